@@ -1,0 +1,1 @@
+//! What adapts, merges or exports a projection.

@@ -1,0 +1,1 @@
+//! Promises between crates; see the `[[test]]` entries.

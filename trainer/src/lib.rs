@@ -1,0 +1,1 @@
+//! The loop, the engine, and the binary `graft`.
