@@ -1,0 +1,98 @@
+//! How much memory this process has used: the kernel's own counters, nothing estimated.
+//! Linux: `VmHWM` and `RssAnon` of /proc/self/status (proc_pid_status(5)); other Unixes: getrusage(2).
+
+#[cfg(target_os = "linux")]
+use std::fs;
+
+/// The largest resident size so far, in bytes: private memory plus the touched pages of maps.
+/// `None` where the system does not say.
+pub fn peak_resident_bytes() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    if let Some(bytes) = status_bytes("VmHWM") {
+        return Some(bytes);
+    }
+    peak_by_rusage()
+}
+
+/// Resident bytes now that no file backs: the heap and the stacks, without memory-mapped weights.
+/// `None` outside Linux, which alone keeps this count.
+pub fn anonymous_bytes() -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        status_bytes("RssAnon")
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        None
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn status_bytes(key: &str) -> Option<u64> {
+    field_bytes(&fs::read_to_string("/proc/self/status").ok()?, key)
+}
+
+/// Reads a line such as `VmHWM:     1234 kB`. The kernel's kB are 1,024 bytes.
+#[cfg(any(target_os = "linux", test))]
+fn field_bytes(status: &str, key: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1_024)
+}
+
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "getrusage(2) has no safe wrapper in the dependencies")]
+fn peak_by_rusage() -> Option<u64> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: the pointer is valid for one `rusage`; the call fills it whole when it returns 0.
+    let usage = unsafe {
+        if libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) != 0 {
+            return None;
+        }
+        usage.assume_init()
+    };
+    let peak = u64::try_from(usage.ru_maxrss).ok()?;
+    // macOS counts bytes, Linux and the BSDs count KiB.
+    if cfg!(target_vendor = "apple") { Some(peak) } else { peak.checked_mul(1_024) }
+}
+
+#[cfg(not(unix))]
+fn peak_by_rusage() -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = "Name:\tgraft\nVmHWM:\t  204800 kB\nVmRSS:\t  1024 kB\nRssAnon:\t     512 kB\n";
+
+    #[test]
+    fn fields_are_read_in_bytes() {
+        assert_eq!(field_bytes(STATUS, "VmHWM"), Some(209_715_200));
+        assert_eq!(field_bytes(STATUS, "RssAnon"), Some(524_288));
+        assert_eq!(field_bytes(STATUS, "Vm"), None);
+        assert_eq!(field_bytes("VmHWM: much", "VmHWM"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_touched_buffer_shows_in_both_counts() {
+        const SIZE: usize = 64 << 20;
+        let before = anonymous_bytes().unwrap();
+        let buffer = std::hint::black_box(vec![1u8; SIZE]);
+        let grown = anonymous_bytes().unwrap() - before;
+        // Other tests run beside this one and may free memory meanwhile.
+        assert!(grown > SIZE as u64 / 2, "grew by {grown} bytes only");
+        assert!(peak_resident_bytes().unwrap() >= SIZE as u64);
+        drop(buffer);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn both_sources_of_the_peak_agree() {
+        let (by_proc, by_rusage) = (status_bytes("VmHWM").unwrap(), peak_by_rusage().unwrap());
+        let apart = by_proc.abs_diff(by_rusage);
+        assert!(apart < 128 << 20, "/proc says {by_proc}, getrusage says {by_rusage}");
+    }
+}

@@ -1,0 +1,309 @@
+//! What a run leaves behind: `recipe.yaml`, `manifest.json`, `metrics.jsonl`, `tensorboard/`,
+//! `checkpoints/step-000100/`, `adapter/`, `report.html`.
+//!
+//! A folder belongs to one run, and one process at a time writes to it. A killed run leaves a folder
+//! that can be gone on with: `manifest.json` appears first when everything before it is in place, and
+//! whatever is replaced later is replaced whole.
+
+pub mod checkpoints;
+pub mod manifest;
+pub mod metrics;
+pub mod tensorboard;
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use graft_model::atomic;
+
+use checkpoints::Checkpoints;
+use manifest::{Change, Inputs, Manifest, Status};
+
+/// What can go wrong with a run folder.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder of a new run holds another one.
+    #[error("`{}` already holds a run: {found}{}", path.display(), ways_out(path, *resumable))]
+    AnotherRun {
+        /// The folder.
+        path: PathBuf,
+        /// What lies in it.
+        found: String,
+        /// Whether `--resume` can go on with it.
+        resumable: bool,
+    },
+    /// A file stands where the folder of a run should be.
+    #[error("`{}` is a file, but a run needs a folder: choose another `output_dir=…`", path.display())]
+    NotAFolder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The folder holds no run to go on with.
+    #[error("`{}` holds no run to go on with: leave out `--resume` to start one", path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another process is writing to the folder.
+    #[error(
+        "another process is training in `{}`: wait for it, or choose another folder with `output_dir=…`",
+        path.display()
+    )]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A run cannot go on because its inputs are others now.
+    #[error(
+        "the run in `{}` cannot go on, its inputs have changed{}\n  restore them, or start a new run in another folder with `output_dir=…`",
+        path.display(), listed(changes)
+    )]
+    Changed {
+        /// The folder.
+        path: PathBuf,
+        /// What changed.
+        changes: Vec<Change>,
+    },
+    /// The manifest is not one.
+    #[error(
+        "`{}` is no manifest of a run: {source}; start a new run in another folder with `output_dir=…`",
+        path.display()
+    )]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What its reader found.
+        source: serde_json::Error,
+    },
+    /// A file cannot be read.
+    #[error("cannot read `{}`: {source}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write `{}`: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A file cannot be replaced; the message names it.
+    #[error(transparent)]
+    Replace(io::Error),
+}
+
+/// The result of a run folder's operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Whether what the user asked for is wrong (exit code 2), rather than the machine (exit code 1).
+    pub fn is_wrong_input(&self) -> bool {
+        match self {
+            Self::AnotherRun { .. }
+            | Self::NotAFolder { .. }
+            | Self::NoRun { .. }
+            | Self::Busy { .. }
+            | Self::Changed { .. }
+            | Self::Manifest { .. } => true,
+            Self::Read { .. } | Self::Write { .. } | Self::Replace(_) => false,
+        }
+    }
+
+    pub(crate) fn write(path: &Path, source: io::Error) -> Self {
+        Self::Write { path: path.to_owned(), source }
+    }
+}
+
+fn ways_out(path: &Path, resumable: bool) -> String {
+    let resume = if resumable { "\n  to go on with it: add `--resume`" } else { "" };
+    let free = (2u32..)
+        .map(|count| format!("{}-{count}", path.display()))
+        .find(|free| !Path::new(free).exists())
+        .expect("a folder has fewer than 2^32 neighbours");
+    format!("{resume}\n  to keep it and train anew: choose another folder, `output_dir={free}`")
+}
+
+fn listed(changes: &[Change]) -> String {
+    // Twelve digits of a hash tell two files apart; a longer one only hides the line's end.
+    let short = |value: &str| match value.get(..12) {
+        Some(head) if value.len() == 64 => format!("{head}…"),
+        _ => value.to_owned(),
+    };
+    let line = |change: &Change| {
+        let (begun_with, now) = (short(&change.begun_with), short(&change.now));
+        format!("\n  {}: began with {begun_with}, now {now}", change.what)
+    };
+    changes.iter().map(line).collect()
+}
+
+/// A run's folder, locked for this process until dropped.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    manifest: Manifest,
+    _lock: Option<File>,
+}
+
+const RECIPE: &str = "recipe.yaml";
+const MANIFEST: &str = "manifest.json";
+/// What a folder with a run in it has, the recipe aside.
+const PARTS: [&str; 6] =
+    [MANIFEST, "metrics.jsonl", "tensorboard", "checkpoints", "adapter", "report.html"];
+
+impl RunFolder {
+    /// Begins a run in `path`, which may hold other files but no run and no recipe of another one.
+    /// A recipe equal to `recipe_yaml` is what a run killed in this very function leaves.
+    pub fn create(path: &Path, recipe_yaml: &str, manifest: Manifest) -> Result<Self> {
+        refuse_another_run(path, recipe_yaml)?;
+        fs::create_dir_all(path).map_err(|source| Error::write(path, source))?;
+        let lock = lock(path)?;
+        // A process that came first may have begun between the look above and the lock.
+        refuse_another_run(path, recipe_yaml)?;
+        let run = Self { path: path.to_owned(), manifest, _lock: lock };
+        atomic::write_bytes(&run.recipe_path(), recipe_yaml.as_bytes()).map_err(Error::Replace)?;
+        run.manifest.write(&run.manifest_path())?;
+        Ok(run)
+    }
+
+    /// Opens the folder of a run to go on with; nothing is changed yet.
+    pub fn open_for_resume(path: &Path) -> Result<Self> {
+        if !Self::holds_run(path) {
+            return Err(Error::NoRun { path: path.to_owned() });
+        }
+        let lock = lock(path)?;
+        let manifest = Manifest::read(&path.join(MANIFEST))?;
+        Ok(Self { path: path.to_owned(), manifest, _lock: lock })
+    }
+
+    /// Whether `path` holds a run that `open_for_resume` opens.
+    pub fn holds_run(path: &Path) -> bool {
+        path.join(MANIFEST).is_file() && path.join(RECIPE).is_file()
+    }
+
+    /// Refuses to go on when `now` differs from what the run began with in a way that changes its result.
+    pub fn check_unchanged(&self, now: &Inputs) -> Result<()> {
+        let changes = self.manifest.inputs.changes(now);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Changed { path: self.path.clone(), changes })
+    }
+
+    /// Records that the run goes on after `step`.
+    pub fn resumed_after(&mut self, step: u64) -> Result<()> {
+        self.manifest.resumed_after.push(step);
+        self.end(Status::Running)
+    }
+
+    /// Records how the run ended.
+    pub fn end(&mut self, status: Status) -> Result<()> {
+        self.manifest.end(status);
+        self.manifest.write(&self.manifest_path())
+    }
+
+    /// The manifest as last written.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The recipe that the run began with.
+    pub fn recipe(&self) -> Result<String> {
+        let path = self.recipe_path();
+        fs::read_to_string(&path).map_err(|source| Error::Read { path, source })
+    }
+
+    /// The checkpoints of the run.
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::new(self.path.join("checkpoints"))
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `recipe.yaml`.
+    pub fn recipe_path(&self) -> PathBuf {
+        self.path.join(RECIPE)
+    }
+
+    /// `manifest.json`.
+    pub fn manifest_path(&self) -> PathBuf {
+        self.path.join(MANIFEST)
+    }
+
+    /// `metrics.jsonl`.
+    pub fn metrics_path(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// `tensorboard/`.
+    pub fn tensorboard_path(&self) -> PathBuf {
+        self.path.join("tensorboard")
+    }
+
+    /// `adapter/`.
+    pub fn adapter_path(&self) -> PathBuf {
+        self.path.join("adapter")
+    }
+
+    /// `report.html`.
+    pub fn report_path(&self) -> PathBuf {
+        self.path.join("report.html")
+    }
+}
+
+fn refuse_another_run(path: &Path, recipe_yaml: &str) -> Result<()> {
+    if path.exists() && !path.is_dir() {
+        return Err(Error::NotAFolder { path: path.to_owned() });
+    }
+    let parts: Vec<&str> =
+        PARTS.into_iter().filter(|part| path.join(part).symlink_metadata().is_ok()).collect();
+    let recipe = fs::read(path.join(RECIPE)).ok();
+    let foreign_recipe = recipe.is_some_and(|recipe| recipe != recipe_yaml.as_bytes());
+    if parts.is_empty() && !foreign_recipe {
+        return Ok(());
+    }
+    let found = match Manifest::read(&path.join(MANIFEST)) {
+        Ok(manifest) => described(path, &manifest)?,
+        Err(_) if parts.is_empty() => format!("`{RECIPE}`, another one than this run's"),
+        Err(_) => format!("`{}`, but no readable `{MANIFEST}`", parts.join("`, `")),
+    };
+    let resumable = Manifest::read(&path.join(MANIFEST))
+        .is_ok_and(|manifest| manifest.status != Status::Finished && RunFolder::holds_run(path));
+    Err(Error::AnotherRun { path: path.to_owned(), found, resumable })
+}
+
+fn described(path: &Path, manifest: &Manifest) -> Result<String> {
+    let status = match &manifest.status {
+        Status::Running => "not ended".to_owned(),
+        Status::Finished => "finished".to_owned(),
+        Status::Stopped { reason } => format!("stopped ({reason})"),
+        Status::Failed { reason } => format!("failed ({reason})"),
+    };
+    let reached = match Checkpoints::new(path.join("checkpoints")).latest()? {
+        Some(checkpoint) => format!("checkpoints up to step {}", checkpoint.step),
+        None => "no checkpoint".to_owned(),
+    };
+    let Manifest { started, inputs, .. } = manifest;
+    Ok(format!("`{}`, begun {started}, {status}, {reached}", inputs.run))
+}
+
+/// Locks the folder itself, so that no lock file stays behind. Systems that cannot lock a folder go
+/// without: the lock guards against a mistake, the files are whole either way.
+fn lock(path: &Path) -> Result<Option<File>> {
+    let Ok(folder) = File::open(path) else { return Ok(None) };
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(TryLockError::WouldBlock) => Err(Error::Busy { path: path.to_owned() }),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+#[path = "run_folder/tests.rs"]
+mod tests;

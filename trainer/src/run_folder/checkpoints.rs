@@ -1,0 +1,163 @@
+//! `checkpoints/step-000100/`: which there are, which is the newest, and which may go.
+//!
+//! A checkpoint appears under its name only when it is whole, and leaves it before its first file goes.
+//! Everything else in the folder, unfinished checkpoints and what people put there, is left alone.
+
+use std::fs;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use super::{Error, Result};
+
+/// A whole checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Checkpoint {
+    /// Optimizer steps taken before it was written.
+    pub step: u64,
+    /// Its folder.
+    pub path: PathBuf,
+}
+
+/// The `checkpoints/` of a run.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    folder: PathBuf,
+}
+
+const REMOVED: &str = ".removed-";
+
+impl Checkpoints {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Where the checkpoint of `step` belongs. Nothing is created.
+    pub fn path(&self, step: u64) -> PathBuf {
+        self.folder.join(name(step))
+    }
+
+    /// All whole checkpoints, oldest step first; none when there is no folder yet.
+    pub fn list(&self) -> Result<Vec<Checkpoint>> {
+        let read = |source| Error::Read { path: self.folder.clone(), source };
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(read(error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(read)?;
+            let path = entry.path();
+            if let Some(step) = entry.file_name().to_str().and_then(step)
+                && path.is_dir()
+            {
+                found.push(Checkpoint { step, path });
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// The newest whole checkpoint.
+    pub fn latest(&self) -> Result<Option<Checkpoint>> {
+        Ok(self.list()?.pop())
+    }
+
+    /// Removes all but the `keep` newest and returns what went, oldest first.
+    pub fn prune(&self, keep: NonZeroUsize) -> Result<Vec<Checkpoint>> {
+        self.sweep()?;
+        let mut all = self.list()?;
+        all.truncate(all.len().saturating_sub(keep.get()));
+        for old in &all {
+            let aside = self.folder.join(format!("{REMOVED}{}", name(old.step)));
+            fs::rename(&old.path, &aside).map_err(|source| Error::write(&old.path, source))?;
+            remove(&aside)?;
+        }
+        Ok(all)
+    }
+
+    /// Finishes removals that a kill cut short.
+    fn sweep(&self) -> Result<()> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
+        for entry in entries.flatten() {
+            let file_name = entry.file_name();
+            let removed = file_name.to_str().and_then(|name| name.strip_prefix(REMOVED));
+            if removed.and_then(step).is_some() {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn name(step: u64) -> String {
+    format!("step-{step:06}")
+}
+
+/// The step of a name that [`name`] gives, and of no other: `step-100` or `step-000100-copy` are not ours.
+fn step(found: &str) -> Option<u64> {
+    let step = found.strip_prefix("step-")?.parse().ok()?;
+    (name(step) == found).then_some(step)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    fs::remove_dir_all(path).map_err(|source| Error::write(path, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(names: &[&str]) -> (tempfile::TempDir, Checkpoints) {
+        let root = tempfile::tempdir().unwrap();
+        for name in names {
+            fs::create_dir_all(root.path().join(name).join("inner")).unwrap();
+        }
+        let checkpoints = Checkpoints::new(root.path().to_owned());
+        (root, checkpoints)
+    }
+
+    fn steps(checkpoints: &Checkpoints) -> Vec<u64> {
+        checkpoints.list().unwrap().iter().map(|checkpoint| checkpoint.step).collect()
+    }
+
+    const OTHERS: [&str; 5] =
+        [".step-000400.tmp-17-0", "step-000300-mine", "step-99", "step-+00001", "notes"];
+
+    #[test]
+    fn only_whole_checkpoints_count_in_order_of_steps() {
+        let (_root, checkpoints) =
+            with(&[&OTHERS[..], &["step-1000000", "step-000200", "step-000100"]].concat());
+        assert_eq!(steps(&checkpoints), [100, 200, 1_000_000]);
+        let latest = checkpoints.latest().unwrap().unwrap();
+        assert_eq!(latest.path, checkpoints.path(1_000_000));
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_holds_none() {
+        let checkpoints = Checkpoints::new(PathBuf::from("no/such/folder"));
+        assert_eq!(checkpoints.latest().unwrap(), None);
+        assert!(checkpoints.prune(NonZeroUsize::MIN).unwrap().is_empty());
+    }
+
+    #[test]
+    fn pruning_keeps_the_newest_and_what_is_not_ours() {
+        let (root, checkpoints) = with(&[&OTHERS[..], &["step-000100", "step-000200"]].concat());
+        fs::create_dir_all(checkpoints.path(300)).unwrap();
+        let gone = checkpoints.prune(NonZeroUsize::new(2).unwrap()).unwrap();
+        assert_eq!(gone.iter().map(|old| old.step).collect::<Vec<_>>(), [100]);
+        assert_eq!(steps(&checkpoints), [200, 300]);
+        assert!(OTHERS.iter().all(|other| root.path().join(other).is_dir()));
+        assert!(checkpoints.prune(NonZeroUsize::new(2).unwrap()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_removal_cut_short_is_no_checkpoint_and_is_finished_later() {
+        let (root, checkpoints) = with(&[".removed-step-000100", "step-000200"]);
+        assert_eq!(steps(&checkpoints), [200]);
+        checkpoints.prune(NonZeroUsize::MIN).unwrap();
+        assert!(!root.path().join(".removed-step-000100").exists());
+        assert_eq!(steps(&checkpoints), [200]);
+    }
+}

@@ -1,0 +1,146 @@
+//! Laws of the run folder as a whole; each part has its own beside it.
+#![expect(clippy::disallowed_methods, reason = "the tests prepare folders by hand")]
+
+use super::manifest::tests::inputs;
+use super::*;
+
+const STARTED: &str = "2026-01-02T03:04:05Z";
+
+fn manifest(status: Status) -> Manifest {
+    let mut manifest = Manifest::begin(inputs());
+    manifest.started = STARTED.to_owned();
+    manifest.status = status;
+    manifest
+}
+
+/// The message of a refusal with the temporary folder's name taken out.
+fn refusal(path: &Path) -> String {
+    let error = RunFolder::create(path, "other: recipe\n", manifest(Status::Running)).unwrap_err();
+    assert!(error.is_wrong_input(), "{error}");
+    error.to_string().replace(&path.parent().unwrap().display().to_string(), "runs")
+}
+
+#[test]
+fn a_new_run_has_its_recipe_and_manifest() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("deep/run");
+    let run = RunFolder::create(&path, "name: x\n", manifest(Status::Running)).unwrap();
+    assert_eq!(run.recipe().unwrap(), "name: x\n");
+    assert_eq!(Manifest::read(&run.manifest_path()).unwrap(), *run.manifest());
+    assert!(run.checkpoints().list().unwrap().is_empty());
+}
+
+#[test]
+fn a_folder_with_another_run_is_refused_with_the_ways_out() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("a");
+    let stopped = manifest(Status::Stopped { reason: "Ctrl-C".to_owned() });
+    let run = RunFolder::create(&path, "name: x\n", stopped).unwrap();
+    fs::create_dir_all(run.checkpoints().path(300)).unwrap();
+    drop(run);
+    fs::create_dir(root.path().join("a-2")).unwrap();
+    insta::assert_snapshot!(refusal(&path), @r"
+    `runs/a` already holds a run: `quickstart`, begun 2026-01-02T03:04:05Z, stopped (Ctrl-C), checkpoints up to step 300
+      to go on with it: add `--resume`
+      to keep it and train anew: choose another folder, `output_dir=runs/a-3`
+    ");
+}
+
+#[test]
+fn a_finished_run_is_not_offered_to_go_on() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("a");
+    drop(RunFolder::create(&path, "name: x\n", manifest(Status::Finished)).unwrap());
+    insta::assert_snapshot!(refusal(&path), @r"
+    `runs/a` already holds a run: `quickstart`, begun 2026-01-02T03:04:05Z, finished, no checkpoint
+      to keep it and train anew: choose another folder, `output_dir=runs/a-2`
+    ");
+}
+
+#[test]
+fn parts_of_a_run_without_a_manifest_are_refused_too() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("a");
+    fs::create_dir_all(path.join("adapter")).unwrap();
+    fs::write(path.join("metrics.jsonl"), "").unwrap();
+    insta::assert_snapshot!(refusal(&path), @r"
+    `runs/a` already holds a run: `metrics.jsonl`, `adapter`, but no readable `manifest.json`
+      to keep it and train anew: choose another folder, `output_dir=runs/a-2`
+    ");
+}
+
+#[test]
+fn a_file_in_the_folder_s_place_is_wrong_input() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("a"), "").unwrap();
+    insta::assert_snapshot!(refusal(&root.path().join("a")), @"`runs/a` is a file, but a run needs a folder: choose another `output_dir=…`");
+}
+
+#[test]
+fn a_recipe_written_by_hand_is_never_overwritten() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("a");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("recipe.yaml"), "# mine\n").unwrap();
+    insta::assert_snapshot!(refusal(&path), @r"
+    `runs/a` already holds a run: `recipe.yaml`, another one than this run's
+      to keep it and train anew: choose another folder, `output_dir=runs/a-2`
+    ");
+    assert_eq!(fs::read_to_string(path.join("recipe.yaml")).unwrap(), "# mine\n");
+}
+
+#[test]
+fn a_run_killed_while_it_was_created_can_be_created_again() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("recipe.yaml"), "name: x\n").unwrap();
+    fs::write(root.path().join("train.log"), "piped here by the shell").unwrap();
+    let error = RunFolder::open_for_resume(root.path()).unwrap_err();
+    assert!(matches!(error, Error::NoRun { .. }), "{error}");
+    RunFolder::create(root.path(), "name: x\n", manifest(Status::Running)).unwrap();
+    assert!(RunFolder::holds_run(root.path()));
+}
+
+#[test]
+fn going_on_keeps_the_beginning_and_records_the_step() {
+    let root = tempfile::tempdir().unwrap();
+    let stopped = manifest(Status::Stopped { reason: "Ctrl-C".to_owned() });
+    drop(RunFolder::create(root.path(), "name: x\n", stopped).unwrap());
+    let mut run = RunFolder::open_for_resume(root.path()).unwrap();
+    run.check_unchanged(&inputs()).unwrap();
+    run.resumed_after(200).unwrap();
+    run.end(Status::after_last_step(300, 0.5)).unwrap();
+    drop(run);
+    let manifest = Manifest::read(&root.path().join("manifest.json")).unwrap();
+    assert_eq!((manifest.started.as_str(), manifest.status), (STARTED, Status::Finished));
+    assert_eq!(manifest.resumed_after, [200]);
+    assert!(manifest.ended.is_some());
+}
+
+#[test]
+fn changed_inputs_are_named_with_both_values() {
+    let root = tempfile::tempdir().unwrap();
+    let run = RunFolder::create(root.path(), "name: x\n", manifest(Status::Running)).unwrap();
+    let mut now = inputs();
+    now.seed = 8;
+    now.recipe_sha256 = manifest::sha256_hex(b"another recipe");
+    let error = run.check_unchanged(&now).unwrap_err();
+    assert!(error.is_wrong_input());
+    let text = error.to_string().replace(&root.path().display().to_string(), "runs/a");
+    insta::assert_snapshot!(text, @r"
+    the run in `runs/a` cannot go on, its inputs have changed
+      seed: began with 7, now 8
+      recipe: began with e1d8e5523309…, now 0419767771e2…
+      restore them, or start a new run in another folder with `output_dir=…`
+    ");
+}
+
+#[cfg(unix)]
+#[test]
+fn one_process_at_a_time_writes_to_a_run() {
+    let root = tempfile::tempdir().unwrap();
+    let run = RunFolder::create(root.path(), "name: x\n", manifest(Status::Running)).unwrap();
+    let error = RunFolder::open_for_resume(root.path()).unwrap_err();
+    assert!(matches!(error, Error::Busy { .. }), "{error}");
+    drop(run);
+    RunFolder::open_for_resume(root.path()).unwrap();
+}
