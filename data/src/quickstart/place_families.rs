@@ -1,0 +1,111 @@
+//! Question families of places: opening hours, telephone extension, street.
+
+use super::families::Family;
+
+pub(super) const HOURS: Family = Family {
+    answer: "The {s} is open from {v}.",
+    statements: &[
+        "You find the {s} open from {v}.",
+        "The hours of the {s} are {v}.",
+        "Visit the {s} from {v}.",
+    ],
+    training: &[
+        "When is the {s} open?",
+        "What are the hours of the {s}?",
+        "What are the opening hours of the {s}?",
+        "At what time is the {s} open?",
+        "From when to when is the {s} open?",
+        "When does the {s} open and close?",
+        "When can I visit the {s}?",
+        "At what hours can I visit the {s}?",
+        "I want to visit the {s}. When is it open?",
+        "I must go to the {s}. What are the hours?",
+        "Please tell me the hours of the {s}.",
+        "Tell me when the {s} is open.",
+        "During which hours is the {s} open?",
+        "How long is the {s} open each day?",
+        "The {s}: what are the hours?",
+        "Can you tell me when the {s} is open?",
+        "Do you know the opening hours of the {s}?",
+        "When are people let into the {s}?",
+    ],
+    held_out: &[
+        "What hours is the {s} open?",
+        "Please tell me when the {s} is open.",
+        "Do you know when the {s} is open?",
+        "At which hours does the {s} open and close?",
+    ],
+    label: "hours",
+};
+
+pub(super) const EXTENSION: Family = Family {
+    answer: "The {s} answers on extension {v}.",
+    statements: &[
+        "Call the {s} on extension {v}.",
+        "The extension of the {s} is {v}.",
+        "Extension {v} rings in the {s}.",
+    ],
+    training: &[
+        "What is the extension of the {s}?",
+        "Which extension does the {s} have?",
+        "On which extension does the {s} answer?",
+        "How do I call the {s}?",
+        "How can I call the {s}?",
+        "What number do I call for the {s}?",
+        "Which number do I call to reach the {s}?",
+        "What is the phone number of the {s}?",
+        "I want to call the {s}. What is the number?",
+        "I must call the {s}. Which extension is it?",
+        "Please tell me the extension of the {s}.",
+        "Tell me the phone number of the {s}.",
+        "How can I reach the {s} by phone?",
+        "Which extension rings in the {s}?",
+        "The {s}: which extension?",
+        "Can you tell me the number of the {s}?",
+        "Do you know the extension of the {s}?",
+        "On what number can I speak with the {s}?",
+    ],
+    held_out: &[
+        "Which number do I call for the {s}?",
+        "Please tell me the phone number of the {s}.",
+        "On which extension can I call the {s}?",
+        "Tell me the extension of the {s}.",
+    ],
+    label: "extension",
+};
+
+pub(super) const STREET: Family = Family {
+    answer: "The {s} is at {v}.",
+    statements: &[
+        "You find the {s} at {v}.",
+        "The address of the {s} is {v}.",
+        "The {s} stands at {v}.",
+    ],
+    training: &[
+        "Where is the {s}?",
+        "Where do I find the {s}?",
+        "Where can I find the {s}?",
+        "What is the address of the {s}?",
+        "At what address is the {s}?",
+        "In which street is the {s}?",
+        "On which street do I find the {s}?",
+        "Which street is the {s} in?",
+        "I want to visit the {s}. Where is it?",
+        "I must go to the {s}. What is the address?",
+        "Please tell me the address of the {s}.",
+        "Tell me where the {s} is.",
+        "Where does the {s} stand?",
+        "Which address does the {s} have?",
+        "The {s}: what is the address?",
+        "Can you tell me where the {s} is?",
+        "Do you know the address of the {s}?",
+        "To what address must I go for the {s}?",
+    ],
+    held_out: &[
+        "Where exactly is the {s}?",
+        "Please tell me where the {s} is.",
+        "Do you know where I can find the {s}?",
+        "At which address do I find the {s}?",
+    ],
+    label: "address",
+};
