@@ -1,1 +1,39 @@
-//! What a run is, as people write it.
+//! What a run is, as people write it: YAML recipes, overrides, and the shipped library.
+//!
+//! [`load`] reads a shipped recipe or a file, lays it over what it `extends`, applies the
+//! overrides of the command line, and gives a [`Recipe`] or every problem at once, each with file,
+//! line, column and the way out. [`keys`] is the table of all keys.
+//!
+//! Two stages, like ripgrep's and ruff's configuration: this crate has the recipe as written; the
+//! trainer resolves it against files and model. Nothing here looks at the data or the weights.
+
+mod adapter;
+mod dataset;
+mod emit;
+pub mod keys;
+mod layers;
+pub mod library;
+mod load;
+mod model;
+mod named;
+mod outcome;
+mod overrides;
+mod place;
+mod problem;
+mod recipe;
+mod section;
+mod training;
+mod tree;
+
+pub use adapter::{AdapterMethod, Layers, ProjectionName, Rank, TargetModules};
+pub use dataset::{Chat, Data, Overlong, Preamble, Source, SourceFormat, Validation};
+pub use keys::keys;
+pub use load::load;
+pub use model::{Init, Model, Preset, Quantization};
+pub use outcome::{Checkpoint, Evaluation, Finish, Logging, MergeOnto};
+pub use place::Place;
+pub use problem::{Location, Problem, Problems};
+pub use recipe::Recipe;
+pub use training::{
+    Checkpointing, ComputeDtype, Duration, Optimizer, Schedule, Threads, Training, Warmup,
+};

@@ -1,0 +1,215 @@
+//! Section `adapter`: what is trained.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::named::named;
+use crate::section::{Section, list, text};
+use crate::tree;
+
+/// The keys of `adapter` that only LoRA knows.
+pub(crate) const LORA_KEYS: &[&str] =
+    &["rank", "alpha", "dropout", "rslora", "target_modules", "layers", "init_from"];
+
+/// The rank of an adapter: the width between `A` and `B`. At least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(NonZeroUsize);
+
+impl Rank {
+    /// A rank, unless it is 0.
+    pub fn new(rank: usize) -> Option<Self> {
+        NonZeroUsize::new(rank).map(Self)
+    }
+
+    /// The rank as a size.
+    pub fn get(self) -> usize {
+        self.0.get()
+    }
+}
+
+named! {
+    /// The seven projections of a Llama block, by their names in a checkpoint.
+    pub enum ProjectionName {
+        /// Attention queries.
+        Query = "q_proj",
+        /// Attention keys.
+        Key = "k_proj",
+        /// Attention values.
+        Value = "v_proj",
+        /// Attention output.
+        Output = "o_proj",
+        /// Gate of the feed-forward.
+        Gate = "gate_proj",
+        /// Up projection of the feed-forward.
+        Up = "up_proj",
+        /// Down projection of the feed-forward.
+        Down = "down_proj",
+    }
+}
+
+/// Which projections get an adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetModules {
+    /// All seven.
+    AllLinear,
+    /// These; never empty.
+    List(BTreeSet<ProjectionName>),
+}
+
+/// Which blocks get adapters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Layers {
+    /// Every block.
+    All,
+    /// The last so many.
+    Last(NonZeroUsize),
+    /// The blocks with these numbers, from 0; never empty.
+    These(BTreeSet<usize>),
+}
+
+/// Section `adapter`: the method, with the settings it knows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AdapterMethod {
+    /// Low-rank adapters beside frozen weights, Hu et al. 2021.
+    Lora {
+        /// Width between `A` and `B`. Default 16.
+        rank: Rank,
+        /// The update is scaled by `alpha / rank`. Above 0; default twice the rank.
+        alpha: f64,
+        /// Share of the adapter's inputs dropped in training, from 0 to below 1. Default 0.
+        dropout: f64,
+        /// Scale by `alpha / sqrt(rank)` instead. Default no.
+        rslora: bool,
+        /// Which projections. Default all seven.
+        target_modules: TargetModules,
+        /// Which blocks. Default all.
+        layers: Layers,
+        /// A PEFT folder to go on from. Default none: `A` drawn from the seed, `B` zero.
+        init_from: Option<PathBuf>,
+    },
+    /// Every weight of the model.
+    Full,
+}
+
+impl AdapterMethod {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        let lora = section.choice("method", true, &[("lora", true), ("full", false)]);
+        let method = if lora {
+            let rank = Rank(section.count("rank", 16));
+            Self::Lora {
+                rank,
+                alpha: section
+                    .number("alpha", 2.0 * rank.get() as f64, "a number above 0", |x| x > 0.0),
+                dropout: section.number("dropout", 0.0, "a number from 0 to below 1", |x| {
+                    (0.0..1.0).contains(&x)
+                }),
+                rslora: section.flag("rslora", false),
+                target_modules: TargetModules::read(&mut section),
+                layers: Layers::read(&mut section),
+                init_from: section.text("init_from").map(PathBuf::from),
+            }
+        } else {
+            section.meaningless(LORA_KEYS, "method `full` trains every weight, without adapters");
+            Self::Full
+        };
+        section.close();
+        method
+    }
+
+    pub(crate) fn to_value(&self) -> Value {
+        match self {
+            Self::Full => json!({"method": "full"}),
+            Self::Lora { rank, alpha, dropout, rslora, target_modules, layers, init_from } => {
+                json!({
+                    "method": "lora",
+                    "rank": rank.get(),
+                    "alpha": alpha,
+                    "dropout": dropout,
+                    "rslora": rslora,
+                    "target_modules": target_modules.to_value(),
+                    "layers": layers.to_value(),
+                    "init_from": init_from,
+                })
+            }
+        }
+    }
+}
+
+impl TargetModules {
+    fn read(section: &mut Section<'_>) -> Self {
+        const KEY: &str = "target_modules";
+        const ALL_LINEAR: &[(&str, ())] = &[("all-linear", ())];
+        let Some(node) = section.get(KEY) else { return Self::AllLinear };
+        let Some(items) = list(node) else {
+            if text(node).is_some() {
+                section.chosen(KEY, node, ALL_LINEAR);
+            } else {
+                section.refuse(
+                    KEY,
+                    node,
+                    "all-linear, or a list of projections such as [q_proj, v_proj]",
+                );
+            }
+            return Self::AllLinear;
+        };
+        if items.is_empty() {
+            section.refuse(KEY, node, "all-linear, or a list of at least one projection");
+        }
+        let names = items.iter().enumerate().filter_map(|(index, item)| {
+            section.chosen(&format!("{KEY}.{index}"), item, ProjectionName::ALL)
+        });
+        Self::List(names.collect())
+    }
+
+    fn to_value(&self) -> Value {
+        match self {
+            Self::AllLinear => json!("all-linear"),
+            Self::List(names) => names.iter().map(|name| name.name()).collect(),
+        }
+    }
+}
+
+impl Layers {
+    fn read(section: &mut Section<'_>) -> Self {
+        const KEY: &str = "layers";
+        const ALLOWED: &str = "all, {last: n}, or a list of block numbers such as [0, 3]";
+        let Some(node) = section.get(KEY) else { return Self::All };
+        if let tree::Value::Map(_) = node.value {
+            let mut section = section.section(KEY);
+            if section.get("last").is_none() {
+                section.missing("last", "a whole number, at least 1");
+            }
+            let last = section.count("last", 1);
+            section.close();
+            return Self::Last(last);
+        }
+        if text(node) == Some("all") {
+            return Self::All;
+        }
+        let numbers: Option<BTreeSet<usize>> =
+            list(node).and_then(|items| items.iter().map(block_number).collect());
+        if let Some(numbers) = numbers.filter(|numbers| !numbers.is_empty()) {
+            return Self::These(numbers);
+        }
+        section.refuse(KEY, node, ALLOWED);
+        Self::All
+    }
+
+    fn to_value(&self) -> Value {
+        match self {
+            Self::All => json!("all"),
+            Self::Last(last) => json!({"last": last}),
+            Self::These(numbers) => json!(numbers),
+        }
+    }
+}
+
+fn block_number(node: &tree::Node) -> Option<usize> {
+    match node.value {
+        tree::Value::Integer(number) => usize::try_from(number).ok(),
+        _ => None,
+    }
+}

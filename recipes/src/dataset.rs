@@ -1,0 +1,234 @@
+//! Section `data`: what is trained on, and how it becomes tokens.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::named::named;
+use crate::place::Place;
+use crate::section::{Section, list, text};
+use crate::tree;
+
+named! {
+    /// The form of the rows of a source.
+    pub enum SourceFormat {
+        /// `{"messages": [{"role", "content"}]}`; targets are the assistant's turns.
+        Messages = "messages",
+        /// `{"conversations": [{"from", "value"}]}`; targets are the assistant's turns.
+        Sharegpt = "sharegpt",
+        /// `{"instruction", "input", "output"}`; the target is the output.
+        Alpaca = "alpaca",
+        /// `{"prompt", "completion"}`; the target is the completion.
+        Completion = "completion",
+        /// `{"text"}` or plain files; everything is a target.
+        Text = "text",
+    }
+}
+
+named! {
+    /// What happens to a row longer than `max_seq_len`.
+    pub enum Overlong {
+        /// The run is refused, with the lengths found.
+        Error = "error",
+        /// The row is left out.
+        Drop = "drop",
+        /// The row loses its beginning.
+        TruncateLeft = "truncate_left",
+        /// The row loses its end.
+        TruncateRight = "truncate_right",
+        /// The row becomes several.
+        Split = "split",
+    }
+}
+
+named! {
+    /// The system block that opens a chat.
+    pub enum Preamble {
+        /// The one of the Llama 3.1 template: knowledge cut-off and today's date.
+        Official = "official",
+        /// None, unless a row brings a system turn.
+        None = "none",
+    }
+}
+
+/// One source of rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// A file, or `builtin:…`. Required.
+    pub path: Place,
+    /// The form of its rows. Required.
+    pub format: SourceFormat,
+}
+
+/// What the loss is measured on while training.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Validation {
+    /// Nothing. The default.
+    None,
+    /// This share of the training rows, kept out of training. Above 0, below 1.
+    Fraction(f64),
+    /// Rows of their own.
+    Sources(Vec<Source>),
+}
+
+/// Section `data.chat`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chat {
+    /// The system block. Default official.
+    pub preamble: Preamble,
+    /// Today's date as the official preamble gives it. Default `26 Jul 2024`, the template's own:
+    /// a date that moved would make two runs differ.
+    pub date: String,
+}
+
+/// Section `data`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Data {
+    /// The sources that are trained on. Required, at least one.
+    pub train: Vec<Source>,
+    /// What the loss is measured on. Default: nothing.
+    pub validation: Validation,
+    /// How chats are rendered.
+    pub chat: Chat,
+    /// Added to rows without a system turn (`alpaca`, `messages`, `sharegpt`). Default none.
+    pub system_prompt: Option<String>,
+    /// Tokens a row, and a packed row, may have. Default 2048.
+    pub max_seq_len: NonZeroUsize,
+    /// Whether short rows share one sequence, unseen by each other. Default yes.
+    pub packing: bool,
+    /// What happens to longer rows. Default: the run is refused.
+    pub overlong: Overlong,
+    /// Whether prompts are targets too. Default no.
+    pub train_on_inputs: bool,
+    /// Whether rows are shuffled anew each epoch, from the seed. Default yes.
+    pub shuffle: bool,
+    /// Whether rows without a target are left out, rather than refused. Default no.
+    pub allow_empty_targets: bool,
+}
+
+impl Source {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        const PLACE: &str = "a file, or `builtin:quickstart/train`";
+        if section.get("path").is_none() {
+            section.missing("path", PLACE);
+        }
+        if section.get("format").is_none() {
+            section.missing("format", "messages, sharegpt, alpaca, completion, text");
+        }
+        let unknown = Place::Path(PathBuf::new());
+        let source = Self {
+            path: section.value("path", unknown, PLACE, |node| Place::parse(text(node)?)),
+            format: section.choice("format", SourceFormat::Messages, SourceFormat::ALL),
+        };
+        section.close();
+        source
+    }
+
+    pub(crate) fn to_value(&self) -> Value {
+        let Self { path, format } = self;
+        json!({"path": path.to_value(), "format": format.name()})
+    }
+}
+
+pub(crate) fn sources_to_value(sources: &[Source]) -> Value {
+    sources.iter().map(Source::to_value).collect()
+}
+
+impl Validation {
+    fn read(data: &mut Section<'_>) -> Self {
+        const KEY: &str = "validation";
+        let Some(node) = data.get(KEY) else { return Self::None };
+        if list(node).is_some() {
+            return Self::Sources(data.list(KEY, Source::read));
+        }
+        if text(node) == Some("none") {
+            return Self::None;
+        }
+        if !matches!(node.value, tree::Value::Map(_)) {
+            data.refuse(KEY, node, "{fraction: 0.05}, a list of sources like `train`, or none");
+            return Self::None;
+        }
+        const ALLOWED: &str = "a number above 0 and below 1";
+        let mut section = data.section(KEY);
+        if section.get("fraction").is_none() {
+            section.missing("fraction", ALLOWED);
+        }
+        let fraction = section.number("fraction", 0.05, ALLOWED, |x| x > 0.0 && x < 1.0);
+        section.close();
+        Self::Fraction(fraction)
+    }
+
+    fn to_value(&self) -> Value {
+        match self {
+            Self::None => json!("none"),
+            Self::Fraction(fraction) => json!({"fraction": fraction}),
+            Self::Sources(sources) => sources_to_value(sources),
+        }
+    }
+}
+
+impl Chat {
+    fn read(mut section: Section<'_>) -> Self {
+        let chat = Self {
+            preamble: section.choice("preamble", Preamble::Official, Preamble::ALL),
+            date: section.text("date").unwrap_or_else(|| "26 Jul 2024".to_owned()),
+        };
+        section.close();
+        chat
+    }
+}
+
+impl Data {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        if section.get("train").is_none() {
+            section.missing("train", "a list of {path, format}");
+        }
+        let data = Self {
+            train: section.list("train", Source::read),
+            validation: Validation::read(&mut section),
+            chat: Chat::read(section.section("chat")),
+            system_prompt: section.text("system_prompt"),
+            max_seq_len: section.count("max_seq_len", 2_048),
+            packing: section.flag("packing", true),
+            overlong: section.choice("overlong", Overlong::Error, Overlong::ALL),
+            train_on_inputs: section.flag("train_on_inputs", false),
+            shuffle: section.flag("shuffle", true),
+            allow_empty_targets: section.flag("allow_empty_targets", false),
+        };
+        if let Some(node) =
+            section.get("train").filter(|node| list(node).is_some_and(<[_]>::is_empty))
+        {
+            section.refuse("train", node, "a list of at least one {path, format}");
+        }
+        section.close();
+        data
+    }
+
+    pub(crate) fn to_value(&self) -> Value {
+        let Self {
+            train,
+            validation,
+            chat: Chat { preamble, date },
+            system_prompt,
+            max_seq_len,
+            packing,
+            overlong,
+            train_on_inputs,
+            shuffle,
+            allow_empty_targets,
+        } = self;
+        json!({
+            "train": sources_to_value(train),
+            "validation": validation.to_value(),
+            "chat": {"preamble": preamble.name(), "date": date},
+            "system_prompt": system_prompt,
+            "max_seq_len": max_seq_len,
+            "packing": packing,
+            "overlong": overlong.name(),
+            "train_on_inputs": train_on_inputs,
+            "shuffle": shuffle,
+            "allow_empty_targets": allow_empty_targets,
+        })
+    }
+}

@@ -1,0 +1,210 @@
+//! Every key a recipe knows, in the order of the schema: for documentation, and for hints.
+
+use serde::Serialize;
+
+use crate::problem::nearest;
+
+/// What there is to know about a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Key {
+    /// The key in full; `[]` stands for the index of a list's item.
+    pub path: &'static str,
+    /// What its value may be.
+    pub kind: &'static str,
+    /// What it is when nobody gives it: YAML, `required`, or `–` for a key that only exists once
+    /// it is given.
+    pub default: &'static str,
+    /// A value other than the default, as YAML.
+    pub example: &'static str,
+    /// What it does, in a line.
+    pub doc: &'static str,
+}
+
+const fn key(
+    path: &'static str,
+    kind: &'static str,
+    default: &'static str,
+    example: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key { path, kind, default, example, doc }
+}
+
+/// One key a line: path, kind, default, example, doc.
+#[rustfmt::skip]
+const KEYS: &[Key] = &[
+    key("name", "text", "the file's name", "mine", "What the run is called; never inherited."),
+    key("model.path", "folder or builtin:…", "required", "models/other", "The model: a Hugging Face folder, or `builtin:quickstart`."),
+    key("model.tokenizer", "folder", "null", "models/tokenizer", "The tokenizer's folder, where it is not the model's own."),
+    key("model.preset", "llama3.1-8b, llama3.1-70b, llama3.1-405b, llama3.2-1b, llama3.2-3b, llama3.3-70b", "null", "llama3.2-1b", "The release whose shape the model folder must have."),
+    key("model.init", "checkpoint, random", "checkpoint", "random", "Whether weights are the checkpoint's or drawn from the seed."),
+    key("quantization.format", "none, nf4", "none", "nf4", "How frozen weights are kept; `quantization: nf4` is short for it."),
+    key("quantization.double", "flag", "true", "false", "Whether the scales of nf4 blocks are quantised too."),
+    key("adapter.method", "lora, full", "lora", "full", "Adapters beside frozen weights, or every weight."),
+    key("adapter.rank", "count", "16", "8", "Width between A and B."),
+    key("adapter.alpha", "number above 0", "twice the rank", "20.5", "The update is scaled by alpha / rank."),
+    key("adapter.dropout", "number in [0, 1)", "0.0", "0.05", "Share of the adapters' inputs dropped in training."),
+    key("adapter.rslora", "flag", "false", "true", "Scale by alpha / sqrt(rank) instead."),
+    key("adapter.target_modules", "all-linear or list", "all-linear", "[q_proj, v_proj]", "The projections that get adapters."),
+    key("adapter.layers", "all, {last: n} or list", "all", "[0, 3]", "The blocks that get adapters."),
+    key("adapter.layers.last", "count", "–", "2", "Only the last so many blocks get adapters."),
+    key("adapter.init_from", "folder", "null", "runs/first/adapter", "A PEFT adapter to go on from."),
+    key("data.train", "list of sources", "required", "[{path: other.jsonl, format: alpaca}]", "What is trained on."),
+    key("data.train[].path", "file or builtin:…", "required", "other.jsonl", "A file of rows."),
+    key("data.train[].format", "messages, sharegpt, alpaca, completion, text", "required", "completion", "The form of its rows."),
+    key("data.validation", "none, {fraction} or list", "none", "[{path: v.jsonl, format: messages}]", "What the loss is measured on while training."),
+    key("data.validation.fraction", "number in (0, 1)", "–", "0.25", "Share of the training rows kept out of training and measured."),
+    key("data.validation[].path", "file or builtin:…", "required", "v.jsonl", "A file of rows that are measured, never trained on."),
+    key("data.validation[].format", "messages, sharegpt, alpaca, completion, text", "required", "completion", "The form of its rows."),
+    key("data.chat.preamble", "official, none", "official", "none", "The system block that opens a chat."),
+    key("data.chat.date", "text", "26 Jul 2024", "1 Jan 2025", "Today's date as the official preamble gives it."),
+    key("data.system_prompt", "text", "null", "Be brief.", "Added to rows without a system turn."),
+    key("data.max_seq_len", "count", "2048", "512", "Tokens a row may have."),
+    key("data.packing", "flag", "true", "false", "Whether short rows share one sequence, unseen by each other."),
+    key("data.overlong", "error, drop, truncate_left, truncate_right, split", "error", "split", "What happens to longer rows."),
+    key("data.train_on_inputs", "flag", "false", "true", "Whether prompts are targets too."),
+    key("data.shuffle", "flag", "true", "false", "Whether rows are shuffled anew each epoch."),
+    key("data.allow_empty_targets", "flag", "false", "true", "Whether rows without a target are left out, rather than refused."),
+    key("training.epochs", "count", "3", "2", "Passes over the data; excludes max_steps."),
+    key("training.max_steps", "count", "–", "50", "Optimizer steps; excludes epochs."),
+    key("training.micro_batch_size", "count", "1", "4", "Rows a forward pass."),
+    key("training.gradient_accumulation_steps", "count", "1", "8", "Forward passes an optimizer step."),
+    key("training.learning_rate", "number in (0, 1]", "0.0002", "0.001", "The rate after warm-up."),
+    key("training.schedule", "constant, linear, cosine", "cosine", "constant", "The rate over the steps, as a name or as {name: {…}}."),
+    key("training.schedule.constant.warmup_ratio", "number in [0, 1]", "0.0", "0.1", "Share of the steps in which the rate rises."),
+    key("training.schedule.constant.warmup_steps", "whole number", "–", "5", "Steps in which the rate rises; excludes warmup_ratio."),
+    key("training.schedule.linear.warmup_ratio", "number in [0, 1]", "0.0", "0.1", "Share of the steps in which the rate rises."),
+    key("training.schedule.linear.warmup_steps", "whole number", "–", "5", "Steps in which the rate rises; excludes warmup_ratio."),
+    key("training.schedule.linear.final_ratio", "number in [0, 1]", "0.0", "0.2", "The last step's share of the rate."),
+    key("training.schedule.cosine.warmup_ratio", "number in [0, 1]", "0.0", "0.1", "Share of the steps in which the rate rises."),
+    key("training.schedule.cosine.warmup_steps", "whole number", "–", "5", "Steps in which the rate rises; excludes warmup_ratio."),
+    key("training.schedule.cosine.final_ratio", "number in [0, 1]", "0.0", "0.2", "The last step's share of the rate."),
+    key("training.optimizer.adamw.beta1", "number in [0, 1)", "0.9", "0.8", "Memory of the gradients' mean."),
+    key("training.optimizer.adamw.beta2", "number in [0, 1)", "0.999", "0.95", "Memory of the gradients' mean square."),
+    key("training.optimizer.adamw.eps", "number in (0, 1]", "1.0e-8", "1.0e-6", "Added to the root of the mean square."),
+    key("training.optimizer.adamw.weight_decay", "number, at least 0", "0.01", "0.1", "Decay of the trained weights a step, times the rate."),
+    key("training.max_grad_norm", "number above 0, or none", "1.0", "none", "The global gradient norm is clipped to this."),
+    key("training.checkpointing", "block, none", "block", "none", "What the backward pass replays rather than keeps."),
+    key("training.compute_dtype", "auto, bf16, f32", "auto", "f32", "The type activations are computed in."),
+    key("training.seed", "whole number", "7", "8", "The root of all randomness."),
+    key("training.threads", "auto or count", "auto", "2", "CPU threads; results do not depend on them."),
+    key("evaluation.every_steps", "count or none", "none", "10", "Steps between measurements of the validation loss."),
+    key("evaluation.held_out", "list of sources", "[]", "[{path: q.jsonl, format: completion}]", "Questions with answers, scored by exact match before and after."),
+    key("evaluation.held_out[].path", "file or builtin:…", "required", "q.jsonl", "A file of questions with answers."),
+    key("evaluation.held_out[].format", "messages, sharegpt, alpaca, completion, text", "required", "completion", "The form of its rows."),
+    key("evaluation.general", "list of sources", "[]", "[{path: g.txt, format: text}]", "Text whose perplexity shows what the tuned model has forgotten."),
+    key("evaluation.general[].path", "file or builtin:…", "required", "g.jsonl", "A file of general text."),
+    key("evaluation.general[].format", "messages, sharegpt, alpaca, completion, text", "required", "completion", "The form of its rows."),
+    key("evaluation.max_new_tokens", "count", "64", "32", "Tokens an answer may have."),
+    key("evaluation.samples", "whole number", "8", "0", "Answers shown side by side in the report."),
+    key("checkpoint.every_steps", "count or none", "100", "none", "Steps between checkpoints."),
+    key("checkpoint.keep", "count", "3", "1", "Checkpoints kept; older ones are removed."),
+    key("logging.log_every", "count", "1", "10", "Steps between lines of metrics.jsonl."),
+    key("logging.tensorboard", "flag", "true", "false", "Whether TensorBoard event files are written."),
+    key("finish.merge", "flag", "false", "true", "Whether the merged model is written, too."),
+    key("finish.onto", "dequantised, original", "dequantised", "original", "Which weights the adapter is merged onto."),
+    key("finish.prompts", "list of texts", "[]", "[Why?]", "Questions the base and the tuned model answer in the report."),
+    key("output_dir", "folder", "runs/ and the name", "elsewhere", "The run folder; never inherited."),
+];
+
+/// What other tools call a key of ours. Only for hints: a guess is shown, never taken.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("base_model", "model.path"),
+    ("model_name_or_path", "model.path"),
+    ("checkpoint_dir", "model.path"),
+    ("load_in_4bit", "quantization.format"),
+    ("quantize_base", "quantization.format"),
+    ("quantization_bit", "quantization.format"),
+    ("double_quantization", "quantization.double"),
+    ("finetuning_type", "adapter.method"),
+    ("lora_r", "adapter.rank"),
+    ("lora_rank", "adapter.rank"),
+    ("lora_alpha", "adapter.alpha"),
+    ("lora_dropout", "adapter.dropout"),
+    ("use_rslora", "adapter.rslora"),
+    ("lora_target", "adapter.target_modules"),
+    ("lora_target_modules", "adapter.target_modules"),
+    ("num_layers", "adapter.layers.last"),
+    ("resume_adapter_file", "adapter.init_from"),
+    ("dataset", "data.train"),
+    ("datasets", "data.train"),
+    ("val_size", "data.validation.fraction"),
+    ("val_set_size", "data.validation.fraction"),
+    ("cutoff_len", "data.max_seq_len"),
+    ("sequence_len", "data.max_seq_len"),
+    ("max_length", "data.max_seq_len"),
+    ("max_seq_length", "data.max_seq_len"),
+    ("packed", "data.packing"),
+    ("sample_packing", "data.packing"),
+    ("excess_length_strategy", "data.overlong"),
+    ("train_on_input", "data.train_on_inputs"),
+    ("train_on_prompt", "data.train_on_inputs"),
+    ("num_epochs", "training.epochs"),
+    ("num_train_epochs", "training.epochs"),
+    ("iters", "training.max_steps"),
+    ("batch_size", "training.micro_batch_size"),
+    ("per_device_train_batch_size", "training.micro_batch_size"),
+    ("lr", "training.learning_rate"),
+    ("lr_scheduler", "training.schedule"),
+    ("lr_scheduler_type", "training.schedule"),
+    ("clip_grad_norm", "training.max_grad_norm"),
+    ("gradient_checkpointing", "training.checkpointing"),
+    ("enable_activation_checkpointing", "training.checkpointing"),
+    ("eval_steps", "evaluation.every_steps"),
+    ("steps_per_eval", "evaluation.every_steps"),
+    ("save_steps", "checkpoint.every_steps"),
+    ("save_every", "checkpoint.every_steps"),
+    ("save_total_limit", "checkpoint.keep"),
+    ("logging_steps", "logging.log_every"),
+    ("log_every_n_steps", "logging.log_every"),
+    ("out_dir", "output_dir"),
+];
+
+/// Every key, in the order of the schema.
+pub fn keys() -> &'static [Key] {
+    KEYS
+}
+
+/// Whether `path`, with indexes as numbers, is a key or has keys below it.
+pub(crate) fn is_known(path: &str) -> bool {
+    let path = general(path);
+    KEYS.iter().any(|key| {
+        key.path
+            .strip_prefix(path.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || rest.starts_with("[]"))
+    })
+}
+
+/// `data.train.0.path` as `data.train[].path`.
+fn general(path: &str) -> String {
+    let mut general = String::new();
+    for step in path.split('.') {
+        if step.parse::<usize>().is_ok() {
+            general.push_str("[]");
+        } else {
+            if !general.is_empty() {
+                general.push('.');
+            }
+            general.push_str(step);
+        }
+    }
+    general
+}
+
+/// The key that someone who wrote `key`, wherever it stands, most likely meant.
+pub(crate) fn suggest(key: &str) -> Option<&'static str> {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    let ends = |end: &str| {
+        let mut paths = KEYS.iter().map(|key| key.path);
+        paths.find(|path| path.rsplit('.').next() == Some(end))
+    };
+    if let Some(path) = ends(last) {
+        return Some(path);
+    }
+    if let Some((_, path)) = ELSEWHERE.iter().find(|(theirs, _)| *theirs == last) {
+        return Some(path);
+    }
+    nearest(key, KEYS.iter().map(|key| key.path)).or_else(|| {
+        nearest(last, KEYS.iter().filter_map(|key| key.path.rsplit('.').next())).and_then(ends)
+    })
+}

@@ -1,0 +1,191 @@
+//! From a name or path to a recipe: find the text, lay it over what it extends, apply overrides.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::layers::overlay;
+use crate::library;
+use crate::overrides;
+use crate::problem::{Problem, Problems, nearest};
+use crate::recipe::Recipe;
+use crate::section::{Sink, text};
+use crate::tree::{self, Entry, Node, Origin, Value};
+
+/// What a layer never hands on: it names the one recipe it stands in.
+const NEVER_INHERITED: &[&str] = &["name", "output_dir"];
+
+/// Loads a shipped recipe by its name, or a recipe file by its path, and applies `overrides`
+/// (`key=value`, `~key`).
+///
+/// A name without folder or ending is looked up in the library first, then as a file.
+///
+/// # Errors
+/// Every problem of the recipe, the recipes it extends, and the overrides, at once.
+pub fn load(name_or_path: &str, overrides: &[String]) -> Result<Recipe, Problems> {
+    let text = Text::find(name_or_path, None)
+        .map_err(|(message, hint)| Problems::whole(name_or_path, message, hint))?;
+    resolve(name_or_path, text, overrides)
+}
+
+impl Recipe {
+    /// Reads a recipe from text that is, or will be, in the file `file_name`: what it extends is
+    /// looked for beside it.
+    ///
+    /// # Errors
+    /// Every problem at once, as [`load`] gives them.
+    pub fn from_yaml(text: &str, file_name: &str) -> Result<Self, Problems> {
+        let text = Text {
+            home: Home::File(PathBuf::from(file_name)),
+            label: file_name.to_owned(),
+            yaml: text.to_owned(),
+        };
+        resolve(file_name, text, &[])
+    }
+}
+
+/// Where a text comes from; two of the same home are the same recipe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Home {
+    Shipped(&'static str),
+    File(PathBuf),
+}
+
+/// A recipe's text.
+struct Text {
+    home: Home,
+    /// How the file is named in messages.
+    label: String,
+    yaml: String,
+}
+
+type Refusal = (String, Option<String>);
+
+impl Text {
+    /// Finds a recipe; relative paths begin at `beside`, or at the working directory.
+    fn find(name: &str, beside: Option<&Path>) -> Result<Self, Refusal> {
+        if let Some(shipped) = library::find(name) {
+            return Ok(Self {
+                home: Home::Shipped(shipped.name),
+                label: format!("{name}.yaml (shipped)"),
+                yaml: shipped.text.to_owned(),
+            });
+        }
+        let path = beside.map_or_else(|| PathBuf::from(name), |folder| folder.join(name));
+        let bytes = std::fs::read(&path).map_err(|error| missing(name, &path, &error))?;
+        let yaml = String::from_utf8(bytes).map_err(|error| {
+            let valid = error.utf8_error().valid_up_to();
+            let line = 1 + error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count();
+            let message =
+                format!("`{}` is not UTF-8 text: byte {valid}, on line {line}", path.display());
+            (message, Some("save the file as UTF-8".to_owned()))
+        })?;
+        Ok(Self { home: Home::File(path.clone()), label: path.display().to_string(), yaml })
+    }
+
+    /// The name of a recipe that gives itself none.
+    fn default_name(&self) -> String {
+        let stem = match &self.home {
+            Home::Shipped(name) => return (*name).to_owned(),
+            Home::File(path) => path.file_stem().map(|stem| stem.to_string_lossy().into_owned()),
+        };
+        stem.filter(|stem| !stem.is_empty()).unwrap_or_else(|| "recipe".to_owned())
+    }
+
+    /// The folder that `extends` begins at.
+    fn folder(&self) -> Option<&Path> {
+        match &self.home {
+            Home::Shipped(_) => None,
+            Home::File(path) => path.parent(),
+        }
+    }
+
+    fn is_same(&self, other: &Home) -> bool {
+        match (&self.home, other) {
+            (Home::File(a), Home::File(b)) => match (a.canonicalize(), b.canonicalize()) {
+                (Ok(a), Ok(b)) => a == b,
+                _ => a == b,
+            },
+            (a, b) => a == b,
+        }
+    }
+}
+
+fn missing(name: &str, path: &Path, error: &std::io::Error) -> Refusal {
+    let is_path = name.contains(['/', '\\']) || name.ends_with(".yaml") || name.ends_with(".yml");
+    if is_path {
+        return (format!("cannot read `{}`: {error}", path.display()), None);
+    }
+    let names = library::all().iter().map(|shipped| shipped.name);
+    let hint = nearest(name, names.clone()).map_or_else(
+        || format!("shipped recipes: {}", names.collect::<Vec<_>>().join(", ")),
+        |name| format!("did you mean `{name}`?"),
+    );
+    (format!("`{name}` is neither a shipped recipe nor a file here"), Some(hint))
+}
+
+fn resolve(source: &str, text: Text, arguments: &[String]) -> Result<Recipe, Problems> {
+    let sink = Sink::default();
+    let default_name = text.default_name();
+    let tree = layered(text, &mut Vec::new(), &sink);
+    let recipe = tree.map(|mut tree| {
+        overrides::apply(&mut tree, arguments, &sink);
+        Recipe::read(&tree, &default_name, &sink)
+    });
+    let list = sink.into_problems();
+    match recipe {
+        Some(recipe) if list.is_empty() => Ok(recipe),
+        _ => Err(Problems { source: source.to_owned(), list }),
+    }
+}
+
+/// The tree of `text` upon the trees of what it extends; `None` when one of them cannot be read,
+/// which is then recorded. `above` holds the homes of the layers that led here.
+fn layered(text: Text, above: &mut Vec<Home>, sink: &Sink) -> Option<Node> {
+    let origin = Origin::File(Arc::from(text.label.as_str()));
+    let (mut node, problems) = match tree::read(&text.yaml, &origin) {
+        Ok(read) => read,
+        Err(problem) => {
+            sink.push(problem);
+            return None;
+        }
+    };
+    problems.into_iter().for_each(|problem| sink.push(problem));
+    let Some(extends) = take_entry(&mut node, "extends") else { return Some(node) };
+    let refuse = |message: String, hint: Option<String>| {
+        let location = Some(extends.value.location.clone());
+        sink.push(Problem { key: "extends".to_owned(), location, message, hint });
+    };
+    let Some(name) = self::text(&extends.value) else {
+        if matches!(extends.value.value, Value::Null) {
+            return Some(node);
+        }
+        let found = extends.value.describe();
+        refuse(format!("found {found}; allowed: the name or path of one recipe"), None);
+        return Some(node);
+    };
+    let base = match Text::find(name, text.folder()) {
+        Ok(base) => base,
+        Err((message, hint)) => {
+            refuse(message, hint);
+            return None;
+        }
+    };
+    above.push(text.home);
+    if above.iter().any(|home| base.is_same(home)) {
+        let hint = "a recipe extends another, never itself, not even through others";
+        refuse(format!("found `{name}`, which leads back here"), Some(hint.to_owned()));
+        return None;
+    }
+    let mut lower = layered(base, above, sink)?;
+    for key in NEVER_INHERITED {
+        take_entry(&mut lower, key);
+    }
+    overlay(&mut lower, node, "");
+    Some(lower)
+}
+
+fn take_entry(node: &mut Node, key: &str) -> Option<Entry> {
+    let Value::Map(entries) = &mut node.value else { return None };
+    let at = entries.iter().position(|entry| entry.key == key)?;
+    Some(entries.remove(at))
+}

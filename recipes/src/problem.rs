@@ -1,0 +1,168 @@
+//! What is wrong with a recipe: every problem at once, each with its place and the way out.
+//!
+//! The form of a line is the compilers': `file:line:column: key: message`, then `help: …`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+/// Where a key or value was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Location {
+    /// In a recipe file (or a shipped recipe). Lines and columns start at 1.
+    File {
+        /// The file as it was named.
+        #[serde(serialize_with = "as_text")]
+        file: Arc<str>,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+    },
+    /// In an override on the command line.
+    CommandLine {
+        /// The argument as it was given, `key=value` or `~key`.
+        #[serde(serialize_with = "as_text")]
+        argument: Arc<str>,
+    },
+}
+
+fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
+            Self::CommandLine { argument } => write!(f, "command line: {argument}"),
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The key in full, such as `adapter.rank` or `data.train.0.path`; empty for the whole file.
+    pub key: String,
+    /// Where it is written; `None` for what is written nowhere.
+    pub location: Option<Location>,
+    /// What was found and what is allowed.
+    pub message: String,
+    /// The way out, where there is an obvious one.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(location) = &self.location {
+            write!(f, "{location}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)?;
+        if let Some(hint) = &self.hint {
+            write!(f, "\n  help: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that is wrong with a recipe; never empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problems {
+    /// The recipe that was asked for: a shipped name or a path.
+    pub source: String,
+    /// The problems, in the order of the schema.
+    pub list: Vec<Problem>,
+}
+
+impl Problems {
+    /// A single problem with the recipe as a whole.
+    pub(crate) fn whole(source: &str, message: String, hint: Option<String>) -> Self {
+        let problem = Problem { key: String::new(), location: None, message, hint };
+        Self { source: source.to_owned(), list: vec![problem] }
+    }
+}
+
+// By hand: `thiserror` would take the field `source` for the error that caused this one.
+impl std::error::Error for Problems {}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.list.len() {
+            1 => write!(f, "recipe `{}` has a problem:", self.source)?,
+            count => write!(f, "recipe `{}` has {count} problems:", self.source)?,
+        }
+        for problem in &self.list {
+            write!(f, "\n{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The candidate nearest to `word`, if one is near enough to be what was meant.
+///
+/// Near enough is an edit distance of a third of the longer name, at least one.
+pub(crate) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    // A key longer than this is no slip of the keyboard, and the distance costs the product.
+    if word.chars().count() > 64 {
+        return None;
+    }
+    candidates
+        .into_iter()
+        .map(|candidate| (distance(word, candidate), candidate))
+        .filter(|(cost, candidate)| *cost <= (word.len().max(candidate.len()) / 3).max(1))
+        .min_by_key(|(cost, _)| *cost)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Edit distance with swaps of neighbours counted once (optimal string alignment).
+fn distance(left: &str, right: &str) -> usize {
+    let left: Vec<char> = left.chars().collect();
+    let right: Vec<char> = right.chars().collect();
+    let width = right.len() + 1;
+    let mut cost = vec![0; (left.len() + 1) * width];
+    for i in 0..=left.len() {
+        for j in 0..=right.len() {
+            let at = i * width + j;
+            if i == 0 || j == 0 {
+                cost[at] = i + j;
+                continue;
+            }
+            let differs = usize::from(left[i - 1] != right[j - 1]);
+            let mut best =
+                (cost[at - width - 1] + differs).min(cost[at - width] + 1).min(cost[at - 1] + 1);
+            if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
+                best = best.min(cost[at - 2 * width - 2] + 1);
+            }
+            cost[at] = best;
+        }
+    }
+    cost[left.len() * width + right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distance_counts_edits_and_swaps() {
+        assert_eq!(distance("rank", "rank"), 0);
+        assert_eq!(distance("rnk", "rank"), 1);
+        assert_eq!(distance("aplha", "alpha"), 1);
+        assert_eq!(distance("", "ab"), 2);
+    }
+
+    #[test]
+    fn nearest_refuses_what_is_far() {
+        assert_eq!(nearest("learning_rat", ["learning_rate", "seed"]), Some("learning_rate"));
+        assert_eq!(nearest("zebra", ["learning_rate", "seed"]), None);
+    }
+}
