@@ -1,3 +1,44 @@
-//! Text in, token batches out.
+//! Text in, token batches out, in host memory.
+//!
+//! Files of rows ([`formats`]) become conversations or plain texts, the chat template ([`chat`])
+//! places control tokens and says what is learnt, the tokenizer gives ids, and a [`Sample`] holds
+//! ids and labels. A [`Schedule`] says which samples belong to which optimizer step, and
+//! [`Batch::collate`] joins them without padding.
 
+mod batch;
+pub mod chat;
+mod conversation;
+mod dataset;
+mod decode_stream;
+mod error;
+mod fingerprint;
+pub mod formats;
+mod overlong;
+mod packing;
+mod preview;
 pub mod quickstart;
+mod random;
+mod sample;
+mod schedule;
+mod statistics;
+mod template_json;
+#[cfg(test)]
+mod test_tokenizer;
+mod tokenizer;
+
+pub use batch::Batch;
+pub use chat::{ChatTemplate, Preamble};
+pub use conversation::{Content, Conversation, Message, Role};
+pub use dataset::{Dataset, encode_rows};
+pub use decode_stream::DecodeStream;
+pub use error::{Error, RowProblem};
+pub use fingerprint::{hash_file, hash_files};
+pub use formats::{Format, Origin, Row, RowReader, SourceFile, read_rows};
+pub use overlong::{Overlong, OverlongReport, OverlongRow};
+pub use packing::pack;
+pub use preview::{PreviewStyle, preview};
+pub use random::{CounterRng, Purpose};
+pub use sample::{IGNORE, Sample, SampleOptions};
+pub use schedule::{Packing, Schedule, ScheduleOptions, Split, split_validation};
+pub use statistics::{FileStatistics, Histogram, Lengths, Statistics};
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,85 @@
+//! A conversation as the chat template sees it: turns, tool calls, tool definitions.
+
+use serde_json::{Map, Value};
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Instructions for the whole conversation.
+    System,
+    /// The person.
+    User,
+    /// The model: the turns that are learnt.
+    Assistant,
+    /// The result of a tool; Llama 3.1 spells it `ipython`.
+    Tool,
+}
+
+impl Role {
+    /// The name between the header tokens.
+    pub fn header(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "ipython",
+        }
+    }
+}
+
+/// What a turn says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// Plain text.
+    Text(String),
+    /// The assistant calls one tool (Llama 3.1 supports a single call a turn).
+    ToolCall {
+        /// Name of the tool.
+        name: String,
+        /// Its arguments, in the order they were written.
+        arguments: Map<String, Value>,
+    },
+    /// What a tool gave back: text, an object or a list.
+    ToolResult(Value),
+}
+
+/// One turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: Content,
+}
+
+impl Message {
+    /// A turn of plain text.
+    pub fn text(role: Role, text: impl Into<String>) -> Self {
+        Self { role, content: Content::Text(text.into()) }
+    }
+}
+
+/// Turns in order, with the tools that the model may call.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Conversation {
+    /// The turns.
+    pub messages: Vec<Message>,
+    /// JSON definitions of the tools; empty when there are none.
+    pub tools: Vec<Value>,
+}
+
+impl Conversation {
+    /// Whether the assistant says anything.
+    pub fn has_assistant_turn(&self) -> bool {
+        self.messages.iter().any(|message| message.role == Role::Assistant)
+    }
+
+    /// Puts `prompt` in front as the system turn unless the conversation begins with one.
+    #[must_use]
+    pub fn with_system_prompt(mut self, prompt: &str) -> Self {
+        if self.messages.first().is_none_or(|first| first.role != Role::System) {
+            self.messages.insert(0, Message::text(Role::System, prompt));
+        }
+        self
+    }
+}

@@ -1,0 +1,224 @@
+//! Files to samples: rows are encoded on all threads, and judged one after the other in file order,
+//! so that the result and the first error are the same on every machine.
+
+use rayon::prelude::*;
+
+use crate::error::Error;
+use crate::formats::{Origin, Row, RowReader, SourceFile};
+use crate::overlong::{Overlong, OverlongReport, OverlongRow};
+use crate::sample::{RowFailure, Sample, SampleOptions, encode_row};
+use crate::statistics::{FileStatistics, Histogram, Lengths, Statistics};
+use crate::tokenizer::Tokenizer;
+
+/// Rows read before they are encoded together: bounds the text held in memory.
+const ROWS_AT_ONCE: usize = 4_096;
+
+/// Samples in file order, and what they are in numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset {
+    /// The samples.
+    pub samples: Vec<Sample>,
+    /// Numbers about them.
+    pub statistics: Statistics,
+}
+
+impl Dataset {
+    /// Reads and encodes files; the text of at most a few thousand rows is in memory at once.
+    ///
+    /// # Errors
+    /// A file cannot be read or holds a wrong row; a row is too long under `overlong: error`, or has
+    /// no target token; no row is left; or no token at all is a target.
+    pub fn load(
+        sources: &[SourceFile],
+        tokenizer: &Tokenizer,
+        options: &SampleOptions,
+    ) -> Result<Self, Error> {
+        let mut builder = Builder::new(sources, tokenizer, options)?;
+        let mut reader = RowReader::new(sources);
+        loop {
+            let rows: Vec<_> = reader.by_ref().take(ROWS_AT_ONCE).collect::<Result<_, _>>()?;
+            if rows.is_empty() {
+                return builder.finish();
+            }
+            builder.push(&rows)?;
+        }
+    }
+
+    /// Tokens of every sample.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.samples.iter().map(|sample| sample.tokens.len()).collect()
+    }
+}
+
+/// Encodes rows that were read from `sources`; see [`Dataset::load`].
+///
+/// # Errors
+/// As [`Dataset::load`], but for reading.
+pub fn encode_rows(
+    sources: &[SourceFile],
+    rows: &[(Row, Origin)],
+    tokenizer: &Tokenizer,
+    options: &SampleOptions,
+) -> Result<Dataset, Error> {
+    let mut builder = Builder::new(sources, tokenizer, options)?;
+    builder.push(rows)?;
+    builder.finish()
+}
+
+struct Builder<'a> {
+    sources: &'a [SourceFile],
+    tokenizer: &'a Tokenizer,
+    options: &'a SampleOptions,
+    samples: Vec<Sample>,
+    statistics: Statistics,
+    lengths: Vec<usize>,
+    /// The first row that is too long and the longest.
+    overlong: Option<(OverlongRow, OverlongRow)>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(
+        sources: &'a [SourceFile],
+        tokenizer: &'a Tokenizer,
+        options: &'a SampleOptions,
+    ) -> Result<Self, Error> {
+        if options.max_seq_len < 2 {
+            return Err(Error::SequenceTooShort { found: options.max_seq_len });
+        }
+        if sources.is_empty() {
+            return Err(Error::EmptyDataset { reason: "no file was given".to_owned() });
+        }
+        let file = |source: &SourceFile| FileStatistics {
+            path: source.path.clone(),
+            rows: 0,
+            tokens: 0,
+            targets: 0,
+        };
+        let statistics = Statistics {
+            rows: 0,
+            samples: 0,
+            tokens: 0,
+            targets: 0,
+            lengths: Lengths::default(),
+            dropped_overlong: 0,
+            dropped_without_targets: 0,
+            truncated: 0,
+            split: 0,
+            parts_without_targets: 0,
+            files: sources.iter().map(file).collect(),
+        };
+        let (samples, lengths, overlong) = (Vec::new(), Vec::new(), None);
+        Ok(Self { sources, tokenizer, options, samples, statistics, lengths, overlong })
+    }
+
+    fn push(&mut self, rows: &[(Row, Origin)]) -> Result<(), Error> {
+        let encoded: Vec<Result<Sample, RowFailure>> = rows
+            .par_iter()
+            .map(|(row, origin)| encode_row(row, *origin, self.tokenizer, self.options))
+            .collect();
+        for (result, (_, origin)) in encoded.into_iter().zip(rows) {
+            let sample = result.map_err(|failure| match failure {
+                RowFailure::Other(error) => error,
+                RowFailure::Row(problem) => {
+                    let path = self.sources[origin.file].path.clone();
+                    Error::Row { path, line: origin.line, problem }
+                }
+            })?;
+            self.judge(sample)?;
+        }
+        Ok(())
+    }
+
+    /// Applies the policies for long rows and for rows without targets.
+    fn judge(&mut self, sample: Sample) -> Result<(), Error> {
+        let (origin, length) = (sample.origin, sample.tokens.len());
+        self.statistics.rows += 1;
+        self.statistics.files[origin.file].rows += 1;
+        self.lengths.push(length);
+        let max = self.options.max_seq_len;
+        if length <= max {
+            return self.keep(vec![sample], "");
+        }
+        let policy = self.options.overlong;
+        match policy {
+            Overlong::Error => {
+                self.note_overlong(origin, length);
+                return Ok(());
+            }
+            Overlong::Drop => self.statistics.dropped_overlong += 1,
+            Overlong::TruncateLeft | Overlong::TruncateRight => self.statistics.truncated += 1,
+            Overlong::Split => self.statistics.split += 1,
+        }
+        match policy.apply(sample, max) {
+            parts if parts.is_empty() => Ok(()),
+            parts => self.keep(parts, ", after cutting it to `max_seq_len`"),
+        }
+    }
+
+    fn keep(&mut self, parts: Vec<Sample>, cut: &'static str) -> Result<(), Error> {
+        let (origin, tokens) = (parts[0].origin, parts[0].tokens.len());
+        let all = parts.len();
+        let learnable: Vec<Sample> = parts.into_iter().filter(|part| part.targets() > 0).collect();
+        if learnable.is_empty() {
+            if self.options.allow_empty_targets {
+                self.statistics.dropped_without_targets += 1;
+                return Ok(());
+            }
+            let path = self.sources[origin.file].path.clone();
+            return Err(Error::NoTargets { path, line: origin.line, tokens, cut });
+        }
+        self.statistics.parts_without_targets += all - learnable.len();
+        for sample in &learnable {
+            let (tokens, targets) = (sample.tokens.len(), sample.targets());
+            let file = &mut self.statistics.files[origin.file];
+            file.tokens += tokens;
+            file.targets += targets;
+            self.statistics.tokens += tokens;
+            self.statistics.targets += targets;
+            self.statistics.samples += 1;
+        }
+        self.samples.extend(learnable);
+        Ok(())
+    }
+
+    fn note_overlong(&mut self, origin: Origin, tokens: usize) {
+        let row =
+            OverlongRow { path: self.sources[origin.file].path.clone(), line: origin.line, tokens };
+        match &mut self.overlong {
+            None => self.overlong = Some((row.clone(), row)),
+            Some((_, longest)) if longest.tokens < tokens => *longest = row,
+            Some(_) => {}
+        }
+    }
+
+    fn finish(self) -> Result<Dataset, Error> {
+        let Self { mut statistics, samples, lengths, overlong, options, .. } = self;
+        let rows = statistics.rows;
+        if let Some((first, longest)) = overlong {
+            let max_seq_len = options.max_seq_len;
+            return Err(Error::Overlong(Box::new(OverlongReport {
+                first,
+                longest,
+                max_seq_len,
+                overlong: lengths.iter().filter(|&&length| length > max_seq_len).count(),
+                rows,
+                histogram: Histogram::of(&lengths),
+            })));
+        }
+        if rows == 0 {
+            return Err(Error::EmptyDataset { reason: "the files hold no rows".to_owned() });
+        }
+        if statistics.dropped_overlong == rows {
+            let reason = format!(
+                "all {rows} rows are longer than max_seq_len {} and were dropped; raise it",
+                options.max_seq_len
+            );
+            return Err(Error::EmptyDataset { reason });
+        }
+        if statistics.targets == 0 {
+            return Err(Error::AllMasked { rows });
+        }
+        statistics.lengths = Lengths::of(&lengths);
+        Ok(Dataset { samples, statistics })
+    }
+}

@@ -1,0 +1,245 @@
+//! Everything that can go wrong between a file of text and a batch of tokens, with the place and the way out.
+
+use std::path::PathBuf;
+
+use crate::overlong::OverlongReport;
+
+/// A failure while reading, rendering, encoding or batching data.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file could not be opened or read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A line, or a whole text file, is not UTF-8.
+    #[error(
+        "{}:{line}: not UTF-8: invalid byte at offset {offset} of the file; convert the file to UTF-8",
+        path.display()
+    )]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// Offset of the first invalid byte from the start of the file.
+        offset: u64,
+    },
+    /// A line is not a row of the declared format.
+    #[error("{}:{line}: {problem}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// What is wrong with the row.
+        problem: RowProblem,
+    },
+    /// A file holds no row at all.
+    #[error("{} holds no rows", path.display())]
+    EmptyFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No file was given, or no row was left.
+    #[error("the dataset is empty: {reason}")]
+    EmptyDataset {
+        /// Which of the two, and the way out.
+        reason: String,
+    },
+    /// A plain file of an unknown kind was given for `format: text`.
+    #[error(
+        "{}: `format: text` reads .txt and .md (one document a file) and .jsonl, .ndjson and .json \
+         (one {{\"text\": …}} a line), not `{extension}`",
+        path.display()
+    )]
+    UnknownExtension {
+        /// The file.
+        path: PathBuf,
+        /// Its extension, empty when it has none.
+        extension: String,
+    },
+    /// The name of a format is not known.
+    #[error(
+        "unknown data format `{found}`, expected one of: messages, sharegpt, alpaca, completion, text"
+    )]
+    UnknownFormat {
+        /// What was written.
+        found: String,
+    },
+    /// The name of an overlong policy is not known.
+    #[error(
+        "unknown `overlong` policy `{found}`, expected one of: error, drop, truncate_left, \
+         truncate_right, split"
+    )]
+    UnknownOverlong {
+        /// What was written.
+        found: String,
+    },
+    /// Rows are longer than `max_seq_len` and the policy is to refuse them.
+    #[error("{0}")]
+    Overlong(Box<OverlongReport>),
+    /// A row has nothing to learn from.
+    #[error(
+        "{}:{line}: no target token is left in this row ({tokens} tokens{cut}): nothing would be \
+         learnt from it; fix the row, raise `max_seq_len`, or allow such rows to be dropped",
+        path.display()
+    )]
+    NoTargets {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// Tokens of the row as it would be trained on.
+        tokens: usize,
+        /// ", after truncation" where the row was cut.
+        cut: &'static str,
+    },
+    /// Not one token of the dataset is a target.
+    #[error(
+        "all labels are masked: none of the {rows} rows has a target token, so there is no loss to train on"
+    )]
+    AllMasked {
+        /// Rows that were read.
+        rows: usize,
+    },
+    /// `max_seq_len` leaves no room for a prediction.
+    #[error("max_seq_len is {found}, but a row needs at least 2 tokens to hold one prediction")]
+    SequenceTooShort {
+        /// The configured length.
+        found: usize,
+    },
+    /// The validation fraction is not between 0 and 1.
+    #[error("validation fraction is {found}, expected a number greater than 0 and less than 1")]
+    Fraction {
+        /// The configured fraction.
+        found: f64,
+    },
+    /// Too few rows to hold some out.
+    #[error(
+        "cannot hold out validation rows from {rows} row(s): at least 2 are needed; give a separate \
+         validation file or add rows"
+    )]
+    TooFewRows {
+        /// Rows in the dataset.
+        rows: usize,
+    },
+    /// tokenizer.json could not be understood.
+    #[error("{origin}: not a usable tokenizer: {message}")]
+    Tokenizer {
+        /// Where the tokenizer came from.
+        origin: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A control token that Llama 3 needs is absent.
+    #[error("{origin}: the tokenizer has no `{token}`; a Llama 3 tokenizer.json is needed")]
+    MissingSpecial {
+        /// Where the tokenizer came from.
+        origin: String,
+        /// The token.
+        token: &'static str,
+    },
+    /// A control token is declared as ordinary text, so data could spell it.
+    #[error(
+        "{origin}: `{token}` is not marked `\"special\": true`, so text in the data could forge it; \
+         mark it as special in `added_tokens`"
+    )]
+    NotSpecial {
+        /// Where the tokenizer came from.
+        origin: String,
+        /// The token.
+        token: &'static str,
+    },
+    /// Text came out of the tokenizer as a control token.
+    #[error("{origin}: the text {text:?} was encoded as the control token `{token}` ({id})")]
+    ForgedSpecial {
+        /// Where the tokenizer came from.
+        origin: String,
+        /// The start of the text.
+        text: String,
+        /// The token.
+        token: String,
+        /// Its id.
+        id: u32,
+    },
+    /// An id that the tokenizer does not know.
+    #[error("{origin}: id {id} is not in the vocabulary of {vocab_size} ids")]
+    UnknownId {
+        /// Where the tokenizer came from.
+        origin: String,
+        /// The id.
+        id: u32,
+        /// Highest known id + 1.
+        vocab_size: usize,
+    },
+    /// A conversation that does not come from a file cannot be rendered.
+    #[error("cannot render the conversation: {0}")]
+    Render(#[from] RowProblem),
+}
+
+/// What is wrong with one row, without its place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RowProblem {
+    /// The line is not JSON.
+    #[error("malformed JSON at column {column}: {message}")]
+    Json {
+        /// Column, counted from 1, in bytes.
+        column: usize,
+        /// What the parser said.
+        message: String,
+    },
+    /// The line is JSON, but not an object.
+    #[error("expected a JSON object with {expected}, found {found}{hint}")]
+    NotAnObject {
+        /// The keys of the format.
+        expected: &'static str,
+        /// The type that was found.
+        found: &'static str,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A required field is absent.
+    #[error("`{field}` is missing{hint}")]
+    Missing {
+        /// Path of the field, such as `messages[2].content`.
+        field: String,
+        /// The fields that were found instead, or what to do.
+        hint: String,
+    },
+    /// A field has another type than the format says.
+    #[error("`{field}` must be {expected}, found {found}")]
+    WrongType {
+        /// Path of the field.
+        field: String,
+        /// What the format says.
+        expected: &'static str,
+        /// What was found.
+        found: &'static str,
+    },
+    /// A role nobody knows.
+    #[error("`{field}` is the unknown role {found:?}, expected one of: {expected}")]
+    UnknownRole {
+        /// Path of the field.
+        field: String,
+        /// What was found.
+        found: String,
+        /// The known roles.
+        expected: &'static str,
+    },
+    /// A list that must hold something is empty, or a text that must say something.
+    #[error("`{field}` is empty")]
+    Empty {
+        /// Path of the field.
+        field: String,
+    },
+    /// The conversation holds nothing to learn.
+    #[error("the conversation has no assistant turn, so there is nothing to learn from it")]
+    NoAssistantTurn,
+    /// A field or a combination that would change the meaning and is not supported.
+    #[error("{0}")]
+    Unsupported(String),
+}

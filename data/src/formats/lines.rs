@@ -1,0 +1,75 @@
+//! Lines of a file one at a time, so that memory holds a line and never the file.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Numbered lines of UTF-8 that hold something; blank lines are skipped.
+#[derive(Debug)]
+pub(super) struct Lines {
+    path: PathBuf,
+    reader: BufReader<File>,
+    /// Of the line read last, counted from 1.
+    number: usize,
+    /// Where the next line starts.
+    offset: u64,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let file =
+            File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let (reader, path) = (BufReader::with_capacity(1 << 18, file), path.to_owned());
+        Ok(Self { path, reader, number: 0, offset: 0, buffer: Vec::new() })
+    }
+
+    /// The next line that is not blank, with its number.
+    pub(super) fn next_line(&mut self) -> Result<Option<(usize, &str)>, Error> {
+        let start = loop {
+            let start = self.offset;
+            self.buffer.clear();
+            let read = self
+                .reader
+                .read_until(b'\n', &mut self.buffer)
+                .map_err(|source| Error::Read { path: self.path.clone(), source })?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            self.offset += read as u64;
+            if self.number == 1 && self.buffer.starts_with(BYTE_ORDER_MARK) {
+                // Spaces keep columns and offsets as they are in the file.
+                self.buffer[..BYTE_ORDER_MARK.len()].fill(b' ');
+            }
+            if !self.buffer.iter().all(u8::is_ascii_whitespace) {
+                break start;
+            }
+        };
+        match std::str::from_utf8(&self.buffer) {
+            Ok(line) => Ok(Some((self.number, line))),
+            Err(error) => Err(Error::NotUtf8 {
+                path: self.path.clone(),
+                line: self.number,
+                offset: start + error.valid_up_to() as u64,
+            }),
+        }
+    }
+}
+
+/// A whole file as one document.
+pub(super) fn read_document(path: &Path) -> Result<String, Error> {
+    let mut bytes =
+        std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let mark = if bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+    bytes.drain(..mark);
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..valid].iter().filter(|&&byte| byte == b'\n').count();
+        Error::NotUtf8 { path: path.to_owned(), line, offset: (valid + mark) as u64 }
+    })
+}

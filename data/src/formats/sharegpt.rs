@@ -1,0 +1,82 @@
+//! `{"conversations":[{"from","value"}]}`, ShareGPT's shape with LLaMA-Factory's additions
+//! (`system`, `tools`, `function_call` and `observation` turns).
+
+use serde_json::Value;
+
+use super::fields::{Object, UNSUPPORTED_IN_ROWS, UNSUPPORTED_WHY, element};
+use super::tools;
+use crate::conversation::{Content, Conversation, Message, Role};
+use crate::error::RowProblem;
+
+const ROLES: &str = "system, human, user, gpt, assistant, function_call, observation, tool";
+
+pub(super) fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
+    row.refuse(&UNSUPPORTED_IN_ROWS, UNSUPPORTED_WHY)?;
+    let list = row.list("conversations")?;
+    let messages = (0..list.len())
+        .map(|index| message(&element(list, index, "conversations")?))
+        .collect::<Result<_, _>>()?;
+    let mut conversation = Conversation { messages, tools: tools::definitions(row)? };
+    if let Some(system) = row.optional_text("system")?.filter(|text| !text.is_empty()) {
+        if conversation.messages.first().is_some_and(|first| first.role == Role::System) {
+            return Err(RowProblem::Unsupported(
+                "`system` is given twice: as a field and as the first turn; keep one".to_owned(),
+            ));
+        }
+        conversation = conversation.with_system_prompt(system);
+    }
+    Ok(conversation)
+}
+
+fn message(turn: &Object<'_>) -> Result<Message, RowProblem> {
+    turn.only(&["from", "value"], "a turn holds `from` and `value`")?;
+    let (from, value) = (turn.text("from")?, turn.text("value")?);
+    let role = match from {
+        "system" => Role::System,
+        "human" | "user" => Role::User,
+        "gpt" | "assistant" | "function_call" => Role::Assistant,
+        "observation" | "tool" => Role::Tool,
+        other => {
+            let (field, found) = (turn.path("from"), other.to_owned());
+            return Err(RowProblem::UnknownRole { field, found, expected: ROLES });
+        }
+    };
+    let content = match role {
+        Role::Tool => Content::ToolResult(Value::String(value.to_owned())),
+        Role::Assistant if from == "function_call" => {
+            tools::call_in_text(value, turn.path("value"))?
+        }
+        _ => Content::Text(value.to_owned()),
+    };
+    Ok(Message { role, content })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::conversation::{Content, Role};
+    use crate::formats::{Format, Row};
+
+    #[test]
+    fn speakers_map_to_roles_and_the_system_field_comes_first() {
+        let line = r#"{"system": "Be brief.", "conversations": [{"from": "human", "value": "hi"},
+            {"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {\"a\": 1}}"},
+            {"from": "observation", "value": "12"}, {"from": "gpt", "value": "twelve"}]}"#;
+        let Row::Conversation(conversation) = Format::ShareGpt.parse_row(line).unwrap() else {
+            panic!("a conversation")
+        };
+        let roles: Vec<Role> = conversation.messages.iter().map(|m| m.role).collect();
+        use Role::*;
+        assert_eq!(roles, [System, User, Assistant, Tool, Assistant]);
+        assert!(
+            matches!(&conversation.messages[2].content, Content::ToolCall { name, .. } if name == "f")
+        );
+    }
+
+    #[test]
+    fn unknown_speakers_and_fields_are_named() {
+        let problem = |line| Format::ShareGpt.parse_row(line).unwrap_err().to_string();
+        insta::assert_snapshot!(problem(r#"{"conversations": [{"from": "narrator", "value": ""}]}"#), @r#"`conversations[0].from` is the unknown role "narrator", expected one of: system, human, user, gpt, assistant, function_call, observation, tool"#);
+        insta::assert_snapshot!(problem(r#"{"conversations": [{"from": "gpt", "value": "", "loss": false}]}"#), @"`conversations[0].loss` is not supported: a turn holds `from` and `value`");
+        insta::assert_snapshot!(problem(r#"{"conversations": [{"from": "function_call", "value": "f(1)"}]}"#), @"`conversations[0].value` is a text that does not hold JSON: expected ident at line 1 column 2");
+    }
+}

@@ -1,0 +1,86 @@
+//! Tool definitions and tool calls, as the OpenAI API and LLaMA-Factory write them.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::fields::{Object, wrong_type};
+use crate::conversation::Content;
+use crate::error::RowProblem;
+
+/// The row's `tools`: a list, or a text that holds a JSON list. An empty list means none.
+pub(super) fn definitions(row: &Object<'_>) -> Result<Vec<Value>, RowProblem> {
+    let Some(value) = row.optional("tools") else { return Ok(Vec::new()) };
+    let value = match value {
+        Value::String(text) if text.trim().is_empty() => return Ok(Vec::new()),
+        Value::String(text) => Cow::Owned(parse(text, "tools")?),
+        other => Cow::Borrowed(other),
+    };
+    match value.into_owned() {
+        Value::Array(tools) => {
+            for (index, tool) in tools.iter().enumerate() {
+                Object::inside(tool, format!("tools[{index}]"))?;
+            }
+            Ok(tools)
+        }
+        other => Err(wrong_type("tools".to_owned(), "a list of tool definitions", &other)),
+    }
+}
+
+/// A turn's `tool_calls`; `None` where there are none.
+pub(super) fn call(turn: &Object<'_>) -> Result<Option<Content>, RowProblem> {
+    let path = turn.path("tool_calls");
+    let calls = match turn.optional("tool_calls") {
+        None => return Ok(None),
+        Some(Value::Array(calls)) => calls,
+        Some(other) => return Err(wrong_type(path, "a list", other)),
+    };
+    match &calls[..] {
+        [] => Ok(None),
+        [one] => {
+            let one = Object::inside(one, format!("{path}[0]"))?;
+            let known = ["id", "type", "index", "function"];
+            one.only(&known, "a tool call holds `id`, `type` and `function`")?;
+            let function = Object::inside(one.required("function")?, one.path("function"))?;
+            function.only(&["name", "arguments"], "a function holds `name` and `arguments`")?;
+            named_call(&function).map(Some)
+        }
+        more => Err(RowProblem::Unsupported(format!(
+            "`{path}` holds {} calls: Llama 3.1's template supports one call a turn; split the turn",
+            more.len()
+        ))),
+    }
+}
+
+/// A text that holds `{"name": …, "arguments": …}`.
+pub(super) fn call_in_text(text: &str, path: String) -> Result<Content, RowProblem> {
+    let value = parse(text, &path)?;
+    let object = Object::inside(&value, path)?;
+    object.only(&["name", "arguments"], "a call holds `name` and `arguments`")?;
+    named_call(&object)
+}
+
+fn named_call(function: &Object<'_>) -> Result<Content, RowProblem> {
+    let name = function.text("name")?.to_owned();
+    let arguments = arguments(function)?;
+    Ok(Content::ToolCall { name, arguments })
+}
+
+/// `arguments` as an object, or as a text that holds one (as the OpenAI API sends them).
+fn arguments(function: &Object<'_>) -> Result<Map<String, Value>, RowProblem> {
+    let path = function.path("arguments");
+    let value = match function.required("arguments")? {
+        Value::String(text) => Cow::Owned(parse(text, &path)?),
+        other => Cow::Borrowed(other),
+    };
+    match value.into_owned() {
+        Value::Object(map) => Ok(map),
+        other => Err(wrong_type(path, "an object, or a text that holds one as JSON", &other)),
+    }
+}
+
+fn parse(text: &str, path: &str) -> Result<Value, RowProblem> {
+    serde_json::from_str(text).map_err(|error| {
+        RowProblem::Unsupported(format!("`{path}` is a text that does not hold JSON: {error}"))
+    })
+}

@@ -1,0 +1,126 @@
+//! One row as tokens, and which of them are learnt.
+
+use crate::chat::{ChatTemplate, encode_segments};
+use crate::error::{Error, RowProblem};
+use crate::formats::{Origin, Row};
+use crate::overlong::Overlong;
+use crate::tokenizer::Tokenizer;
+
+/// The label of a token that does not count in the loss, as in PyTorch and transformers.
+pub const IGNORE: i32 = -100;
+
+/// A row ready to be trained on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// Ids, `[seq]`.
+    pub tokens: Vec<u32>,
+    /// For every token its own id where it is a target, else [`IGNORE`], `[seq]`; not shifted, as
+    /// in transformers.
+    pub labels: Vec<i32>,
+    /// Where the row stands.
+    pub origin: Origin,
+}
+
+impl Sample {
+    /// How many tokens are predicted and count; the first token of a row is never predicted.
+    pub fn targets(&self) -> usize {
+        self.labels.iter().skip(1).filter(|&&label| label != IGNORE).count()
+    }
+}
+
+/// How rows become samples.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SampleOptions {
+    /// Renders conversations.
+    pub chat: ChatTemplate,
+    /// System prompt of conversations that bring none.
+    pub system_prompt: Option<String>,
+    /// Longest row in tokens, at least 2.
+    pub max_seq_len: usize,
+    /// What happens to longer rows.
+    pub overlong: Overlong,
+    /// Learn every token but the first, not the answers alone.
+    pub train_on_inputs: bool,
+    /// Drop and count rows without a target token; an error otherwise.
+    pub allow_empty_targets: bool,
+}
+
+impl SampleOptions {
+    /// The defaults of a recipe, for rows of at most `max_seq_len` tokens.
+    pub fn new(max_seq_len: usize) -> Self {
+        Self {
+            chat: ChatTemplate::default(),
+            system_prompt: None,
+            max_seq_len,
+            overlong: Overlong::Error,
+            train_on_inputs: false,
+            allow_empty_targets: false,
+        }
+    }
+}
+
+/// Why a row did not become a sample, before its place is known.
+pub(crate) enum RowFailure {
+    Row(RowProblem),
+    Other(Error),
+}
+
+impl From<RowProblem> for RowFailure {
+    fn from(problem: RowProblem) -> Self {
+        Self::Row(problem)
+    }
+}
+
+impl From<Error> for RowFailure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// The row in full, whatever its length.
+pub(crate) fn encode_row(
+    row: &Row,
+    origin: Origin,
+    tokenizer: &Tokenizer,
+    options: &SampleOptions,
+) -> Result<Sample, RowFailure> {
+    let (tokens, mut targets) = match row {
+        Row::Conversation(conversation) => {
+            let segments = match &options.system_prompt {
+                Some(prompt) => {
+                    options.chat.render(&conversation.clone().with_system_prompt(prompt), false)?
+                }
+                None => options.chat.render(conversation, false)?,
+            };
+            encode_segments(&segments, tokenizer)?
+        }
+        // The two texts are encoded apart, so that the prompt has the ids it has at inference.
+        Row::Completion { prompt, completion } => {
+            framed(&[(prompt, false), (completion, true)], tokenizer)?
+        }
+        Row::Text(text) => framed(&[(text, true)], tokenizer)?,
+    };
+    if options.train_on_inputs {
+        targets.fill(true);
+    }
+    // Nothing stands before the first token that could predict it.
+    targets[0] = false;
+    let label = |(&id, &target): (&u32, &bool)| if target { id as i32 } else { IGNORE };
+    let labels = tokens.iter().zip(&targets).map(label).collect();
+    Ok(Sample { tokens, labels, origin })
+}
+
+/// `<|begin_of_text|>`, the texts, and `<|end_of_text|>` as a target.
+fn framed(
+    texts: &[(&String, bool)],
+    tokenizer: &Tokenizer,
+) -> Result<(Vec<u32>, Vec<bool>), Error> {
+    let (mut ids, mut targets) = (vec![tokenizer.bos()], vec![false]);
+    for (text, target) in texts {
+        ids.extend(tokenizer.encode(text)?);
+        targets.resize(ids.len(), *target);
+    }
+    ids.push(tokenizer.end_of_text());
+    targets.push(true);
+    Ok((ids, targets))
+}

@@ -1,0 +1,183 @@
+//! What a dataset holds, in numbers: rows, tokens, targets, lengths, and what was left out.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// Numbers about an encoded dataset.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Statistics {
+    /// Rows read from the files.
+    pub rows: usize,
+    /// Rows to train on: fewer where some were dropped, more where some were split.
+    pub samples: usize,
+    /// Tokens of the samples.
+    pub tokens: usize,
+    /// Tokens that are predicted and count in the loss.
+    pub targets: usize,
+    /// Lengths of the rows in tokens, before the overlong policy.
+    pub lengths: Lengths,
+    /// Rows left out because they are too long.
+    pub dropped_overlong: usize,
+    /// Rows left out because no target token is left in them.
+    pub dropped_without_targets: usize,
+    /// Rows cut to `max_seq_len`.
+    pub truncated: usize,
+    /// Rows cut into several.
+    pub split: usize,
+    /// Parts of split rows left out because they hold no target token.
+    pub parts_without_targets: usize,
+    /// The same per file.
+    pub files: Vec<FileStatistics>,
+}
+
+/// Numbers about one file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileStatistics {
+    /// The file.
+    pub path: PathBuf,
+    /// Rows read from it.
+    pub rows: usize,
+    /// Tokens of its samples.
+    pub tokens: usize,
+    /// Its target tokens.
+    pub targets: usize,
+}
+
+/// Percentiles (nearest rank) of row lengths, in tokens.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Lengths {
+    /// The shortest.
+    pub min: usize,
+    /// Half of the rows are at most this long.
+    pub p50: usize,
+    /// 90 % of the rows are at most this long.
+    pub p90: usize,
+    /// 99 % of the rows are at most this long.
+    pub p99: usize,
+    /// The longest.
+    pub max: usize,
+    /// The average.
+    pub mean: f64,
+    /// How many rows have which length.
+    pub histogram: Histogram,
+}
+
+impl Lengths {
+    /// Of these lengths; all zero where there are none.
+    pub fn of(lengths: &[usize]) -> Self {
+        let mut sorted = lengths.to_vec();
+        sorted.sort_unstable();
+        let rank = |percent: usize| {
+            let rank = (sorted.len() * percent).div_ceil(100).max(1);
+            sorted.get(rank - 1).copied().unwrap_or(0)
+        };
+        let mean = sorted.iter().sum::<usize>() as f64 / sorted.len().max(1) as f64;
+        Self {
+            min: rank(0),
+            p50: rank(50),
+            p90: rank(90),
+            p99: rank(99),
+            max: rank(100),
+            mean,
+            histogram: Histogram::of(&sorted),
+        }
+    }
+}
+
+/// Rows per length, in ranges that double: 1–64, 65–128, 129–256, …
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Histogram {
+    /// Highest length of a range and how many rows fall into it.
+    pub ranges: Vec<(usize, usize)>,
+}
+
+const FIRST_RANGE: usize = 64;
+
+impl Histogram {
+    /// Of these lengths.
+    pub fn of(lengths: &[usize]) -> Self {
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let mut ranges = vec![(FIRST_RANGE, 0)];
+        while ranges.last().is_some_and(|&(high, _)| high < longest) {
+            ranges.push((FIRST_RANGE << ranges.len(), 0));
+        }
+        for &length in lengths {
+            let range = ranges.partition_point(|&(high, _)| high < length);
+            ranges[range].1 += 1;
+        }
+        Self { ranges }
+    }
+}
+
+impl fmt::Display for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let most = self.ranges.iter().map(|&(_, rows)| rows).max().unwrap_or(0).max(1);
+        let first = self.ranges.iter().position(|&(_, rows)| rows > 0).unwrap_or(0);
+        writeln!(f, "       tokens      rows")?;
+        for (index, &(high, rows)) in self.ranges.iter().enumerate().skip(first) {
+            let low = if index == 0 { 1 } else { self.ranges[index - 1].0 + 1 };
+            let bar = "█".repeat((rows * 30).div_ceil(most));
+            let range = format!("{low}–{high}");
+            writeln!(f, "{range:>13}{rows:>10} {bar}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Statistics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let share = 100.0 * self.targets as f64 / self.tokens.max(1) as f64;
+        writeln!(f, "rows {}, samples {}", self.rows, self.samples)?;
+        writeln!(f, "tokens {}, targets {} ({share:.1} %)", self.tokens, self.targets)?;
+        let Lengths { min, p50, p90, p99, max, mean, histogram } = &self.lengths;
+        writeln!(
+            f,
+            "length: mean {mean:.1}, min {min}, p50 {p50}, p90 {p90}, p99 {p99}, max {max}"
+        )?;
+        for (count, what) in [
+            (self.dropped_overlong, "rows dropped: too long"),
+            (self.dropped_without_targets, "rows dropped: no target token"),
+            (self.truncated, "rows truncated"),
+            (self.split, "rows split"),
+            (self.parts_without_targets, "parts of split rows dropped: no target token"),
+        ] {
+            if count > 0 {
+                writeln!(f, "{what}: {count}")?;
+            }
+        }
+        for FileStatistics { path, rows, tokens, targets } in &self.files {
+            writeln!(f, "{}: rows {rows}, tokens {tokens}, targets {targets}", path.display())?;
+        }
+        write!(f, "{histogram}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_lengths_that_occur() {
+        let lengths: Vec<usize> = (1..=100).rev().collect();
+        let Lengths { min, p50, p90, p99, max, mean, .. } = Lengths::of(&lengths);
+        assert_eq!((min, p50, p90, p99, max), (1, 50, 90, 99, 100));
+        assert!((mean - 50.5).abs() < 1e-12);
+        assert_eq!(Lengths::of(&[]).max, 0);
+    }
+
+    #[test]
+    fn the_histogram_counts_every_row_once() {
+        let histogram = Histogram::of(&[1, 64, 65, 128, 129, 1000]);
+        assert_eq!(histogram.ranges, [(64, 2), (128, 2), (256, 1), (512, 0), (1024, 1)]);
+        insta::assert_snapshot!(histogram, @r"
+               tokens      rows
+                 1–64         2 ██████████████████████████████
+               65–128         2 ██████████████████████████████
+              129–256         1 ███████████████
+              257–512         0 
+             513–1024         1 ███████████████
+        ");
+    }
+}
