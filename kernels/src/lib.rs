@@ -1,1 +1,21 @@
-//! Frozen weights and fused ops.
+//! Frozen weights (NF4, bf16, f16, f32) and the fused ops that a Llama needs.
+//!
+//! - [`Kernels`] is what an implementation provides: [`flex`] for the CPU. [`reference`] holds the same
+//!   ops in plain burn, the oracle of the tests.
+//! - [`Ops`] is what a decoder calls: the same kernels with or without burn's tape.
+//! - [`FrozenMatrix`] and [`nf4`] are the stored forms of a weight; they live outside any tape.
+
+pub mod flex;
+pub mod frozen;
+mod kernels;
+pub mod layout;
+pub mod nf4;
+mod precision;
+pub mod reference;
+mod tape;
+
+pub use frozen::FrozenMatrix;
+pub use kernels::{AttentionSaved, Kernels};
+pub use layout::{AttentionShape, Direction, Rotation, Span};
+pub use precision::Precision;
+pub use tape::{Ops, backward_from};

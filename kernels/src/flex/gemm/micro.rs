@@ -1,0 +1,207 @@
+//! Micro-kernels: one `MR × NR` tile of `C (+)= A·B` from packed panels, chosen at run time.
+//!
+//! Panel layout: `A` is `[depth][MR]`, `B` is `[depth][NR]`, both `f32`. The bf16 kernel takes pairs:
+//! one `u32` holds the bf16 values of two consecutive depths (low half first), so its panels are
+//! `[depth / 2][MR]` and `[depth / 2][NR]`. Accumulation is always f32, in depth order.
+#![expect(unsafe_code, reason = "SIMD intrinsics on panels whose sizes the driver guarantees")]
+
+/// One micro-kernel with its tile shape.
+#[derive(Clone, Copy)]
+pub(super) struct Micro {
+    /// Rows of the tile.
+    pub(super) mr: usize,
+    /// Columns of the tile.
+    pub(super) nr: usize,
+    /// Whether the panels hold bf16 pairs instead of f32.
+    pub(super) pairs: bool,
+    /// `run(steps, a, b, c, ldc, accumulate)`: `steps` panel rows are multiplied; the full tile is
+    /// written to `c` with row stride `ldc`, added to what is there if `accumulate`.
+    pub(super) run: unsafe fn(usize, *const f32, *const f32, *mut f32, usize, bool),
+}
+
+/// The largest tile of any kernel, in elements.
+pub(super) const MAX_TILE: usize = 12 * 32;
+
+/// The fastest f32 kernel of this machine.
+pub(super) fn f32_kernel() -> Micro {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return Micro { mr: 12, nr: 32, pairs: false, run: x86::avx512_f32 };
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return Micro { mr: 6, nr: 16, pairs: false, run: x86::avx2_f32 };
+        }
+    }
+    Micro { mr: 4, nr: 16, pairs: false, run: portable_f32 }
+}
+
+/// The bf16 kernel of this machine, if its processor multiplies bf16 pairs.
+pub(super) fn bf16_kernel() -> Option<Micro> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f") {
+            return Some(Micro { mr: 12, nr: 32, pairs: true, run: x86::avx512_bf16 });
+        }
+    }
+    None
+}
+
+/// Plain loops, for processors without a kernel of their own.
+///
+/// # Safety
+/// `a` holds `steps * 4`, `b` holds `steps * 16` values; `c` is a writable 4 × 16 tile.
+unsafe fn portable_f32(
+    steps: usize,
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    ldc: usize,
+    accumulate: bool,
+) {
+    const MR: usize = 4;
+    const NR: usize = 16;
+    let mut acc = [[0.0_f32; NR]; MR];
+    // SAFETY: the caller guarantees the panel lengths.
+    let (a, b) = unsafe {
+        (std::slice::from_raw_parts(a, steps * MR), std::slice::from_raw_parts(b, steps * NR))
+    };
+    for (a, b) in a.chunks_exact(MR).zip(b.chunks_exact(NR)) {
+        for (row, &left) in acc.iter_mut().zip(a) {
+            for (sum, &right) in row.iter_mut().zip(b) {
+                *sum += left * right;
+            }
+        }
+    }
+    for (i, row) in acc.iter().enumerate() {
+        // SAFETY: row `i` of the caller's tile.
+        let out = unsafe { std::slice::from_raw_parts_mut(c.add(i * ldc), NR) };
+        for (out, &sum) in out.iter_mut().zip(row) {
+            *out = if accumulate { *out + sum } else { sum };
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m512bh, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps,
+        _mm256_setzero_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+        _mm512_storeu_ps,
+    };
+
+    /// 12 × 32 tile, f32: 24 accumulators of 16 lanes.
+    ///
+    /// # Safety
+    /// Needs avx512f; `a` holds `steps * 12`, `b` holds `steps * 32` values, `c` a 12 × 32 tile.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn avx512_f32(
+        steps: usize,
+        a: *const f32,
+        b: *const f32,
+        c: *mut f32,
+        ldc: usize,
+        accumulate: bool,
+    ) {
+        // SAFETY: pointers stay inside the panels and the tile, by the caller's guarantee.
+        unsafe {
+            let mut acc = [[_mm512_setzero_ps(); 2]; 12];
+            for step in 0..steps {
+                let b0 = _mm512_loadu_ps(b.add(step * 32));
+                let b1 = _mm512_loadu_ps(b.add(step * 32 + 16));
+                for (i, row) in acc.iter_mut().enumerate() {
+                    let left = _mm512_set1_ps(*a.add(step * 12 + i));
+                    row[0] = _mm512_fmadd_ps(left, b0, row[0]);
+                    row[1] = _mm512_fmadd_ps(left, b1, row[1]);
+                }
+            }
+            for (i, row) in acc.iter().enumerate() {
+                for (half, &sum) in row.iter().enumerate() {
+                    let out = c.add(i * ldc + half * 16);
+                    let sum =
+                        if accumulate { _mm512_add_ps(_mm512_loadu_ps(out), sum) } else { sum };
+                    _mm512_storeu_ps(out, sum);
+                }
+            }
+        }
+    }
+
+    /// 12 × 32 tile of bf16 pairs with f32 accumulators (`vdpbf16ps`).
+    ///
+    /// # Safety
+    /// Needs avx512f and avx512bf16; `a` holds `steps * 12`, `b` holds `steps * 32` pairs, `c` a
+    /// 12 × 32 tile.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) unsafe fn avx512_bf16(
+        steps: usize,
+        a: *const f32,
+        b: *const f32,
+        c: *mut f32,
+        ldc: usize,
+        accumulate: bool,
+    ) {
+        // SAFETY: pointers stay inside the panels and the tile, by the caller's guarantee; a pair
+        // of bf16 and an i32 have the same bits and size.
+        unsafe {
+            let a = a.cast::<i32>();
+            let mut acc = [[_mm512_setzero_ps(); 2]; 12];
+            for step in 0..steps {
+                let b0: __m512bh =
+                    std::mem::transmute(_mm512_loadu_si512(b.add(step * 32).cast()));
+                let b1: __m512bh =
+                    std::mem::transmute(_mm512_loadu_si512(b.add(step * 32 + 16).cast()));
+                for (i, row) in acc.iter_mut().enumerate() {
+                    let left: __m512bh =
+                        std::mem::transmute(_mm512_set1_epi32(*a.add(step * 12 + i)));
+                    row[0] = _mm512_dpbf16_ps(row[0], left, b0);
+                    row[1] = _mm512_dpbf16_ps(row[1], left, b1);
+                }
+            }
+            for (i, row) in acc.iter().enumerate() {
+                for (half, &sum) in row.iter().enumerate() {
+                    let out = c.add(i * ldc + half * 16);
+                    let sum =
+                        if accumulate { _mm512_add_ps(_mm512_loadu_ps(out), sum) } else { sum };
+                    _mm512_storeu_ps(out, sum);
+                }
+            }
+        }
+    }
+
+    /// 6 × 16 tile, f32: 12 accumulators of 8 lanes.
+    ///
+    /// # Safety
+    /// Needs avx2 and fma; `a` holds `steps * 6`, `b` holds `steps * 16` values, `c` a 6 × 16 tile.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn avx2_f32(
+        steps: usize,
+        a: *const f32,
+        b: *const f32,
+        c: *mut f32,
+        ldc: usize,
+        accumulate: bool,
+    ) {
+        // SAFETY: pointers stay inside the panels and the tile, by the caller's guarantee.
+        unsafe {
+            let mut acc = [[_mm256_setzero_ps(); 2]; 6];
+            for step in 0..steps {
+                let b0 = _mm256_loadu_ps(b.add(step * 16));
+                let b1 = _mm256_loadu_ps(b.add(step * 16 + 8));
+                for (i, row) in acc.iter_mut().enumerate() {
+                    let left = _mm256_set1_ps(*a.add(step * 6 + i));
+                    row[0] = _mm256_fmadd_ps(left, b0, row[0]);
+                    row[1] = _mm256_fmadd_ps(left, b1, row[1]);
+                }
+            }
+            for (i, row) in acc.iter().enumerate() {
+                for (half, &sum) in row.iter().enumerate() {
+                    let out = c.add(i * ldc + half * 8);
+                    let sum =
+                        if accumulate { _mm256_add_ps(_mm256_loadu_ps(out), sum) } else { sum };
+                    _mm256_storeu_ps(out, sum);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! RMSNorm, Zhang and Sennrich 2019: `y = x · r · w`, `r = 1 / sqrt(mean(x²) + eps)`, a row at a time.
+
+use rayon::prelude::*;
+
+use super::simd::{sum, vectorize};
+
+/// `1 / sqrt(mean(x²) + eps)`.
+#[inline(always)]
+fn inverse_rms(x: &[f32], eps: f32) -> f32 {
+    1.0 / (sum(x.len(), |i| x[i] * x[i]) / x.len() as f32 + eps).sqrt()
+}
+
+/// `[tokens, d_model]` → the same.
+pub(super) fn forward(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+    let width = weight.len();
+    let mut y = vec![0.0; x.len()];
+    y.par_chunks_exact_mut(width).zip(x.par_chunks_exact(width)).for_each(|(y, x)| {
+        vectorize(
+            #[inline(always)]
+            || {
+                let inverse = inverse_rms(x, eps);
+                for ((y, &x), &weight) in y.iter_mut().zip(x).zip(weight) {
+                    *y = x * inverse * weight;
+                }
+            },
+        );
+    });
+    y
+}
+
+/// `dx = r·(w·dy) − x · r³ · Σ(w·dy·x) / d_model`.
+pub(super) fn dx(x: &[f32], weight: &[f32], eps: f32, dy: &[f32]) -> Vec<f32> {
+    let width = weight.len();
+    let mut dx = vec![0.0; x.len()];
+    dx.par_chunks_exact_mut(width)
+        .zip(x.par_chunks_exact(width))
+        .zip(dy.par_chunks_exact(width))
+        .for_each(|((dx, x), dy)| {
+            vectorize(
+                #[inline(always)]
+                || {
+                    let inverse = inverse_rms(x, eps);
+                    let dot = sum(width, |i| weight[i] * dy[i] * x[i]);
+                    let back = inverse * inverse * inverse * dot / width as f32;
+                    for (i, dx) in dx.iter_mut().enumerate() {
+                        *dx = inverse * weight[i] * dy[i] - x[i] * back;
+                    }
+                },
+            );
+        });
+    dx
+}
+
+/// `dw = Σ over tokens of dy · x · r`, in token order.
+pub(super) fn dw(x: &[f32], width: usize, eps: f32, dy: &[f32]) -> Vec<f32> {
+    let mut dw = vec![0.0; width];
+    vectorize(
+        #[inline(always)]
+        || {
+            for (x, dy) in x.chunks_exact(width).zip(dy.chunks_exact(width)) {
+                let inverse = inverse_rms(x, eps);
+                for ((dw, &x), &dy) in dw.iter_mut().zip(x).zip(dy) {
+                    *dw += dy * x * inverse;
+                }
+            }
+        },
+    );
+    dw
+}

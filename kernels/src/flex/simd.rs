@@ -1,0 +1,104 @@
+//! Lets the compiler use wide registers where the machine has them, without a build for one machine.
+
+/// Runs `work` compiled for the widest registers of this machine.
+///
+/// The closure must be marked `#[inline(always)]` to be compiled into each variant. None of them
+/// fuses or reorders floating-point operations, so the result is the same bits everywhere.
+#[expect(unsafe_code, reason = "calls functions whose target features were detected")]
+#[inline(always)]
+pub(super) fn vectorize<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+        {
+            // SAFETY: the features were detected.
+            return unsafe { with_avx512(work) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the feature was detected.
+            return unsafe { with_avx2(work) };
+        }
+    }
+    work()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq")]
+#[expect(unsafe_code, reason = "the target features are the caller's promise")]
+unsafe fn with_avx512<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[expect(unsafe_code, reason = "the target features are the caller's promise")]
+unsafe fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}
+
+/// Lanes of the sums below: fixed, so that every machine adds in the same order.
+const LANES: usize = 16;
+
+/// `Σ f(i)` over `0..len` in 16 interleaved partial sums.
+#[inline(always)]
+pub(super) fn sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut partial = [0.0_f32; LANES];
+    let whole = len / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (lane, partial) in partial.iter_mut().enumerate() {
+            *partial += f(start + lane);
+        }
+    }
+    let mut total = 0.0;
+    for partial in partial {
+        total += partial;
+    }
+    for i in whole..len {
+        total += f(i);
+    }
+    total
+}
+
+/// The largest value, or minus infinity of nothing; a NaN is not lost.
+#[inline(always)]
+pub(super) fn max(values: &[f32]) -> f32 {
+    let mut partial = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    for chunk in chunks {
+        for (partial, &value) in partial.iter_mut().zip(chunk) {
+            *partial = if *partial > value { *partial } else { value };
+        }
+    }
+    partial.iter().chain(rest).fold(f32::NEG_INFINITY, |max, &value| {
+        if max > value { max } else { value }
+    })
+}
+
+/// `e^x` without branches, within 2 units in the last place for finite results.
+///
+/// `x = n·ln 2 + r`, a polynomial in `r` (Cephes `expf`), then `2^n` by its bits. Below −87.3 the
+/// result is zero, above 88.7 infinity.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    let clamped = x.clamp(-87.336_54, 88.722_83);
+    let n = (clamped * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
+    // ln 2 in two parts, so that n·ln 2 is exact enough.
+    let r = clamped - n * 0.693_359_4 + n * 2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4_f32;
+    p = p * r + 1.398_2e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 0.5;
+    let value = p * r * r + r + 1.0;
+    // Two factors, since 2^128 itself has no bits.
+    let half = (n as i32) >> 1;
+    let rest = n as i32 - half;
+    let pow = |e: i32| f32::from_bits(((e + 127) as u32) << 23);
+    let result = value * pow(half) * pow(rest);
+    let result = if x < -87.336_54 { 0.0 } else { result };
+    if x.is_nan() { x } else { result }
+}

@@ -1,0 +1,228 @@
+//! A frozen weight `[out, in]` in host memory, in the form its file has it.
+//!
+//! The bytes are reference-counted slices of a memory map: loading copies nothing, and training never
+//! writes to them. Values are decoded a run at a time while a product packs its panels.
+
+use bytes::Bytes;
+use half::{bf16, f16};
+
+use crate::nf4;
+
+/// A weight matrix that is only ever read.
+#[derive(Clone, Debug)]
+pub struct FrozenMatrix {
+    out_features: usize,
+    in_features: usize,
+    storage: Storage,
+}
+
+/// How the values are stored, row-major and little-endian.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// 4 bytes a value.
+    F32(Bytes),
+    /// 2 bytes a value, IEEE half.
+    F16(Bytes),
+    /// 2 bytes a value, bfloat16.
+    Bf16(Bytes),
+    /// Half a byte a value, high nibble first, with a scale for every 64 values.
+    Nf4 {
+        /// `out * in / 2` bytes.
+        codes: Bytes,
+        /// One scale a block.
+        absmax: Absmax,
+    },
+}
+
+/// The scales of NF4 blocks.
+#[derive(Clone, Debug)]
+pub enum Absmax {
+    /// f32, 4 bytes a block.
+    Plain(Bytes),
+    /// Quantised themselves: `map[code] * nested[block / 256] + offset`.
+    Double {
+        /// One byte a block.
+        codes: Bytes,
+        /// One scale for 256 blocks.
+        nested: Vec<f32>,
+        /// The 256 values of the 8-bit code.
+        map: Vec<f32>,
+        /// The mean that was subtracted.
+        offset: f32,
+    },
+}
+
+/// A buffer that does not hold what its shape needs.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{what} of a [{out_features}, {in_features}] weight: {found} bytes, expected {expected}")]
+pub struct SizeMismatch {
+    /// Which buffer.
+    pub what: &'static str,
+    /// Rows.
+    pub out_features: usize,
+    /// Columns.
+    pub in_features: usize,
+    /// Bytes found.
+    pub found: usize,
+    /// Bytes expected.
+    pub expected: usize,
+}
+
+impl FrozenMatrix {
+    /// Checks every buffer against the shape.
+    pub fn new(
+        out_features: usize,
+        in_features: usize,
+        storage: Storage,
+    ) -> Result<Self, SizeMismatch> {
+        let values = out_features * in_features;
+        let blocks = values.div_ceil(nf4::BLOCK);
+        let check = |what, found, expected| {
+            if found == expected {
+                return Ok(());
+            }
+            Err(SizeMismatch { what, out_features, in_features, found, expected })
+        };
+        match &storage {
+            Storage::F32(bytes) => check("f32 values", bytes.len(), values * 4)?,
+            Storage::F16(bytes) => check("f16 values", bytes.len(), values * 2)?,
+            Storage::Bf16(bytes) => check("bf16 values", bytes.len(), values * 2)?,
+            Storage::Nf4 { codes, absmax } => {
+                check("NF4 codes", codes.len(), values.div_ceil(2))?;
+                match absmax {
+                    Absmax::Plain(bytes) => check("NF4 scales", bytes.len(), blocks * 4)?,
+                    Absmax::Double { codes, nested, map, offset: _ } => {
+                        check("NF4 scale codes", codes.len(), blocks)?;
+                        let groups = blocks.div_ceil(nf4::NESTED_BLOCK);
+                        check("nested NF4 scales", nested.len() * 4, groups * 4)?;
+                        check("8-bit code", map.len() * 4, 256 * 4)?;
+                    }
+                }
+            }
+        }
+        Ok(Self { out_features, in_features, storage })
+    }
+
+    /// `[out, in]`.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.out_features, self.in_features]
+    }
+
+    /// The stored bytes.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Bytes that the stored form takes.
+    pub fn stored_bytes(&self) -> usize {
+        match &self.storage {
+            Storage::F32(bytes) | Storage::F16(bytes) | Storage::Bf16(bytes) => bytes.len(),
+            Storage::Nf4 { codes, absmax } => {
+                codes.len()
+                    + match absmax {
+                        Absmax::Plain(bytes) => bytes.len(),
+                        Absmax::Double { codes, nested, map, .. } => {
+                            codes.len() + 4 * (nested.len() + map.len())
+                        }
+                    }
+            }
+        }
+    }
+
+    /// Decodes `out.len()` values of row `row` from column `column` on.
+    #[inline]
+    pub fn decode(&self, row: usize, column: usize, out: &mut [f32]) {
+        debug_assert!(row < self.out_features && column + out.len() <= self.in_features);
+        let start = row * self.in_features + column;
+        match &self.storage {
+            Storage::F32(bytes) => {
+                let bytes = &bytes[start * 4..(start + out.len()) * 4];
+                for (out, value) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                    *out = f32::from_le_bytes(*value);
+                }
+            }
+            Storage::F16(bytes) => {
+                let bytes = &bytes[start * 2..(start + out.len()) * 2];
+                for (out, value) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *out = f16::from_le_bytes(*value).to_f32();
+                }
+            }
+            Storage::Bf16(bytes) => {
+                let bytes = &bytes[start * 2..(start + out.len()) * 2];
+                for (out, value) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *out = f32::from_bits(u32::from(u16::from_le_bytes(*value)) << 16);
+                }
+            }
+            Storage::Nf4 { codes, absmax } => decode_nf4(codes, absmax, start, out),
+        }
+    }
+
+    /// The whole matrix as f32, row-major: for small ones, tests and exports.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.out_features * self.in_features];
+        for (row, out) in values.chunks_exact_mut(self.in_features).enumerate() {
+            self.decode(row, 0, out);
+        }
+        values
+    }
+
+    /// A matrix of f32 values, for tests and small models.
+    pub fn from_f32(out_features: usize, in_features: usize, values: &[f32]) -> Self {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self::new(out_features, in_features, Storage::F32(bytes.into()))
+            .expect("callers pass out * in values")
+    }
+
+    /// A matrix of the same values rounded to bf16.
+    pub fn to_bf16(&self) -> Self {
+        let bytes: Vec<u8> = self
+            .to_f32()
+            .iter()
+            .flat_map(|&value| bf16::from_f32(value).to_bits().to_le_bytes())
+            .collect();
+        Self::new(self.out_features, self.in_features, Storage::Bf16(bytes.into()))
+            .expect("two bytes a value")
+    }
+}
+
+/// Decodes values `start..start + out.len()` of the flattened matrix.
+fn decode_nf4(codes: &[u8], absmax: &Absmax, start: usize, out: &mut [f32]) {
+    let mut index = start;
+    let mut rest = out;
+    while !rest.is_empty() {
+        let block = index / nf4::BLOCK;
+        let in_block = (nf4::BLOCK - index % nf4::BLOCK).min(rest.len());
+        let (run, tail) = rest.split_at_mut(in_block);
+        let scale = absmax.scale(block);
+        if index % 2 == 0 && in_block % 2 == 0 {
+            let bytes = &codes[index / 2..(index + in_block) / 2];
+            for (pair, &byte) in run.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+                pair[0] = nf4::CODE[usize::from(byte >> 4)] * scale;
+                pair[1] = nf4::CODE[usize::from(byte & 15)] * scale;
+            }
+        } else {
+            for (offset, out) in run.iter_mut().enumerate() {
+                let byte = codes[(index + offset) / 2];
+                let code = if (index + offset) % 2 == 0 { byte >> 4 } else { byte & 15 };
+                *out = nf4::CODE[usize::from(code)] * scale;
+            }
+        }
+        index += in_block;
+        rest = tail;
+    }
+}
+
+impl Absmax {
+    /// The scale of one block.
+    #[inline]
+    pub fn scale(&self, block: usize) -> f32 {
+        match self {
+            Self::Plain(bytes) => {
+                f32::from_le_bytes(bytes.as_chunks::<4>().0[block])
+            }
+            Self::Double { codes, nested, map, offset } => {
+                map[usize::from(codes[block])] * nested[block / nf4::NESTED_BLOCK] + offset
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The one trait that an implementation of the kernels provides, on a backend without a tape.
+//!
+//! Tensors are f32. `tokens` is the flat run of a micro-batch's tokens; weights are `[out, in]`.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::FloatTensor;
+
+use crate::frozen::FrozenMatrix;
+use crate::layout::{AttentionShape, Direction, Rotation};
+use crate::precision::Precision;
+
+/// Fused ops and their gradients.
+pub trait Kernels: Backend<FloatElem = f32> {
+    /// A frozen weight where the kernels can read it.
+    type Frozen: Clone + Debug + Send + Sync + 'static;
+
+    /// Takes a host matrix to the device; on the CPU this copies nothing.
+    fn freeze(matrix: FrozenMatrix, device: &Self::Device) -> Self::Frozen;
+
+    /// The host matrix behind a frozen weight, for merging and checks.
+    fn thaw(weight: &Self::Frozen) -> FrozenMatrix;
+
+    /// `[out, in]` of a frozen weight.
+    fn frozen_shape(weight: &Self::Frozen) -> [usize; 2];
+
+    /// Rows `ids` of a frozen table: `[ids, in]`.
+    fn frozen_rows(
+        weight: &Self::Frozen,
+        ids: &[u32],
+        device: &Self::Device,
+    ) -> FloatTensor<Self>;
+
+    /// `x·Wᵀ`: `[tokens, in]` → `[tokens, out]`.
+    fn frozen_linear(
+        x: &FloatTensor<Self>,
+        weight: &Self::Frozen,
+        precision: Precision,
+    ) -> FloatTensor<Self>;
+
+    /// `dy·W`: `[tokens, out]` → `[tokens, in]`.
+    fn frozen_linear_dx(
+        dy: &FloatTensor<Self>,
+        weight: &Self::Frozen,
+        precision: Precision,
+    ) -> FloatTensor<Self>;
+
+    /// `x·Wᵀ` with a dense `weight` `[out, in]`.
+    fn dense_linear(
+        x: &FloatTensor<Self>,
+        weight: &FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self>;
+
+    /// `dy·W` with a dense `weight`.
+    fn dense_linear_dx(
+        dy: &FloatTensor<Self>,
+        weight: &FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self>;
+
+    /// `dyᵀ·x`: the gradient `[out, in]` of a dense weight.
+    fn dense_linear_dw(
+        dy: &FloatTensor<Self>,
+        x: &FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self>;
+
+    /// `x / sqrt(mean(x²) + eps) · weight` over the last dimension.
+    fn rms_norm(x: &FloatTensor<Self>, weight: &FloatTensor<Self>, eps: f32) -> FloatTensor<Self>;
+
+    /// Gradient of [`Kernels::rms_norm`] with respect to `x`.
+    fn rms_norm_dx(
+        x: &FloatTensor<Self>,
+        weight: &FloatTensor<Self>,
+        eps: f32,
+        dy: &FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// Gradient of [`Kernels::rms_norm`] with respect to `weight`.
+    fn rms_norm_dw(
+        x: &FloatTensor<Self>,
+        eps: f32,
+        dy: &FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// Rotates every head of `[tokens, heads * head_dim]`: dimension `i` with `i + head_dim / 2`.
+    fn rope(
+        x: &FloatTensor<Self>,
+        rotation: &Arc<Rotation>,
+        direction: Direction,
+    ) -> FloatTensor<Self>;
+
+    /// Causal attention inside each span: output `[queries, heads * head_dim]` and the log-sum-exp
+    /// of every row, `[heads, queries]`.
+    fn causal_attention(
+        q: &FloatTensor<Self>,
+        k: &FloatTensor<Self>,
+        v: &FloatTensor<Self>,
+        shape: &AttentionShape,
+        precision: Precision,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Gradients of q, k and v.
+    fn causal_attention_backward(
+        saved: &AttentionSaved<Self>,
+        d_out: &FloatTensor<Self>,
+        shape: &AttentionShape,
+        precision: Precision,
+    ) -> [FloatTensor<Self>; 3];
+
+    /// `silu(gate) · up`.
+    fn swiglu(gate: &FloatTensor<Self>, up: &FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Gradients of gate and up.
+    fn swiglu_backward(
+        gate: &FloatTensor<Self>,
+        up: &FloatTensor<Self>,
+        dy: &FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2];
+
+    /// Rows of `logits` `[rows, vocab]` against `targets`: each row's negative log-likelihood, and
+    /// `(softmax − one-hot) · scale`, its gradient.
+    fn cross_entropy(
+        logits: FloatTensor<Self>,
+        targets: &[u32],
+        scale: f32,
+    ) -> (Vec<f32>, FloatTensor<Self>);
+}
+
+/// What the gradient of attention needs from its forward pass.
+#[derive(Clone, Debug)]
+pub struct AttentionSaved<B: Backend> {
+    /// Queries after rotation.
+    pub q: FloatTensor<B>,
+    /// Keys after rotation.
+    pub k: FloatTensor<B>,
+    /// Values.
+    pub v: FloatTensor<B>,
+    /// The output.
+    pub out: FloatTensor<B>,
+    /// Log-sum-exp of every row, `[heads, queries]`.
+    pub lse: FloatTensor<B>,
+}

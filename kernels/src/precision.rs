@@ -1,0 +1,25 @@
+//! How operands of a product are rounded.
+
+/// Precision of the operands of matrix products; sums, norms, softmax and gradients are always f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// Operands as they are: frozen weights decoded to f32, activations f32.
+    F32,
+    /// Operands rounded to bf16 (nearest even) before they are multiplied.
+    Bf16,
+}
+
+impl Precision {
+    /// The name as recipes and flags write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// Whether this machine multiplies bf16 faster than f32.
+    pub fn bf16_is_native() -> bool {
+        crate::flex::bf16_is_native()
+    }
+}
