@@ -1,7 +1,9 @@
 //! What can go wrong between a model's files and a model in memory.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use crate::checkpoint::{HeaderProblem, Nf4Problem, TensorProblem};
 use crate::config::ConfigProblem;
 
 /// The errors of this crate: each names the file, the place in it, both values and the way out.
@@ -36,9 +38,139 @@ pub enum Error {
         /// Everything that is wrong with it.
         problems: Vec<ConfigProblem>,
     },
+    /// The model folder does not exist.
+    #[error(
+        "there is no model folder `{}`. Graft downloads nothing: fetch the release yourself, for \
+         example with `hf download meta-llama/Llama-3.1-8B-Instruct --local-dir {}`, and copy it \
+         there, or use `builtin:quickstart`", path.display(), path.display()
+    )]
+    FolderMissing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A file stands where a model folder was expected.
+    #[error("`{}` is a file; a model is the folder that holds config.json", path.display())]
+    NotAFolder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that a model needs is not in its folder.
+    #[error(
+        "`{file}` is not in the model folder `{folder}`. Graft downloads nothing: copy the file \
+         there from where the model comes from"
+    )]
+    FileMissing {
+        /// The folder.
+        folder: String,
+        /// The file's name.
+        file: String,
+    },
+    /// No embedded model has this name.
+    #[error("`{found}` is not in this program; built in: {}", known.join(", "))]
+    UnknownBuiltin {
+        /// The name asked for.
+        found: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// A file name that leads out of the model folder, as a hostile index could hold.
+    #[error("`{name}` is refused: a file of the model folder `{folder}` is a name without a path")]
+    UnsafeName {
+        /// The folder.
+        folder: String,
+        /// The name.
+        name: String,
+    },
+    /// A safetensors file that breaks its format.
+    #[error("`{file}` is not a usable safetensors file: {problem}")]
+    Header {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        problem: Box<HeaderProblem>,
+    },
+    /// Shards that the index names but the folder lacks.
+    #[error(
+        "`{index}` names shards that are not there: {}. Copy them from where the model comes from",
+        missing.join(", ")
+    )]
+    ShardsMissing {
+        /// The index.
+        index: String,
+        /// The missing files' names.
+        missing: Vec<String>,
+    },
+    /// The index places tensors in a file that does not hold them.
+    #[error("`{index}` places `{tensor}` in `{shard}`, which does not hold it{}", and_more(*more))]
+    NotInShard {
+        /// The index.
+        index: String,
+        /// The first such tensor.
+        tensor: String,
+        /// The file that the index names.
+        shard: String,
+        /// How many tensors more are misplaced.
+        more: usize,
+    },
+    /// Two files of one checkpoint hold the same tensor.
+    #[error("tensor `{tensor}` is in both `{first}` and `{second}`: remove the stale file")]
+    TwoShards {
+        /// The tensor.
+        tensor: String,
+        /// One file.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// The tensors are not those of the model that config.json describes.
+    #[error("the tensors of `{folder}` are not those of its config.json:{}", lines(problems))]
+    Tensors {
+        /// The folder.
+        folder: String,
+        /// Every difference.
+        problems: Vec<TensorProblem>,
+    },
+    /// A bitsandbytes weight that cannot be read.
+    #[error("`{file}`: quantised weight `{tensor}` cannot be read: {problem}")]
+    Nf4 {
+        /// The file.
+        file: String,
+        /// The weight.
+        tensor: String,
+        /// What is wrong.
+        problem: Nf4Problem,
+    },
+    /// A tensor of a type that has no place where it was asked for.
+    #[error("tensor `{tensor}` holds {found}, but must hold F32, F16 or BF16")]
+    NotFloat {
+        /// The tensor.
+        tensor: String,
+        /// The type it holds.
+        found: safetensors::Dtype,
+    },
+    /// A file cannot be laid out as asked.
+    #[error("cannot write tensor `{tensor}`: {reason}")]
+    Layout {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        reason: String,
+    },
 }
 
-/// One indented line an item.
+/// One indented line an item; a list that no one would read to its end is cut.
 fn lines<T: std::fmt::Display>(items: &[T]) -> String {
-    items.iter().map(|item| format!("\n  {item}")).collect()
+    const SHOWN: usize = 40;
+    let mut text = String::new();
+    for item in items.iter().take(SHOWN) {
+        let _ = write!(text, "\n  {item}");
+    }
+    if items.len() > SHOWN {
+        let _ = write!(text, "\n  … and {} more", items.len() - SHOWN);
+    }
+    text
+}
+
+fn and_more(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(" (and {count} more like it)") }
 }

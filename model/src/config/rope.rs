@@ -19,7 +19,7 @@ pub struct Llama3Scaling {
 }
 
 impl Llama3Scaling {
-    pub(super) fn to_json(self) -> Value {
+    pub(crate) fn to_json(self) -> Value {
         let Self { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } =
             self;
         json!({

@@ -1,0 +1,198 @@
+//! A checkpoint's tensors, memory-mapped: one safetensors file, or shards with an index.
+//!
+//! Follows the safetensors format (github.com/huggingface/safetensors, README) and the folder layout
+//! of transformers (`modeling_utils.py`). Opening touches the headers only; a tensor is a slice of
+//! the map, shared and never copied.
+
+mod expected;
+mod header;
+mod nf4;
+mod write;
+
+pub use expected::{Expected, TensorProblem, expected};
+pub use header::HeaderProblem;
+pub use nf4::{AbsmaxView, NF4_BLOCK, NF4_NESTED_BLOCK, Nf4Problem, Nf4Tensor};
+pub use safetensors::Dtype;
+pub use write::{ShardedWriter, TensorSpec, write_safetensors};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::error::Error;
+use crate::folder::ModelFolder;
+
+/// The unsharded file. Where it exists it is the checkpoint, with or without an index beside it.
+pub const SINGLE_FILE: &str = "model.safetensors";
+/// The list of shards.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// One tensor: little-endian elements in row-major order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorView {
+    /// The tensor's name in the file.
+    pub name: String,
+    /// Type of the elements.
+    pub dtype: Dtype,
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// The elements; a slice of the map, aligned only as well as the file was written.
+    pub bytes: Bytes,
+}
+
+impl TensorView {
+    /// The elements of an F32, F16 or BF16 tensor, widened exactly.
+    ///
+    /// # Errors
+    /// Any other type.
+    pub fn to_f32(&self) -> Result<Vec<f32>, Error> {
+        let pairs = self.bytes.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
+        match self.dtype {
+            Dtype::F32 => Ok(f32_values(&self.bytes)),
+            Dtype::F16 => Ok(pairs.map(|pair| half::f16::from_le_bytes(pair).to_f32()).collect()),
+            Dtype::BF16 => Ok(pairs.map(|pair| half::bf16::from_le_bytes(pair).to_f32()).collect()),
+            found => Err(Error::NotFloat { tensor: self.name.clone(), found }),
+        }
+    }
+}
+
+/// Little-endian f32 at any alignment.
+fn f32_values(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+/// All tensors of one file or of one set of shards.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    folder: String,
+    tensors: BTreeMap<String, Entry>,
+    metadata: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    file: Arc<str>,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Bytes,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens a model folder's weights.
+    ///
+    /// # Errors
+    /// Neither file exists, or a file, header or index breaks its format; see [`Error`].
+    pub fn open(folder: &ModelFolder) -> Result<Self, Error> {
+        if folder.contains(SINGLE_FILE) {
+            return Self::open_file(folder, SINGLE_FILE);
+        }
+        let Some(text) = folder.bytes(INDEX_FILE)? else {
+            return Err(folder.missing(&format!("{SINGLE_FILE}` or `{INDEX_FILE}")));
+        };
+        let index: Index = serde_json::from_slice(&text)
+            .map_err(|source| Error::Json { file: folder.display_file(INDEX_FILE), source })?;
+        let mut checkpoint = Self::empty(folder);
+        let shards: BTreeSet<&String> = index.weight_map.values().collect();
+        let mut missing = Vec::new();
+        for shard in &shards {
+            match checkpoint.add_file(folder, shard) {
+                Err(Error::FileMissing { file, .. }) => missing.push(file),
+                other => other?,
+            }
+        }
+        if !missing.is_empty() {
+            return Err(Error::ShardsMissing { index: folder.display_file(INDEX_FILE), missing });
+        }
+        checkpoint.check_index(&index, folder)?;
+        Ok(checkpoint)
+    }
+
+    /// Opens one safetensors file of a folder: an adapter, an optimizer's state.
+    pub fn open_file(folder: &ModelFolder, name: &str) -> Result<Self, Error> {
+        let mut checkpoint = Self::empty(folder);
+        checkpoint.add_file(folder, name)?;
+        Ok(checkpoint)
+    }
+
+    fn empty(folder: &ModelFolder) -> Self {
+        Self { folder: folder.display(), tensors: BTreeMap::new(), metadata: BTreeMap::new() }
+    }
+
+    fn add_file(&mut self, folder: &ModelFolder, name: &str) -> Result<(), Error> {
+        let map = folder.map(name)?;
+        let file: Arc<str> = folder.display_file(name).into();
+        let header = header::read(&map)
+            .map_err(|problem| Error::Header { file: file.to_string(), problem: problem.into() })?;
+        self.metadata.extend(header.metadata);
+        for (name, info) in header.tensors {
+            let bytes = map.slice(info.range);
+            let entry = Entry { file: file.clone(), dtype: info.dtype, shape: info.shape, bytes };
+            if let Some(other) = self.tensors.insert(name.clone(), entry) {
+                let (first, second) = (other.file.to_string(), file.to_string());
+                return Err(Error::TwoShards { tensor: name, first, second });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_index(&self, index: &Index, folder: &ModelFolder) -> Result<(), Error> {
+        let misplaced = |(name, shard): &(&String, &String)| {
+            let place = folder.display_file(shard);
+            self.tensors.get(*name).is_none_or(|entry| *entry.file != *place)
+        };
+        let mut misplaced = index.weight_map.iter().filter(misplaced);
+        let Some((tensor, shard)) = misplaced.next() else { return Ok(()) };
+        Err(Error::NotInShard {
+            index: folder.display_file(INDEX_FILE),
+            tensor: tensor.clone(),
+            shard: shard.clone(),
+            more: misplaced.count(),
+        })
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<TensorView> {
+        let Entry { file: _, dtype, shape, bytes } = self.tensors.get(name)?.clone();
+        Some(TensorView { name: name.to_owned(), dtype, shape, bytes })
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// How many tensors there are.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// No tensor at all.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Bytes of all tensors together, headers not counted.
+    pub fn total_bytes(&self) -> u64 {
+        self.tensors.values().map(|entry| entry.bytes.len() as u64).sum()
+    }
+
+    /// The file that holds a tensor, as errors name it.
+    pub fn file_of(&self, name: &str) -> Option<&str> {
+        self.tensors.get(name).map(|entry| &*entry.file)
+    }
+
+    /// The headers' free text, `{"format": "pt"}` and the like, of all files together.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests;

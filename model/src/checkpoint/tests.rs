@@ -1,0 +1,493 @@
+//! What is written reads back; what is broken is refused by name; nothing panics.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::atomic::write_bytes;
+use crate::config::{BnbConfig, LlamaConfig};
+use crate::presets::llama3_2_1b;
+
+/// Two blocks of the smallest sizes that NF4 allows.
+fn tiny(tied: bool) -> LlamaConfig {
+    let base = llama3_2_1b();
+    let (heads, kv_heads) = (2, 1);
+    LlamaConfig { d_model: 64, d_ff: 128, layers: 2, heads, kv_heads, vocab_size: 96, tied, ..base }
+}
+
+fn bf16(name: &str, shape: &[usize]) -> TensorView {
+    let count: usize = shape.iter().product();
+    let values = (0..count).flat_map(|i| half::bf16::from_f32(i as f32 - 7.5).to_le_bytes());
+    let bytes: Vec<u8> = values.collect();
+    TensorView {
+        name: name.to_owned(),
+        dtype: Dtype::BF16,
+        shape: shape.to_vec(),
+        bytes: bytes.into(),
+    }
+}
+
+fn dense(config: &LlamaConfig) -> Vec<TensorView> {
+    expected(config).iter().map(|tensor| bf16(&tensor.name, &tensor.shape)).collect()
+}
+
+fn spec(tensor: &TensorView) -> TensorSpec {
+    let TensorView { name, dtype, shape, bytes: _ } = tensor.clone();
+    TensorSpec { name, dtype, shape }
+}
+
+fn write(folder: &Path, tensors: &[TensorView], max_shard_bytes: u64) -> ShardedWriter {
+    let writer = ShardedWriter::new(tensors.iter().map(spec).collect(), max_shard_bytes).unwrap();
+    let by_name: BTreeMap<_, _> = tensors.iter().map(|t| (t.name.as_str(), &t.bytes)).collect();
+    writer
+        .write(folder, |spec, file| -> Result<(), Error> {
+            Ok(file.write_all(by_name[spec.name.as_str()])?)
+        })
+        .unwrap();
+    writer
+}
+
+fn open(folder: &Path) -> Result<Checkpoint, Error> {
+    Checkpoint::open(&ModelFolder::at(folder).unwrap())
+}
+
+/// The error's text with the temporary folder's name taken out.
+fn refusal(folder: &Path, result: Result<impl Sized, Error>) -> String {
+    let error = result.err().expect("must be refused");
+    error.to_string().replace(&folder.display().to_string(), "ROOT")
+}
+
+/// A file of this header and that many bytes of data.
+fn file(header: &str, data: usize) -> Vec<u8> {
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.resize(file.len() + data, 0);
+    file
+}
+
+#[test]
+fn shards_read_back_as_written() {
+    let config = tiny(false);
+    let tensors = dense(&config);
+    for (max_shard_bytes, count) in [(u64::MAX, 1), (60_000, 5), (1, tensors.len())] {
+        let root = tempfile::tempdir().unwrap();
+        let writer = write(root.path(), &tensors, max_shard_bytes);
+        assert_eq!(writer.file_names().count(), count);
+        let sizes =
+            writer.file_names().map(|name| root.path().join(name).metadata().unwrap().len());
+        assert_eq!(sizes.sum::<u64>(), writer.file_bytes());
+        let checkpoint = open(root.path()).unwrap();
+        checkpoint.verify(&config).unwrap();
+        assert_eq!(checkpoint.len(), tensors.len());
+        assert_eq!(checkpoint.total_bytes(), writer.total_bytes());
+        for tensor in &tensors {
+            assert_eq!(checkpoint.tensor(&tensor.name).as_ref(), Some(tensor));
+        }
+        assert!(checkpoint.names().is_sorted());
+        assert_eq!(root.path().join(INDEX_FILE).exists(), count > 1);
+    }
+}
+
+#[test]
+fn the_safetensors_crate_reads_what_is_written_and_bytes_repeat() {
+    let root = tempfile::tempdir().unwrap();
+    let (one, two) = (root.path().join("1"), root.path().join("2"));
+    let wide = TensorView {
+        name: "z".to_owned(),
+        dtype: Dtype::F32,
+        shape: vec![],
+        bytes: Bytes::from_static(&[0, 0, 128, 63]),
+    };
+    let metadata = BTreeMap::from([
+        ("format".to_owned(), "pt".to_owned()),
+        ("hash".to_owned(), "é".to_owned()),
+    ]);
+    write_safetensors(&one, &[bf16("a", &[3]), wide.clone(), bf16("b", &[0, 4])], &metadata)
+        .unwrap();
+    write_safetensors(&two, &[wide, bf16("b", &[0, 4]), bf16("a", &[3])], &metadata).unwrap();
+    let bytes = std::fs::read(&one).unwrap();
+    assert_eq!(bytes, std::fs::read(&two).unwrap());
+    let read = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(read.tensor("z").unwrap().data(), [0, 0, 128, 63]);
+    let checkpoint = Checkpoint::open_file(&ModelFolder::at(root.path()).unwrap(), "1").unwrap();
+    assert_eq!(checkpoint.metadata(), &metadata);
+    assert_eq!(checkpoint.tensor("z").unwrap().to_f32().unwrap(), [1.0]);
+    assert_eq!(checkpoint.tensor("a").unwrap().to_f32().unwrap(), [-7.5, -6.5, -5.5]);
+}
+
+#[test]
+fn a_source_that_gives_other_bytes_than_promised_leaves_no_file() {
+    let root = tempfile::tempdir().unwrap();
+    let tensor = bf16("a", &[3]);
+    for bytes in [&[0_u8; 5][..], &[0_u8; 7][..]] {
+        let writer = ShardedWriter::new(vec![spec(&tensor)], u64::MAX).unwrap();
+        let result = writer
+            .write(root.path(), |_, file| -> Result<(), Error> { Ok(file.write_all(bytes)?) });
+        assert!(result.is_err());
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+    let twice = vec![spec(&tensor), spec(&tensor)];
+    assert!(matches!(ShardedWriter::new(twice, u64::MAX), Err(Error::Layout { .. })));
+    let short = TensorView { bytes: Bytes::new(), ..tensor };
+    let path = root.path().join("a");
+    assert!(matches!(
+        write_safetensors(&path, &[short], &BTreeMap::new()),
+        Err(Error::Layout { .. })
+    ));
+}
+
+#[test]
+fn hostile_headers_are_refused_by_name() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = ModelFolder::at(root.path()).unwrap();
+    let a = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}"#;
+    let cases = [
+        vec![1, 2, 3],
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n".to_vec(),
+        u64::MAX.to_le_bytes().to_vec(),
+        1_000_u64.to_le_bytes().to_vec(),
+        file("[]", 0),
+        file("{\"a\":1}", 0),
+        file(r#"{"a":{"dtype":"Q4","shape":[2],"data_offsets":[0,8]}}"#, 8),
+        file(r#"{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}"#, 8),
+        file(&format!(r#"{a},"a":{{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}}}"#), 16),
+        file(&format!("{a}}}"), 5),
+        file(&format!("{a}}}"), 9),
+        file(&format!(r#"{a},"b":{{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}}}"#), 12),
+        file(&format!(r#"{a},"b":{{"dtype":"F32","shape":[2],"data_offsets":[12,20]}}}}"#), 20),
+        file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,12]}}"#, 12),
+        file(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#, 12),
+        file(r#"{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,-1]}}"#, 12),
+        file(r#"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}}"#, 1),
+        file(r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#, 0),
+        file(
+            r#"{"a":{"dtype":"U8","shape":[2305843009213693951],"data_offsets":[0,2305843009213693951]}}"#,
+            0,
+        ),
+        file("{\"\u{0}", 0),
+    ];
+    let texts = cases.map(|bytes| {
+        write_bytes(root.path().join("x"), &bytes).unwrap();
+        refusal(root.path(), Checkpoint::open_file(&folder, "x"))
+    });
+    insta::assert_snapshot!(texts.join("\n"), @r#"
+    `ROOT/x` is not a usable safetensors file: it has 3 bytes, and the header's length alone takes 8
+    `ROOT/x` is not a usable safetensors file: it is a Git LFS pointer, not the file itself: run `git lfs pull` in its folder
+    `ROOT/x` is not a usable safetensors file: its header claims 18446744073709551615 bytes; the format allows 100000000
+    `ROOT/x` is not a usable safetensors file: its header claims 1000 bytes, but 0 follow: the copy is cut off
+    `ROOT/x` is not a usable safetensors file: its header is not valid: invalid type: sequence, expected an object of tensors at line 1 column 0
+    `ROOT/x` is not a usable safetensors file: its header is not valid: tensor `a`: invalid type: integer `1`, expected struct TensorInfo at line 1 column 6
+    `ROOT/x` is not a usable safetensors file: its header is not valid: tensor `a`: unknown variant `Q4`, expected one of `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64` at line 1 column 18
+    `ROOT/x` is not a usable safetensors file: its header is not valid: tensor `a`: invalid value: integer `-2`, expected usize at line 1 column 31
+    `ROOT/x` is not a usable safetensors file: its header is not valid: tensor `a` occurs twice at line 1 column 108
+    `ROOT/x` is not a usable safetensors file: its tensors take 8 bytes, but 5 follow the header: the copy is cut off
+    `ROOT/x` is not a usable safetensors file: its tensors take 8 bytes, but 9 follow the header
+    `ROOT/x` is not a usable safetensors file: tensor `b` begins at offset 4, but the one before it ends at 8
+    `ROOT/x` is not a usable safetensors file: tensor `b` begins at offset 12, but the one before it ends at 8
+    `ROOT/x` is not a usable safetensors file: tensor `a` of type F32 and shape [2] takes 8 bytes, but its offsets 0..12 do not span as many
+    `ROOT/x` is not a usable safetensors file: tensor `a` begins at offset 8, but the one before it ends at 0
+    `ROOT/x` is not a usable safetensors file: its header is not valid: tensor `a`: invalid value: integer `-1`, expected usize at line 1 column 52
+    `ROOT/x` is not a usable safetensors file: tensor `a` of type F4 and shape [3] does not fill whole bytes
+    `ROOT/x` is not a usable safetensors file: tensor `a` claims the shape [4294967296, 4294967296], more bytes than can be addressed
+    `ROOT/x` is not a usable safetensors file: its tensors take 2305843009213693951 bytes, but 0 follow the header: the copy is cut off
+    `ROOT/x` is not a usable safetensors file: its header is not valid: control character (\u0000-\u001F) found while parsing a string at line 1 column 3
+    "#);
+}
+
+#[test]
+fn hostile_indexes_are_refused_by_name() {
+    let root = tempfile::tempdir().unwrap();
+    let one = |name: &str, tensors: &[TensorView]| {
+        write_safetensors(&root.path().join(name), tensors, &BTreeMap::new()).unwrap();
+    };
+    one("s1.safetensors", &[bf16("a", &[2])]);
+    one("s2.safetensors", &[bf16("b", &[2])]);
+    one("stale.safetensors", &[bf16("a", &[2])]);
+    let mut texts = vec![refusal(root.path(), open(root.path()))];
+    for weight_map in [
+        json!({"a": "s1.safetensors", "b": "s3.safetensors", "c": "s4.safetensors"}),
+        json!({"a": "s2.safetensors", "b": "s1.safetensors"}),
+        json!({"a": "s1.safetensors", "c": "s2.safetensors"}),
+        json!({"a": "s1.safetensors", "d": "stale.safetensors"}),
+        json!({"a": "../s1.safetensors"}),
+        json!({"a": 3}),
+        Value::Null,
+    ] {
+        let index = json!({"metadata": {"total_size": 8}, "weight_map": weight_map}).to_string();
+        write_bytes(root.path().join(INDEX_FILE), index.as_bytes()).unwrap();
+        texts.push(refusal(root.path(), open(root.path())));
+    }
+    insta::assert_snapshot!(texts.join("\n"), @"
+    `model.safetensors` or `model.safetensors.index.json` is not in the model folder `ROOT`. Graft downloads nothing: copy the file there from where the model comes from
+    `ROOT/model.safetensors.index.json` names shards that are not there: s3.safetensors, s4.safetensors. Copy them from where the model comes from
+    `ROOT/model.safetensors.index.json` places `a` in `s2.safetensors`, which does not hold it (and 1 more like it)
+    `ROOT/model.safetensors.index.json` places `c` in `s2.safetensors`, which does not hold it
+    tensor `a` is in both `ROOT/s1.safetensors` and `ROOT/stale.safetensors`: remove the stale file
+    `../s1.safetensors` is refused: a file of the model folder `ROOT` is a name without a path
+    `ROOT/model.safetensors.index.json` is not valid JSON: invalid type: integer `3`, expected a string at line 1 column 48
+    `ROOT/model.safetensors.index.json` is not valid JSON: invalid type: null, expected a map at line 1 column 46
+    ");
+}
+
+#[test]
+fn missing_extra_and_misshapen_tensors_are_named_together() {
+    let root = tempfile::tempdir().unwrap();
+    let mut tensors = dense(&tiny(false));
+    tensors.retain(|tensor| tensor.name != "model.norm.weight");
+    let named = |tensors: &mut Vec<TensorView>, name: &str, new: TensorView| {
+        *tensors.iter_mut().find(|tensor| tensor.name == name).unwrap() = new;
+    };
+    let q = "model.layers.1.self_attn.q_proj.weight";
+    named(&mut tensors, q, bf16(q, &[32, 64]));
+    let up = "model.layers.0.mlp.up_proj.weight";
+    let bytes = Bytes::from(vec![0; 128 * 64]);
+    let name = up.to_owned();
+    named(&mut tensors, up, TensorView { name, dtype: Dtype::I8, shape: vec![128, 64], bytes });
+    tensors.push(bf16("model.layers.0.self_attn.q_proj.bias", &[64]));
+    tensors.push(bf16("model.layers.0.self_attn.rotary_emb.inv_freq", &[16]));
+    write(root.path(), &tensors, u64::MAX);
+    let checkpoint = open(root.path()).unwrap();
+    let text = refusal(root.path(), checkpoint.verify(&tiny(false)));
+    insta::assert_snapshot!(text, @"
+    the tensors of `ROOT` are not those of its config.json:
+      `model.layers.0.mlp.up_proj.weight` holds I8, but must hold F32, F16 or BF16
+      `model.layers.1.self_attn.q_proj.weight` is [32, 64], but the model needs [128, 64]
+      `model.norm.weight` is missing; the model needs it as [64]
+      `model.layers.0.self_attn.q_proj.bias` (BF16 [64]) is not of this model
+    ");
+}
+
+#[test]
+fn a_tied_model_may_store_a_copy_of_its_head() {
+    let root = tempfile::tempdir().unwrap();
+    let config = tiny(true);
+    let mut tensors = dense(&config);
+    write(root.path(), &tensors, u64::MAX);
+    open(root.path()).unwrap().verify(&config).unwrap();
+    tensors.push(bf16("lm_head.weight", &[96, 64]));
+    write(root.path(), &tensors, u64::MAX);
+    open(root.path()).unwrap().verify(&config).unwrap();
+    assert!(
+        open(root.path()).unwrap().verify(&LlamaConfig { tied: false, ..config.clone() }).is_ok()
+    );
+    tensors.pop();
+    tensors.push(bf16("lm_head.weight", &[95, 64]));
+    write(root.path(), &tensors, u64::MAX);
+    assert!(open(root.path()).unwrap().verify(&config).is_err());
+}
+
+fn raw(name: String, dtype: Dtype, count: usize, bytes: Vec<u8>) -> TensorView {
+    TensorView { name, dtype, shape: vec![count], bytes: bytes.into() }
+}
+
+/// The group of tensors that stands for a quantised `[out, in]` weight; contents are counters.
+fn quantised(name: &str, shape: [usize; 2], double: bool) -> Vec<TensorView> {
+    let [out, input] = shape;
+    let blocks = out * input / 64;
+    let floats = |count: usize| (0..count).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    let mut state =
+        json!({"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": shape});
+    let part = |part: &str| format!("{name}.{part}");
+    let mut group = vec![raw(part("quant_map"), Dtype::F32, 16, floats(16))];
+    if double {
+        state["nested_blocksize"] = json!(256);
+        state["nested_dtype"] = json!("float32");
+        state["nested_offset"] = json!(0.5);
+        let bytes: Vec<u8> = (0..blocks).map(|block| block as u8).collect();
+        group.push(raw(part("absmax"), Dtype::U8, blocks, bytes));
+        let scales = blocks.div_ceil(256);
+        group.push(raw(part("nested_absmax"), Dtype::F32, scales, floats(scales)));
+        group.push(raw(part("nested_quant_map"), Dtype::F32, 256, floats(256)));
+    } else {
+        group.push(raw(part("absmax"), Dtype::F32, blocks, floats(blocks)));
+    }
+    let state = state.to_string().into_bytes();
+    group.push(raw(part("quant_state.bitsandbytes__nf4"), Dtype::U8, state.len(), state));
+    let mut codes = raw(name.to_owned(), Dtype::U8, blocks * 32, vec![0x1F; blocks * 32]);
+    codes.shape.push(1);
+    group.push(codes);
+    group
+}
+
+fn quantised_model(config: &LlamaConfig, double: bool) -> Vec<TensorView> {
+    let tensors = expected(config).into_iter().flat_map(|tensor| match tensor.site {
+        Some(site) => quantised(&tensor.name, site.weight_shape(config), double),
+        None => vec![bf16(&tensor.name, &tensor.shape)],
+    });
+    tensors.collect()
+}
+
+#[test]
+fn nf4_groups_read_as_one_weight() {
+    let config = LlamaConfig { quantization: Some(BnbConfig::nf4(true)), ..tiny(false) };
+    for double in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), &quantised_model(&config, double), u64::MAX);
+        let checkpoint = open(root.path()).unwrap();
+        checkpoint.verify(&config).unwrap();
+        let down = checkpoint.nf4("model.layers.1.mlp.down_proj.weight").unwrap().unwrap();
+        assert_eq!((down.shape, down.codes.len()), ([64, 128], 64 * 128 / 2));
+        assert_eq!(down.dtype, crate::config::FloatType::Bf16);
+        assert_eq!(down.quant_map.map(|value| value as u32), std::array::from_fn(|i| i as u32));
+        let absmax = down.absmax_values();
+        assert_eq!(absmax.len(), 128);
+        assert_eq!(absmax[3..4], if double { [0.5] } else { [3.0] });
+        assert!(checkpoint.nf4("model.norm.weight").unwrap().is_none());
+        assert!(checkpoint.nf4("nothing").unwrap().is_none());
+        let plain = LlamaConfig { quantization: None, ..config.clone() };
+        assert!(matches!(checkpoint.verify(&plain), Err(Error::Tensors { .. })));
+    }
+}
+
+#[test]
+fn double_quantised_scales_add_the_offset_after_the_product() {
+    let shape = [640, 64];
+    let root = tempfile::tempdir().unwrap();
+    write(root.path(), &quantised("w", shape, true), u64::MAX);
+    let absmax = open(root.path()).unwrap().nf4("w").unwrap().unwrap().absmax_values();
+    let expected: Vec<f32> =
+        (0..640).map(|b: usize| (b % 256) as f32 * (b / 256) as f32 + 0.5).collect();
+    assert_eq!(absmax, expected);
+}
+
+#[test]
+fn packed_codes_may_be_stored_as_wider_elements() {
+    let root = tempfile::tempdir().unwrap();
+    let mut group = quantised("w", [64, 64], false);
+    let codes = group.last_mut().unwrap();
+    (codes.dtype, codes.shape) = (Dtype::BF16, vec![64 * 64 / 4, 1]);
+    write(root.path(), &group, u64::MAX);
+    let weight = open(root.path()).unwrap().nf4("w").unwrap().unwrap();
+    assert_eq!(weight.codes, vec![0x1F; 64 * 64 / 2]);
+}
+
+#[test]
+fn broken_nf4_groups_are_refused_by_name() {
+    let state = |group: &mut Vec<TensorView>, key: &str, value: Value| {
+        let at = part_of(group, ".quant_state.bitsandbytes__nf4");
+        let mut state: Value = serde_json::from_slice(&group[at].bytes).unwrap();
+        state[key] = value;
+        let bytes = state.to_string().into_bytes();
+        group[at].shape = vec![bytes.len()];
+        group[at].bytes = bytes.into();
+    };
+    let cases: [Edit<'_>; 12] = [
+        &|group| {
+            let at = part_of(group, ".quant_state.bitsandbytes__nf4");
+            group[at].name = "w.quant_state.bitsandbytes__fp4".to_owned();
+        },
+        &|group| drop(group.remove(part_of(group, ".quant_state.bitsandbytes__nf4"))),
+        &|group| drop(group.remove(part_of(group, ".absmax"))),
+        &|group| drop(group.remove(part_of(group, ".nested_absmax"))),
+        &|group| drop(group.remove(part_of(group, ".quant_map"))),
+        &|group| state(group, "quant_type", json!("fp4")),
+        &|group| state(group, "blocksize", json!(128)),
+        &|group| state(group, "shape", json!([64, 128])),
+        &|group| state(group, "shape", json!([18_446_744_073_709_551_615_u64, 64])),
+        &|group| state(group, "nested_offset", Value::Null),
+        &|group| state(group, "nested_blocksize", Value::Null),
+        &|group| state(group, "dtype", json!("int8")),
+    ];
+    let texts = cases.map(|edit| {
+        let root = tempfile::tempdir().unwrap();
+        let mut group = quantised("w", [64, 64], true);
+        edit(&mut group);
+        write(root.path(), &group, u64::MAX);
+        refusal(root.path(), open(root.path()).unwrap().nf4("w"))
+    });
+    insta::assert_snapshot!(texts.join("\n"), @r#"
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: it is in "fp4"; Graft reads nf4: take the unquantised release and `graft quantize`
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: `w.quant_state.bitsandbytes__nf4` is missing
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: `w.absmax` is missing
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: `w.nested_absmax` is missing
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: `w.quant_map` is missing
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: it is in "fp4"; Graft reads nf4: take the unquantised release and `graft quantize`
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: its blocksize is 128, but must be 64
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: `w` is U8 with 2048 elements, but must be bytes (U8, or BF16, F16, F32 as storage) with 4096
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: its shape is [18446744073709551615, 64], but must be [out, in] with a product divisible by 64
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: its nested_offset is None, but must be a finite number
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: `w.absmax` is U8 with 64 elements, but must be F32 with 64
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: its dtype is int8, but must be bfloat16, float16 or float32
+    "#);
+}
+
+type Edit<'a> = &'a dyn Fn(&mut Vec<TensorView>);
+
+fn part_of(group: &[TensorView], name: &str) -> usize {
+    let full = format!("w{name}");
+    group.iter().position(|tensor| tensor.name == full).unwrap()
+}
+
+/// Reads every tensor of a file that may be anything.
+fn read_all(bytes: &[u8]) {
+    let root = tempfile::tempdir().unwrap();
+    write_bytes(root.path().join(SINGLE_FILE), bytes).unwrap();
+    let Ok(checkpoint) = open(root.path()) else { return };
+    for name in checkpoint.names() {
+        let tensor = checkpoint.tensor(name).unwrap();
+        let elements: usize = tensor.shape.iter().product();
+        assert_eq!(tensor.bytes.len() * 8, elements * tensor.dtype.bitsize(), "{name}");
+        let _ = tensor.to_f32();
+        if let Ok(Some(weight)) = checkpoint.nf4(name) {
+            let absmax = weight.absmax_values();
+            assert_eq!(absmax.len() * NF4_BLOCK, weight.codes.len() * 2);
+        }
+    }
+    let _ = checkpoint.verify(&tiny(true));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn random_files_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        read_all(&bytes);
+        read_all(&file(&String::from_utf8_lossy(&bytes), 8));
+    }
+
+    #[test]
+    fn mutated_files_never_panic(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in proptest::option::of(any::<prop::sample::Index>()),
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), &quantised("w", [4, 64], true), u64::MAX);
+        let mut bytes = std::fs::read(root.path().join(SINGLE_FILE)).unwrap();
+        for (at, byte) in changes {
+            // Digits and brackets break more laws than random bytes do.
+            let at = at.index(bytes.len());
+            bytes[at] = if byte < 128 { b"0123456789,[]{}\"-"[usize::from(byte) % 17] } else { byte };
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        read_all(&bytes);
+    }
+
+    #[test]
+    fn headers_of_any_shape_and_place_never_panic(
+        tensors in proptest::collection::vec(
+            (proptest::collection::vec(0_u64..5, 0..3), any::<u64>(), any::<u64>(), 0_u8..3), 0..4,
+        ),
+    ) {
+        let mut header = serde_json::Map::new();
+        let mut end = 0;
+        for (number, (shape, begin, length, kind)) in tensors.iter().enumerate() {
+            let right = end..end + shape.iter().product::<u64>() * 2;
+            let place = match kind {
+                0 => *begin..begin.wrapping_add(*length),
+                1 => begin % 50..length % 50,
+                _ => right.clone(),
+            };
+            end = right.end;
+            header.insert(number.to_string(), json!({
+                "dtype": "F16", "shape": shape, "data_offsets": [place.start, place.end],
+            }));
+        }
+        read_all(&file(&Value::Object(header).to_string(), end as usize));
+    }
+}

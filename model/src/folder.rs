@@ -1,0 +1,267 @@
+//! Where a model's files come from: a Hugging Face folder on disk, or one embedded in the program.
+//!
+//! Nothing is downloaded, ever: a file that is not there is an error that says how to get it.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::builtin::{BUILTINS, Builtin};
+use crate::error::Error;
+
+/// Names an embedded model in place of a path: `builtin:quickstart`.
+const BUILTIN_PREFIX: &str = "builtin:";
+
+/// A readable model folder. Cheap to clone; holds no open file.
+#[derive(Clone)]
+pub struct ModelFolder {
+    source: Source,
+}
+
+#[derive(Clone)]
+enum Source {
+    Disk(PathBuf),
+    Builtin(&'static Builtin),
+}
+
+impl ModelFolder {
+    /// Opens a folder on disk, or an embedded model by `builtin:NAME`.
+    ///
+    /// # Errors
+    /// The folder is missing or is a file; no embedded model has that name.
+    pub fn open(location: &str) -> Result<Self, Error> {
+        if let Some(name) = location.strip_prefix(BUILTIN_PREFIX) {
+            let found = BUILTINS.iter().find(|builtin| builtin.name == name);
+            let builtin = found.ok_or_else(|| Error::UnknownBuiltin {
+                found: location.to_owned(),
+                known: BUILTINS.iter().map(|b| format!("{BUILTIN_PREFIX}{}", b.name)).collect(),
+            })?;
+            return Ok(Self { source: Source::Builtin(builtin) });
+        }
+        Self::at(Path::new(location))
+    }
+
+    /// Opens a folder on disk.
+    ///
+    /// # Errors
+    /// The folder is missing or is a file.
+    pub fn at(path: &Path) -> Result<Self, Error> {
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => Ok(Self { source: Source::Disk(path.to_path_buf()) }),
+            Ok(_) => Err(Error::NotAFolder { path: path.to_path_buf() }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(Error::FolderMissing { path: path.to_path_buf() })
+            }
+            Err(source) => Err(Error::Io { action: "open", path: path.to_path_buf(), source }),
+        }
+    }
+
+    /// The path on disk; `None` for an embedded model.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Disk(path) => Some(path),
+            Source::Builtin(_) => None,
+        }
+    }
+
+    /// How errors name the folder: its path, or `builtin:NAME`.
+    pub fn display(&self) -> String {
+        match &self.source {
+            Source::Disk(path) => path.display().to_string(),
+            Source::Builtin(builtin) => format!("{BUILTIN_PREFIX}{}", builtin.name),
+        }
+    }
+
+    /// How errors name a file of the folder.
+    pub fn display_file(&self, name: &str) -> String {
+        format!("{}/{name}", self.display())
+    }
+
+    /// The folder's files by name, sorted; folders inside are left out.
+    pub fn names(&self) -> Result<Vec<String>, Error> {
+        let mut names: Vec<String> = match &self.source {
+            Source::Builtin(builtin) => {
+                builtin.files.iter().map(|(name, _)| (*name).to_owned()).collect()
+            }
+            Source::Disk(path) => {
+                let failed = |source| Error::Io { action: "list", path: path.clone(), source };
+                let mut names = Vec::new();
+                for entry in fs::read_dir(path).map_err(failed)? {
+                    let entry = entry.map_err(failed)?;
+                    // Follows links: caches of models are made of them.
+                    let is_file = fs::metadata(entry.path()).is_ok_and(|found| found.is_file());
+                    if let (true, Ok(name)) = (is_file, entry.file_name().into_string()) {
+                        names.push(name);
+                    }
+                }
+                names
+            }
+        };
+        names.sort();
+        Ok(names)
+    }
+
+    /// Whether the folder has the file.
+    pub fn contains(&self, name: &str) -> bool {
+        match &self.source {
+            Source::Builtin(builtin) => builtin.files.iter().any(|(found, _)| *found == name),
+            Source::Disk(path) => is_plain(name) && path.join(name).is_file(),
+        }
+    }
+
+    /// Reads a small file; `None` where it does not exist.
+    pub fn bytes(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        match &self.source {
+            Source::Builtin(builtin) => Ok(builtin_file(builtin, name)),
+            Source::Disk(_) => {
+                let path = self.disk_path(name)?;
+                match fs::read(&path) {
+                    Ok(bytes) => Ok(Some(bytes.into())),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                    Err(source) => Err(Error::Io { action: "read", path, source }),
+                }
+            }
+        }
+    }
+
+    /// Reads a small file that must exist.
+    pub fn required(&self, name: &str) -> Result<Bytes, Error> {
+        self.bytes(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// Maps a file into memory; pages are read when touched and shared between processes.
+    ///
+    /// The file must not shrink or change while the map is in use: the system would kill the
+    /// process, or the frozen weights would change under it. Graft itself only replaces files
+    /// whole, which leaves an existing map as it was.
+    pub fn map(&self, name: &str) -> Result<Bytes, Error> {
+        let Source::Disk(_) = &self.source else { return self.required(name) };
+        let path = self.disk_path(name)?;
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(self.missing(name));
+            }
+            Err(source) => return Err(Error::Io { action: "open", path, source }),
+        };
+        map_file(&file).map_err(|source| Error::Io { action: "map", path, source })
+    }
+
+    /// The error for a file that the folder should have.
+    pub fn missing(&self, name: &str) -> Error {
+        Error::FileMissing { folder: self.display(), file: name.to_owned() }
+    }
+
+    fn disk_path(&self, name: &str) -> Result<PathBuf, Error> {
+        match &self.source {
+            Source::Disk(path) if is_plain(name) => Ok(path.join(name)),
+            _ => Err(Error::UnsafeName { folder: self.display(), name: name.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Debug for ModelFolder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ModelFolder({})", self.display())
+    }
+}
+
+/// A file of the folder itself: no path out of it or deeper into it.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
+}
+
+fn builtin_file(builtin: &'static Builtin, name: &str) -> Option<Bytes> {
+    let (_, bytes) = builtin.files.iter().find(|(found, _)| *found == name)?;
+    Some(Bytes::from_static(bytes))
+}
+
+#[expect(unsafe_code, reason = "a memory map is shared with whoever writes the file")]
+fn map_file(file: &File) -> std::io::Result<Bytes> {
+    if file.metadata()?.len() == 0 {
+        return Ok(Bytes::new());
+    }
+    // SAFETY: the map is private and read-only. A change of the file by another process is outside
+    // of what Rust can rule out; `ModelFolder::map` tells the caller.
+    let map = unsafe { memmap2::Mmap::map(file)? };
+    Ok(Bytes::from_owner(map))
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests prepare plain files")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_read_and_map_the_same() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("b.json"), "{}").unwrap();
+        fs::write(root.path().join("a.empty"), "").unwrap();
+        fs::create_dir(root.path().join("deeper")).unwrap();
+        let folder = ModelFolder::at(root.path()).unwrap();
+        assert_eq!(folder.names().unwrap(), ["a.empty", "b.json"]);
+        assert_eq!(folder.bytes("b.json").unwrap().unwrap(), "{}");
+        assert_eq!(folder.map("b.json").unwrap(), "{}");
+        assert_eq!(folder.map("a.empty").unwrap(), "");
+        assert_eq!(folder.bytes("c").unwrap(), None);
+        assert!(folder.contains("b.json") && !folder.contains("deeper"));
+    }
+
+    #[test]
+    fn a_map_outlives_the_replacement_of_its_file() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a");
+        crate::atomic::write_bytes(&path, b"old").unwrap();
+        let folder = ModelFolder::at(root.path()).unwrap();
+        let map = folder.map("a").unwrap();
+        crate::atomic::write_bytes(&path, b"new").unwrap();
+        assert_eq!((map.as_ref(), folder.map("a").unwrap().as_ref()), (&b"old"[..], &b"new"[..]));
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = ModelFolder::at(root.path()).unwrap();
+        for name in ["../x", "/etc/passwd", "a/b", "..", "", "a\\b"] {
+            assert!(matches!(folder.map(name), Err(Error::UnsafeName { .. })), "{name}");
+            assert!(matches!(folder.bytes(name), Err(Error::UnsafeName { .. })), "{name}");
+            assert!(!folder.contains(name));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_the_way_to_get_it() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("file"), "").unwrap();
+        let folder = ModelFolder::at(root.path()).unwrap();
+        let texts = [
+            ModelFolder::open("meta-llama/Llama-3.1-8B").unwrap_err().to_string(),
+            ModelFolder::open("builtin:quick").unwrap_err().to_string(),
+            ModelFolder::open(root.path().join("file").to_str().unwrap()).unwrap_err().to_string(),
+            folder.required("config.json").unwrap_err().to_string(),
+            folder.map("../x").unwrap_err().to_string(),
+        ];
+        let shown = texts.join("\n").replace(&root.path().display().to_string(), "ROOT");
+        insta::assert_snapshot!(shown, @"
+        there is no model folder `meta-llama/Llama-3.1-8B`. Graft downloads nothing: fetch the release yourself, for example with `hf download meta-llama/Llama-3.1-8B-Instruct --local-dir meta-llama/Llama-3.1-8B`, and copy it there, or use `builtin:quickstart`
+        `builtin:quick` is not in this program; built in: builtin:quickstart
+        `ROOT/file` is a file; a model is the folder that holds config.json
+        `config.json` is not in the model folder `ROOT`. Graft downloads nothing: copy the file there from where the model comes from
+        `../x` is refused: a file of the model folder `ROOT` is a name without a path
+        ");
+    }
+
+    #[test]
+    fn embedded_models_open_by_name_and_lie_aligned() {
+        for builtin in &BUILTINS {
+            let folder = ModelFolder::open(&format!("builtin:{}", builtin.name)).unwrap();
+            for name in folder.names().unwrap() {
+                let bytes = folder.map(&name).unwrap();
+                assert_eq!(bytes.as_ptr().align_offset(64), 0, "{name}");
+                assert!(folder.contains(&name));
+            }
+        }
+    }
+}
