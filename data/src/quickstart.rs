@@ -96,7 +96,7 @@ mod tests {
                 .map(|turn| turn.role)
                 .skip_while(|role| *role == Role::System)
                 .collect();
-            assert!(spoken.len() % 2 == 0 && !spoken.is_empty());
+            assert!(spoken.len().is_multiple_of(2) && !spoken.is_empty());
             assert!(spoken.chunks(2).all(|pair| pair == [Role::User, Role::Assistant]));
         }
     }
