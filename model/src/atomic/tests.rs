@@ -1,0 +1,95 @@
+//! Old or new content, never a part, and nothing left lying about.
+
+use super::*;
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_file_is_replaced_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.json");
+    write_bytes(&path, b"old").unwrap();
+    write_bytes(&path, b"new").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"new");
+    assert_eq!(names(folder.path()), ["a.json"]);
+}
+
+#[test]
+fn an_error_while_writing_leaves_the_old_content() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.json");
+    write_bytes(&path, b"old").unwrap();
+    let result = write_file(&path, |writer| {
+        writer.write_all(&vec![1; 3 << 20])?;
+        Err(io::Error::other("full"))
+    });
+    assert_eq!(result.unwrap_err().to_string(), "full");
+    assert_eq!(fs::read(&path).unwrap(), b"old");
+    assert_eq!(names(folder.path()), ["a.json"]);
+}
+
+#[test]
+fn a_folder_is_replaced_whole_or_not_at_all() {
+    let root = tempfile::tempdir().unwrap();
+    let target = root.path().join("step-000100");
+    let build = |text: &'static str| {
+        move |folder: &Path| {
+            fs::create_dir(folder.join("sub"))?;
+            fs::write(folder.join("sub").join(text), text)
+        }
+    };
+    replace_folder(&target, build("one")).unwrap();
+    replace_folder(&target, build("two")).unwrap();
+    assert_eq!(names(&target.join("sub")), ["two"]);
+    let failed = replace_folder(&target, |folder| {
+        fs::write(folder.join("half"), "half")?;
+        Err(io::Error::other("full"))
+    });
+    assert!(failed.is_err());
+    assert_eq!(names(&target), ["sub"]);
+    assert_eq!(names(root.path()), ["step-000100"]);
+}
+
+#[test]
+fn leftovers_of_killed_writers_go_and_those_of_living_ones_stay() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join(".a.tmp-1-0")).unwrap();
+    fs::write(root.path().join(".a.tmp-1-0").join("x"), "x").unwrap();
+    fs::write(root.path().join(".a.tmp-2-7"), "x").unwrap();
+    fs::write(root.path().join(".a.tmp-notes"), "x").unwrap();
+    let living = Temporary::file(root.path(), OsStr::new("a")).unwrap();
+    write_bytes(root.path().join("a"), b"a").unwrap();
+    assert!(living.path.exists());
+    drop(living);
+    assert_eq!(names(root.path()), [".a.tmp-notes", "a"]);
+}
+
+#[test]
+fn errors_name_the_target() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("none").join("a.json");
+    let error = write_bytes(&path, b"a").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    assert!(error.to_string().contains("none/a.json`"), "{error}");
+    write_bytes(root.path().join("file"), b"a").unwrap();
+    let error = replace_folder(root.path().join("file"), |_| io::Result::Ok(())).unwrap_err();
+    assert!(error.to_string().ends_with("file`: it exists and is not a folder"), "{error}");
+    assert!(write_bytes("/", b"a").is_err());
+}
+
+#[test]
+fn free_space_is_asked_of_the_nearest_existing_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let deep = root.path().join("a").join("b");
+    assert!(free_bytes(&deep).unwrap() > 0);
+    require_free(&deep, 1).unwrap();
+    let error = require_free(&deep, u64::MAX).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+}
