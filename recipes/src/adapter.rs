@@ -109,7 +109,7 @@ impl AdapterMethod {
                 rslora: section.flag("rslora", false),
                 target_modules: TargetModules::read(&mut section),
                 layers: Layers::read(&mut section),
-                init_from: section.text("init_from").map(PathBuf::from),
+                init_from: section.path("init_from"),
             }
         } else {
             section.meaningless(LORA_KEYS, "method `full` trains every weight, without adapters");

@@ -83,6 +83,7 @@ pub struct Chat {
 }
 
 /// Section `data`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own, as people write it")]
 #[derive(Debug, Clone, PartialEq)]
 pub struct Data {
     /// The sources that are trained on. Required, at least one.
@@ -138,6 +139,7 @@ pub(crate) fn sources_to_value(sources: &[Source]) -> Value {
 impl Validation {
     fn read(data: &mut Section<'_>) -> Self {
         const KEY: &str = "validation";
+        const ALLOWED: &str = "a number above 0 and below 1";
         let Some(node) = data.get(KEY) else { return Self::None };
         if list(node).is_some() {
             return Self::Sources(data.list(KEY, Source::read));
@@ -149,7 +151,6 @@ impl Validation {
             data.refuse(KEY, node, "{fraction: 0.05}, a list of sources like `train`, or none");
             return Self::None;
         }
-        const ALLOWED: &str = "a number above 0 and below 1";
         let mut section = data.section(KEY);
         if section.get("fraction").is_none() {
             section.missing("fraction", ALLOWED);

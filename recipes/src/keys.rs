@@ -93,7 +93,7 @@ const KEYS: &[Key] = &[
     key("evaluation.held_out[].path", "file or builtin:…", "required", "q.jsonl", "A file of questions with answers."),
     key("evaluation.held_out[].format", "messages, sharegpt, alpaca, completion, text", "required", "completion", "The form of its rows."),
     key("evaluation.general", "list of sources", "[]", "[{path: g.txt, format: text}]", "Text whose perplexity shows what the tuned model has forgotten."),
-    key("evaluation.general[].path", "file or builtin:…", "required", "g.jsonl", "A file of general text."),
+    key("evaluation.general[].path", "file or builtin:…", "required", "general.jsonl", "A file of general text."),
     key("evaluation.general[].format", "messages, sharegpt, alpaca, completion, text", "required", "completion", "The form of its rows."),
     key("evaluation.max_new_tokens", "count", "64", "32", "Tokens an answer may have."),
     key("evaluation.samples", "whole number", "8", "0", "Answers shown side by side in the report."),

@@ -74,7 +74,8 @@ impl Text {
         let bytes = std::fs::read(&path).map_err(|error| missing(name, &path, &error))?;
         let yaml = String::from_utf8(bytes).map_err(|error| {
             let valid = error.utf8_error().valid_up_to();
-            let line = 1 + error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count();
+            let line =
+                1 + String::from_utf8_lossy(&error.as_bytes()[..valid]).matches('\n').count();
             let message =
                 format!("`{}` is not UTF-8 text: byte {valid}, on line {line}", path.display());
             (message, Some("save the file as UTF-8".to_owned()))
@@ -110,10 +111,16 @@ impl Text {
     }
 }
 
+fn is_yaml(ending: &std::ffi::OsStr) -> bool {
+    ending.eq_ignore_ascii_case("yaml") || ending.eq_ignore_ascii_case("yml")
+}
+
 fn missing(name: &str, path: &Path, error: &std::io::Error) -> Refusal {
-    let is_path = name.contains(['/', '\\']) || name.ends_with(".yaml") || name.ends_with(".yml");
-    if is_path {
-        return (format!("cannot read `{}`: {error}", path.display()), None);
+    if name.contains(['/', '\\']) || Path::new(name).extension().is_some_and(is_yaml) {
+        let stem = path.file_stem().and_then(std::ffi::OsStr::to_str);
+        let shipped = stem.and_then(library::find).map(|shipped| shipped.name);
+        let hint = shipped.map(|name| format!("the shipped recipe is called `{name}`"));
+        return (format!("cannot read `{}`: {error}", path.display()), hint);
     }
     let names = library::all().iter().map(|shipped| shipped.name);
     let hint = nearest(name, names.clone()).map_or_else(
@@ -134,7 +141,7 @@ fn resolve(source: &str, text: Text, arguments: &[String]) -> Result<Recipe, Pro
     let list = sink.into_problems();
     match recipe {
         Some(recipe) if list.is_empty() => Ok(recipe),
-        _ => Err(Problems { source: source.to_owned(), list }),
+        _ => Err(Problems::new(source, list)),
     }
 }
 
@@ -149,7 +156,9 @@ fn layered(text: Text, above: &mut Vec<Home>, sink: &Sink) -> Option<Node> {
             return None;
         }
     };
-    problems.into_iter().for_each(|problem| sink.push(problem));
+    for problem in problems {
+        sink.push(problem);
+    }
     let Some(extends) = take_entry(&mut node, "extends") else { return Some(node) };
     let refuse = |message: String, hint: Option<String>| {
         let location = Some(extends.value.location.clone());

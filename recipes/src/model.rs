@@ -59,7 +59,7 @@ impl Model {
         }
         let model = Self {
             path: section.value("path", unknown, PLACE, |node| Place::parse(text(node)?)),
-            tokenizer: section.text("tokenizer").map(PathBuf::from),
+            tokenizer: section.path("tokenizer"),
             preset: section.named("preset", Preset::ALL),
             init: section.choice("init", Init::Checkpoint, Init::ALL),
         };

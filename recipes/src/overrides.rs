@@ -12,64 +12,82 @@ use crate::recipe::plain_key;
 use crate::section::Sink;
 use crate::tree::{self, Entry, Node, Origin, Value, join};
 
+/// Names a key may have; the longest of the schema has 4 and an index.
+const MAX_STEPS: usize = 8;
+
 /// Applies the overrides in order; what cannot be applied goes to `sink`.
 pub(crate) fn apply(root: &mut Node, arguments: &[String], sink: &Sink) {
     for argument in arguments {
-        if let Err(problem) = apply_one(root, argument) {
-            for problem in problem {
-                sink.push(problem);
-            }
+        let applied = Change::parse(argument).and_then(|change| change.apply(root));
+        for problem in applied.err().into_iter().flatten() {
+            sink.push(problem);
         }
     }
 }
 
-fn apply_one(root: &mut Node, argument: &str) -> Result<(), Vec<Problem>> {
-    let origin = Origin::CommandLine(Arc::from(argument));
-    let location = origin.start();
-    let refuse = |key: &str, message: String, hint: Option<String>| {
-        vec![Problem { key: key.to_owned(), location: Some(location.clone()), message, hint }]
-    };
-    let (key, value) = match argument.strip_prefix('~') {
-        Some(key) => (key, None),
-        None => match argument.split_once('=') {
-            Some((key, value)) => (key, Some(value)),
+/// One override: the key, and its new value or none to drop it.
+struct Change {
+    key: String,
+    value: Option<Node>,
+    location: Location,
+}
+
+impl Change {
+    fn parse(argument: &str) -> Result<Self, Vec<Problem>> {
+        let origin = Origin::CommandLine(Arc::from(argument));
+        let location = origin.start();
+        let refuse = |key: &str, message: &str| Err(vec![refusal(key, &location, message, None)]);
+        let (key, value) = match (argument.strip_prefix('~'), argument.split_once('=')) {
+            (Some(key), _) => (key, None),
+            (None, Some((key, value))) => (key, Some(value)),
+            (None, None) => {
+                return refuse("", "found no `=`; allowed: key=value, or ~key to drop a key");
+            }
+        };
+        let key = plain_key(key.trim());
+        if key.split('.').any(str::is_empty) {
+            return refuse(&key, "found an empty name; allowed: names joined by points");
+        }
+        if key.split('.').count() > MAX_STEPS {
+            return refuse("", "unknown key: no key has so many names joined by points");
+        }
+        if key == "extends" {
+            return refuse(&key, "found on the command line; allowed: in a recipe file");
+        }
+        let value = match value {
+            None => None,
+            Some(text) => {
+                let (node, problems) = tree::read(text, &origin)
+                    .map_err(|problem| vec![Problem { key: key.clone(), ..problem }])?;
+                if !problems.is_empty() {
+                    let below =
+                        |problem: Problem| Problem { key: join(&key, &problem.key), ..problem };
+                    return Err(problems.into_iter().map(below).collect());
+                }
+                Some(node).filter(|node| !matches!(node.value, Value::Null))
+            }
+        };
+        Ok(Self { key, value, location })
+    }
+
+    fn apply(self, root: &mut Node) -> Result<(), Vec<Problem>> {
+        let Self { key, value, location } = self;
+        let steps: Vec<&str> = key.split('.').collect();
+        let done = match value {
+            Some(value) => set(root, "", &steps, value),
+            None if keys::is_known(&key) => remove(root, "", &steps),
             None => {
-                let message = "found no `=`; allowed: key=value, or ~key to drop a key".to_owned();
-                return Err(refuse("", message, None));
+                let hint = keys::suggest(&key).map(|key| format!("did you mean `{key}`?"));
+                return Err(vec![refusal(&key, &location, "unknown key", hint)]);
             }
-        },
-    };
-    let key = plain_key(key.trim());
-    let steps: Vec<&str> = key.split('.').collect();
-    if steps.iter().any(|step| step.is_empty()) {
-        let message = "found an empty key; allowed: names joined by points".to_owned();
-        return Err(refuse(&key, message, None));
+        };
+        done.map_err(|message| vec![refusal(&key, &location, &message, None)])
     }
-    if key == "extends" {
-        let message = "found `extends` in an override; allowed: in a recipe file".to_owned();
-        return Err(refuse(&key, message, None));
-    }
-    let value = match value {
-        None => None,
-        Some(text) => {
-            let (node, problems) = tree::read(text, &origin)
-                .map_err(|problem| vec![Problem { key: key.clone(), ..problem }])?;
-            if !problems.is_empty() {
-                let at = |problem: Problem| Problem { key: join(&key, &problem.key), ..problem };
-                return Err(problems.into_iter().map(at).collect());
-            }
-            Some(node).filter(|node| !matches!(node.value, Value::Null))
-        }
-    };
-    match value {
-        Some(value) => set(root, "", &steps, value),
-        None if keys::is_known(&key) => remove(root, "", &steps),
-        None => {
-            let hint = keys::suggest(&key).map(|key| format!("did you mean `{key}`?"));
-            return Err(refuse(&key, "unknown key".to_owned(), hint));
-        }
-    }
-    .map_err(|message| refuse(&key, message, None))
+}
+
+fn refusal(key: &str, location: &Location, message: &str, hint: Option<String>) -> Problem {
+    let location = Some(location.clone());
+    Problem { key: key.to_owned(), location, message: message.to_owned(), hint }
 }
 
 /// Puts `value` at `steps` below `node`, which stands at `path`; makes the mappings on the way.

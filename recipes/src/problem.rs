@@ -37,7 +37,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
-            Self::CommandLine { argument } => write!(f, "command line: {argument}"),
+            Self::CommandLine { argument } => write!(f, "command line: {}", printable(argument)),
         }
     }
 }
@@ -61,7 +61,7 @@ impl fmt::Display for Problem {
             write!(f, "{location}: ")?;
         }
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            write!(f, "{}: ", printable(&self.key))?;
         }
         f.write_str(&self.message)?;
         if let Some(hint) = &self.hint {
@@ -76,15 +76,32 @@ impl fmt::Display for Problem {
 pub struct Problems {
     /// The recipe that was asked for: a shipped name or a path.
     pub source: String,
-    /// The problems, in the order of the schema.
+    /// The problems, in the order of their places: files first, then the command line.
     pub list: Vec<Problem>,
 }
 
+impl Problem {
+    /// Where the problem stands among others.
+    fn place(&self) -> (u8, &str, usize, usize) {
+        match &self.location {
+            Some(Location::File { file, line, column }) => (0, file, *line, *column),
+            Some(Location::CommandLine { argument }) => (1, argument, 0, 0),
+            None => (2, "", 0, 0),
+        }
+    }
+}
+
 impl Problems {
+    /// Problems of one recipe, sorted by place.
+    pub(crate) fn new(source: &str, mut list: Vec<Problem>) -> Self {
+        list.sort_by(|a, b| a.place().cmp(&b.place()));
+        Self { source: source.to_owned(), list }
+    }
+
     /// A single problem with the recipe as a whole.
     pub(crate) fn whole(source: &str, message: String, hint: Option<String>) -> Self {
         let problem = Problem { key: String::new(), location: None, message, hint };
-        Self { source: source.to_owned(), list: vec![problem] }
+        Self::new(source, vec![problem])
     }
 }
 
@@ -106,7 +123,8 @@ impl fmt::Display for Problems {
 
 /// The candidate nearest to `word`, if one is near enough to be what was meant.
 ///
-/// Near enough is an edit distance of a third of the longer name, at least one.
+/// Near enough is an edit distance of a third of the longer name, at least one; or being the
+/// beginning of one candidate only.
 pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -115,12 +133,34 @@ pub(crate) fn nearest<'a>(
     if word.chars().count() > 64 {
         return None;
     }
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
+    let candidates: Vec<&str> = candidates.into_iter().collect();
+    let close = candidates
+        .iter()
+        .map(|candidate| (distance(word, candidate), *candidate))
         .filter(|(cost, candidate)| *cost <= (word.len().max(candidate.len()) / 3).max(1))
         .min_by_key(|(cost, _)| *cost)
-        .map(|(_, candidate)| candidate)
+        .map(|(_, candidate)| candidate);
+    let mut longer = candidates.into_iter().filter(|candidate| candidate.starts_with(word));
+    close.or_else(|| longer.next().filter(|_| word.len() > 2 && longer.next().is_none()))
+}
+
+/// Text for a terminal: without control characters, and not for pages.
+pub(crate) fn printable(text: &str) -> String {
+    const MAX_CHARS: usize = 100;
+    let is_long = text.chars().count() > MAX_CHARS;
+    let shown = text.chars().take(if is_long { MAX_CHARS - 1 } else { MAX_CHARS });
+    let mut out = String::new();
+    for c in shown {
+        if c.is_control() {
+            out.extend(c.escape_debug());
+        } else {
+            out.push(c);
+        }
+    }
+    if is_long {
+        out.push('…');
+    }
+    out
 }
 
 /// Edit distance with swaps of neighbours counted once (optimal string alignment).
@@ -163,6 +203,7 @@ mod tests {
     #[test]
     fn nearest_refuses_what_is_far() {
         assert_eq!(nearest("learning_rat", ["learning_rate", "seed"]), Some("learning_rate"));
+        assert_eq!(nearest("learn", ["learning_rate", "seed"]), Some("learning_rate"));
         assert_eq!(nearest("zebra", ["learning_rate", "seed"]), None);
     }
 }

@@ -18,7 +18,8 @@ use crate::section::{Section, Sink};
 use crate::training::Training;
 use crate::tree::{self, Node, join};
 
-/// What a run is. Two recipes are equal when every value is, wherever it was written.
+/// What a run is. Relative paths are meant from the working directory of the command that reads
+/// them, wherever the recipe lies; here they stay as written. Two recipes are equal when every value is, wherever it was written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recipe {
     /// The recipe's name. Default: the file's, without its ending. Never inherited.
@@ -61,11 +62,13 @@ impl Recipe {
     /// Reads a whole tree; every problem goes to `sink`, and the recipe counts only without any.
     pub(crate) fn read(node: &Node, default_name: &str, sink: &Sink) -> Self {
         let mut root = Section::new(String::new(), node, sink);
+        // Taken out before layers merge; asked for here so that a misspelt one is recognised.
+        root.get("extends");
         let name = read_name(&mut root, default_name);
         let recipe = Self {
             output_dir: root
-                .text("output_dir")
-                .map_or_else(|| PathBuf::from(format!("runs/{name}")), PathBuf::from),
+                .path("output_dir")
+                .unwrap_or_else(|| PathBuf::from(format!("runs/{name}"))),
             name,
             model: Model::read(root.section("model")),
             quantization: Quantization::read(&mut root),

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use crate::keys;
 use crate::problem::{Location, Problem, nearest};
@@ -121,6 +122,13 @@ impl<'a> Section<'a> {
 
     pub(crate) fn text(&mut self, key: &'static str) -> Option<String> {
         self.value(key, None, "a text", |node| text(node).map(|text| Some(text.to_owned())))
+    }
+
+    /// A path; nothing here looks whether it exists.
+    pub(crate) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        self.value(key, None, "a path", |node| {
+            text(node).filter(|text| !text.is_empty()).map(|text| Some(PathBuf::from(text)))
+        })
     }
 
     pub(crate) fn texts(&mut self, key: &'static str) -> Vec<String> {

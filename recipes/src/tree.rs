@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use saphyr::{LoadableYamlNode, MarkedYaml, Marker, Scalar, YamlData};
 
-use crate::problem::{Location, Problem};
+use crate::problem::{Location, Problem, printable};
 
 /// Larger text is no recipe.
 const MAX_BYTES: usize = 1 << 20;
 /// Columns that block indicators and indentation may take; bounds the depth of the tree.
 const MAX_INDENT: usize = 200;
+/// Depth of a tree; a recipe needs 6. Beyond it stands an alias in an alias in an alias.
+const MAX_DEPTH: usize = 32;
+/// Stack for the parser, which copies and drops its own, deeper tree recursively.
+const PARSER_STACK: usize = 64 << 20;
 /// Repeated keys that are told apart before reading gives up.
 const MAX_DUPLICATES: usize = 32;
 /// Repeated keys are renamed to runs of these private characters, so that parsing goes on.
@@ -53,15 +57,11 @@ impl Node {
             Value::Bool(flag) => format!("`{flag}`"),
             Value::Integer(number) => format!("{number}"),
             Value::Float(number) => format!("{number:?}"),
-            Value::Text(text) if text.chars().count() > 60 => {
-                let start: String = text.chars().take(57).collect();
-                format!("the text `{}…`", start.escape_debug())
-            }
-            Value::Text(text) => format!("the text `{}`", text.escape_debug()),
+            Value::Text(text) => format!("the text `{}`", printable(text)),
             Value::List(items) => format!("a list of {}", items.len()),
             Value::Map(entries) => {
                 let keys: Vec<&str> = entries.iter().take(4).map(|e| e.key.as_str()).collect();
-                format!("a mapping ({})", keys.join(", "))
+                printable(&format!("a mapping ({})", keys.join(", ")))
             }
         }
     }
@@ -100,6 +100,17 @@ impl Origin {
 /// What stops reading: syntax, several documents, hostile nesting.
 pub(crate) fn read(text: &str, origin: &Origin) -> Result<(Node, Vec<Problem>), Problem> {
     refuse_hostile(text, origin)?;
+    let gave_up = |_| syntax("the parser gave up on it", origin.start());
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(PARSER_STACK);
+        let parser = thread.spawn_scoped(scope, || parse(text, origin));
+        let parser = parser
+            .map_err(|error| syntax(&format!("no thread to parse it: {error}"), origin.start()))?;
+        parser.join().map_err(gave_up)?
+    })
+}
+
+fn parse(text: &str, origin: &Origin) -> Result<(Node, Vec<Problem>), Problem> {
     let (text, repeated) = tell_repeated_keys_apart(text.trim_start_matches('\u{feff}'), origin)?;
     let documents = MarkedYaml::load_from_str(&text)
         .map_err(|error| syntax(error.info(), origin.at(*error.marker())))?;
@@ -111,7 +122,7 @@ pub(crate) fn read(text: &str, origin: &Origin) -> Result<(Node, Vec<Problem>), 
         let at = origin.at(second.span.start);
         return Err(syntax("a second document begins here; allowed: one", at));
     }
-    let mut reading = Reading { origin, repeated: &repeated, problems: Vec::new() };
+    let mut reading = Reading { origin, repeated: &repeated, depth: 0, problems: Vec::new() };
     let node = reading.node(&document, "");
     Ok((node, reading.problems))
 }
@@ -182,12 +193,19 @@ fn tell_repeated_keys_apart(
 struct Reading<'a> {
     origin: &'a Origin,
     repeated: &'a [Repeated],
+    depth: usize,
     problems: Vec<Problem>,
 }
 
 impl Reading<'_> {
     fn node(&mut self, yaml: &MarkedYaml<'_>, path: &str) -> Node {
         let location = self.origin.at(yaml.span.start);
+        if self.depth == MAX_DEPTH {
+            let message = format!("nested too deep; allowed: {MAX_DEPTH} levels");
+            self.refuse(path, location.clone(), message);
+            return Node { value: Value::Null, location };
+        }
+        self.depth += 1;
         let value = match &yaml.data {
             YamlData::Value(Scalar::Null) => Value::Null,
             YamlData::Value(Scalar::Boolean(flag)) => Value::Bool(*flag),
@@ -226,6 +244,7 @@ impl Reading<'_> {
                 Value::Null
             }
         };
+        self.depth -= 1;
         Node { value, location }
     }
 
@@ -264,4 +283,44 @@ impl Reading<'_> {
 /// `path.key`, or the key alone at the top.
 pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_file(text: &str) -> Result<(Node, Vec<Problem>), Problem> {
+        read(text, &Origin::File(Arc::from("t.yaml")))
+    }
+
+    #[test]
+    fn every_repeated_key_is_reported_at_its_own_place() {
+        let text = "a: 1\nb: {c: 1, 'c': 2, c: 3}\na: 2\n\"b\": 3\n";
+        let (_, problems) = read_file(text).unwrap();
+        let mut lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        lines.sort();
+        assert_eq!(
+            lines,
+            [
+                "t.yaml:2:11: b.c: given twice; it is on line 2 already",
+                "t.yaml:2:19: b.c: given twice; it is on line 2 already",
+                "t.yaml:3:1: a: given twice; it is on line 1 already",
+                "t.yaml:4:1: b: given twice; it is on line 2 already",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_alias_has_the_value_of_its_anchor() {
+        let (node, problems) = read_file("a: &x [1, 2]\nb: *x\n").unwrap();
+        assert!(problems.is_empty());
+        let Value::Map(entries) = node.value else { panic!("not a mapping") };
+        assert_eq!(entries[1].value.describe(), "a list of 2");
+    }
+
+    #[test]
+    fn tags_second_documents_and_keys_that_are_no_text_are_refused() {
+        assert_eq!(read_file("a: !x 1\n1: 2\n").unwrap().1.len(), 2);
+        assert!(read_file("a: 1\n---\nb: 2\n").unwrap_err().message.contains("second document"));
+    }
 }
