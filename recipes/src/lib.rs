@@ -2,7 +2,7 @@
 //!
 //! [`load`] reads a shipped recipe or a file, lays it over what it `extends`, applies the
 //! overrides of the command line, and gives a [`Recipe`] or every problem at once, each with file,
-//! line, column and the way out. [`keys`] is the table of all keys.
+//! line, column and the way out. [`keys()`] is the table of all keys.
 //!
 //! Two stages, like ripgrep's and ruff's configuration: this crate has the recipe as written; the
 //! trainer resolves it against files and model. Nothing here looks at the data or the weights.
@@ -10,7 +10,7 @@
 mod adapter;
 mod dataset;
 mod emit;
-pub mod keys;
+mod keys;
 mod layers;
 pub mod library;
 mod load;
@@ -27,7 +27,7 @@ mod tree;
 
 pub use adapter::{AdapterMethod, Layers, ProjectionName, Rank, TargetModules};
 pub use dataset::{Chat, Data, Overlong, Preamble, Source, SourceFormat, Validation};
-pub use keys::keys;
+pub use keys::{Key, keys};
 pub use load::load;
 pub use model::{Init, Model, Preset, Quantization};
 pub use outcome::{Checkpoint, Evaluation, Finish, Logging, MergeOnto};
