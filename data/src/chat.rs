@@ -254,3 +254,6 @@ fn content_text(content: &Content) -> String {
 fn trim(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
 }
+
+#[cfg(test)]
+mod tests;

@@ -222,3 +222,6 @@ impl<'a> Builder<'a> {
         Ok(Dataset { samples, statistics })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,8 +23,6 @@ pub enum Purpose {
     Dropout = 5,
     /// Sampled tokens.
     Generation = 6,
-    /// Texts written by a generator.
-    Examples = 7,
 }
 
 /// A stream of random numbers with random access.

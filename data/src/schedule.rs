@@ -247,7 +247,7 @@ mod tests {
     fn impossible_splits_say_why() {
         let sample =
             Sample { tokens: vec![1], labels: vec![1], origin: Origin { file: 0, line: 1 } };
-        insta::assert_snapshot!(split_validation(&[sample.clone()], 0.5, 0).unwrap_err(), @"cannot hold out validation rows from 1 row(s): at least 2 are needed; give a separate validation file or add rows");
+        insta::assert_snapshot!(split_validation(std::slice::from_ref(&sample), 0.5, 0).unwrap_err(), @"cannot hold out validation rows from 1 row(s): at least 2 are needed; give a separate validation file or add rows");
         insta::assert_snapshot!(split_validation(&[sample], 1.5, 0).unwrap_err(), @"validation fraction is 1.5, expected a number greater than 0 and less than 1");
         assert!(split_validation(&[], f64::NAN, 0).is_err());
     }

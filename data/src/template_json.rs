@@ -30,7 +30,7 @@ fn write_value(out: &mut String, value: &Value, level: Option<usize>) {
         Value::Array(list) => {
             write_items(out, ['[', ']'], level, list.iter(), |out, item, level| {
                 write_value(out, item, level);
-            })
+            });
         }
         Value::Object(map) => {
             write_items(out, ['{', '}'], level, map.iter(), |out, (key, item), level| {

@@ -69,7 +69,7 @@ pub(super) fn read_document(path: &Path) -> Result<String, Error> {
     bytes.drain(..mark);
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
-        let line = 1 + error.as_bytes()[..valid].iter().filter(|&&byte| byte == b'\n').count();
+        let line = error.as_bytes()[..valid].split(|&byte| byte == b'\n').count();
         Error::NotUtf8 { path: path.to_owned(), line, offset: (valid + mark) as u64 }
     })
 }

@@ -86,7 +86,10 @@ mod tests {
         let Content::ToolCall { name, arguments } = &conversation.messages[1].content else {
             panic!("a call")
         };
-        assert_eq!((name.as_str(), arguments.keys().collect::<Vec<_>>()), ("fee", vec!["b", "a"]));
+        assert_eq!(
+            (name.as_str(), arguments.keys().map(String::as_str).collect::<Vec<_>>()),
+            ("fee", vec!["b", "a"])
+        );
         assert_eq!(conversation.tools.len(), 1);
     }
 

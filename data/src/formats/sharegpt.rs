@@ -65,8 +65,7 @@ mod tests {
             panic!("a conversation")
         };
         let roles: Vec<Role> = conversation.messages.iter().map(|m| m.role).collect();
-        use Role::*;
-        assert_eq!(roles, [System, User, Assistant, Tool, Assistant]);
+        assert_eq!(roles, [Role::System, Role::User, Role::Assistant, Role::Tool, Role::Assistant]);
         assert!(
             matches!(&conversation.messages[2].content, Content::ToolCall { name, .. } if name == "f")
         );
