@@ -65,7 +65,8 @@ fn peak_by_rusage() -> Option<u64> {
 mod tests {
     use super::*;
 
-    const STATUS: &str = "Name:\tgraft\nVmHWM:\t  204800 kB\nVmRSS:\t  1024 kB\nRssAnon:\t     512 kB\n";
+    const STATUS: &str =
+        "Name:\tgraft\nVmHWM:\t  204800 kB\nVmRSS:\t  1024 kB\nRssAnon:\t     512 kB\n";
 
     #[test]
     fn fields_are_read_in_bytes() {

@@ -120,7 +120,7 @@ impl Error {
 
 fn ways_out(path: &Path, resumable: bool) -> String {
     let resume = if resumable { "\n  to go on with it: add `--resume`" } else { "" };
-    let free = (2u32..)
+    let free = (2..u32::MAX)
         .map(|count| format!("{}-{count}", path.display()))
         .find(|free| !Path::new(free).exists())
         .expect("a folder has fewer than 2^32 neighbours");
@@ -164,7 +164,7 @@ impl RunFolder {
         // A process that came first may have begun between the look above and the lock.
         refuse_another_run(path, recipe_yaml)?;
         let run = Self { path: path.to_owned(), manifest, _lock: lock };
-        atomic::write_bytes(&run.recipe_path(), recipe_yaml.as_bytes()).map_err(Error::Replace)?;
+        atomic::write_bytes(run.recipe_path(), recipe_yaml.as_bytes()).map_err(Error::Replace)?;
         run.manifest.write(&run.manifest_path())?;
         Ok(run)
     }

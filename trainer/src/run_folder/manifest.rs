@@ -125,8 +125,8 @@ impl Manifest {
     }
 
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read(path)
-            .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text =
+            std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         serde_json::from_slice(&text)
             .map_err(|source| Error::Manifest { path: path.to_owned(), source })
     }
@@ -148,8 +148,9 @@ impl Inputs {
     /// on. Threads and versions may differ; going on with another seed, recipe, base or data may not.
     pub fn changes(&self, now: &Self) -> Vec<Change> {
         let Self { run, model, method, quantization, compute_dtype, device, .. } = self;
-        let Self { seed, parameters, trainable_parameters, trainable_sha256, recipe_sha256, .. } =
-            self;
+        let Self {
+            seed, parameters, trainable_parameters, trainable_sha256, recipe_sha256, ..
+        } = self;
         let Self { threads: _, versions: _, base, data, .. } = self;
         let mut changes = Vec::new();
         let mut compare = |what: &str, begun_with: String, now: String| {
@@ -170,7 +171,8 @@ impl Inputs {
         compare("trainable tensors", trainable_sha256.clone(), now.trainable_sha256.clone());
         compare("recipe", recipe_sha256.clone(), now.recipe_sha256.clone());
         for (kind, begun_with, now) in [("base", base, &now.base), ("data", data, &now.data)] {
-            let names: std::collections::BTreeSet<_> = begun_with.keys().chain(now.keys()).collect();
+            let names: std::collections::BTreeSet<_> =
+                begun_with.keys().chain(now.keys()).collect();
             for name in names {
                 let shown = |files: &BTreeMap<String, FileHash>| {
                     files.get(name).map_or("no such file".to_owned(), |file| file.sha256.clone())
@@ -206,7 +208,8 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 fn hexadecimal(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
+    digest.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn unix_seconds() -> u64 {

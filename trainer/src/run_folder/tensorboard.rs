@@ -6,23 +6,19 @@
 //! panics in a thread of its own when the disk is full, and empties a file begun in the same second.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tensorboard_rs::record_writer::RecordWriter;
 
 use super::metrics::Line;
 use super::{Error, Result};
 
-/// What is buffered reaches the file at least this often while values arrive.
-const FLUSH_EVERY: Duration = Duration::from_secs(2);
-
-/// Appends scalars to one event file. Dropping it flushes what is buffered.
+/// Appends scalars to one event file.
 pub struct EventLog {
     path: PathBuf,
     records: RecordWriter<BufWriter<File>>,
-    flushed: Instant,
 }
 
 impl EventLog {
@@ -32,7 +28,7 @@ impl EventLog {
         fs::create_dir_all(folder).map_err(|source| Error::write(folder, source))?;
         let (path, file) = create_next(folder).map_err(|source| Error::write(folder, source))?;
         let records = RecordWriter::new(BufWriter::new(file));
-        let mut log = Self { path, records, flushed: Instant::now() };
+        let mut log = Self { path, records };
         log.write(&Event::version())?;
         if step > 0 {
             log.write(&Event::session_start(step + 1))?;
@@ -41,32 +37,21 @@ impl EventLog {
         Ok(log)
     }
 
-    /// Writes the values of a line of `metrics.jsonl` under their TensorBoard names.
+    /// Writes the values of a line of `metrics.jsonl` under their TensorBoard names; the system
+    /// has them when this returns, so that a kill loses none of an earlier step.
     pub fn log(&mut self, line: &Line) -> Result<()> {
         for (tag, value) in scalars(line) {
             self.write(&Event::scalar(line.step(), tag, value as f32))?;
         }
-        if matches!(line, Line::Eval(_)) || self.flushed.elapsed() >= FLUSH_EVERY {
-            self.flush()?;
-        }
-        Ok(())
+        self.flush()
     }
 
-    /// Hands what is buffered to the system.
-    pub fn flush(&mut self) -> Result<()> {
-        self.flushed = Instant::now();
+    fn flush(&mut self) -> Result<()> {
         self.records.flush().map_err(|source| Error::write(&self.path, source))
     }
 
     fn write(&mut self, event: &Event) -> Result<()> {
         self.records.write(&event.0).map_err(|source| Error::write(&self.path, source))
-    }
-}
-
-impl Drop for EventLog {
-    fn drop(&mut self) {
-        // Nobody is left to tell; metrics.jsonl has every value.
-        let _ = self.records.flush();
     }
 }
 
@@ -80,7 +65,8 @@ fn scalars(line: &Line) -> Vec<(&'static str, f64)> {
                 ("tokens_per_second", line.tokens_per_second),
             ];
             let peak = line.peak_memory_bytes;
-            scalars.extend(peak.map(|bytes| ("memory/peak_gib", bytes as f64 / f64::from(1 << 30))));
+            scalars
+                .extend(peak.map(|bytes| ("memory/peak_gib", bytes as f64 / f64::from(1 << 30))));
             scalars
         }
         Line::Eval(line) => vec![("loss/eval", line.eval_loss)],
@@ -227,12 +213,12 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_log_has_written_everything() {
+    fn a_killed_log_has_written_every_line() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = EventLog::open(folder.path(), 0).unwrap();
         log.log(&eval(1)).unwrap();
         let path = log.path.clone();
-        drop(log);
+        std::mem::forget(log);
         let written = fs::read(path).unwrap();
         assert!(written.windows(9).any(|window| window == b"loss/eval"));
     }
@@ -243,7 +229,7 @@ mod tests {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let path = PathBuf::from("/dev/full");
         let records = RecordWriter::new(BufWriter::new(full));
-        let mut log = EventLog { path, records, flushed: Instant::now() };
+        let mut log = EventLog { path, records };
         let error = log.log(&eval(1)).unwrap_err();
         assert!(error.to_string().contains("/dev/full"), "{error}");
     }
