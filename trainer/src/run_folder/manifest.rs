@@ -3,7 +3,7 @@
 //! It names files and hashes, never contents, environment variables, users or hosts. It carries times
 //! and so differs between two equal runs; the adapter does not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -147,11 +147,23 @@ impl Inputs {
     /// What differs between a run's beginning (`self`) and `now`, of the inputs that its result depends
     /// on. Threads and versions may differ; going on with another seed, recipe, base or data may not.
     pub fn changes(&self, now: &Self) -> Vec<Change> {
-        let Self { run, model, method, quantization, compute_dtype, device, .. } = self;
         let Self {
-            seed, parameters, trainable_parameters, trainable_sha256, recipe_sha256, ..
+            run,
+            model,
+            method,
+            quantization,
+            compute_dtype,
+            device,
+            seed,
+            threads: _,
+            parameters,
+            trainable_parameters,
+            trainable_sha256,
+            recipe_sha256,
+            versions: _,
+            base,
+            data,
         } = self;
-        let Self { threads: _, versions: _, base, data, .. } = self;
         let mut changes = Vec::new();
         let mut compare = |what: &str, begun_with: String, now: String| {
             if begun_with != now {
@@ -171,8 +183,7 @@ impl Inputs {
         compare("trainable tensors", trainable_sha256.clone(), now.trainable_sha256.clone());
         compare("recipe", recipe_sha256.clone(), now.recipe_sha256.clone());
         for (kind, begun_with, now) in [("base", base, &now.base), ("data", data, &now.data)] {
-            let names: std::collections::BTreeSet<_> =
-                begun_with.keys().chain(now.keys()).collect();
+            let names: BTreeSet<_> = begun_with.keys().chain(now.keys()).collect();
             for name in names {
                 let shown = |files: &BTreeMap<String, FileHash>| {
                     files.get(name).map_or("no such file".to_owned(), |file| file.sha256.clone())
