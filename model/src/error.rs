@@ -156,6 +156,43 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A tensor that a checked checkpoint no longer has.
+    #[error("tensor `{tensor}` is not in the checkpoint")]
+    NoTensor {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A stored weight whose bytes do not fit its shape.
+    #[error("tensor `{tensor}`: {problem}")]
+    Stored {
+        /// The tensor.
+        tensor: String,
+        /// Found and expected sizes.
+        problem: graft_kernels::frozen::SizeMismatch,
+    },
+    /// A weight that cannot be quantised.
+    #[error("tensor `{tensor}` cannot be quantised to NF4: {problem}")]
+    Quantise {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        problem: graft_kernels::nf4::Nf4Error,
+    },
+    /// A 4-bit weight with another code than NF4.
+    #[error(
+        "tensor `{tensor}`: entry {index} of its code is {found}, that of NF4 is {expected}; \
+         other 4-bit codes are not supported"
+    )]
+    Code {
+        /// The tensor.
+        tensor: String,
+        /// Which entry.
+        index: usize,
+        /// Its value.
+        found: f32,
+        /// That of NF4.
+        expected: f32,
+    },
 }
 
 /// One indented line an item; a list that no one would read to its end is cut.

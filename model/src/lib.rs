@@ -1,12 +1,36 @@
-//! Llama 3.x.
+//! Llama 3.x and nothing else: configuration, checkpoint reading, names, and the decoder.
+//!
+//! The decoder is generic over its [`projection::Projection`]: it has never heard of adapters or
+//! quantisation. [`pass`] runs its blocks with or without a tape.
 
 pub mod atomic;
+pub mod block;
 mod builtin;
+pub mod cache;
 pub mod checkpoint;
 pub mod config;
 mod error;
 pub mod folder;
+pub mod layout;
+pub mod llama;
+pub mod load;
+pub mod param;
+pub mod pass;
 pub mod presets;
+pub mod projection;
+pub mod rope;
 pub mod site;
+pub mod table;
 
+pub use block::Block;
+pub use cache::{Cache, Cached};
+pub use config::LlamaConfig;
 pub use error::Error;
+pub use layout::Layout;
+pub use llama::Llama;
+pub use param::Param;
+pub use pass::{Context, Noise, Pass, Plain, Taped};
+pub use projection::{FrozenLinear, Projection};
+pub use rope::Rope;
+pub use site::{ProjectionKind, Site};
+pub use table::Table;

@@ -1,0 +1,209 @@
+//! Low-rank update of one projection: `y = x·Wᵀ + scale · (drop(x)·Aᵀ)·Bᵀ`, Hu et al. 2021, section
+//! 4.1, in the layout of PEFT: `A` `[rank, in]`, `B` `[out, rank]`.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+
+use burn::tensor::TensorData;
+use burn::tensor::ops::{FloatTensor, FloatTensorOps};
+use graft_kernels::{FrozenMatrix, Kernels, Ops, Precision};
+use graft_model::load::{Factory, quantise};
+use graft_model::site::LoraMatrix;
+use graft_model::{Error, FrozenLinear, Param, Pass, Projection, Site, Table};
+
+use crate::method::Trainable;
+
+/// Width of an update; at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank(pub NonZeroUsize);
+
+impl Rank {
+    /// The number.
+    pub fn get(self) -> usize {
+        self.0.get()
+    }
+}
+
+/// How the update is scaled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scaling {
+    /// `alpha / rank`, the paper's.
+    Standard,
+    /// `alpha / sqrt(rank)`, Kalajdzievski 2023.
+    RankStabilised,
+}
+
+/// Which projections are adapted, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraConfig {
+    /// Width of the update.
+    pub rank: Rank,
+    /// Numerator of the scale.
+    pub alpha: f64,
+    /// Kind of scale.
+    pub scaling: Scaling,
+    /// Probability that an input of `A` is dropped in training.
+    pub dropout: f64,
+    /// The adapted projections.
+    pub sites: BTreeSet<Site>,
+}
+
+impl LoraConfig {
+    /// The factor on the update.
+    pub fn scale(&self) -> f64 {
+        let rank = self.rank.get() as f64;
+        match self.scaling {
+            Scaling::Standard => self.alpha / rank,
+            Scaling::RankStabilised => self.alpha / rank.sqrt(),
+        }
+    }
+}
+
+/// Name of an adapter tensor inside a model: PEFT's key without its prefix.
+pub fn tensor_name(site: Site, matrix: LoraMatrix) -> String {
+    format!("{}.{}.weight", site.module_name(), matrix.name())
+}
+
+/// A frozen projection with a low-rank update, or without one where none was asked for.
+#[derive(Clone, Debug)]
+pub struct LoraLinear<B: Kernels> {
+    base: FrozenLinear<B>,
+    update: Option<Update<B>>,
+}
+
+/// The two trained matrices.
+#[derive(Clone, Debug)]
+struct Update<B: Kernels> {
+    a: Param<B>,
+    b: Param<B>,
+    scale: f32,
+    dropout: f32,
+}
+
+impl<B: Kernels> LoraLinear<B> {
+    /// The projection underneath.
+    pub fn base(&self) -> &FrozenLinear<B> {
+        &self.base
+    }
+}
+
+impl<B: Kernels> Projection<B> for LoraLinear<B> {
+    fn forward<R: Pass<Inner = B>>(
+        &self,
+        x: FloatTensor<R::On>,
+        pass: &mut R,
+    ) -> FloatTensor<R::On> {
+        let Some(update) = &self.update else {
+            return self.base.forward(x, pass);
+        };
+        let y = self.base.forward(x.clone(), pass);
+        let x = update.drop(x, self.base.site(), pass);
+        let (a, b) = (pass.param(&update.a), pass.param(&update.b));
+        // The adapter is f32 in every precision: it is small, and its gradients need the bits.
+        let low = R::On::dense_linear(x, a, Precision::F32); // [tokens, rank]
+        let low = R::On::float_mul_scalar(low, update.scale.into());
+        let high = R::On::dense_linear(low, b, Precision::F32); // [tokens, out]
+        R::On::float_add(y, high)
+    }
+
+    fn visit(&mut self, visit: &mut dyn FnMut(&mut Param<B>)) {
+        if let Some(update) = &mut self.update {
+            visit(&mut update.a);
+            visit(&mut update.b);
+        }
+    }
+}
+
+impl<B: Kernels> Trainable<B> for LoraLinear<B> {
+    fn trains(name: &str) -> bool {
+        name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")
+    }
+}
+
+impl<B: Kernels> Update<B> {
+    fn drop<R: Pass<Inner = B>>(
+        &self,
+        x: FloatTensor<R::On>,
+        site: Site,
+        pass: &mut R,
+    ) -> FloatTensor<R::On> {
+        let context = pass.context();
+        let Some(noise) = context.noise.filter(|_| self.dropout > 0.0) else {
+            return x;
+        };
+        let in_features = self.a.shape()[1];
+        let len = burn::tensor::TensorMetadata::shape(&x).num_elements();
+        let keep = noise.keep(site, len, self.dropout);
+        let data = TensorData::new(keep, [len / in_features, in_features]);
+        let device = B::float_device(self.a.tensor());
+        let keep = pass.constant(B::float_from_data(data, &device));
+        R::On::float_mul(x, keep)
+    }
+}
+
+/// Where the first values of an adapter come from.
+pub trait Start {
+    /// `A` `[rank, in]` and `B` `[out, rank]` of a site, row-major.
+    fn matrices(&mut self, site: Site, rank: usize, shape: [usize; 2]) -> [Vec<f32>; 2];
+}
+
+/// PEFT's initialisation: `A` uniform in `±1/√in` (Kaiming with a = √5), `B` zero, so that the first
+/// model is the base.
+pub struct Fresh<F>(
+    /// `uniform(site, len)`: values in `[0, 1)`, a function of the site alone.
+    pub F,
+);
+
+impl<F: FnMut(Site, usize) -> Vec<f32>> Start for Fresh<F> {
+    fn matrices(&mut self, site: Site, rank: usize, [out, inner]: [usize; 2]) -> [Vec<f32>; 2] {
+        let bound = 1.0 / (inner as f32).sqrt();
+        let mut a = (self.0)(site, rank * inner);
+        for value in &mut a {
+            *value = (2.0 * *value - 1.0) * bound;
+        }
+        [a, vec![0.0; out * rank]]
+    }
+}
+
+/// Makes a model with adapters: projections frozen, and quantised if asked, with updates beside them.
+pub struct LoraFactory<'a, B: Kernels, S> {
+    /// Which projections, and how.
+    pub config: &'a LoraConfig,
+    /// First values.
+    pub start: S,
+    /// `Some(double)` to quantise dense projections to NF4.
+    pub nf4: Option<bool>,
+    /// Where the model goes.
+    pub device: &'a B::Device,
+}
+
+impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
+    type Projection = LoraLinear<B>;
+
+    fn projection(&mut self, site: Site, weight: FrozenMatrix) -> Result<LoraLinear<B>, Error> {
+        let weight = match self.nf4 {
+            Some(double) => quantise(&site.checkpoint_name(), weight, double)?,
+            None => weight,
+        };
+        let shape @ [out, inner] = weight.shape();
+        let base = FrozenLinear::new(site, weight, self.device);
+        let update = self.config.sites.contains(&site).then(|| {
+            let rank = self.config.rank.get();
+            let [a, b] = self.start.matrices(site, rank, shape);
+            let param = |matrix, values, shape: [usize; 2]| {
+                Param::new(tensor_name(site, matrix), values, &shape, self.device)
+            };
+            Update {
+                a: param(LoraMatrix::A, a, [rank, inner]),
+                b: param(LoraMatrix::B, b, [out, rank]),
+                scale: self.config.scale() as f32,
+                dropout: self.config.dropout as f32,
+            }
+        });
+        Ok(LoraLinear { base, update })
+    }
+
+    fn table(&mut self, _name: &str, weight: FrozenMatrix) -> Result<Table<B>, Error> {
+        Ok(Table::frozen(weight, self.device))
+    }
+}

@@ -1,0 +1,111 @@
+//! One decoder layer of Llama: `h = x + o(attention(norm(x)))`, `y = h + down(swiglu(norm(h)))`.
+//!
+//! Follows `LlamaDecoderLayer` of Hugging Face transformers (`modeling_llama.py`). The residual stream is
+//! f32; only the operands of frozen products are rounded when the precision says so.
+
+use burn::tensor::ops::{FloatTensor, FloatTensorOps};
+use graft_kernels::{Kernels, Ops};
+
+use crate::layout::Layout;
+use crate::param::Param;
+use crate::pass::Pass;
+use crate::projection::Projection;
+
+/// A decoder layer whose linear maps are `P`.
+#[derive(Clone, Debug)]
+pub struct Block<B: Kernels, P> {
+    /// Which layer it is.
+    pub layer: usize,
+    /// Norm before attention, `[d_model]`.
+    pub input_layernorm: Param<B>,
+    /// Norm before the feed-forward part, `[d_model]`.
+    pub post_attention_layernorm: Param<B>,
+    /// Queries.
+    pub q_proj: P,
+    /// Keys.
+    pub k_proj: P,
+    /// Values.
+    pub v_proj: P,
+    /// Output of attention.
+    pub o_proj: P,
+    /// Gate of the feed-forward part.
+    pub gate_proj: P,
+    /// What the gate multiplies.
+    pub up_proj: P,
+    /// Back to `d_model`.
+    pub down_proj: P,
+}
+
+impl<B: Kernels, P: Projection<B>> Block<B, P> {
+    /// `[tokens, d_model]` → `[tokens, d_model]`.
+    pub fn forward<R: Pass<Inner = B>>(
+        &self,
+        x: FloatTensor<R::On>,
+        layout: &Layout,
+        pass: &mut R,
+    ) -> FloatTensor<R::On> {
+        let attended = self.attention(x.clone(), layout, pass);
+        let h = R::On::float_add(x, attended);
+        let fed = self.feed_forward(h.clone(), layout.eps, pass);
+        R::On::float_add(h, fed)
+    }
+
+    fn attention<R: Pass<Inner = B>>(
+        &self,
+        x: FloatTensor<R::On>,
+        layout: &Layout,
+        pass: &mut R,
+    ) -> FloatTensor<R::On> {
+        let weight = pass.param(&self.input_layernorm);
+        let x = R::On::rms_norm(x, weight, layout.eps);
+        let q = self.q_proj.forward(x.clone(), pass); // [tokens, heads * head_dim]
+        let k = self.k_proj.forward(x.clone(), pass); // [tokens, kv_heads * head_dim]
+        let v = self.v_proj.forward(x, pass); // [tokens, kv_heads * head_dim]
+        let q = R::On::rope(q, &layout.rotation);
+        let k = R::On::rope(k, &layout.rotation);
+        let [k, v] = pass.keys_values(self.layer, k, v);
+        let precision = pass.context().precision;
+        let out = R::On::causal_attention(q, k, v, &layout.attention, precision);
+        self.o_proj.forward(out, pass)
+    }
+
+    fn feed_forward<R: Pass<Inner = B>>(
+        &self,
+        h: FloatTensor<R::On>,
+        eps: f32,
+        pass: &mut R,
+    ) -> FloatTensor<R::On> {
+        let weight = pass.param(&self.post_attention_layernorm);
+        let h = R::On::rms_norm(h, weight, eps);
+        let gate = self.gate_proj.forward(h.clone(), pass); // [tokens, d_ff]
+        let up = self.up_proj.forward(h, pass); // [tokens, d_ff]
+        self.down_proj.forward(R::On::swiglu(gate, up), pass)
+    }
+
+    /// The seven projections with their kinds, in the order of [`crate::site::ProjectionKind::ALL`].
+    pub fn projections(&self) -> [&P; 7] {
+        [
+            &self.q_proj,
+            &self.k_proj,
+            &self.v_proj,
+            &self.o_proj,
+            &self.gate_proj,
+            &self.up_proj,
+            &self.down_proj,
+        ]
+    }
+
+    /// Visits every dense tensor of the layer, in a fixed order.
+    pub fn visit(&mut self, visit: &mut dyn FnMut(&mut Param<B>)) {
+        visit(&mut self.input_layernorm);
+        for projection in
+            [&mut self.q_proj, &mut self.k_proj, &mut self.v_proj, &mut self.o_proj]
+        {
+            projection.visit(visit);
+        }
+        visit(&mut self.post_attention_layernorm);
+        for projection in [&mut self.gate_proj, &mut self.up_proj, &mut self.down_proj] {
+            projection.visit(visit);
+        }
+    }
+}

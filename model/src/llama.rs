@@ -1,0 +1,79 @@
+//! The decoder: embedding, blocks, norm, head. Follows `LlamaForCausalLM` of Hugging Face transformers.
+
+use burn::tensor::ops::FloatTensor;
+use graft_kernels::{Kernels, Ops, Precision};
+
+use crate::block::Block;
+use crate::config::LlamaConfig;
+use crate::layout::Layout;
+use crate::param::Param;
+use crate::pass::{Context, Pass, Plain};
+use crate::projection::Projection;
+use crate::rope::Rope;
+use crate::table::Table;
+
+/// A Llama 3.x model whose linear maps are `P`.
+#[derive(Clone, Debug)]
+pub struct Llama<B: Kernels, P> {
+    /// Its configuration.
+    pub config: LlamaConfig,
+    /// Where it lives.
+    pub device: B::Device,
+    /// Rotary frequencies.
+    pub rope: Rope,
+    /// Token embeddings, `[vocab, d_model]`.
+    pub embedding: Table<B>,
+    /// The layers.
+    pub blocks: Vec<Block<B, P>>,
+    /// Norm before the head, `[d_model]`.
+    pub norm: Param<B>,
+    /// The head, `[vocab, d_model]`; `None` if the embedding serves as head.
+    pub head: Option<Table<B>>,
+}
+
+impl<B, P> Llama<B, P>
+where
+    B: Kernels + Ops<Inner = B>,
+    P: Projection<B>,
+{
+    /// The table that turns hidden states into logits.
+    pub fn head(&self) -> &Table<B> {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// Last hidden states before the norm, `[tokens, d_model]`, without a tape.
+    pub fn hidden(&self, tokens: &[u32], layout: &Layout, context: Context<'_>) -> FloatTensor<B> {
+        self.run(tokens, layout, &mut Plain::new(context))
+    }
+
+    /// The same through any pass without a tape, for instance one with a cache.
+    pub fn run<R: Pass<Inner = B, On = B>>(
+        &self,
+        tokens: &[u32],
+        layout: &Layout,
+        pass: &mut R,
+    ) -> FloatTensor<B> {
+        let x = self.embedding.rows(tokens, &self.device);
+        self.blocks.iter().fold(x, |x, block| block.forward(x, layout, pass))
+    }
+
+    /// Logits of hidden states, `[rows, d_model]` → `[rows, vocab]`.
+    pub fn logits(&self, hidden: &FloatTensor<B>, precision: Precision) -> FloatTensor<B> {
+        let normed = <B as Kernels>::rms_norm(hidden, self.norm.tensor(), self.config.rms_norm_eps as f32);
+        self.head().logits(&normed, precision)
+    }
+
+    /// Visits every dense tensor: embedding, layers in order, norm, head.
+    pub fn visit(&mut self, visit: &mut dyn FnMut(&mut Param<B>)) {
+        if let Some(param) = self.embedding.param_mut() {
+            visit(param);
+        }
+        for block in &mut self.blocks {
+            block.visit(visit);
+        }
+        visit(&mut self.norm);
+        if let Some(param) = self.head.as_mut().and_then(Table::param_mut) {
+            visit(param);
+        }
+    }
+}

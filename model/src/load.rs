@@ -1,0 +1,215 @@
+//! From a checkpoint to a model, one tensor at a time.
+//!
+//! Weights arrive as views of the memory map. A [`Factory`] makes of each what the method needs: keeps
+//! it, quantises it, puts an adapter beside it, or makes it trainable. At any time memory holds the
+//! model as made so far and one tensor.
+
+use graft_kernels::frozen::{Absmax, Storage};
+use graft_kernels::{FrozenMatrix, Kernels, nf4};
+use safetensors::Dtype;
+
+use crate::block::Block;
+use crate::checkpoint::{AbsmaxView, Checkpoint, Nf4Tensor, TensorView};
+use crate::config::LlamaConfig;
+use crate::error::Error;
+use crate::llama::Llama;
+use crate::param::Param;
+use crate::rope::Rope;
+use crate::site::{self, ProjectionKind, Site};
+use crate::table::Table;
+
+/// Makes the parts of a model out of stored weights.
+pub trait Factory<B: Kernels> {
+    /// What a projection becomes.
+    type Projection;
+
+    /// A linear map from its stored weight.
+    fn projection(&mut self, site: Site, weight: FrozenMatrix) -> Result<Self::Projection, Error>;
+
+    /// An embedding or head from its stored weight.
+    fn table(&mut self, name: &str, weight: FrozenMatrix) -> Result<Table<B>, Error>;
+}
+
+/// Where stored weights come from.
+pub trait Weights {
+    /// The matrix of this name and shape.
+    fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<FrozenMatrix, Error>;
+
+    /// The values of a norm.
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error>;
+}
+
+impl Weights for Checkpoint {
+    fn matrix(&self, name: &str, [out, inner]: [usize; 2]) -> Result<FrozenMatrix, Error> {
+        if let Some(tensor) = self.nf4(name)? {
+            return from_nf4(name, tensor);
+        }
+        let view = self.required(name)?;
+        let storage = match view.dtype {
+            Dtype::F32 => Storage::F32(view.bytes),
+            Dtype::F16 => Storage::F16(view.bytes),
+            Dtype::BF16 => Storage::Bf16(view.bytes),
+            found => return Err(Error::NotFloat { tensor: name.to_owned(), found }),
+        };
+        FrozenMatrix::new(out, inner, storage)
+            .map_err(|problem| Error::Stored { tensor: name.to_owned(), problem })
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
+        let values = self.required(name)?.to_f32()?;
+        debug_assert_eq!(values.len(), len, "`verify` checked the shape of {name}");
+        Ok(values)
+    }
+}
+
+impl Checkpoint {
+    fn required(&self, name: &str) -> Result<TensorView, Error> {
+        self.tensor(name).ok_or_else(|| Error::NoTensor { tensor: name.to_owned() })
+    }
+}
+
+fn from_nf4(name: &str, tensor: Nf4Tensor) -> Result<FrozenMatrix, Error> {
+    let Nf4Tensor { shape: [out, inner], codes, absmax, quant_map, dtype: _ } = tensor;
+    if let Some(index) = (0..16).find(|&i| quant_map[i].to_bits() != nf4::CODE[i].to_bits()) {
+        let (found, expected) = (quant_map[index], nf4::CODE[index]);
+        return Err(Error::Code { tensor: name.to_owned(), index, found, expected });
+    }
+    let absmax = match absmax {
+        AbsmaxView::Plain(bytes) => Absmax::Plain(bytes),
+        AbsmaxView::Double { codes, nested_absmax, nested_map, offset } => {
+            Absmax::Double { codes, nested: nested_absmax, map: nested_map, offset }
+        }
+    };
+    FrozenMatrix::new(out, inner, Storage::Nf4 { codes, absmax })
+        .map_err(|problem| Error::Stored { tensor: name.to_owned(), problem })
+}
+
+/// Quantises a dense matrix to NF4; one that is quantised already stays as it is.
+pub fn quantise(name: &str, matrix: FrozenMatrix, double: bool) -> Result<FrozenMatrix, Error> {
+    if matches!(matrix.storage(), Storage::Nf4 { .. }) {
+        return Ok(matrix);
+    }
+    let [out, inner] = matrix.shape();
+    let format = if double { nf4::AbsmaxFormat::Double } else { nf4::AbsmaxFormat::Plain };
+    let failed = |problem| Error::Quantise { tensor: name.to_owned(), problem };
+    let quantised = nf4::quantize(&matrix.to_f32(), format).map_err(failed)?;
+    let absmax = match quantised.absmax {
+        nf4::Absmax::Plain(values) => Absmax::Plain(
+            values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into(),
+        ),
+        nf4::Absmax::Double(nf4::DoubleAbsmax { codes, nested_absmax, offset }) => {
+            Absmax::Double {
+                codes: codes.into(),
+                nested: nested_absmax,
+                map: nf4::DYNAMIC_MAP.to_vec(),
+                offset,
+            }
+        }
+    };
+    let storage = Storage::Nf4 { codes: quantised.codes.into(), absmax };
+    FrozenMatrix::new(out, inner, storage)
+        .map_err(|problem| Error::Stored { tensor: name.to_owned(), problem })
+}
+
+impl<B: Kernels, P> Llama<B, P> {
+    /// Builds a model from weights that were checked against its configuration.
+    ///
+    /// `progress` is told each finished layer.
+    pub fn load<F: Factory<B, Projection = P>>(
+        config: &LlamaConfig,
+        weights: &impl Weights,
+        factory: &mut F,
+        device: &B::Device,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Self, Error> {
+        let table_shape = [config.vocab_size, config.d_model];
+        let embedding = weights.matrix(site::EMBED_TOKENS, table_shape)?;
+        let embedding = factory.table(site::EMBED_TOKENS, embedding)?;
+        let mut blocks = Vec::with_capacity(config.layers);
+        for layer in 0..config.layers {
+            blocks.push(block(config, weights, factory, device, layer)?);
+            progress(layer + 1);
+        }
+        let norm = norm(weights, site::NORM.to_owned(), config, device)?;
+        let head = if config.tied {
+            None
+        } else {
+            let head = weights.matrix(site::LM_HEAD, table_shape)?;
+            Some(factory.table(site::LM_HEAD, head)?)
+        };
+        Ok(Self {
+            config: config.clone(),
+            device: device.clone(),
+            rope: Rope::new(config),
+            embedding,
+            blocks,
+            norm,
+            head,
+        })
+    }
+}
+
+fn block<B: Kernels, F: Factory<B>>(
+    config: &LlamaConfig,
+    weights: &impl Weights,
+    factory: &mut F,
+    device: &B::Device,
+    layer: usize,
+) -> Result<Block<B, F::Projection>, Error> {
+    let mut projection = |kind: ProjectionKind| {
+        let site = Site { layer, kind };
+        let weight = weights.matrix(&site.checkpoint_name(), site.weight_shape(config))?;
+        factory.projection(site, weight)
+    };
+    Ok(Block {
+        layer,
+        q_proj: projection(ProjectionKind::Q)?,
+        k_proj: projection(ProjectionKind::K)?,
+        v_proj: projection(ProjectionKind::V)?,
+        o_proj: projection(ProjectionKind::O)?,
+        gate_proj: projection(ProjectionKind::Gate)?,
+        up_proj: projection(ProjectionKind::Up)?,
+        down_proj: projection(ProjectionKind::Down)?,
+        input_layernorm: norm(weights, site::input_layernorm(layer), config, device)?,
+        post_attention_layernorm: norm(
+            weights,
+            site::post_attention_layernorm(layer),
+            config,
+            device,
+        )?,
+    })
+}
+
+fn norm<B: Kernels>(
+    weights: &impl Weights,
+    name: String,
+    config: &LlamaConfig,
+    device: &B::Device,
+) -> Result<Param<B>, Error> {
+    let values = weights.vector(&name, config.d_model)?;
+    Ok(Param::new(name, values, &[config.d_model], device))
+}
+
+/// Keeps every weight frozen; projections are quantised first if asked.
+pub struct Frozen<'a, B: Kernels> {
+    /// `Some(double)` to quantise dense projections to NF4.
+    pub nf4: Option<bool>,
+    /// Where the model goes.
+    pub device: &'a B::Device,
+}
+
+impl<B: Kernels> Factory<B> for Frozen<'_, B> {
+    type Projection = crate::projection::FrozenLinear<B>;
+
+    fn projection(&mut self, site: Site, weight: FrozenMatrix) -> Result<Self::Projection, Error> {
+        let weight = match self.nf4 {
+            Some(double) => quantise(&site.checkpoint_name(), weight, double)?,
+            None => weight,
+        };
+        Ok(crate::projection::FrozenLinear::new(site, weight, self.device))
+    }
+
+    fn table(&mut self, _name: &str, weight: FrozenMatrix) -> Result<Table<B>, Error> {
+        Ok(Table::frozen(weight, self.device))
+    }
+}

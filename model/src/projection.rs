@@ -1,0 +1,58 @@
+//! One of the seven linear maps of a decoder layer, and the seam that adapters fill.
+
+use burn::tensor::ops::FloatTensor;
+use graft_kernels::{FrozenMatrix, Kernels, Ops};
+
+use crate::param::Param;
+use crate::pass::Pass;
+use crate::site::Site;
+
+/// A linear map without bias; what it is made of, a decoder does not know.
+pub trait Projection<B: Kernels> {
+    /// `[tokens, in]` → `[tokens, out]`.
+    fn forward<R: Pass<Inner = B>>(
+        &self,
+        x: FloatTensor<R::On>,
+        pass: &mut R,
+    ) -> FloatTensor<R::On>;
+
+    /// Visits every dense tensor, in a fixed order.
+    fn visit(&mut self, visit: &mut dyn FnMut(&mut Param<B>)) {
+        let _ = visit;
+    }
+}
+
+/// A projection as it came from the checkpoint. It is only ever read: a model of these scores and
+/// generates, but cannot be trained.
+#[derive(Clone, Debug)]
+pub struct FrozenLinear<B: Kernels> {
+    site: Site,
+    weight: B::Frozen,
+}
+
+impl<B: Kernels> FrozenLinear<B> {
+    /// The weight at a site.
+    pub fn new(site: Site, weight: FrozenMatrix, device: &B::Device) -> Self {
+        Self { site, weight: B::freeze(weight, device) }
+    }
+
+    /// Where it stands.
+    pub fn site(&self) -> Site {
+        self.site
+    }
+
+    /// The frozen weight `[out, in]`.
+    pub fn weight(&self) -> &B::Frozen {
+        &self.weight
+    }
+}
+
+impl<B: Kernels> Projection<B> for FrozenLinear<B> {
+    fn forward<R: Pass<Inner = B>>(
+        &self,
+        x: FloatTensor<R::On>,
+        pass: &mut R,
+    ) -> FloatTensor<R::On> {
+        R::On::frozen_linear(x, &self.weight, pass.context().precision)
+    }
+}

@@ -1,0 +1,75 @@
+//! The two tables of a model, embedding and output head: rows of a matrix, or products with it.
+
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
+use graft_kernels::{FrozenMatrix, Kernels, Precision};
+
+use crate::param::Param;
+
+/// A `[vocab, d_model]` matrix, frozen or trained.
+#[derive(Clone, Debug)]
+pub enum Table<B: Kernels> {
+    /// Read only.
+    Frozen(B::Frozen),
+    /// Dense and trainable.
+    Dense(Param<B>),
+}
+
+impl<B: Kernels> Table<B> {
+    /// A frozen table.
+    pub fn frozen(matrix: FrozenMatrix, device: &B::Device) -> Self {
+        Self::Frozen(B::freeze(matrix, device))
+    }
+
+    /// A trainable table with the values of `matrix`.
+    pub fn dense(name: &str, matrix: &FrozenMatrix, device: &B::Device) -> Self {
+        Self::Dense(Param::new(name.to_owned(), matrix.to_f32(), &matrix.shape(), device))
+    }
+
+    /// Rows `ids`: `[ids, d_model]`.
+    pub fn rows(&self, ids: &[u32], device: &B::Device) -> FloatTensor<B> {
+        match self {
+            Self::Frozen(weight) => B::frozen_rows(weight, ids, device),
+            Self::Dense(param) => {
+                let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+                let ids = Tensor::<B, 1, Int>::from_data(TensorData::from(ids.as_slice()), device);
+                let table = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(
+                    param.tensor().clone(),
+                ));
+                table.select(0, ids).into_primitive().tensor()
+            }
+        }
+    }
+
+    /// `x·Wᵀ`: `[rows, d_model]` → `[rows, vocab]`.
+    pub fn logits(&self, x: &FloatTensor<B>, precision: Precision) -> FloatTensor<B> {
+        match self {
+            Self::Frozen(weight) => B::frozen_linear(x, weight, precision),
+            Self::Dense(param) => B::dense_linear(x, param.tensor(), precision),
+        }
+    }
+
+    /// `dy·W`: the gradient of [`Table::logits`] with respect to `x`.
+    pub fn logits_dx(&self, dy: &FloatTensor<B>, precision: Precision) -> FloatTensor<B> {
+        match self {
+            Self::Frozen(weight) => B::frozen_linear_dx(dy, weight, precision),
+            Self::Dense(param) => B::dense_linear_dx(dy, param.tensor(), precision),
+        }
+    }
+
+    /// The dense tensor, if it is trained.
+    pub fn param_mut(&mut self) -> Option<&mut Param<B>> {
+        match self {
+            Self::Frozen(_) => None,
+            Self::Dense(param) => Some(param),
+        }
+    }
+
+    /// The dense tensor, if it is trained.
+    pub fn param(&self) -> Option<&Param<B>> {
+        match self {
+            Self::Frozen(_) => None,
+            Self::Dense(param) => Some(param),
+        }
+    }
+}
