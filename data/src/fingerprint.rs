@@ -7,6 +7,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
+use crate::formats::SourceFile;
 use crate::tokenizer::hex;
 
 /// SHA-256 over the bytes of a file, in hexadecimal.
@@ -28,6 +29,20 @@ pub fn hash_files<P: AsRef<Path>>(paths: &[P]) -> Result<String, Error> {
         hasher.update(digest(path.as_ref())?);
     }
     Ok(hex(&hasher.finalize()))
+}
+
+/// Bytes of a source and the SHA-256 over them, in hexadecimal.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn hash_source(source: &SourceFile) -> Result<(u64, String), Error> {
+    if let Some(text) = source.embedded_text() {
+        return Ok((text.len() as u64, hex(&Sha256::digest(text))));
+    }
+    let path = &source.path;
+    let metadata = std::fs::metadata(path);
+    let bytes = metadata.map_err(|source| Error::Read { path: path.clone(), source })?.len();
+    Ok((bytes, hash_file(path)?))
 }
 
 fn digest(path: &Path) -> Result<[u8; 32], Error> {
@@ -59,5 +74,7 @@ mod tests {
         assert_eq!(hash_file(&a).unwrap(), abc);
         assert_ne!(hash_files(&[&a, &b]).unwrap(), hash_files(&[&b, &a]).unwrap());
         assert!(hash_file(&folder.path().join("none")).is_err());
+        let source = SourceFile::new(&a, crate::formats::Format::Text);
+        assert_eq!(hash_source(&source).unwrap(), (3, abc.to_owned()));
     }
 }

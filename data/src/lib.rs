@@ -32,7 +32,7 @@ pub use conversation::{Content, Conversation, Message, Role};
 pub use dataset::{Dataset, encode_rows};
 pub use decode_stream::DecodeStream;
 pub use error::{Error, RowProblem};
-pub use fingerprint::{hash_file, hash_files};
+pub use fingerprint::{hash_file, hash_files, hash_source};
 pub use formats::{Format, Origin, Row, RowReader, SourceFile, read_rows};
 pub use overlong::{Overlong, OverlongReport, OverlongRow};
 pub use packing::pack;

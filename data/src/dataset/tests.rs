@@ -12,7 +12,7 @@ fn load(format: Format, lines: &[&str], options: &SampleOptions) -> Result<Datas
     let path = folder.path().join("a.jsonl");
     std::fs::write(&path, lines.join("\n")).unwrap();
     let prefix = format!("{}/", folder.path().display());
-    Dataset::load(&[SourceFile { path, format }], tokenizer(), options)
+    Dataset::load(&[SourceFile::new(path, format)], tokenizer(), options)
         .map_err(|error| error.to_string().replace(&prefix, ""))
 }
 
@@ -203,7 +203,7 @@ fn reading_in_parts_equals_reading_at_once_on_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.jsonl");
     std::fs::write(&path, rows.join("\n")).unwrap();
-    let sources = [SourceFile { path, format: Format::Text }];
+    let sources = [SourceFile::new(path, Format::Text)];
     let options = SampleOptions::new(100);
     let whole = Dataset::load(&sources, tokenizer(), &options).unwrap();
     let read = crate::formats::read_rows(&sources).unwrap();

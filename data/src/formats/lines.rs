@@ -1,9 +1,10 @@
 //! Lines of a file one at a time, so that memory holds a line and never the file.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use super::SourceFile;
 use crate::error::Error;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -12,7 +13,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 #[derive(Debug)]
 pub(super) struct Lines {
     path: PathBuf,
-    reader: BufReader<File>,
+    input: Input,
     /// Of the line read last, counted from 1.
     number: usize,
     /// Where the next line starts.
@@ -20,12 +21,33 @@ pub(super) struct Lines {
     buffer: Vec<u8>,
 }
 
+#[derive(Debug)]
+enum Input {
+    File(BufReader<File>),
+    /// What is left of a text in the program.
+    Embedded(&'static [u8]),
+}
+
+impl Input {
+    fn read_line(&mut self, line: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            Self::File(reader) => reader.read_until(b'\n', line),
+            Self::Embedded(rest) => rest.read_until(b'\n', line),
+        }
+    }
+}
+
 impl Lines {
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let file =
-            File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        let (reader, path) = (BufReader::with_capacity(1 << 18, file), path.to_owned());
-        Ok(Self { path, reader, number: 0, offset: 0, buffer: Vec::new() })
+    pub(super) fn open(source: &SourceFile) -> Result<Self, Error> {
+        let path = source.path.clone();
+        let input = match source.embedded_text() {
+            Some(text) => Input::Embedded(text.as_bytes()),
+            None => match File::open(&path) {
+                Ok(file) => Input::File(BufReader::with_capacity(1 << 18, file)),
+                Err(source) => return Err(Error::Read { path, source }),
+            },
+        };
+        Ok(Self { path, input, number: 0, offset: 0, buffer: Vec::new() })
     }
 
     /// The next line that is not blank, with its number.
@@ -34,8 +56,8 @@ impl Lines {
             let start = self.offset;
             self.buffer.clear();
             let read = self
-                .reader
-                .read_until(b'\n', &mut self.buffer)
+                .input
+                .read_line(&mut self.buffer)
                 .map_err(|source| Error::Read { path: self.path.clone(), source })?;
             if read == 0 {
                 return Ok(None);

@@ -10,6 +10,7 @@ mod lines;
 mod messages;
 mod reader;
 mod sharegpt;
+mod source;
 mod tools;
 
 use std::fmt;
@@ -21,7 +22,8 @@ use crate::conversation::Conversation;
 use crate::error::{Error, RowProblem};
 use fields::Object;
 
-pub use reader::{RowReader, SourceFile, read_rows};
+pub use reader::{RowReader, read_rows};
+pub use source::SourceFile;
 
 /// How the rows of a file are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,19 +1,10 @@
 //! The rows of a list of files, in order, each with its place.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::lines::{Lines, read_document};
-use super::{Format, Origin, Row};
+use super::{Format, Origin, Row, SourceFile};
 use crate::error::{Error, RowProblem};
-
-/// A file and how its rows are written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceFile {
-    /// The file.
-    pub path: PathBuf,
-    /// How its rows are written.
-    pub format: Format,
-}
 
 /// Reads the rows of files one after the other; holds one line in memory.
 ///
@@ -37,7 +28,7 @@ impl<'a> RowReader<'a> {
 
     fn read(&mut self) -> Result<Option<(Row, Origin)>, Error> {
         while let Some(source) = self.sources.get(self.file) {
-            if source.format == Format::Text && is_document(&source.path)? {
+            if source.format == Format::Text && is_document(source)? {
                 let origin = Origin { file: self.file, line: 1 };
                 self.file += 1;
                 let text = read_document(&source.path)?;
@@ -48,7 +39,7 @@ impl<'a> RowReader<'a> {
             }
             let lines = match &mut self.lines {
                 Some(lines) => lines,
-                closed => closed.insert(Lines::open(&source.path)?),
+                closed => closed.insert(Lines::open(source)?),
             };
             if let Some((line, text)) = lines.next_line()? {
                 let row = source.format.parse_row(text).and_then(learnable);
@@ -100,7 +91,11 @@ fn learnable(row: Row) -> Result<Row, RowProblem> {
     }
 }
 
-fn is_document(path: &Path) -> Result<bool, Error> {
+fn is_document(source: &SourceFile) -> Result<bool, Error> {
+    if source.embedded_text().is_some() {
+        return Ok(false);
+    }
+    let path: &Path = &source.path;
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     match extension.as_str() {
         "txt" | "md" => Ok(true),
@@ -121,7 +116,7 @@ mod tests {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
         let prefix = format!("{}/", folder.path().display());
-        read_rows(&[SourceFile { path, format }])
+        read_rows(&[SourceFile::new(path, format)])
             .map_err(|error| error.to_string().replace(&prefix, ""))
     }
 
@@ -137,7 +132,7 @@ mod tests {
         insta::assert_snapshot!(fail("a.pdf", b"x", Text), @"a.pdf: `format: text` reads .txt and .md (one document a file) and .jsonl, .ndjson and .json (one {\"text\": …} a line), not `pdf`");
         insta::assert_snapshot!(fail("a.jsonl", br#"{"messages": [{"role": "user", "content": "a"}]}"#, Messages), @"a.jsonl:1: the conversation has no assistant turn, so there is nothing to learn from it");
         insta::assert_snapshot!(read_rows(&[]).unwrap_err(), @"the dataset is empty: no file was given");
-        let missing = SourceFile { path: "/no/such.jsonl".into(), format: Text };
+        let missing = SourceFile::new("/no/such.jsonl", Text);
         insta::assert_snapshot!(read_rows(&[missing]).unwrap_err(), @"cannot read /no/such.jsonl: No such file or directory (os error 2)");
     }
 
