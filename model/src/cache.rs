@@ -1,21 +1,37 @@
-//! Keys and values of the tokens already seen, for generation.
+//! Keys and values of the tokens already seen, for generating several sequences at once.
 
 use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Tensor, TensorPrimitive};
 use graft_kernels::{Kernels, Ops};
 
 use crate::param::Param;
 use crate::pass::{Context, Pass};
 
-/// Keys and values `[tokens, kv_heads · head_dim]` of every layer.
+/// Keys and values `[tokens, kv_heads · head_dim]` of every layer and sequence.
 #[derive(Clone, Debug)]
 pub struct Cache<B: Kernels> {
-    layers: Vec<Option<[FloatTensor<B>; 2]>>,
+    lengths: Vec<usize>,
+    layers: Vec<Vec<[Tensor<B, 2>; 2]>>,
 }
 
 impl<B: Kernels> Cache<B> {
-    /// An empty cache.
-    pub fn new(layers: usize) -> Self {
-        Self { layers: vec![None; layers] }
+    /// An empty cache for some sequences.
+    pub fn new(layers: usize, sequences: usize) -> Self {
+        Self { lengths: vec![0; sequences], layers: vec![Vec::new(); layers] }
+    }
+
+    /// Tokens seen of each sequence.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// Drops the sequences for which `keep` is false.
+    pub fn retain(&mut self, keep: &[bool]) {
+        let kept = |i: &usize| keep[*i];
+        self.lengths = (0..keep.len()).filter(kept).map(|i| self.lengths[i]).collect();
+        for layer in &mut self.layers {
+            *layer = (0..keep.len()).filter(kept).map(|i| layer[i].clone()).collect();
+        }
     }
 }
 
@@ -23,12 +39,21 @@ impl<B: Kernels> Cache<B> {
 pub struct Cached<'a, B: Kernels> {
     context: Context<'a>,
     cache: &'a mut Cache<B>,
+    new: &'a [usize],
 }
 
 impl<'a, B: Kernels> Cached<'a, B> {
-    /// A pass over `cache`.
-    pub fn new(context: Context<'a>, cache: &'a mut Cache<B>) -> Self {
-        Self { context, cache }
+    /// A pass over `new[i]` more tokens of sequence `i`, lying one after another.
+    pub fn new(context: Context<'a>, cache: &'a mut Cache<B>, new: &'a [usize]) -> Self {
+        assert_eq!(cache.lengths.len(), new.len(), "sequences of the cache and of the pass");
+        Self { context, cache, new }
+    }
+
+    /// Counts the new tokens as seen; to be called when every block has run.
+    pub fn finish(self) {
+        for (length, new) in self.cache.lengths.iter_mut().zip(self.new) {
+            *length += new;
+        }
     }
 }
 
@@ -54,14 +79,24 @@ impl<B: Kernels + Ops<Inner = B>> Pass for Cached<'_, B> {
         keys: FloatTensor<B>,
         values: FloatTensor<B>,
     ) -> [FloatTensor<B>; 2] {
-        let all = match self.cache.layers[layer].take() {
-            None => [keys, values],
-            Some([old_keys, old_values]) => [
-                B::float_cat(vec![old_keys, keys], 0),
-                B::float_cat(vec![old_values, values], 0),
-            ],
-        };
-        self.cache.layers[layer] = Some(all.clone());
-        all
+        let new = [keys, values].map(|t| Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(t)));
+        let seen = &mut self.cache.layers[layer];
+        let mut start = 0;
+        for (sequence, &len) in self.new.iter().enumerate() {
+            let part = new.clone().map(|tensor| tensor.narrow(0, start, len));
+            match seen.get_mut(sequence) {
+                None => seen.push(part),
+                Some(old) => {
+                    for (old, part) in old.iter_mut().zip(part) {
+                        *old = Tensor::cat(vec![old.clone(), part], 0);
+                    }
+                }
+            }
+            start += len;
+        }
+        [0, 1].map(|which| {
+            let all = seen.iter().map(|pair| pair[which].clone()).collect();
+            Tensor::cat(all, 0).into_primitive().tensor()
+        })
     }
 }

@@ -34,11 +34,23 @@ impl Layout {
         Self::new(config, rope, positions, spans)
     }
 
-    /// `new` tokens of one sequence after `cached` ones.
-    pub fn continuation(config: &LlamaConfig, rope: &Rope, cached: usize, new: usize) -> Self {
-        let positions: Vec<u32> = (cached..cached + new).map(|position| position as u32).collect();
-        let span = Span { queries: 0..new, keys: 0..cached + new };
-        Self::new(config, rope, &positions, vec![span])
+    /// `new[i]` more tokens of sequence `i` after `cached[i]` ones, lying one after another.
+    pub fn continuation(
+        config: &LlamaConfig,
+        rope: &Rope,
+        cached: &[usize],
+        new: &[usize],
+    ) -> Self {
+        let mut positions = Vec::new();
+        let mut spans = Vec::with_capacity(new.len());
+        let (mut query, mut key) = (0, 0);
+        for (&cached, &new) in cached.iter().zip(new) {
+            positions.extend((cached..cached + new).map(|position| position as u32));
+            spans.push(Span { queries: query..query + new, keys: key..key + cached + new });
+            query += new;
+            key += cached + new;
+        }
+        Self::new(config, rope, &positions, spans)
     }
 
     fn new(config: &LlamaConfig, rope: &Rope, positions: &[u32], spans: Vec<Span>) -> Self {

@@ -1,1 +1,14 @@
-//! The loop, the engine, and the binary `graft`.
+//! The training loop, the engine, evaluation, generation, and the only binary, `graft`.
+//!
+//! Data goes one way: recipe → plan → batch → blocks → gradients → files.
+
+pub mod engine;
+pub mod evaluate;
+pub mod generate;
+pub mod learning_rate;
+pub mod memory;
+pub mod optimizer;
+pub mod progress;
+pub mod report;
+pub mod run_folder;
+pub mod step;

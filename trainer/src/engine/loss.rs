@@ -1,0 +1,144 @@
+//! Loss heads: from last hidden states to a loss and their gradient.
+//!
+//! The next-token head computes logits for target positions only, a chunk of rows at a time, and their
+//! gradient in the same pass: logits of all tokens never exist.
+
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
+use graft_data::{Batch, IGNORE};
+use graft_kernels::{Kernels, Ops, Precision};
+use graft_model::param::host_values;
+use graft_model::site::{EMBED_TOKENS, LM_HEAD, NORM};
+use graft_model::{Llama, Projection};
+
+use super::parameters::Gradient;
+
+/// Logits that exist at a time, in elements: 64 MiB of f32.
+const CHUNK: usize = 1 << 24;
+
+/// Positions of a batch that are trained on, and what stands after each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// Rows of the hidden states.
+    pub rows: Vec<usize>,
+    /// The token to be predicted from each.
+    pub tokens: Vec<u32>,
+}
+
+impl Targets {
+    /// The targets of a batch.
+    pub fn of(batch: &Batch) -> Self {
+        let mut targets = Self::default();
+        for (row, &label) in batch.labels.iter().enumerate() {
+            if label != IGNORE {
+                targets.rows.push(row);
+                targets.tokens.push(label.unsigned_abs());
+            }
+        }
+        targets
+    }
+}
+
+fn tensor<B: Kernels>(primitive: FloatTensor<B>) -> Tensor<B, 2> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
+fn primitive<B: Kernels>(tensor: Tensor<B, 2>) -> FloatTensor<B> {
+    tensor.into_primitive().tensor()
+}
+
+fn indices<B: Kernels>(rows: &[usize], device: &B::Device) -> Tensor<B, 1, Int> {
+    let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+    Tensor::from_data(TensorData::from(rows.as_slice()), device)
+}
+
+/// The next-token loss of a model.
+pub struct NextToken<'a, B: Kernels, P> {
+    /// The model.
+    pub model: &'a Llama<B, P>,
+    /// Precision of the head's products.
+    pub precision: Precision,
+}
+
+impl<B, P> NextToken<'_, B, P>
+where
+    B: Kernels + Ops<Inner = B>,
+    P: Projection<B>,
+{
+    fn eps(&self) -> f32 {
+        self.model.config.rms_norm_eps as f32
+    }
+
+    fn chunk_rows(&self) -> usize {
+        (CHUNK / self.model.config.vocab_size).max(1)
+    }
+
+    /// The negative log-likelihood of every target, in nats.
+    pub fn losses(&self, hidden: FloatTensor<B>, targets: &Targets) -> Vec<f32> {
+        let chosen = indices::<B>(&targets.rows, &self.model.device);
+        let chosen = tensor::<B>(hidden).select(0, chosen);
+        let mut losses = Vec::with_capacity(targets.rows.len());
+        for (first, tokens) in self.chunks(targets) {
+            let rows = primitive(chosen.clone().narrow(0, first, tokens.len()));
+            let logits = self.model.logits(&rows, self.precision);
+            losses.extend(B::cross_entropy(logits, tokens, 0.0).0);
+        }
+        losses
+    }
+
+    /// The summed loss, and its gradient times `scale` with respect to `hidden`; gradients of the norm
+    /// and of a trained head go to `gradient`.
+    pub fn loss_and_gradient(
+        &self,
+        hidden: FloatTensor<B>,
+        targets: &Targets,
+        scale: f32,
+        gradient: &mut Gradient<'_>,
+    ) -> (f64, FloatTensor<B>) {
+        let device = &self.model.device;
+        let hidden = tensor::<B>(hidden);
+        let shape = hidden.dims();
+        let chosen = indices::<B>(&targets.rows, device);
+        let rows = primitive(hidden.select(0, chosen.clone())); // [targets, d_model]
+        let normed = <B as Kernels>::rms_norm(&rows, self.model.norm.tensor(), self.eps());
+        let normed = tensor::<B>(normed);
+        let head = self.model.head();
+        let head_name = if self.model.head.is_some() { LM_HEAD } else { EMBED_TOKENS };
+        let train_head = head.param().is_some() && gradient.wants(head_name);
+        let mut loss = 0.0;
+        let mut d_normed = Vec::new();
+        for (first, tokens) in self.chunks(targets) {
+            let part = primitive(normed.clone().narrow(0, first, tokens.len()));
+            let logits = head.logits(&part, self.precision); // [chunk, vocab]
+            let (losses, d_logits) = B::cross_entropy(logits, tokens, scale);
+            loss += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+            if train_head {
+                let dw = B::dense_linear_dw(&d_logits, &part, self.precision);
+                gradient.add(head_name, &host_values::<B>(dw));
+            }
+            d_normed.push(tensor::<B>(head.logits_dx(&d_logits, self.precision)));
+        }
+        if d_normed.is_empty() {
+            return (0.0, primitive(Tensor::<B, 2>::zeros(shape, device)));
+        }
+        let d_normed = primitive(Tensor::cat(d_normed, 0)); // [targets, d_model]
+        if gradient.wants(NORM) {
+            let dw = B::rms_norm_dw(&rows, self.eps(), &d_normed);
+            gradient.add(NORM, &host_values::<B>(dw));
+        }
+        let weight = self.model.norm.tensor();
+        let d_rows = tensor::<B>(B::rms_norm_dx(&rows, weight, self.eps(), &d_normed));
+        let d_hidden = Tensor::<B, 2>::zeros(shape, device).select_assign(
+            0,
+            chosen,
+            d_rows,
+            burn::tensor::IndexingUpdateOp::Add,
+        ); // [tokens, d_model]
+        (loss, primitive(d_hidden))
+    }
+
+    fn chunks<'t>(&self, targets: &'t Targets) -> impl Iterator<Item = (usize, &'t [u32])> + use<'t, B, P> {
+        let rows = self.chunk_rows();
+        targets.tokens.chunks(rows).enumerate().map(move |(i, tokens)| (i * rows, tokens))
+    }
+}

@@ -1,0 +1,125 @@
+//! Scores a model on rows: negative log-likelihood of the targets, and exact answers.
+
+use graft_data::{Batch, Error, Sample, Tokenizer};
+use graft_kernels::{Kernels, Ops, Precision};
+use graft_model::{Context, Layout, Llama, Projection};
+
+use crate::engine::loss::{NextToken, Targets};
+use crate::generate::{Generator, Sampling};
+
+/// Tokens that are scored in one pass: bounds memory, does not change a result.
+const TOKENS: usize = 2_048;
+/// Prompts that are answered at a time.
+const PROMPTS: usize = 48;
+
+/// A row's score.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RowScore {
+    /// Summed negative log-likelihood of the targets, in nats.
+    pub nll: f64,
+    /// Number of targets.
+    pub targets: usize,
+}
+
+/// Sums over rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Summed negative log-likelihood, in nats.
+    pub nll: f64,
+    /// Number of targets.
+    pub targets: usize,
+}
+
+impl Totals {
+    /// Sums scores in order.
+    pub fn of(scores: &[RowScore]) -> Self {
+        scores.iter().fold(Self::default(), |sum, score| Self {
+            nll: sum.nll + score.nll,
+            targets: sum.targets + score.targets,
+        })
+    }
+
+    /// Mean loss a target, in nats.
+    pub fn loss(&self) -> f64 {
+        self.nll / self.targets as f64
+    }
+
+    /// `e^loss`.
+    pub fn perplexity(&self) -> f64 {
+        self.loss().exp()
+    }
+}
+
+/// Scores rows with a model.
+pub struct Scorer<'a, B: Kernels, P> {
+    /// The model.
+    pub model: &'a Llama<B, P>,
+    /// Precision of its products.
+    pub precision: Precision,
+}
+
+impl<B, P> Scorer<'_, B, P>
+where
+    B: Kernels + Ops<Inner = B>,
+    P: Projection<B>,
+{
+    /// Each row's score; `progress` is told the rows done.
+    pub fn score(&self, samples: &[Sample], progress: &mut dyn FnMut(usize)) -> Vec<RowScore> {
+        let mut scores = Vec::with_capacity(samples.len());
+        let mut rest = samples;
+        while !rest.is_empty() {
+            let mut tokens = 0;
+            let fits = rest
+                .iter()
+                .take_while(|sample| {
+                    tokens += sample.tokens.len();
+                    tokens <= TOKENS
+                })
+                .count();
+            let (now, later) = rest.split_at(fits.max(1));
+            scores.extend(self.score_together(now));
+            rest = later;
+            progress(scores.len());
+        }
+        scores
+    }
+
+    fn score_together(&self, samples: &[Sample]) -> Vec<RowScore> {
+        let references: Vec<&Sample> = samples.iter().collect();
+        let batch = Batch::collate(&references, 1, 0);
+        let model = self.model;
+        let layout =
+            Layout::of_documents(&model.config, &model.rope, &batch.positions, &batch.documents);
+        let hidden = model.hidden(&batch.tokens, &layout, Context::evaluation(self.precision));
+        let targets = Targets::of(&batch);
+        let losses = NextToken { model, precision: self.precision }.losses(hidden, &targets);
+        let mut scores = vec![RowScore::default(); samples.len()];
+        for (&row, loss) in targets.rows.iter().zip(losses) {
+            let document = batch.documents.partition_point(|range| range.end <= row);
+            scores[document].nll += f64::from(loss);
+            scores[document].targets += 1;
+        }
+        scores
+    }
+
+    /// The model's greedy answers to prompts, as text without surrounding white space.
+    pub fn answers(
+        &self,
+        prompts: &[Vec<u32>],
+        tokenizer: &Tokenizer,
+        max_new: usize,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<String>, Error> {
+        let stop = tokenizer.stop_ids();
+        let generator = Generator { model: self.model, precision: self.precision, stop: &stop };
+        let mut answers = Vec::with_capacity(prompts.len());
+        for prompts in prompts.chunks(PROMPTS) {
+            let tokens = generator.run(prompts, max_new, &Sampling::greedy(), &mut |_, _| true);
+            for tokens in tokens {
+                answers.push(tokenizer.decode(&tokens, true)?.trim().to_owned());
+            }
+            progress(answers.len());
+        }
+        Ok(answers)
+    }
+}

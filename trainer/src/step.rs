@@ -1,0 +1,126 @@
+//! One optimizer step, and the state that it changes.
+
+use graft_adapters::Trainable;
+use graft_data::Batch;
+use graft_kernels::{Kernels, Ops, Precision};
+use graft_model::{Context, Llama};
+
+use crate::engine::parameters::clip;
+use crate::engine::{Checkpointing, DropoutNoise, Gradient, Parameters, Walk};
+use crate::learning_rate::LearningRate;
+use crate::optimizer::AdamW;
+
+/// What a step needs to know beside its batches.
+#[derive(Clone, Copy, Debug)]
+pub struct StepOptions {
+    /// The run's seed.
+    pub seed: u64,
+    /// Precision of frozen products and attention.
+    pub precision: Precision,
+    /// What is kept between the passes.
+    pub checkpointing: Checkpointing,
+    /// Longest gradient; `None` does not clip.
+    pub max_grad_norm: Option<f64>,
+    /// The schedule.
+    pub learning_rate: LearningRate,
+}
+
+/// A model in training.
+pub struct Trainer<B: Kernels, P> {
+    /// The model.
+    pub model: Llama<B, P>,
+    /// Its trainable tensors.
+    pub parameters: Parameters,
+    /// The optimizer's state.
+    pub optimizer: AdamW,
+    /// How to step.
+    pub options: StepOptions,
+}
+
+/// What a step measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepOutcome {
+    /// Mean loss a target token.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Tokens.
+    pub tokens: usize,
+    /// Tokens trained on.
+    pub targets: usize,
+}
+
+/// A loss or gradient that is no number: the step was not taken.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Diverged {
+    /// A micro-batch's loss.
+    #[error("the loss of step {step}, micro-batch {micro_batch} is {loss}")]
+    Loss {
+        /// The optimizer step.
+        step: u64,
+        /// The micro-batch in it, counted from 1.
+        micro_batch: usize,
+        /// The loss.
+        loss: f64,
+    },
+    /// The whole step's gradient.
+    #[error("the gradient norm of step {step} is {norm}")]
+    Gradient {
+        /// The optimizer step.
+        step: u64,
+        /// The norm.
+        norm: f64,
+    },
+}
+
+impl<B, P> Trainer<B, P>
+where
+    B: Kernels + Ops<Inner = B>,
+    P: Trainable<B>,
+{
+    /// Takes optimizer step `step`, counted from 1.
+    ///
+    /// The loss is summed over tokens and divided by the targets of all micro-batches, so that `k`
+    /// micro-batches are one batch.
+    pub fn step(&mut self, step: u64, batches: &[Batch]) -> Result<StepOutcome, Diverged> {
+        let targets: usize = batches.iter().map(Batch::targets).sum();
+        let (loss, mut gradient) = self.gradient(step, batches, targets)?;
+        let grad_norm = clip(&mut gradient, self.options.max_grad_norm);
+        if !grad_norm.is_finite() {
+            return Err(Diverged::Gradient { step, norm: grad_norm });
+        }
+        let learning_rate = self.options.learning_rate.at(step);
+        self.optimizer.step(&mut self.parameters, &gradient, learning_rate);
+        self.parameters.store(&mut self.model);
+        let tokens = batches.iter().map(Batch::len).sum();
+        Ok(StepOutcome { loss, grad_norm, learning_rate, tokens, targets })
+    }
+
+    /// The mean loss of a step's batches and its gradient, in the layout of the parameters.
+    pub fn gradient(
+        &self,
+        step: u64,
+        batches: &[Batch],
+        targets: usize,
+    ) -> Result<(f64, Vec<f32>), Diverged> {
+        let mut gradient = Gradient::new(&self.parameters);
+        let mut total = 0.0;
+        for (micro_batch, batch) in batches.iter().enumerate() {
+            let noise = DropoutNoise { seed: self.options.seed, step, micro_batch };
+            let walk = Walk {
+                model: &self.model,
+                parameters: &self.parameters,
+                context: Context { precision: self.options.precision, noise: Some(&noise) },
+                checkpointing: self.options.checkpointing,
+            };
+            let loss = walk.run(batch, 1.0 / targets.max(1) as f32, &mut gradient);
+            if !loss.is_finite() {
+                return Err(Diverged::Loss { step, micro_batch: micro_batch + 1, loss });
+            }
+            total += loss;
+        }
+        Ok((total / targets.max(1) as f64, gradient.into_values()))
+    }
+}
