@@ -1,1 +1,128 @@
-//! Promises between crates; see the `[[test]]` entries.
+//! Random tiny models and batches for the promises between crates; the promises are the `[[test]]`
+//! entries of this crate's manifest.
+
+use graft::engine::{Checkpointing, Parameters};
+use graft::learning_rate::{Decay, LearningRate};
+use graft::optimizer::{AdamW, AdamWConfig};
+use graft::random_weights::RandomWeights;
+use graft::step::{StepOptions, Trainer};
+use graft_adapters::{
+    DenseLinear, Fresh, FullFactory, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Trainable,
+};
+use graft_data::{Batch, CounterRng, IGNORE, Origin, Purpose, Sample};
+use graft_kernels::Precision;
+use graft_model::load::Frozen;
+use graft_model::{FrozenLinear, Llama, LlamaConfig, Site};
+
+/// The CPU backend.
+pub type Cpu = burn_flex::Flex;
+
+/// A Llama 3.1 in miniature: grouped heads, scaled rotary frequencies, untied head.
+pub fn tiny_config(tied: bool) -> LlamaConfig {
+    let text = format!(
+        r#"{{"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_size":48,
+        "intermediate_size":80,"num_hidden_layers":3,"num_attention_heads":6,
+        "num_key_value_heads":2,"head_dim":8,"vocab_size":101,"rms_norm_eps":1e-5,
+        "rope_theta":10000.0,"rope_scaling":{{"rope_type":"llama3","factor":8.0,
+        "low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":16}},
+        "max_position_embeddings":128,"tie_word_embeddings":{tied},"hidden_act":"silu",
+        "bos_token_id":1,"eos_token_id":2}}"#
+    );
+    LlamaConfig::from_json(text.as_bytes(), "tiny").expect("the text above is a valid config")
+}
+
+/// LoRA of rank 4 on every projection.
+pub fn tiny_lora(config: &LlamaConfig, dropout: f64) -> LoraConfig {
+    LoraConfig {
+        rank: Rank(4.try_into().expect("not zero")),
+        alpha: 8.0,
+        scaling: Scaling::Standard,
+        dropout,
+        sites: Site::all(config).collect(),
+    }
+}
+
+/// Uniform numbers for adapters and batches.
+pub fn uniform(seed: u64, stream: u64, len: usize) -> Vec<f32> {
+    let random = CounterRng::new(seed, Purpose::AdapterInit, stream, 0);
+    (0..len as u64).map(|i| random.uniform_f32_at(i)).collect()
+}
+
+fn start(site: Site, len: usize) -> Vec<f32> {
+    uniform(11, (site.layer * 7) as u64 + site.kind as u64, len)
+}
+
+/// A model with adapters whose `B` is not zero, so that every gradient is exercised.
+pub fn lora_model(
+    config: &LlamaConfig,
+    lora: &LoraConfig,
+    nf4: Option<bool>,
+) -> Llama<Cpu, LoraLinear<Cpu>> {
+    let device = Default::default();
+    let mut factory = LoraFactory { config: lora, start: Fresh(start), nf4, device: &device };
+    let weights = RandomWeights::new(config, 5);
+    let mut model = Llama::load(config, &weights, &mut factory, &device, &mut |_| ())
+        .expect("random weights have every tensor");
+    model.visit(&mut |param| {
+        if param.name().ends_with("lora_B.weight") {
+            let values = uniform(12, param.len() as u64, param.len());
+            let values: Vec<f32> = values.iter().map(|v| (v - 0.5) * 0.1).collect();
+            param.set(&values, &Default::default());
+        }
+    });
+    model
+}
+
+/// The same weights, every one trainable.
+pub fn full_model(config: &LlamaConfig) -> Llama<Cpu, DenseLinear<Cpu>> {
+    let device = Default::default();
+    let weights = RandomWeights::new(config, 5);
+    Llama::load(config, &weights, &mut FullFactory { device: &device }, &device, &mut |_| ())
+        .expect("random weights have every tensor")
+}
+
+/// The same weights, frozen.
+pub fn frozen_model(config: &LlamaConfig, nf4: Option<bool>) -> Llama<Cpu, FrozenLinear<Cpu>> {
+    let device = Default::default();
+    let weights = RandomWeights::new(config, 5);
+    Llama::load(config, &weights, &mut Frozen { nf4, device: &device }, &device, &mut |_| ())
+        .expect("random weights have every tensor")
+}
+
+/// A trainer with AdamW at PyTorch's defaults.
+pub fn trainer<P: Trainable<Cpu>>(
+    mut model: Llama<Cpu, P>,
+    checkpointing: Checkpointing,
+    precision: Precision,
+) -> Trainer<Cpu, P> {
+    let parameters = Parameters::of(&mut model);
+    let adamw = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+    let optimizer = AdamW::new(adamw, parameters.len());
+    let learning_rate =
+        LearningRate { peak: 1e-3, warmup: 2, total: 20, decay: Decay::Linear { final_ratio: 0.0 } };
+    let options = StepOptions {
+        seed: 7,
+        precision,
+        checkpointing,
+        max_grad_norm: Some(1.0),
+        learning_rate,
+    };
+    Trainer { model, parameters, optimizer, options }
+}
+
+/// Rows of random tokens; the first few of each are no targets.
+pub fn samples(lengths: &[usize], vocab: u64) -> Vec<Sample> {
+    let row = |(line, &length): (usize, &usize)| {
+        let random = CounterRng::new(13, Purpose::Shuffle, line as u64, 0);
+        let tokens: Vec<u32> = (0..length as u64).map(|i| random.below(i, vocab) as u32).collect();
+        let labels = tokens.iter().enumerate();
+        let labels = labels.map(|(i, &t)| if i < 3 { IGNORE } else { t as i32 }).collect();
+        Sample { tokens, labels, origin: Origin { file: 0, line } }
+    };
+    lengths.iter().enumerate().map(row).collect()
+}
+
+/// One batch of all rows.
+pub fn batch(samples: &[Sample]) -> Batch {
+    Batch::collate(&samples.iter().collect::<Vec<_>>(), 1, 0)
+}
