@@ -1,12 +1,16 @@
 //! What adapts, merges or exports a projection.
 //!
 //! A model of [`LoraLinear`] or [`DenseLinear`] can be trained ([`Trainable`]); one of plain frozen
-//! projections cannot.
+//! projections cannot. [`peft`] reads and writes the field's adapter folders.
 
+mod error;
 pub mod full;
 pub mod lora;
 mod method;
+pub mod peft;
 
+pub use error::Error;
 pub use full::{DenseLinear, FullFactory};
 pub use lora::{Fresh, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Start};
 pub use method::Trainable;
+pub use peft::PeftAdapter;

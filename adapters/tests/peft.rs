@@ -1,0 +1,306 @@
+//! Adapters survive the way to disk and back; what Graft does not compute is refused by name.
+#![expect(clippy::disallowed_methods, reason = "the tests prepare plain files")]
+#![allow(clippy::unwrap_used, reason = "a failing test is the place to panic")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use graft_adapters::lora::tensor_name;
+use graft_adapters::peft::{self, CONFIG_FILE, WEIGHTS_FILE};
+use graft_adapters::{Error, LoraConfig, PeftAdapter, Rank, Scaling, Start};
+use graft_model::checkpoint::{Dtype, TensorView, write_safetensors};
+use graft_model::presets::llama3_2_1b;
+use graft_model::site::LoraMatrix;
+use graft_model::{LlamaConfig, ProjectionKind, Site};
+use serde_json::{Map, Value, json};
+
+type Named = (String, Vec<usize>, Vec<f32>);
+
+fn tiny() -> LlamaConfig {
+    LlamaConfig { d_model: 64, d_ff: 128, layers: 3, heads: 2, kv_heads: 1, ..llama3_2_1b() }
+}
+
+fn config(sites: impl IntoIterator<Item = (usize, ProjectionKind)>) -> LoraConfig {
+    LoraConfig {
+        rank: Rank(NonZeroUsize::new(4).unwrap()),
+        alpha: 6.0,
+        scaling: Scaling::Standard,
+        dropout: 0.05,
+        sites: sites.into_iter().map(|(layer, kind)| Site { layer, kind }).collect(),
+    }
+}
+
+/// Values that name their place.
+fn tensors(config: &LoraConfig) -> Vec<Named> {
+    let rank = config.rank.get();
+    let named = |site: Site, matrix, shape: [usize; 2]| {
+        let start = site.layer as f32 + if matrix == LoraMatrix::A { 0.25 } else { -0.5 };
+        let values = (0..shape[0] * shape[1]).map(|i| start + i as f32 / 1024.0).collect();
+        (tensor_name(site, matrix), shape.to_vec(), values)
+    };
+    let pairs = config.sites.iter().flat_map(|&site| {
+        let [out, inner] = site.weight_shape(&tiny());
+        [named(site, LoraMatrix::B, [out, rank]), named(site, LoraMatrix::A, [rank, inner])]
+    });
+    pairs.collect()
+}
+
+fn save(folder: &Path, config: &LoraConfig) {
+    let extra = BTreeMap::from([("graft".to_owned(), "1".to_owned())]);
+    peft::save(folder, config, 3, "org/base", &tensors(config), extra).unwrap();
+}
+
+const Q: ProjectionKind = ProjectionKind::Q;
+const DOWN: ProjectionKind = ProjectionKind::Down;
+
+#[test]
+fn what_is_saved_reads_back() {
+    let root = tempfile::tempdir().unwrap();
+    for scaling in [Scaling::Standard, Scaling::RankStabilised] {
+        let config = LoraConfig { scaling, ..config([(0, Q), (2, DOWN)]) };
+        let folder = root.path().join("adapter");
+        save(&folder, &config);
+        for path in [folder.clone(), folder.join(WEIGHTS_FILE)] {
+            let read = PeftAdapter::open(&path).unwrap();
+            assert_eq!(read.config(), &config);
+            assert_eq!(read.base(), Some("org/base"));
+            assert_eq!(read.metadata()["graft"], "1");
+            read.check_model(&tiny()).unwrap();
+            read.check_same(&config).unwrap();
+            let written: BTreeMap<_, _> =
+                tensors(&config).into_iter().map(|(name, _, values)| (name, values)).collect();
+            for &site in &config.sites {
+                let [a, b] = (&read).matrices(site, 4, site.weight_shape(&tiny()));
+                assert_eq!(a, written[&tensor_name(site, LoraMatrix::A)]);
+                assert_eq!(b, written[&tensor_name(site, LoraMatrix::B)]);
+            }
+            assert_eq!(read.values(Site { layer: 1, kind: Q }), None);
+        }
+    }
+}
+
+#[test]
+fn equal_adapters_have_equal_bytes() {
+    let root = tempfile::tempdir().unwrap();
+    let config = config([(0, Q), (1, Q), (2, Q)]);
+    let (one, two) = (root.path().join("1"), root.path().join("2"));
+    save(&one, &config);
+    let mut backwards = tensors(&config);
+    backwards.reverse();
+    let extra = BTreeMap::from([("graft".to_owned(), "1".to_owned())]);
+    peft::save(&two, &config, 3, "org/base", &backwards, extra).unwrap();
+    for file in [CONFIG_FILE, WEIGHTS_FILE] {
+        assert_eq!(fs::read(one.join(file)).unwrap(), fs::read(two.join(file)).unwrap(), "{file}");
+    }
+    assert_eq!(fs::read_dir(&one).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2);
+}
+
+/// The two keys that choose modules, for an adapter on these sites of a model of three layers.
+fn targets(sites: &[(usize, ProjectionKind)]) -> Value {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("adapter");
+    save(&folder, &config(sites.iter().copied()));
+    let text = fs::read(folder.join(CONFIG_FILE)).unwrap();
+    let object: Map<String, Value> = serde_json::from_slice(&text).unwrap();
+    assert!(object.keys().is_sorted());
+    assert_eq!((&object["lora_alpha"], &object["r"]), (&json!(6), &json!(4)));
+    json!([object["target_modules"], object["layers_to_transform"]])
+}
+
+#[test]
+fn the_description_selects_exactly_the_sites() {
+    assert_eq!(targets(&[(0, Q), (1, Q), (2, Q)]), json!([["q_proj"], null]));
+    let last = [(2, Q), (2, DOWN), (1, DOWN), (1, Q)];
+    assert_eq!(targets(&last), json!([["down_proj", "q_proj"], [1, 2]]));
+    let names = ["model.layers.0.mlp.down_proj", "model.layers.1.self_attn.q_proj"];
+    assert_eq!(targets(&[(1, Q), (0, DOWN)]), json!([names, null]));
+}
+
+/// A saved adapter with some keys of its description changed; null removes one.
+fn with_keys(keys: &Value) -> Result<PeftAdapter, String> {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("adapter");
+    save(&folder, &config([(0, Q)]));
+    let path = folder.join(CONFIG_FILE);
+    let mut object: Map<String, Value> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (key, value) in keys.as_object().unwrap() {
+        match value {
+            Value::Null => _ = object.shift_remove(key),
+            value => _ = object.insert(key.clone(), value.clone()),
+        }
+    }
+    fs::write(&path, Value::from(object).to_string()).unwrap();
+    PeftAdapter::open(&folder)
+        .map_err(|error| error.to_string().replace(&root.path().display().to_string(), "ROOT"))
+}
+
+#[test]
+fn descriptions_of_old_and_new_releases_are_understood() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("adapter");
+    let expected = config([(0, Q)]);
+    save(&folder, &expected);
+    let smallest =
+        json!({"peft_type": "LORA", "r": 4, "lora_alpha": 6, "target_modules": "all-linear"});
+    fs::write(folder.join(CONFIG_FILE), smallest.to_string()).unwrap();
+    let read = PeftAdapter::open(&folder).unwrap();
+    assert_eq!(read.config(), &LoraConfig { dropout: 0.0, ..expected.clone() });
+    let newer = json!({
+        "alora_invocation_tokens": [], "qalora_group_size": 16, "peft_version": "0.21.2",
+        "use_qalora": false, "lora_alpha": 6.0, "init_lora_weights": "gaussian", "of_2031": false,
+        "auto_mapping": {"base_model_class": "LlamaForCausalLM"}, "bias": "none",
+    });
+    assert_eq!(with_keys(&newer).unwrap().config(), &expected);
+}
+
+#[test]
+fn other_kinds_of_adapters_are_refused_by_name() {
+    let one = |key: &str, value: Value| {
+        let error = with_keys(&json!({ key: value })).unwrap_err();
+        error.lines().nth(1).unwrap_or(&error).trim().to_owned()
+    };
+    let texts = [
+        one("peft_type", json!("IA3")),
+        one("use_dora", json!(true)),
+        one("bias", json!("lora_only")),
+        one("lora_bias", json!(true)),
+        one("modules_to_save", json!(["lm_head"])),
+        one("init_lora_weights", json!("pissa_niter_4")),
+        one("init_lora_weights", json!("olora")),
+        one("fan_in_fan_out", json!(true)),
+        one("target_parameters", json!(["experts"])),
+        one("trainable_token_indices", json!([128_002])),
+        one("layer_replication", json!([[0, 2]])),
+        one("rank_pattern", json!({"q_proj": 8})),
+        one("alpha_pattern", json!({"q_proj": 8})),
+        one("of_2031", json!("on")),
+        one("r", json!(0)),
+        one("r", json!(null)),
+        one("lora_alpha", json!("16")),
+        one("lora_dropout", json!(1.0)),
+        one("use_rslora", json!("yes")),
+    ];
+    let expected = r#"`peft_type` is "IA3", but must be "LORA"
+`use_dora` is true, but must be unset: Graft runs plain LoRA
+`bias` is "lora_only", but must be "none"
+`lora_bias` is true, but must be unset: Graft runs plain LoRA
+`modules_to_save` is ["lm_head"], but must be unset: Graft runs plain LoRA
+`init_lora_weights` is "pissa_niter_4", but must be true: such a start changes the base too; convert the adapter when saving (PEFT: `path_initial_model_for_weight_conversion`)
+`init_lora_weights` is "olora", but must be true: such a start changes the base too; convert the adapter when saving (PEFT: `path_initial_model_for_weight_conversion`)
+`fan_in_fan_out` is true, but must be unset: Graft runs plain LoRA
+`target_parameters` is ["experts"], but must be unset: Graft runs plain LoRA
+`trainable_token_indices` is [128002], but must be unset: Graft runs plain LoRA
+`layer_replication` is [[0,2]], but must be unset: Graft runs plain LoRA
+`rank_pattern` is {"q_proj":8}, but must be {}: one rank and one alpha for all projections
+`alpha_pattern` is {"q_proj":8}, but must be {}: one rank and one alpha for all projections
+`of_2031` is "on", but must be unset: Graft runs plain LoRA
+`r` is 0, but must be a whole number above 0
+`r` is missing, but must be a whole number above 0
+`lora_alpha` is "16", but must be a number above 0
+`lora_dropout` is 1.0, but must be from 0 to below 1
+`use_rslora` is "yes", but must be true or false"#;
+    assert_eq!(texts.join("\n"), expected);
+}
+
+#[test]
+fn all_problems_of_a_description_come_at_once() {
+    let error = with_keys(&json!({"use_dora": true, "r": 8.5, "bias": "all"})).unwrap_err();
+    let expected = "`ROOT/adapter/adapter_config.json` does not describe an adapter that Graft can run:
+  `bias` is \"all\", but must be \"none\"
+  `use_dora` is true, but must be unset: Graft runs plain LoRA
+  `r` is 8.5, but must be a whole number above 0
+Merge it into its base with PEFT (`merge_and_unload`) and use the merged model, or train it as plain LoRA";
+    assert_eq!(error, expected);
+}
+
+fn view(key: &str, shape: &[usize], value: f32) -> TensorView {
+    let values = std::iter::repeat_n(value, shape.iter().product());
+    let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+    TensorView {
+        name: format!("base_model.model.{key}"),
+        dtype: Dtype::F32,
+        shape: shape.to_vec(),
+        bytes: bytes.into(),
+    }
+}
+
+#[test]
+fn tensors_that_do_not_belong_are_refused_by_name() {
+    let root = tempfile::tempdir().unwrap();
+    save(root.path(), &config([(0, Q)]));
+    let q = "model.layers.0.self_attn.q_proj.lora_A";
+    let tensors = [
+        view("lm_head.weight", &[2, 2], 0.0),
+        view(&format!("{q}.weight"), &[8, 64], 0.0),
+        view(&format!("{q}.default.weight"), &[4, 64], 0.0),
+        view("model.layers.0.self_attn.q_proj.lora_B.weight", &[64, 4], f32::NAN),
+        view("model.layers.1.self_attn.q_proj.lora_B.weight", &[64, 4], 0.0),
+        view("model.layers.1.mlp.up_proj.lora_A.weight", &[4], 0.0),
+    ];
+    write_safetensors(&root.path().join(WEIGHTS_FILE), &tensors, &BTreeMap::new()).unwrap();
+    let Err(Error::AdapterTensors { problems, .. }) = PeftAdapter::open(root.path()) else {
+        panic!("must be refused")
+    };
+    let expected = "\
+`base_model.model.lm_head.weight` is no update of one of the seven projections
+`base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is [8, 64], but `r` in adapter_config.json needs [4, in]
+`base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` and `base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight` are the same matrix
+`base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight`: value 0 is NaN, but must be finite
+`base_model.model.model.layers.1.mlp.up_proj.lora_A.weight` is [4], but `r` in adapter_config.json needs [4, in]
+`base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight` lacks its `base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight`
+`base_model.model.model.layers.1.mlp.up_proj.lora_A.weight` lacks its `base_model.model.model.layers.1.mlp.up_proj.lora_B.weight`";
+    assert_eq!(problems.join("\n"), expected);
+    write_safetensors(&root.path().join(WEIGHTS_FILE), &[], &BTreeMap::new()).unwrap();
+    assert!(matches!(PeftAdapter::open(root.path()), Err(Error::AdapterTensors { .. })));
+}
+
+#[test]
+fn an_adapter_of_another_model_or_kind_is_refused_with_both_values() {
+    let root = tempfile::tempdir().unwrap();
+    let saved = config([(0, Q), (2, DOWN)]);
+    save(root.path(), &saved);
+    let adapter = PeftAdapter::open(root.path()).unwrap();
+    let other = LlamaConfig { d_model: 96, layers: 2, ..tiny() };
+    let Err(Error::AdapterMisfit { problems, .. }) = adapter.check_model(&other) else {
+        panic!("must be refused")
+    };
+    let expected = "\
+`base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is [4, 64], but the model needs [4, 96]
+`model.layers.2.mlp.down_proj` is adapted, but the model has 2 layers";
+    assert_eq!(problems.join("\n"), expected);
+    let asked = LoraConfig {
+        rank: Rank(NonZeroUsize::new(8).unwrap()),
+        alpha: 16.0,
+        scaling: Scaling::RankStabilised,
+        dropout: 0.0,
+        ..config([(0, Q), (1, Q)])
+    };
+    let Err(Error::AdapterDiffers { problems, .. }) = adapter.check_same(&asked) else {
+        panic!("must be refused")
+    };
+    let expected = "\
+its rank is 4, asked for is 8
+its alpha is 6, asked for is 16
+its scaling is Standard, asked for is RankStabilised
+it adapts `model.layers.2.mlp.down_proj`, which is not asked for
+`model.layers.1.self_attn.q_proj` is asked for, it does not adapt it";
+    assert_eq!(problems.join("\n"), expected);
+}
+
+#[test]
+fn missing_files_are_said_with_the_way_out() {
+    let root = tempfile::tempdir().unwrap();
+    let refusal = || PeftAdapter::open(root.path()).unwrap_err().to_string();
+    assert!(refusal().contains("`adapter_config.json` is missing"));
+    fs::write(root.path().join(CONFIG_FILE), "{").unwrap();
+    assert!(refusal().contains("`adapter_model.safetensors` is missing"));
+    fs::write(root.path().join("adapter_model.bin"), "").unwrap();
+    assert!(refusal().contains("Load the pickled adapter_model.bin with PEFT"));
+    fs::write(root.path().join(WEIGHTS_FILE), "").unwrap();
+    assert!(refusal().contains("is not valid JSON"));
+    let nowhere = root.path().join("nowhere");
+    assert!(PeftAdapter::open(&nowhere).unwrap_err().to_string().contains("nowhere"));
+}
