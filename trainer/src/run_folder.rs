@@ -169,11 +169,22 @@ impl RunFolder {
         Ok(run)
     }
 
+    /// Refuses a folder that [`RunFolder::create`] would refuse; nothing is created.
+    pub fn check_free(path: &Path, recipe_yaml: &str) -> Result<()> {
+        refuse_another_run(path, recipe_yaml)
+    }
+
+    /// Refuses a folder that holds no run to go on with.
+    pub fn check_resumable(path: &Path) -> Result<()> {
+        if Self::holds_run(path) {
+            return Ok(());
+        }
+        Err(Error::NoRun { path: path.to_owned() })
+    }
+
     /// Opens the folder of a run to go on with; nothing is changed yet.
     pub fn open_for_resume(path: &Path) -> Result<Self> {
-        if !Self::holds_run(path) {
-            return Err(Error::NoRun { path: path.to_owned() });
-        }
+        Self::check_resumable(path)?;
         let lock = lock(path)?;
         let manifest = Manifest::read(&path.join(MANIFEST))?;
         Ok(Self { path: path.to_owned(), manifest, _lock: lock })

@@ -73,7 +73,8 @@ impl Lines {
             }
         };
         match std::str::from_utf8(&self.buffer) {
-            Ok(line) => Ok(Some((self.number, line))),
+            // Without its end, or the parser would place a cut-off row in column 0 of the next line.
+            Ok(line) => Ok(Some((self.number, line.trim_end_matches(['\r', '\n'])))),
             Err(error) => Err(Error::NotUtf8 {
                 path: self.path.clone(),
                 line: self.number,

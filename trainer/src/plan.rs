@@ -1,0 +1,250 @@
+//! From a recipe as written to a plan as meant: files found, sizes known, every problem at once.
+//!
+//! [`Plan::resolve`] reads config.json, the tokenizer and the headers of the weights, and looks at
+//! the files of data without reading them; [`Plan::load_data`] makes tokens of them. Nothing is
+//! written, so a plan that is refused leaves nothing behind.
+
+mod adapter;
+mod data;
+mod findings;
+mod held_out;
+mod model;
+mod model_files;
+mod output;
+mod sources;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use graft_data::{
+    ChatTemplate, Packing, SampleOptions, Schedule, ScheduleOptions, SourceFile, Tokenizer,
+};
+use graft_kernels::Precision;
+use graft_model::checkpoint::expected;
+use graft_model::folder::ModelFolder;
+use graft_model::{LlamaConfig, Site};
+use graft_recipes::{
+    Checkpoint, Checkpointing, ComputeDtype, Duration, Evaluation, Finish, Init, Logging,
+    Optimizer, Recipe, Threads, Training,
+};
+
+pub use adapter::Adapter;
+pub use data::{LoadedData, measured_options};
+pub use graft_recipes::Problems as PlanErrors;
+pub use held_out::{HeldOut, held_out_rows};
+pub use model_files::{ModelFiles, ModelFilesError};
+pub use sources::{DataPlan, Validation};
+
+use findings::Findings;
+
+/// Whether a run begins or goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// A new run: the output folder must not hold one.
+    Anew,
+    /// A killed run goes on in its folder.
+    Resume,
+}
+
+/// A run as meant. Everything that could be checked without reading data or weights is.
+#[derive(Debug)]
+pub struct Plan {
+    /// The recipe that the plan was made from.
+    pub recipe: Recipe,
+    /// Where the weights are.
+    pub model_folder: ModelFolder,
+    /// What the model is.
+    pub config: LlamaConfig,
+    /// The tokenizer; its ids all have a row in the embedding.
+    pub tokenizer: Tokenizer,
+    /// Whether the weights are the checkpoint's or drawn from the seed.
+    pub init: Init,
+    /// `Some(double)` where frozen projections are kept in NF4.
+    pub nf4: Option<bool>,
+    /// What trains.
+    pub adapter: Adapter,
+    /// How rows become samples, the chat template included.
+    pub sample: SampleOptions,
+    /// Rows to train on; never empty.
+    pub train: Vec<SourceFile>,
+    /// What the loss is measured on while training.
+    pub validation: Validation,
+    /// Questions with answers; empty for none.
+    pub held_out: Vec<SourceFile>,
+    /// Text of general ability; empty for none.
+    pub general: Vec<SourceFile>,
+    /// How samples are dealt out to steps, in which order.
+    pub batches: ScheduleOptions,
+    /// Epochs or steps.
+    pub duration: Duration,
+    /// The learning rate after warm-up.
+    pub learning_rate: f64,
+    /// The learning rate over the steps.
+    pub schedule: graft_recipes::Schedule,
+    /// The rule of the steps.
+    pub optimizer: Optimizer,
+    /// Global gradient norm to clip to.
+    pub max_grad_norm: Option<f64>,
+    /// What the backward pass replays.
+    pub checkpointing: Checkpointing,
+    /// How operands of products are rounded.
+    pub precision: Precision,
+    /// The root of all randomness.
+    pub seed: u64,
+    /// CPU threads.
+    pub threads: NonZeroUsize,
+    /// Steps between measurements of the validation loss; `None` for before and after only.
+    pub evaluate_every: Option<NonZeroUsize>,
+    /// Tokens an answer to a held-out question may have.
+    pub max_new_tokens: NonZeroUsize,
+    /// Answers shown side by side in the report.
+    pub report_samples: usize,
+    /// When checkpoints are written, and how many are kept.
+    pub checkpoint: Checkpoint,
+    /// What is logged.
+    pub logging: Logging,
+    /// What happens after the last step.
+    pub finish: Finish,
+    /// The run folder.
+    pub output_dir: PathBuf,
+    /// What is allowed, but hardly meant.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Plans a new run.
+    ///
+    /// # Errors
+    /// Every problem at once, each with the place of its key in the recipe.
+    pub fn resolve(recipe: Recipe) -> Result<Self, PlanErrors> {
+        Self::resolve_for(recipe, Start::Anew)
+    }
+
+    /// Plans a run that begins, or one that goes on.
+    ///
+    /// # Errors
+    /// As [`Plan::resolve`].
+    pub fn resolve_for(recipe: Recipe, start: Start) -> Result<Self, PlanErrors> {
+        let mut findings = Findings::new(&recipe);
+        let model = model::resolve(&recipe, &mut findings);
+        let config = model.config.as_ref();
+        let adapter = adapter::resolve(&recipe, config, &mut findings);
+        let data = sources::resolve(&recipe, config, &mut findings);
+        output::check(&recipe, start, config.zip(adapter.as_ref()), &mut findings);
+        let warnings = findings.finish()?;
+        let complete = "whatever could not be resolved was recorded as a problem";
+        let DataPlan { sample, train, validation, held_out, general } = data;
+        let Training {
+            duration,
+            micro_batch_size,
+            gradient_accumulation_steps: accumulation,
+            learning_rate,
+            schedule,
+            optimizer,
+            max_grad_norm,
+            checkpointing,
+            compute_dtype,
+            seed,
+            threads,
+        } = recipe.training.clone();
+        // The sources were resolved above.
+        let Evaluation { every_steps, held_out: _, general: _, max_new_tokens, samples } =
+            recipe.evaluation.clone();
+        let max_seq_len = sample.max_seq_len;
+        let packing =
+            if recipe.data.packing { Packing::Bins { max_seq_len } } else { Packing::Off };
+        let shuffle = recipe.data.shuffle;
+        let batches = ScheduleOptions { micro_batch_size, accumulation, packing, shuffle, seed };
+        Ok(Self {
+            model_folder: model.folder.expect(complete),
+            config: model.config.expect(complete),
+            tokenizer: model.tokenizer.expect(complete),
+            init: recipe.model.init,
+            nf4: model.nf4,
+            adapter: adapter.expect(complete),
+            sample,
+            train,
+            validation,
+            held_out,
+            general,
+            batches,
+            duration,
+            learning_rate,
+            schedule,
+            optimizer,
+            max_grad_norm,
+            checkpointing,
+            precision: precision(compute_dtype),
+            seed,
+            threads: thread_count(threads),
+            evaluate_every: every_steps,
+            max_new_tokens,
+            report_samples: usize::try_from(samples).unwrap_or(usize::MAX),
+            checkpoint: recipe.checkpoint.clone(),
+            logging: recipe.logging.clone(),
+            finish: recipe.finish.clone(),
+            output_dir: recipe.output_dir.clone(),
+            warnings,
+            recipe,
+        })
+    }
+
+    /// Renders conversations.
+    pub fn chat(&self) -> &ChatTemplate {
+        &self.sample.chat
+    }
+
+    /// Optimizer steps of the whole run.
+    pub fn total_steps(&self, schedule: &Schedule) -> u64 {
+        match self.duration {
+            Duration::Epochs(epochs) => (epochs.get() * schedule.steps_per_epoch()) as u64,
+            Duration::MaxSteps(steps) => steps.get() as u64,
+        }
+    }
+
+    /// Parameters of the base model.
+    pub fn parameters(&self) -> u64 {
+        parameters(&self.config)
+    }
+
+    /// Parameters that train.
+    pub fn trainable_parameters(&self) -> u64 {
+        self.adapter.trainable_parameters(&self.config)
+    }
+}
+
+/// Parameters of a model of this shape; a tied head counts once.
+pub fn parameters(config: &LlamaConfig) -> u64 {
+    let count = |shape: &[usize]| shape.iter().map(|&size| size as u64).product::<u64>();
+    expected(config).iter().map(|tensor| count(&tensor.shape)).sum()
+}
+
+/// What a recipe's or flag's compute type means on this machine.
+pub fn precision(dtype: ComputeDtype) -> Precision {
+    match dtype {
+        ComputeDtype::Auto if Precision::bf16_is_native() => Precision::Bf16,
+        ComputeDtype::Auto | ComputeDtype::F32 => Precision::F32,
+        ComputeDtype::Bf16 => Precision::Bf16,
+    }
+}
+
+/// How many threads a recipe's or flag's count means on this machine.
+pub fn thread_count(threads: Threads) -> NonZeroUsize {
+    match threads {
+        Threads::Count(count) => count,
+        Threads::Auto => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+    }
+}
+
+/// Parameters of an adapter of `rank` beside each of `sites`.
+fn adapter_parameters<'a>(
+    sites: impl IntoIterator<Item = &'a Site>,
+    rank: usize,
+    config: &LlamaConfig,
+) -> u64 {
+    let of = |site: &Site| site.weight_shape(config).iter().sum::<usize>() as u64;
+    sites.into_iter().map(of).sum::<u64>() * rank as u64
+}
+
+#[cfg(test)]
+mod tests;

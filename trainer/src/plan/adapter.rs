@@ -1,0 +1,137 @@
+//! Section `adapter` against the model: targets become sites.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use graft_adapters::{LoraConfig, Rank, Scaling};
+use graft_model::{LlamaConfig, ProjectionKind, Site};
+use graft_recipes::{AdapterMethod, Layers, ProjectionName, Recipe, TargetModules};
+
+use super::findings::Findings;
+use super::{adapter_parameters, parameters};
+
+/// What trains.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Adapter {
+    /// Low-rank updates beside frozen weights.
+    Lora {
+        /// Rank, scale, dropout and sites.
+        config: LoraConfig,
+        /// A PEFT folder to go on from.
+        init_from: Option<PathBuf>,
+    },
+    /// Every weight.
+    Full,
+}
+
+impl Adapter {
+    /// Parameters that train.
+    pub fn trainable_parameters(&self, config: &LlamaConfig) -> u64 {
+        match self {
+            Self::Lora { config: lora, init_from: _ } => {
+                adapter_parameters(&lora.sites, lora.rank.get(), config)
+            }
+            Self::Full => parameters(config),
+        }
+    }
+
+    /// As the recipe names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Lora { .. } => "lora",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// `None` without the model's configuration, or with a problem that says why.
+pub(super) fn resolve(
+    recipe: &Recipe,
+    config: Option<&LlamaConfig>,
+    findings: &mut Findings<'_>,
+) -> Option<Adapter> {
+    let AdapterMethod::Lora { rank, alpha, dropout, rslora, target_modules, layers, init_from } =
+        &recipe.adapter
+    else {
+        return config.map(|_| Adapter::Full);
+    };
+    if let Some(folder) = init_from {
+        check_init_from(folder, findings);
+    }
+    let config = config?;
+    let layers = blocks(layers, config.layers, findings)?;
+    let kinds = kinds(target_modules);
+    for &kind in &kinds {
+        let smaller = kind.in_features(config).min(kind.out_features(config));
+        if rank.get() > smaller {
+            findings.warn(format!(
+                "adapter.rank {} is more than {kind} can use: its smaller side is {smaller}",
+                rank.get()
+            ));
+        }
+    }
+    let of_layer = |layer| kinds.iter().map(move |&kind| Site { layer, kind });
+    let sites = layers.into_iter().flat_map(of_layer).collect();
+    let scaling = if *rslora { Scaling::RankStabilised } else { Scaling::Standard };
+    let rank = Rank(NonZeroUsize::new(rank.get())?);
+    let config = LoraConfig { rank, alpha: *alpha, scaling, dropout: *dropout, sites };
+    Some(Adapter::Lora { config, init_from: init_from.clone() })
+}
+
+fn check_init_from(folder: &Path, findings: &mut Findings<'_>) {
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        if !folder.join(file).is_file() {
+            let folder = folder.display();
+            let message = format!("found `{folder}`, which has no `{file}`: it is no PEFT adapter");
+            findings.problem("adapter.init_from", message);
+            return;
+        }
+    }
+}
+
+/// The numbers of the adapted blocks; `None` with a problem.
+fn blocks(layers: &Layers, count: usize, findings: &mut Findings<'_>) -> Option<BTreeSet<usize>> {
+    match layers {
+        Layers::All => Some((0..count).collect()),
+        Layers::Last(last) if last.get() <= count => Some((count - last.get()..count).collect()),
+        Layers::Last(last) => {
+            let message = format!("found {last}, but the model has {count} blocks");
+            findings.problem("adapter.layers.last", message);
+            None
+        }
+        Layers::These(numbers) => {
+            let beyond: Vec<String> =
+                numbers.iter().filter(|&&n| n >= count).map(ToString::to_string).collect();
+            if beyond.is_empty() {
+                return Some(numbers.clone());
+            }
+            let message = format!(
+                "found {}, but the model has {count} blocks, 0 to {}",
+                beyond.join(", "),
+                count - 1
+            );
+            findings.problem("adapter.layers", message);
+            None
+        }
+    }
+}
+
+fn kinds(targets: &TargetModules) -> Vec<ProjectionKind> {
+    match targets {
+        TargetModules::AllLinear => ProjectionKind::ALL.to_vec(),
+        TargetModules::List(names) => names.iter().map(|&name| kind(name)).collect(),
+    }
+}
+
+fn kind(name: ProjectionName) -> ProjectionKind {
+    match name {
+        ProjectionName::Query => ProjectionKind::Q,
+        ProjectionName::Key => ProjectionKind::K,
+        ProjectionName::Value => ProjectionKind::V,
+        ProjectionName::Output => ProjectionKind::O,
+        ProjectionName::Gate => ProjectionKind::Gate,
+        ProjectionName::Up => ProjectionKind::Up,
+        ProjectionName::Down => ProjectionKind::Down,
+    }
+}

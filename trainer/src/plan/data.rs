@@ -1,0 +1,139 @@
+//! The plan's files as tokens.
+
+use std::collections::BTreeMap;
+
+use graft_data::{
+    Dataset, Error, Overlong, Sample, SampleOptions, Schedule, SourceFile, Statistics, hash_source,
+    split_validation,
+};
+
+use super::findings::Findings;
+use super::held_out::{HeldOut, held_out_rows};
+use super::{Plan, PlanErrors, Validation};
+use crate::run_folder::manifest::FileHash;
+
+/// Everything a run reads, in host memory.
+#[derive(Debug)]
+pub struct LoadedData {
+    /// Samples to train on; never empty.
+    pub train: Vec<Sample>,
+    /// Numbers about the training files, held-back rows included.
+    pub statistics: Statistics,
+    /// Samples that the loss is measured on; empty for none.
+    pub validation: Vec<Sample>,
+    /// Questions with answers; empty for none.
+    pub held_out: Vec<HeldOut>,
+    /// Samples of general ability; empty for none.
+    pub general: Vec<Sample>,
+}
+
+impl LoadedData {
+    /// Which samples belong to which step of the plan.
+    ///
+    /// # Errors
+    /// There is no sample to train on.
+    pub fn schedule(&self, plan: &Plan) -> Result<Schedule, Error> {
+        let lengths: Vec<usize> = self.train.iter().map(|sample| sample.tokens.len()).collect();
+        Schedule::new(&lengths, plan.batches)
+    }
+}
+
+/// Options for text that is measured and never trained on: cut into parts, so that every token
+/// counts, whatever its length.
+#[must_use]
+pub fn measured_options(options: &SampleOptions) -> SampleOptions {
+    let (overlong, allow_empty_targets) = (Overlong::Split, true);
+    SampleOptions { overlong, allow_empty_targets, ..options.clone() }
+}
+
+impl Plan {
+    /// Reads and tokenizes every file.
+    ///
+    /// # Errors
+    /// What is wrong with each section's files, all at once, with file and line.
+    pub fn load_data(&self) -> Result<LoadedData, PlanErrors> {
+        let mut findings = Findings::new(&self.recipe);
+        let train = self.dataset("data.train", &self.train, &self.sample, &mut findings);
+        let validation = match &self.validation {
+            Validation::Files(files) => {
+                self.dataset("data.validation", files, &self.sample, &mut findings)
+            }
+            Validation::None | Validation::Fraction(_) => None,
+        };
+        let held_out = held_out_rows(&self.held_out, &self.tokenizer, &self.sample)
+            .map_err(|error| findings.problem("evaluation.held_out", error))
+            .ok();
+        if let Some(rows) = &held_out {
+            self.check_room(rows, &mut findings);
+        }
+        let measured = measured_options(&self.sample);
+        let general = self.dataset("evaluation.general", &self.general, &measured, &mut findings);
+        let split = match (&train, &self.validation) {
+            (Some(train), Validation::Fraction(fraction)) => {
+                split_validation(&train.samples, *fraction, self.seed)
+                    .map_err(|error| findings.problem("data.validation.fraction", error))
+                    .ok()
+            }
+            _ => None,
+        };
+        findings.finish()?;
+        let complete = "a failure was recorded as a problem";
+        let Dataset { samples, statistics } = train.expect(complete);
+        let samples_of = |dataset: Option<Dataset>| dataset.map_or_else(Vec::new, |d| d.samples);
+        let (train, validation) = match split {
+            Some(split) => {
+                let pick = |rows: &[usize]| rows.iter().map(|&row| samples[row].clone()).collect();
+                (pick(&split.train), pick(&split.validation))
+            }
+            None => (samples, samples_of(validation)),
+        };
+        let held_out = held_out.expect(complete);
+        Ok(LoadedData { train, statistics, validation, held_out, general: samples_of(general) })
+    }
+
+    /// `None` for no files, or with a problem.
+    fn dataset(
+        &self,
+        key: &str,
+        files: &[SourceFile],
+        options: &SampleOptions,
+        findings: &mut Findings<'_>,
+    ) -> Option<Dataset> {
+        if files.is_empty() {
+            return None;
+        }
+        let loaded = Dataset::load(files, &self.tokenizer, options);
+        loaded.map_err(|error| findings.problem(key, error)).ok()
+    }
+
+    /// A prompt and its answer must fit the positions that the model knows.
+    fn check_room(&self, rows: &[HeldOut], findings: &mut Findings<'_>) {
+        let longest = self.config.max_position_embeddings;
+        let answer = self.max_new_tokens.get();
+        let Some(row) = rows.iter().find(|row| row.prompt.len() + answer > longest) else { return };
+        let question: String = row.question.chars().take(60).collect();
+        let message = format!(
+            "the prompt of {question:?} has {} tokens and its answer may have {answer} \
+             (evaluation.max_new_tokens), but the model's longest sequence is {longest}",
+            row.prompt.len()
+        );
+        findings.problem("evaluation.held_out", message);
+    }
+
+    /// Size and hash of every file that the run reads, by the name that the recipe gives it.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn data_hashes(&self) -> Result<BTreeMap<String, FileHash>, Error> {
+        let validation = match &self.validation {
+            Validation::Files(files) => files.as_slice(),
+            Validation::None | Validation::Fraction(_) => &[],
+        };
+        let files = self.train.iter().chain(validation).chain(&self.held_out).chain(&self.general);
+        let hash = |source: &SourceFile| {
+            let (bytes, sha256) = hash_source(source)?;
+            Ok((source.path.display().to_string(), FileHash { bytes, sha256 }))
+        };
+        files.map(hash).collect()
+    }
+}

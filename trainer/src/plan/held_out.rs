@@ -1,0 +1,86 @@
+//! Questions with answers, for exact match: what the model is given, and what it should write.
+
+use graft_data::{
+    Content, Error, Format, Origin, Role, Row, RowProblem, SampleOptions, SourceFile, Tokenizer,
+    read_rows,
+};
+
+/// One question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldOut {
+    /// Ids that the model goes on from: all turns before the last answer, and its header; for a
+    /// `completion` row the first token and the prompt.
+    pub prompt: Vec<u32>,
+    /// The last thing that was asked.
+    pub question: String,
+    /// The answer, without white space around it.
+    pub expected: String,
+}
+
+/// Reads the questions of `sources`.
+///
+/// # Errors
+/// A file cannot be read or holds a wrong row, a row has no question, or its answer is a tool call
+/// or longer than exact match makes sense for; each with file and line.
+pub fn held_out_rows(
+    sources: &[SourceFile],
+    tokenizer: &Tokenizer,
+    options: &SampleOptions,
+) -> Result<Vec<HeldOut>, Error> {
+    if sources.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = read_rows(sources)?;
+    let one = |(row, origin): &(Row, Origin)| {
+        held_out(row, tokenizer, options).map_err(|error| match error {
+            Error::Render(problem) => {
+                let path = sources[origin.file].path.clone();
+                Error::Row { path, line: origin.line, problem }
+            }
+            other => other,
+        })
+    };
+    rows.iter().map(one).collect()
+}
+
+fn held_out(row: &Row, tokenizer: &Tokenizer, options: &SampleOptions) -> Result<HeldOut, Error> {
+    match row {
+        Row::Conversation(conversation) => {
+            let mut conversation = conversation.clone();
+            if let Some(prompt) = &options.system_prompt {
+                conversation = conversation.with_system_prompt(prompt);
+            }
+            let messages = &mut conversation.messages;
+            let last = messages.iter().rposition(|message| message.role == Role::Assistant);
+            let last = last.ok_or(RowProblem::NoAssistantTurn)?;
+            let answer = messages.split_off(last).swap_remove(0);
+            let Content::Text(expected) = answer.content else {
+                return Err(unsupported(
+                    "the last answer is a tool call, which exact match cannot score",
+                ));
+            };
+            let question = messages.iter().rev().find_map(|message| match &message.content {
+                Content::Text(text) if message.role == Role::User => Some(text.trim().to_owned()),
+                _ => None,
+            });
+            let question =
+                question.ok_or_else(|| unsupported("no question stands before the last answer"))?;
+            let prompt = options.chat.prompt(&conversation, tokenizer)?;
+            Ok(HeldOut { prompt, question, expected: expected.trim().to_owned() })
+        }
+        Row::Completion { prompt, completion } => {
+            let mut ids = vec![tokenizer.bos()];
+            ids.extend(tokenizer.encode(prompt)?);
+            let (question, expected) = (prompt.trim().to_owned(), completion.trim().to_owned());
+            Ok(HeldOut { prompt: ids, question, expected })
+        }
+        Row::Text(_) => Err(unsupported(&format!(
+            "`format: {}` has no question and no answer; use another format",
+            Format::Text
+        ))),
+    }
+}
+
+fn unsupported(message: &str) -> Error {
+    Error::Render(RowProblem::Unsupported(message.to_owned()))
+}

@@ -1,0 +1,116 @@
+//! Sections `model` and `quantization` against the model folder.
+
+use graft_data::Tokenizer;
+use graft_model::checkpoint::{Checkpoint, INDEX_FILE, SINGLE_FILE};
+use graft_model::folder::ModelFolder;
+use graft_model::{LlamaConfig, presets};
+use graft_recipes::{AdapterMethod, Init, Model, Preset, Quantization, Recipe};
+
+use super::findings::Findings;
+use super::model_files::{check_vocabulary, read_config, read_tokenizer};
+
+/// What could be read of the model; `None` where a problem says why not.
+pub(super) struct ModelPart {
+    pub(super) folder: Option<ModelFolder>,
+    pub(super) config: Option<LlamaConfig>,
+    pub(super) tokenizer: Option<Tokenizer>,
+    pub(super) nf4: Option<bool>,
+}
+
+/// Opens the folder and reads config.json and the tokenizer.
+pub(super) fn open(recipe: &Recipe, findings: &mut Findings<'_>) -> ModelPart {
+    let Model { path, tokenizer, preset: _, init: _ } = &recipe.model;
+    let folder = ModelFolder::open(&path.to_string())
+        .map_err(|error| findings.problem("model.path", error))
+        .ok();
+    let config = folder.as_ref().and_then(|folder| {
+        read_config(folder).map_err(|error| findings.problem("model.path", error)).ok()
+    });
+    let (key, home) = match tokenizer {
+        Some(path) => {
+            let key = "model.tokenizer";
+            (key, ModelFolder::at(path).map_err(|error| findings.problem(key, error)).ok())
+        }
+        None => ("model.path", folder.clone()),
+    };
+    let tokenizer = home
+        .and_then(|home| read_tokenizer(&home).map_err(|error| findings.problem(key, error)).ok());
+    if let (Some(tokenizer), Some(config)) = (&tokenizer, &config)
+        && let Err(error) = check_vocabulary(tokenizer, config)
+    {
+        findings.problem(key, error);
+    }
+    let nf4 = match recipe.quantization {
+        Quantization::None => None,
+        Quantization::Nf4 { double } => Some(double),
+    };
+    ModelPart { folder, config, tokenizer, nf4 }
+}
+
+/// Opens the folder and holds it against what the recipe says about it.
+pub(super) fn resolve(recipe: &Recipe, findings: &mut Findings<'_>) -> ModelPart {
+    let part = open(recipe, findings);
+    let Model { path: _, tokenizer: _, preset, init } = &recipe.model;
+    if let (Some(preset), Some(config)) = (preset, &part.config) {
+        for problem in config.check_against(&release(*preset)) {
+            findings.problem("model.preset", format_args!("the folder is no {preset}: {problem}"));
+        }
+    }
+    if let Some(config) = &part.config {
+        check_quantization(recipe, config, findings);
+    }
+    if let (Some(folder), Some(config), Init::Checkpoint) = (&part.folder, &part.config, init) {
+        check_weights(folder, config, findings);
+    }
+    part
+}
+
+/// The configuration that a release has.
+fn release(preset: Preset) -> LlamaConfig {
+    match preset {
+        Preset::Llama31_8b => presets::llama3_1_8b(),
+        Preset::Llama31_70b => presets::llama3_1_70b(),
+        Preset::Llama31_405b => presets::llama3_1_405b(),
+        Preset::Llama32_1b => presets::llama3_2_1b(),
+        Preset::Llama32_3b => presets::llama3_2_3b(),
+        Preset::Llama33_70b => presets::llama3_3_70b(),
+    }
+}
+
+/// A quantised folder is what it is: nothing makes its weights whole again.
+fn check_quantization(recipe: &Recipe, config: &LlamaConfig, findings: &mut Findings<'_>) {
+    let Some(stored) = &config.quantization else { return };
+    let stored = stored.double;
+    match recipe.quantization {
+        _ if recipe.adapter == AdapterMethod::Full => findings.problem_with_hint(
+            "adapter.method",
+            "found full, but the model folder holds NF4 weights, which cannot be trained",
+            "take the release's bf16 folder, or train adapters with `adapter.method: lora`",
+        ),
+        Quantization::None => findings.problem_with_hint(
+            "quantization",
+            format_args!("found none, but the model folder holds NF4 weights (double: {stored})"),
+            &format!(
+                "write `quantization: {{format: nf4, double: {stored}}}`, or take the release's \
+                 bf16 folder"
+            ),
+        ),
+        Quantization::Nf4 { double } if double != stored => findings.problem(
+            "quantization.double",
+            format_args!("found {double}, but the model folder was quantised with {stored}"),
+        ),
+        Quantization::Nf4 { .. } => {}
+    }
+}
+
+/// The headers of the weights: whole, and of the tensors that config.json describes.
+fn check_weights(folder: &ModelFolder, config: &LlamaConfig, findings: &mut Findings<'_>) {
+    let has_weights = folder.contains(SINGLE_FILE) || folder.contains(INDEX_FILE);
+    // A model inside the program is checked by whoever builds the program.
+    if folder.path().is_none() && !has_weights {
+        return;
+    }
+    if let Err(error) = Checkpoint::open(folder).and_then(|weights| weights.verify(config)) {
+        findings.problem("model.path", error);
+    }
+}

@@ -1,0 +1,221 @@
+//! What the resolver refuses, what it makes of a good recipe, and what the data of a plan holds.
+#![expect(clippy::disallowed_methods, reason = "tests write their own input files")]
+
+use std::fs;
+use std::path::Path;
+
+use graft_model::ProjectionKind;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A folder with the built-in config and tokenizer, without weights.
+fn model_folder(root: &Path, change: impl Fn(String) -> String) -> PathBuf {
+    let builtin = ModelFolder::open("builtin:quickstart").unwrap();
+    let folder = root.join("model");
+    fs::create_dir_all(&folder).unwrap();
+    let config = String::from_utf8(builtin.required("config.json").unwrap().to_vec()).unwrap();
+    fs::write(folder.join("config.json"), change(config)).unwrap();
+    fs::write(folder.join("tokenizer.json"), builtin.required("tokenizer.json").unwrap()).unwrap();
+    folder
+}
+
+const ROW: &str = r#"{"messages": [{"role": "user", "content": "Fee?"}, {"role": "assistant", "content": " 12 euros. "}]}"#;
+
+/// A recipe in `root` with these lines beside a good minimum.
+fn recipe(root: &Path, lines: &str, overrides: &[&str]) -> Recipe {
+    let path = root.join("r.yaml");
+    fs::write(root.join("a.jsonl"), format!("{ROW}\n{ROW}\n")).unwrap();
+    let root = root.display();
+    let yaml = format!(
+        "model: {{path: builtin:quickstart}}\noutput_dir: {root}/run\ndata:\n  train: [{{path: {root}/a.jsonl, format: messages}}]\n  chat: {{preamble: none}}\n{lines}"
+    );
+    fs::write(&path, yaml).unwrap();
+    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+    graft_recipes::load(path.to_str().unwrap(), &overrides).unwrap()
+}
+
+fn refused(root: &Path, lines: &str, overrides: &[&str]) -> String {
+    let error = Plan::resolve(recipe(root, lines, overrides)).unwrap_err();
+    error.to_string().replace(&root.display().to_string(), "ROOT")
+}
+
+fn root() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn a_good_recipe_becomes_a_plan() {
+    let root = root();
+    let lines = "adapter: {rank: 4, target_modules: [q_proj, v_proj], layers: {last: 2}}\n";
+    let plan = Plan::resolve(recipe(root.path(), lines, &["quantization=nf4"])).unwrap();
+    let Adapter::Lora { config, init_from: None } = &plan.adapter else { panic!("lora") };
+    let sites: Vec<_> = config.sites.iter().map(|site| (site.layer, site.kind)).collect();
+    let (q, v) = (ProjectionKind::Q, ProjectionKind::V);
+    assert_eq!(sites, [(2, q), (2, v), (3, q), (3, v)]);
+    // q: 256 → 256, v: 256 → 128.
+    assert_eq!(plan.trainable_parameters(), 2 * 4 * (512 + 384));
+    assert_eq!((plan.nf4, plan.warnings.len()), (Some(true), 0));
+    let data = plan.load_data().unwrap();
+    assert_eq!((data.train.len(), data.statistics.rows), (2, 2));
+    let schedule = data.schedule(&plan).unwrap();
+    assert_eq!(plan.total_steps(&schedule), 3);
+    assert!(!plan.output_dir.exists());
+}
+
+#[test]
+fn every_shipped_quickstart_file_is_found() {
+    let plan = Plan::resolve(graft_recipes::load("quickstart", &[]).unwrap()).unwrap();
+    let data = plan.load_data().unwrap();
+    assert!(!data.held_out.is_empty() && !data.general.is_empty());
+    let row = &data.held_out[0];
+    assert!(row.question.ends_with(['?', '.']) && !row.expected.is_empty());
+    let shown = plan.tokenizer.decode(&row.prompt, false).unwrap();
+    assert!(shown.ends_with("<|start_header_id|>assistant<|end_header_id|>\n\n"), "{shown}");
+    assert!(shown.contains(&row.question));
+}
+
+#[test]
+fn all_problems_are_named_at_once_with_their_places() {
+    let root = root();
+    let lines = "  validation: [{path: none.jsonl, format: messages}]\nadapter: {layers: [1, 9]}\nevaluation: {held_out: [{path: builtin:quickstart/x, format: text}]}\n";
+    insta::assert_snapshot!(refused(root.path(), lines, &["data.max_seq_len=9999"]), @r#"
+    recipe `r` has 5 problems:
+    ROOT/r.yaml:6:23: data.validation.0.path: cannot read `none.jsonl`: No such file or directory (os error 2)
+    ROOT/r.yaml:7:19: adapter.layers: found 9, but the model has 4 blocks, 0 to 3
+    ROOT/r.yaml:8:32: evaluation.held_out.0.path: `builtin:quickstart/x` is not in this program; built in: builtin:quickstart/train, builtin:quickstart/held-out, builtin:quickstart/general
+    ROOT/r.yaml:8:62: evaluation.held_out.0.format: found text, which has no questions; allowed: messages, sharegpt, alpaca, completion
+    command line: data.max_seq_len=9999: data.max_seq_len: found 9999, but the model's longest sequence is 4096
+    "#);
+}
+
+#[test]
+fn a_quantised_folder_must_be_asked_for_as_it_is() {
+    let root = root();
+    let folder = model_folder(root.path(), |config| {
+        config.replacen(
+            '{',
+            r#"{"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": true},"#,
+            1,
+        )
+    });
+    let path = format!("model.path={}", folder.display());
+    let random = "model.init=random";
+    insta::assert_snapshot!(refused(root.path(), "", &[&path, random]), @r#"
+    recipe `r` has a problem:
+    quantization: found none, but the model folder holds NF4 weights (double: true)
+      help: write `quantization: {format: nf4, double: true}`, or take the release's bf16 folder
+    "#);
+    insta::assert_snapshot!(refused(root.path(), "", &[&path, random, "quantization={format: nf4, double: false}"]), @r#"
+    recipe `r` has a problem:
+    command line: quantization={format: nf4, double: false}: quantization.double: found false, but the model folder was quantised with true
+    "#);
+    insta::assert_snapshot!(refused(root.path(), "", &[&path, random, "adapter={method: full}"]), @r#"
+    recipe `r` has a problem:
+    command line: adapter={method: full}: adapter.method: found full, but the model folder holds NF4 weights, which cannot be trained
+      help: take the release's bf16 folder, or train adapters with `adapter.method: lora`
+    "#);
+}
+
+#[test]
+fn vocabularies_that_disagree_are_refused_with_both_numbers() {
+    let root = root();
+    let narrow = |config: String| config.replace(r#""vocab_size": 2048"#, r#""vocab_size": 1802"#);
+    let folder = model_folder(root.path(), narrow);
+    let path = format!("model.path={}", folder.display());
+    insta::assert_snapshot!(refused(root.path(), "", &[&path, "model.init=random"]), @r#"
+    recipe `r` has a problem:
+    command line: model.path=ROOT/model: model.path: the tokenizer `ROOT/model/tokenizer.json` has ids up to 2047, but the model's vocab_size is 1802: they are not of one model
+    "#);
+    let other = |config: String| config.replace(r#""bos_token_id": 1792"#, r#""bos_token_id": 1"#);
+    model_folder(root.path(), other);
+    insta::assert_snapshot!(refused(root.path(), "", &[&path, "model.init=random"]), @r#"
+    recipe `r` has a problem:
+    command line: model.path=ROOT/model: model.path: the tokenizer `ROOT/model/tokenizer.json` begins texts with id 1792 (`<|begin_of_text|>`), but the model's bos_token_id is 1: they are not of one model
+    "#);
+    fs::remove_file(folder.join("tokenizer.json")).unwrap();
+    insta::assert_snapshot!(refused(root.path(), "", &[&path, "model.init=random"]), @r#"
+    recipe `r` has a problem:
+    command line: model.path=ROOT/model: model.path: `tokenizer.json` is not in the model folder `ROOT/model`. Graft downloads nothing: copy the file there from where the model comes from
+    "#);
+}
+
+#[test]
+fn a_folder_of_another_release_or_without_weights_is_refused() {
+    let root = root();
+    let folder = model_folder(root.path(), |config| config);
+    let path = format!("model.path={}", folder.display());
+    insta::assert_snapshot!(refused(root.path(), "", &[&path]), @r#"
+    recipe `r` has a problem:
+    command line: model.path=ROOT/model: model.path: `model.safetensors` or `model.safetensors.index.json` is not in the model folder `ROOT/model`. Graft downloads nothing: copy the file there from where the model comes from
+    "#);
+    let shown = refused(root.path(), "", &["model.preset=llama3.2-1b"]);
+    assert!(
+        shown.contains(
+            "model.preset: the folder is no llama3.2-1b: `hidden_size` is 256, but must be 2048"
+        ),
+        "{shown}"
+    );
+}
+
+#[test]
+fn an_output_folder_with_another_run_is_refused_unless_it_goes_on() {
+    let root = root();
+    let run = root.path().join("run");
+    fs::create_dir(&run).unwrap();
+    fs::write(run.join("metrics.jsonl"), "").unwrap();
+    insta::assert_snapshot!(refused(root.path(), "", &[]), @r#"
+    recipe `r` has a problem:
+    ROOT/r.yaml:2:13: output_dir: `ROOT/run` already holds a run: `metrics.jsonl`, but no readable `manifest.json`
+      to keep it and train anew: choose another folder, `output_dir=ROOT/run-2`
+    "#);
+    let error = Plan::resolve_for(recipe(root.path(), "", &[]), Start::Resume).unwrap_err();
+    assert!(error.to_string().contains("holds no run to go on with"), "{error}");
+    fs::write(run.join("manifest.json"), "").unwrap();
+    fs::write(run.join("recipe.yaml"), "").unwrap();
+    Plan::resolve_for(recipe(root.path(), "", &[]), Start::Resume).unwrap();
+}
+
+#[test]
+fn too_wide_adapters_and_leaks_are_warned_of() {
+    let root = root();
+    let same = format!(
+        "evaluation.held_out=[{{path: {}/a.jsonl, format: messages}}]",
+        root.path().display()
+    );
+    let recipe = recipe(root.path(), "", &["adapter={rank: 200, target_modules: [k_proj]}", &same]);
+    let warnings = Plan::resolve(recipe).unwrap().warnings.join("\n");
+    insta::assert_snapshot!(warnings.replace(&root.path().display().to_string(), "ROOT"), @r#"
+    adapter.rank 200 is more than k_proj can use: its smaller side is 128
+    `ROOT/a.jsonl` is both trained on and measured: scores will flatter
+    "#);
+}
+
+#[test]
+fn data_problems_of_all_sections_are_named_at_once() {
+    let root = root();
+    fs::write(root.path().join("bad.jsonl"), "{\"messages\"\n").unwrap();
+    let lines = format!(
+        "  validation: {{fraction: 0.5}}\nevaluation:\n  held_out: [{{path: {}/bad.jsonl, format: messages}}]\n",
+        root.path().display()
+    );
+    let plan = Plan::resolve(recipe(root.path(), &lines, &["data.max_seq_len=8"])).unwrap();
+    let shown = plan.load_data().unwrap_err().to_string();
+    insta::assert_snapshot!(shown.replace(&root.path().display().to_string(), "ROOT"), @r#"
+    recipe `r` has 2 problems:
+    ROOT/r.yaml:4:10: data.train: ROOT/a.jsonl:1: the row has 26 tokens, but max_seq_len is 8; 2 of 2 rows are too long, the longest has 26 (ROOT/a.jsonl:1)
+           tokens      rows
+             1–64         2 ██████████████████████████████
+    raise `max_seq_len`, or choose what happens to them: `overlong: drop`, `truncate_left`, `truncate_right` or `split`
+    ROOT/r.yaml:8:13: evaluation.held_out: ROOT/bad.jsonl:1: malformed JSON at column 11: EOF while parsing an object
+    "#);
+}
+
+#[test]
+fn a_fraction_is_kept_out_of_training() {
+    let root = root();
+    let plan = Plan::resolve(recipe(root.path(), "  validation: {fraction: 0.5}\n", &[])).unwrap();
+    let data = plan.load_data().unwrap();
+    assert_eq!((data.train.len(), data.validation.len(), data.statistics.rows), (1, 1, 2));
+    assert_ne!(data.train[0].origin, data.validation[0].origin);
+}
