@@ -57,15 +57,16 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(())
 }
 
-/// Tokens of a row as Graft trains on it: one begin token, and per turn a header (role, two marks, blank line) and an end.
+/// Tokens of a row as Graft trains on it: a begin token, then text and end, or per turn a header (two marks around the role
+/// and a blank line), the content and an end.
 fn length(tokenizer: &Tokenizer, row: &Document) -> tokenizers::Result<usize> {
-    let around = match row {
-        Document::Text(_) => 1,
-        Document::Messages(_) => 5,
-    };
-    row.texts()
-        .into_iter()
-        .try_fold(1, |tokens, text| Ok(tokens + around + tokenizer.encode_fast(text, false)?.len()))
+    let count = |text: &str| Ok(tokenizer.encode_fast(text, false)?.len());
+    match row {
+        Document::Text(text) => Ok(2 + count(text)?),
+        Document::Messages(turns) => turns.iter().try_fold(1, |tokens, turn| {
+            Ok(tokens + 4 + count(turn.role.name())? + count(&turn.content)?)
+        }),
+    }
 }
 
 /// Replaces the whole file: a reader sees the old bytes or the new ones.
