@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 /// Tokens of a row as Graft trains on it: a begin token, then text and end, or per turn a header (two marks around the role
 /// and a blank line), the content and an end.
 fn length(tokenizer: &Tokenizer, row: &Document) -> tokenizers::Result<usize> {
-    let count = |text: &str| Ok(tokenizer.encode_fast(text, false)?.len());
+    let count = |text: &str| tokenizer.encode_fast(text, false).map(|encoding| encoding.len());
     match row {
         Document::Text(text) => Ok(2 + count(text)?),
         Document::Messages(turns) => turns.iter().try_fold(1, |tokens, turn| {
