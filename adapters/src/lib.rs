@@ -1,13 +1,17 @@
 //! What adapts, merges or exports a projection.
 //!
 //! A model of [`LoraLinear`] or [`DenseLinear`] can be trained ([`Trainable`]); one of plain frozen
-//! projections cannot. [`peft`] reads and writes the field's adapter folders.
+//! projections cannot. [`peft`] reads and writes the field's adapter folders;
+//! [`merge`] and [`quantize`] write model folders.
 
 mod error;
 pub mod full;
 pub mod lora;
+pub mod merge;
 mod method;
+mod out_folder;
 pub mod peft;
+pub mod quantize;
 
 pub use error::Error;
 pub use full::{DenseLinear, FullFactory};

@@ -1,0 +1,187 @@
+//! A model folder about to be written: where it may stand, what goes along from the base, and that
+//! it appears whole or not at all.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use graft_model::checkpoint::{Checkpoint, Dtype, ShardedWriter, TensorSpec};
+use graft_model::config::FloatType;
+use graft_model::folder::ModelFolder;
+use graft_model::{LlamaConfig, atomic, site};
+
+use crate::error::Error;
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The folder, links resolved.
+    pub folder: PathBuf,
+    /// Names of the weight files.
+    pub weight_files: Vec<String>,
+    /// Names of the files taken over from the base.
+    pub copied: Vec<String>,
+    /// Bytes of all tensors.
+    pub tensor_bytes: u64,
+    /// How many weights of the base were changed; the others are the base's, bit for bit.
+    pub changed: usize,
+}
+
+/// A place for a model folder that holds nothing yet.
+pub(crate) struct OutFolder<'a> {
+    path: PathBuf,
+    base: &'a ModelFolder,
+}
+
+impl<'a> OutFolder<'a> {
+    /// Refuses a place that is taken, and one in the base.
+    pub(crate) fn claim(path: &Path, base: &'a ModelFolder) -> Result<Self, Error> {
+        let failed = |source| graft_model::Error::Io {
+            action: "use as a folder to write",
+            path: path.to_path_buf(),
+            source,
+        };
+        let resolved = resolve(path).map_err(failed)?;
+        if let Some(base_path) = base.path() {
+            let base_path = fs::canonicalize(base_path).map_err(failed)?;
+            if resolved.starts_with(base_path) {
+                return Err(Error::OutputInBase { path: path.to_path_buf(), base: base.display() });
+            }
+        }
+        let is_free = match fs::symlink_metadata(&resolved) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(failed(error).into()),
+            Ok(found) if found.is_dir() => {
+                fs::read_dir(&resolved).map_err(failed)?.next().is_none()
+            }
+            Ok(_) => false,
+        };
+        if !is_free {
+            return Err(Error::OutputTaken { path: path.to_path_buf() });
+        }
+        Ok(Self { path: resolved, base })
+    }
+
+    /// Writes config.json, the files that go along and the weights; reads the result back before
+    /// it takes its place. `source` is asked for each tensor as by [`ShardedWriter::write`].
+    pub(crate) fn write(
+        self,
+        config: &str,
+        writer: &ShardedWriter,
+        changed: usize,
+        mut source: impl FnMut(&TensorSpec, &mut dyn Write) -> Result<(), Error>,
+    ) -> Result<Summary, Error> {
+        let Self { path, base } = self;
+        let names = base.names()?.into_iter().filter(|name| goes_along(name));
+        let mut copied = Vec::new();
+        for name in names {
+            let bytes = base.map(&name)?;
+            copied.push((name, bytes));
+        }
+        let beside: usize = copied.iter().map(|(_, bytes)| bytes.len()).sum();
+        let needed = writer.file_bytes() + beside as u64 + config.len() as u64;
+        atomic::require_free(&path, needed)?;
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        atomic::replace_folder(&path, |folder| {
+            atomic::write_bytes(folder.join("config.json"), config.as_bytes())?;
+            for (name, bytes) in &copied {
+                atomic::write_bytes(folder.join(name), bytes)?;
+            }
+            writer.write(folder, &mut source)?;
+            let written = LlamaConfig::from_json(config.as_bytes(), "config.json")?;
+            Checkpoint::open(&ModelFolder::at(folder)?)?.verify(&written)?;
+            Ok::<_, Error>(())
+        })?;
+        Ok(Summary {
+            folder: path,
+            weight_files: writer.file_names().map(str::to_owned).collect(),
+            copied: copied.into_iter().map(|(name, _)| name).collect(),
+            tensor_bytes: writer.total_bytes(),
+            changed,
+        })
+    }
+}
+
+/// The path with the links of its existing part resolved.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    let existing = absolute.ancestors().find(|folder| folder.exists()).unwrap_or(&absolute);
+    let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
+    let resolved = fs::canonicalize(existing)?;
+    // Joining nothing would put a slash behind the name.
+    Ok(if rest.as_os_str().is_empty() { resolved } else { resolved.join(rest) })
+}
+
+/// Whether a file belongs to every model made from this base: tokenizer, chat template, sampling
+/// defaults, and the licence texts that must stay with the weights. A README describes the release
+/// itself, so it stays behind.
+fn goes_along(name: &str) -> bool {
+    const NAMES: [&str; 7] = [
+        "added_tokens.json",
+        "chat_template.jinja",
+        "chat_template.json",
+        "generation_config.json",
+        "merges.txt",
+        "special_tokens_map.json",
+        "vocab.json",
+    ];
+    const STARTS: [&str; 6] =
+        ["tokenizer.", "tokenizer_config.", "license", "licence", "notice", "use_policy"];
+    let lower = name.to_lowercase();
+    NAMES.contains(&lower.as_str()) || STARTS.iter().any(|start| lower.starts_with(start))
+}
+
+/// The type of a float tensor.
+pub(crate) fn float_type(dtype: Dtype) -> Option<FloatType> {
+    match dtype {
+        Dtype::F32 => Some(FloatType::F32),
+        Dtype::F16 => Some(FloatType::F16),
+        Dtype::BF16 => Some(FloatType::Bf16),
+        _ => None,
+    }
+}
+
+/// What config.json calls the model's type: as the base does, or as its embedding is stored.
+pub(crate) fn model_type(config: &LlamaConfig, checkpoint: &Checkpoint) -> FloatType {
+    let embedding = || float_type(checkpoint.tensor(site::EMBED_TOKENS)?.dtype);
+    config.dtype.or_else(embedding).unwrap_or(FloatType::Bf16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_every_derived_model_needs_goes_along() {
+        for name in [
+            "tokenizer.json",
+            "tokenizer.model",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "generation_config.json",
+            "chat_template.jinja",
+            "LICENSE",
+            "LICENSE.txt",
+            "NOTICE",
+            "Notice.txt",
+            "USE_POLICY.md",
+        ] {
+            assert!(goes_along(name), "{name}");
+        }
+        for name in [
+            "README.md",
+            "config.json",
+            "model.safetensors",
+            "model.safetensors.index.json",
+            "model-00001-of-00002.safetensors",
+            "pytorch_model.bin",
+            "consolidated.00.pth",
+            "params.json",
+            ".gitattributes",
+        ] {
+            assert!(!goes_along(name), "{name}");
+        }
+    }
+}
