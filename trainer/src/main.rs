@@ -1,3 +1,7 @@
 //! The `graft` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    graft::cli::main()
+}

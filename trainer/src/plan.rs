@@ -29,13 +29,14 @@ use graft_recipes::{
 };
 
 pub use adapter::Adapter;
-pub use data::{LoadedData, measured_options};
+pub use data::{LoadedData, TrainingData, measured_options};
 pub use graft_recipes::Problems as PlanErrors;
 pub use held_out::{HeldOut, held_out_rows};
 pub use model_files::{ModelFiles, ModelFilesError};
 pub use sources::{DataPlan, Validation};
 
 use findings::Findings;
+pub(crate) use model_files::read_config;
 
 /// Whether a run begins or goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -190,6 +190,16 @@ impl RunFolder {
         Ok(Self { path: path.to_owned(), manifest, _lock: lock })
     }
 
+    /// The manifest of the run in `path`, without claiming the folder.
+    pub fn read_manifest(path: &Path) -> Result<Manifest> {
+        Manifest::read(&path.join(MANIFEST))
+    }
+
+    /// The checkpoints of the run in `path`, without claiming the folder.
+    pub fn checkpoints_of(path: &Path) -> Checkpoints {
+        Checkpoints::new(path.join("checkpoints"))
+    }
+
     /// Whether `path` holds a run that `open_for_resume` opens.
     pub fn holds_run(path: &Path) -> bool {
         path.join(MANIFEST).is_file() && path.join(RECIPE).is_file()
@@ -229,7 +239,7 @@ impl RunFolder {
 
     /// The checkpoints of the run.
     pub fn checkpoints(&self) -> Checkpoints {
-        Checkpoints::new(self.path.join("checkpoints"))
+        Self::checkpoints_of(&self.path)
     }
 
     /// The folder itself.

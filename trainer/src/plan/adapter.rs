@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use graft_adapters::{LoraConfig, Rank, Scaling};
+use graft_adapters::{LoraConfig, PeftAdapter, Rank, Scaling};
 use graft_model::{LlamaConfig, ProjectionKind, Site};
 use graft_recipes::{AdapterMethod, Layers, ProjectionName, Recipe, TargetModules};
 
@@ -56,14 +56,12 @@ pub(super) fn resolve(
     else {
         return config.map(|_| Adapter::Full);
     };
-    if let Some(folder) = init_from {
-        check_init_from(folder, findings);
-    }
-    let config = config?;
-    let layers = blocks(layers, config.layers, findings)?;
+    let start = init_from.as_deref().and_then(|folder| open_start(folder, findings));
+    let model = config?;
+    let layers = blocks(layers, model.layers, findings)?;
     let kinds = kinds(target_modules);
     for &kind in &kinds {
-        let smaller = kind.in_features(config).min(kind.out_features(config));
+        let smaller = kind.in_features(model).min(kind.out_features(model));
         if rank.get() > smaller {
             findings.warn(format!(
                 "adapter.rank {} is more than {kind} can use: its smaller side is {smaller}",
@@ -76,18 +74,16 @@ pub(super) fn resolve(
     let scaling = if *rslora { Scaling::RankStabilised } else { Scaling::Standard };
     let rank = Rank(NonZeroUsize::new(rank.get())?);
     let config = LoraConfig { rank, alpha: *alpha, scaling, dropout: *dropout, sites };
+    if let Some(start) = start
+        && let Err(error) = start.check_model(model).and_then(|()| start.check_same(&config))
+    {
+        findings.problem("adapter.init_from", error);
+    }
     Some(Adapter::Lora { config, init_from: init_from.clone() })
 }
 
-fn check_init_from(folder: &Path, findings: &mut Findings<'_>) {
-    for file in ["adapter_config.json", "adapter_model.safetensors"] {
-        if !folder.join(file).is_file() {
-            let folder = folder.display();
-            let message = format!("found `{folder}`, which has no `{file}`: it is no PEFT adapter");
-            findings.problem("adapter.init_from", message);
-            return;
-        }
-    }
+fn open_start(folder: &Path, findings: &mut Findings<'_>) -> Option<PeftAdapter> {
+    PeftAdapter::open(folder).map_err(|error| findings.problem("adapter.init_from", error)).ok()
 }
 
 /// The numbers of the adapted blocks; `None` with a problem.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use graft_data::{
-    Dataset, Error, Overlong, Sample, SampleOptions, Schedule, SourceFile, Statistics, hash_source,
-    split_validation,
+    Dataset, Error, Overlong, Sample, SampleOptions, Schedule, SourceFile, Statistics, Tokenizer,
+    hash_source, split_validation,
 };
+use graft_recipes::Recipe;
 
 use super::findings::Findings;
 use super::held_out::{HeldOut, held_out_rows};
-use super::{Plan, PlanErrors, Validation};
+use super::{Plan, PlanErrors, Validation, model, sources};
 use crate::run_folder::manifest::FileHash;
 
 /// Everything a run reads, in host memory.
@@ -35,6 +36,34 @@ impl LoadedData {
     pub fn schedule(&self, plan: &Plan) -> Result<Schedule, Error> {
         let lengths: Vec<usize> = self.train.iter().map(|sample| sample.tokens.len()).collect();
         Schedule::new(&lengths, plan.batches)
+    }
+}
+
+/// What a recipe trains on, without the weights, the measurements or the output folder.
+#[derive(Debug)]
+pub struct TrainingData {
+    /// The model's tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Rows of `data.train`.
+    pub dataset: Dataset,
+}
+
+impl TrainingData {
+    /// Reads the tokenizer and the training files of a recipe; its model may lack weights.
+    ///
+    /// # Errors
+    /// Every problem of these two, with the places of their keys.
+    pub fn load(recipe: &Recipe) -> Result<Self, PlanErrors> {
+        let mut findings = Findings::new(recipe);
+        let model = model::open(recipe, &mut findings);
+        let (sample, train) = sources::training(recipe, model.config.as_ref(), &mut findings);
+        findings.finish()?;
+        let tokenizer = model.tokenizer.expect("what could not be read was recorded");
+        let mut findings = Findings::new(recipe);
+        let dataset = Dataset::load(&train, &tokenizer, &sample);
+        let dataset = dataset.map_err(|error| findings.problem("data.train", error)).ok();
+        findings.finish()?;
+        Ok(Self { tokenizer, dataset: dataset.expect("a failure was recorded as a problem") })
     }
 }
 

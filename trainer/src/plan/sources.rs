@@ -42,9 +42,41 @@ pub(super) fn resolve(
     config: Option<&LlamaConfig>,
     findings: &mut Findings<'_>,
 ) -> DataPlan {
+    let (sample, train) = training(recipe, config, findings);
+    let validation = match &recipe.data.validation {
+        graft_recipes::Validation::None => Validation::None,
+        graft_recipes::Validation::Fraction(fraction) => Validation::Fraction(*fraction),
+        // An empty list measures nothing.
+        graft_recipes::Validation::Sources(sources) if sources.is_empty() => Validation::None,
+        graft_recipes::Validation::Sources(sources) => {
+            Validation::Files(files("data.validation", sources, findings))
+        }
+    };
+    let held_out = files("evaluation.held_out", &recipe.evaluation.held_out, findings);
+    for (index, source) in recipe.evaluation.held_out.iter().enumerate() {
+        if source.format == SourceFormat::Text {
+            findings.problem(
+                &format!("evaluation.held_out.{index}.format"),
+                "found text, which has no questions; allowed: messages, sharegpt, alpaca, completion",
+            );
+        }
+    }
+    let general = files("evaluation.general", &recipe.evaluation.general, findings);
+    let plan = DataPlan { sample, train, validation, held_out, general };
+    warn_of_leaks(&plan, findings);
+    plan
+}
+
+/// How rows become samples, and the files to train on.
+pub(super) fn training(
+    recipe: &Recipe,
+    config: Option<&LlamaConfig>,
+    findings: &mut Findings<'_>,
+) -> (SampleOptions, Vec<SourceFile>) {
+    // Validation is the caller's; packing and shuffling are for whoever deals out samples.
     let Data {
         train,
-        validation,
+        validation: _,
         chat,
         system_prompt,
         max_seq_len,
@@ -71,29 +103,7 @@ pub(super) fn resolve(
         let message = format!("found {max_seq_len}, but the model's longest sequence is {longest}");
         findings.problem("data.max_seq_len", message);
     }
-    let train = files("data.train", train, findings);
-    let validation = match validation {
-        graft_recipes::Validation::None => Validation::None,
-        graft_recipes::Validation::Fraction(fraction) => Validation::Fraction(*fraction),
-        // An empty list measures nothing.
-        graft_recipes::Validation::Sources(sources) if sources.is_empty() => Validation::None,
-        graft_recipes::Validation::Sources(sources) => {
-            Validation::Files(files("data.validation", sources, findings))
-        }
-    };
-    let held_out = files("evaluation.held_out", &recipe.evaluation.held_out, findings);
-    for (index, source) in recipe.evaluation.held_out.iter().enumerate() {
-        if source.format == SourceFormat::Text {
-            findings.problem(
-                &format!("evaluation.held_out.{index}.format"),
-                "found text, which has no questions; allowed: messages, sharegpt, alpaca, completion",
-            );
-        }
-    }
-    let general = files("evaluation.general", &recipe.evaluation.general, findings);
-    let plan = DataPlan { sample, train, validation, held_out, general };
-    warn_of_leaks(&plan, findings);
-    plan
+    (sample, files("data.train", train, findings))
 }
 
 fn files(key: &str, sources: &[Source], findings: &mut Findings<'_>) -> Vec<SourceFile> {

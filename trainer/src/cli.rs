@@ -1,0 +1,91 @@
+//! The command line: what can be said, where it goes, and what comes back as an exit code.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong use or
+//! wrong input.
+
+pub mod byte_size;
+pub mod failure;
+pub mod folder_args;
+pub mod globals;
+pub mod model_args;
+mod named;
+pub mod page;
+pub mod recipe_args;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use globals::Globals;
+
+use crate::commands;
+use recipe_args::{DataArgs, InspectArgs, RecipesArgs, TrainArgs, ValidateArgs};
+
+/// Fine-tune Llama 3.x on your own machine, on data that stays there.
+#[derive(Debug, Parser)]
+#[command(
+    name = "graft",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  graft recipes ls\n  graft validate quickstart\n\n\
+                  Exit codes: 0 done, 1 failed, 2 wrong use or wrong input."
+)]
+pub struct Cli {
+    /// What every command understands.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List, show and copy the shipped recipes.
+    Recipes(RecipesArgs),
+    /// Check a recipe against its model and data, and show what it would do.
+    Validate(ValidateArgs),
+    /// Show what is trained on: statistics, and samples with their targets marked.
+    Data(DataArgs),
+    /// Fine-tune, or train, as a recipe says.
+    Train(TrainArgs),
+    /// Show what a model, adapter or run folder holds.
+    Inspect(InspectArgs),
+}
+
+/// Runs the command that the arguments of the process name.
+pub fn main() -> ExitCode {
+    failure::quiet_panics();
+    let cli = Cli::parse();
+    let quiet_panic = std::panic::AssertUnwindSafe(|| cli.run());
+    match std::panic::catch_unwind(quiet_panic) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => failure::report(&error),
+        // The hook has said it.
+        Err(_) => failure::FAILED.into(),
+    }
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Whatever stops it; [`failure::exit_code`] tells the user's mistakes from others.
+    pub fn run(&self) -> anyhow::Result<()> {
+        let Self { globals, command } = self;
+        globals.use_threads()?;
+        match command {
+            Command::Recipes(args) => commands::recipes::run(args),
+            Command::Validate(args) => commands::validate::run(globals, args),
+            Command::Data(args) => commands::data::run(globals, args),
+            Command::Train(args) => commands::train::run(globals, args),
+            Command::Inspect(args) => commands::inspect::run(args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

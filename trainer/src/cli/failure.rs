@@ -1,0 +1,174 @@
+//! From an error to what a person reads and what a script sees.
+
+use std::error::Error as StdError;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::plan::ModelFilesError;
+use crate::run_folder;
+
+/// An exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code(u8);
+
+/// The machine failed, or Graft did.
+pub const FAILED: Code = Code(1);
+/// The command line, or a file it names, is wrong.
+pub const WRONG_INPUT: Code = Code(2);
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        code.0.into()
+    }
+}
+
+/// A command line that clap cannot refuse by itself, or an input without an error type of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrongUse(pub String);
+
+/// The code of an error: that of the first cause whose kind is known, else 1.
+pub fn exit_code(error: &anyhow::Error) -> Code {
+    error.chain().find_map(|cause| code_of(cause)).unwrap_or(FAILED)
+}
+
+fn code_of(cause: &(dyn StdError + 'static)) -> Option<Code> {
+    let wrong = |is_wrong: bool| Some(if is_wrong { WRONG_INPUT } else { FAILED });
+    if cause.is::<WrongUse>() || cause.is::<graft_recipes::Problems>() {
+        return Some(WRONG_INPUT);
+    }
+    if let Some(error) = cause.downcast_ref::<graft_data::Error>() {
+        return wrong(data_is_wrong(error));
+    }
+    if let Some(error) = cause.downcast_ref::<graft_model::Error>() {
+        return wrong(model_is_wrong(error));
+    }
+    if let Some(error) = cause.downcast_ref::<graft_adapters::Error>() {
+        return wrong(adapter_is_wrong(error));
+    }
+    if let Some(error) = cause.downcast_ref::<run_folder::Error>() {
+        return wrong(error.is_wrong_input());
+    }
+    if let Some(error) = cause.downcast_ref::<ModelFilesError>() {
+        return wrong(match error {
+            ModelFilesError::Model(error) => model_is_wrong(error),
+            ModelFilesError::Tokenizer(error) => data_is_wrong(error),
+            ModelFilesError::OnlyMetaTokenizer { .. }
+            | ModelFilesError::Vocabulary { .. }
+            | ModelFilesError::FirstToken { .. } => true,
+        });
+    }
+    None
+}
+
+fn data_is_wrong(error: &graft_data::Error) -> bool {
+    match error {
+        graft_data::Error::Read { source, .. } => names_wrong_file(source),
+        _ => true,
+    }
+}
+
+fn model_is_wrong(error: &graft_model::Error) -> bool {
+    match error {
+        graft_model::Error::Io { source, .. } => names_wrong_file(source),
+        graft_model::Error::Write(_) | graft_model::Error::Layout { .. } => false,
+        _ => true,
+    }
+}
+
+fn adapter_is_wrong(error: &graft_adapters::Error) -> bool {
+    match error {
+        graft_adapters::Error::Model(error) => model_is_wrong(error),
+        graft_adapters::Error::Write(_) => false,
+        _ => true,
+    }
+}
+
+/// Whether the system's answer is about what was asked for, rather than about itself.
+fn names_wrong_file(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        InvalidFilename, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+    };
+    let kinds = [NotFound, PermissionDenied, IsADirectory, NotADirectory, InvalidFilename];
+    kinds.contains(&error.kind())
+}
+
+/// Says on stderr what went wrong, and gives the exit code. A reader of stdout that has left is no
+/// error: `graft recipes ls | head -1` is done.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    let left = |cause: &(dyn StdError + 'static)| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    };
+    if error.chain().any(left) {
+        return ExitCode::SUCCESS;
+    }
+    let _ = writeln!(io::stderr(), "{}", text(error));
+    exit_code(error).into()
+}
+
+/// `error: …`, then the causes that the line above does not already give.
+pub fn text(error: &anyhow::Error) -> String {
+    let mut said = error.to_string();
+    let mut text = format!("error: {said}");
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !said.contains(&cause) {
+            text.push_str("\n  caused by: ");
+            text.push_str(&cause);
+            said = cause;
+        }
+    }
+    text
+}
+
+/// A panic is a fault of Graft: one line that says where, no backtrace.
+pub fn quiet_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("unknown");
+        let first = message.lines().next().unwrap_or_default();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let _ = writeln!(
+            io::stderr(),
+            "error: a fault in graft itself at {place}: {first}; nothing you wrote should cause this, please report it"
+        );
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn wrong_input_is_2_behind_any_context_and_everything_else_is_1() {
+        let wrong = || graft_data::Error::UnknownFormat { found: "x".into() };
+        assert_eq!(exit_code(&wrong().into()), WRONG_INPUT);
+        let within = Err::<(), _>(wrong()).context("a").context("b").unwrap_err();
+        assert_eq!(exit_code(&within), WRONG_INPUT);
+        assert_eq!(exit_code(&ModelFilesError::from(wrong()).into()), WRONG_INPUT);
+        assert_eq!(exit_code(&anyhow::anyhow!("other")), FAILED);
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert_eq!(exit_code(&graft_model::Error::Write(full).into()), FAILED);
+        let read = |kind: io::ErrorKind| graft_data::Error::Read {
+            path: "x".into(),
+            source: kind.into(),
+        };
+        assert_eq!(exit_code(&read(io::ErrorKind::NotFound).into()), WRONG_INPUT);
+        assert_eq!(exit_code(&read(io::ErrorKind::Other).into()), FAILED);
+    }
+
+    #[test]
+    fn causes_are_given_once() {
+        let error = graft_data::Error::Read {
+            path: "x".into(),
+            source: io::ErrorKind::NotFound.into(),
+        };
+        let error = anyhow::Error::from(error).context("while training");
+        insta::assert_snapshot!(text(&error), @r"
+        error: while training
+          caused by: cannot read x: entity not found
+        ");
+    }
+}

@@ -1,0 +1,120 @@
+//! What every command understands.
+
+use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroUsize;
+
+use clap::{Args, ValueEnum};
+
+use super::failure::WrongUse;
+
+/// Where tensors live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// The best device that this build knows: the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+}
+
+impl Device {
+    /// The device as manifests name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto | Self::Cpu => "cpu",
+        }
+    }
+}
+
+/// Whether output is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Into files and pipes, too.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Globals {
+    /// CPU threads; results do not depend on them [default: the recipe's, or all cores]
+    #[arg(long, global = true, value_name = "N", help_heading = "Everywhere")]
+    pub threads: Option<NonZeroUsize>,
+    /// Where tensors live
+    #[arg(long, global = true, value_enum, default_value_t = Device::Auto, help_heading = "Everywhere")]
+    pub device: Device,
+    /// Whether output is coloured; auto respects NO_COLOR
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t = Colour::Auto,
+        help_heading = "Everywhere"
+    )]
+    pub color: Colour,
+    /// Say nothing but results and errors
+    #[arg(long, short, global = true, help_heading = "Everywhere")]
+    pub quiet: bool,
+}
+
+impl Globals {
+    /// Whether text on stdout is coloured.
+    pub fn colours_stdout(&self) -> bool {
+        let refused = |name, value: fn(&std::ffi::OsStr) -> bool| {
+            std::env::var_os(name).is_some_and(|found| value(&found))
+        };
+        match self.color {
+            Colour::Always => true,
+            Colour::Never => false,
+            Colour::Auto => {
+                io::stdout().is_terminal()
+                    && !refused("NO_COLOR", |value| !value.is_empty())
+                    && !refused("TERM", |value| value == "dumb")
+            }
+        }
+    }
+
+    /// Says something beside the result, unless asked to be quiet.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            // Work does not end because nobody reads what it says.
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+
+    /// Limits the threads of the process to `--threads`, where given. Threads start once; after
+    /// that the count stays.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn use_threads(&self) -> anyhow::Result<()> {
+        self.threads.map_or(Ok(()), start_threads)
+    }
+
+    /// The threads of a command with a recipe: those of `--threads`, else the recipe's.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn use_threads_of(&self, recipe: &graft_recipes::Recipe) -> anyhow::Result<NonZeroUsize> {
+        if let Some(count) = self.threads {
+            return Ok(count);
+        }
+        let count = crate::plan::thread_count(recipe.training.threads);
+        start_threads(count)?;
+        Ok(count)
+    }
+}
+
+fn start_threads(count: NonZeroUsize) -> anyhow::Result<()> {
+    // Beyond this the count is a slip, and systems fail in ways of their own.
+    const MOST: usize = 1_024;
+    if count.get() > MOST {
+        let message = format!("--threads is {count}, but at most {MOST} make sense");
+        return Err(WrongUse(message).into());
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(count.get());
+    Ok(pool.build_global()?)
+}

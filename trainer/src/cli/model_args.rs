@@ -1,0 +1,213 @@
+//! Commands that run a model: eval, generate, chat.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use graft_data::{ChatTemplate, Format};
+use graft_kernels::Precision;
+use graft_model::LlamaConfig;
+use graft_recipes::{ComputeDtype, Preamble};
+
+use super::failure::WrongUse;
+use super::named::{format, named};
+use crate::generate::Sampling;
+
+/// How frozen weights are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Quantization {
+    /// As they are in the folder.
+    None,
+    /// Four-bit NormalFloat with quantised scales.
+    Nf4,
+}
+
+/// Which model, and how it computes.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// A model folder, or builtin:quickstart
+    #[arg(long, value_name = "DIR")]
+    pub model: String,
+    /// An adapter folder (PEFT) to put beside the model
+    #[arg(long, value_name = "DIR")]
+    pub adapter: Option<PathBuf>,
+    /// How frozen weights are kept [default: as they are in the folder]
+    #[arg(long, value_enum)]
+    pub quantization: Option<Quantization>,
+    /// The type that operands of products are rounded to
+    #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = named(ComputeDtype::ALL))]
+    pub compute_dtype: ComputeDtype,
+    /// The system block that opens a chat
+    #[arg(long, default_value = "official", value_parser = named(Preamble::ALL))]
+    pub preamble: Preamble,
+}
+
+impl ModelArgs {
+    /// `Some(double)` where frozen projections are kept in NF4.
+    ///
+    /// # Errors
+    /// `--quantization none` with a folder that is quantised.
+    pub fn nf4(&self, config: &LlamaConfig) -> Result<Option<bool>, WrongUse> {
+        nf4(self.quantization, config, &self.model)
+    }
+
+    /// How operands of products are rounded.
+    pub fn precision(&self) -> Precision {
+        crate::plan::precision(self.compute_dtype)
+    }
+
+    /// How conversations are rendered.
+    pub fn chat(&self) -> ChatTemplate {
+        chat_template(self.preamble)
+    }
+}
+
+/// A quantised folder is what it is; another is quantised if asked, with quantised scales.
+pub(super) fn nf4(
+    asked: Option<Quantization>,
+    config: &LlamaConfig,
+    model: &str,
+) -> Result<Option<bool>, WrongUse> {
+    match (asked, &config.quantization) {
+        (Some(Quantization::None), Some(_)) => Err(WrongUse(format!(
+            "`{model}` holds NF4 weights, so `--quantization none` cannot be had from it: leave \
+             the flag out, or give the release's bf16 folder"
+        ))),
+        (_, Some(stored)) => Ok(Some(stored.double)),
+        (Some(Quantization::Nf4), None) => Ok(Some(true)),
+        (Some(Quantization::None) | None, None) => Ok(None),
+    }
+}
+
+/// The template with this preamble, the official one with its pinned date.
+pub fn chat_template(preamble: Preamble) -> ChatTemplate {
+    let preamble = match preamble {
+        Preamble::Official => graft_data::Preamble::default(),
+        Preamble::None => graft_data::Preamble::None,
+    };
+    ChatTemplate { preamble }
+}
+
+/// How answers are drawn.
+#[derive(Debug, Clone, Args)]
+pub struct SamplingArgs {
+    /// Tokens an answer may have
+    #[arg(long, value_name = "N", default_value = "256")]
+    pub max_new_tokens: NonZeroUsize,
+    /// 0 takes the likeliest token; higher is more varied
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = temperature)]
+    pub temperature: f32,
+    /// Keep the likeliest tokens that together reach this probability
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = probability)]
+    pub top_p: f32,
+    /// Keep the N likeliest tokens; 0 keeps all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub top_k: usize,
+    /// Above 1, tokens already seen become less likely
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = penalty)]
+    pub repetition_penalty: f32,
+    /// The root of the draws
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub seed: u64,
+}
+
+impl SamplingArgs {
+    /// As the generator takes it.
+    pub fn sampling(&self) -> Sampling {
+        let Self { max_new_tokens: _, temperature, top_p, top_k, repetition_penalty, seed } = self;
+        let (temperature, top_k, top_p) = (*temperature, *top_k, *top_p);
+        let (repetition_penalty, seed) = (*repetition_penalty, *seed);
+        Sampling { temperature, top_k, top_p, repetition_penalty, seed }
+    }
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    number(text, "a number, at least 0", |x| x >= 0.0)
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    number(text, "a number above 0, at most 1", |x| x > 0.0 && x <= 1.0)
+}
+
+fn penalty(text: &str) -> Result<f32, String> {
+    number(text, "a number above 0", |x| x > 0.0)
+}
+
+fn number(text: &str, allowed: &str, is_allowed: fn(f32) -> bool) -> Result<f32, String> {
+    let number = text.parse::<f32>().ok().filter(|x| x.is_finite() && is_allowed(*x));
+    number.ok_or_else(|| format!("expected {allowed}"))
+}
+
+/// `graft eval`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  graft eval --model builtin:quickstart --preamble none \
+                        --adapter runs/quickstart/adapter \\\n    \
+                        --data builtin:quickstart/held-out --format messages --exact-match")]
+pub struct EvalArgs {
+    /// Which model
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// A file of rows, or builtin:quickstart/held-out
+    #[arg(long, value_name = "FILE")]
+    pub data: String,
+    /// The form of its rows
+    #[arg(long, value_parser = format())]
+    pub format: Format,
+    /// Tokens a row may have [default: the model's longest sequence]
+    #[arg(long, value_name = "N")]
+    pub max_seq_len: Option<NonZeroUsize>,
+    /// Write each row's score to this file, one JSON object a line
+    #[arg(long, value_name = "OUT.jsonl")]
+    pub per_example: Option<PathBuf>,
+    /// Also answer each row's question, and count the answers that match exactly
+    #[arg(long)]
+    pub exact_match: bool,
+    /// Tokens an answer may have
+    #[arg(long, value_name = "N", default_value = "64")]
+    pub max_new_tokens: NonZeroUsize,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `graft generate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  graft generate --model builtin:quickstart --preamble none \
+                        --adapter runs/quickstart/adapter \\\n    \
+                        --prompt \"What does a residence certificate cost?\"")]
+pub struct GenerateArgs {
+    /// Which model
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What the user says, or with --raw the text to go on from
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: String,
+    /// The system prompt
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Go on from the prompt as plain text, without the chat template
+    #[arg(long)]
+    pub raw: bool,
+    /// How the answer is drawn
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `graft chat`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  graft chat --model builtin:quickstart --preamble none \
+                        --adapter runs/quickstart/adapter")]
+pub struct ChatArgs {
+    /// Which model
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The system prompt
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// How answers are drawn
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}

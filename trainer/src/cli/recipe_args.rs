@@ -1,0 +1,136 @@
+//! Commands that read a recipe, or look at what one names: recipes, validate, data, inspect, train.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use graft_data::{Format, Overlong};
+use graft_recipes::Preamble;
+
+use super::named::{format, named, overlong};
+
+/// `graft recipes`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  graft recipes ls\n  graft recipes cp llama3.1-8b-qlora my.yaml")]
+pub struct RecipesArgs {
+    /// What to do with the recipes.
+    #[command(subcommand)]
+    pub action: RecipesAction,
+}
+
+/// What can be done with the shipped recipes.
+#[derive(Debug, Subcommand)]
+pub enum RecipesAction {
+    /// List the recipes with what each is for.
+    #[command(after_help = "Example:\n  graft recipes ls")]
+    Ls {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a recipe.
+    #[command(after_help = "Example:\n  graft recipes cat quickstart")]
+    Cat {
+        /// The recipe's name
+        name: String,
+    },
+    /// Copy a recipe to a file of your own; an existing file is never replaced.
+    #[command(after_help = "Example:\n  graft recipes cp llama3.1-8b-qlora my.yaml")]
+    Cp {
+        /// The recipe's name
+        name: String,
+        /// The new file
+        file: PathBuf,
+    },
+}
+
+/// A recipe and what the command line changes in it.
+#[derive(Debug, Clone, Args)]
+pub struct RecipeArgs {
+    /// A shipped recipe's name, or a recipe file
+    pub recipe: String,
+    /// Keys to set (`training.seed=8`) or to leave to their defaults (`~data.validation`)
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+/// `graft validate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  graft validate my.yaml training.learning_rate=1.0e-4")]
+pub struct ValidateArgs {
+    /// Which recipe
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Print JSON: the plan, or the problems
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `graft data`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  graft data my.yaml --show 5\n  \
+                        graft data --file chats.jsonl --format messages --model builtin:quickstart")]
+pub struct DataArgs {
+    /// A shipped recipe's name, or a recipe file: shows what it trains on
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    pub recipe: Option<String>,
+    /// Keys to set in the recipe (`data.max_seq_len=512`)
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// A data file, instead of a recipe's
+    #[arg(long, requires_all = ["format", "model"])]
+    pub file: Option<PathBuf>,
+    /// The form of the file's rows
+    #[arg(long, requires = "file", value_parser = format())]
+    pub format: Option<Format>,
+    /// The folder whose tokenizer is used, or builtin:quickstart
+    #[arg(long, value_name = "DIR", requires = "file")]
+    pub model: Option<String>,
+    /// The system block that opens a chat [default: official]
+    #[arg(long, requires = "file", value_parser = named(Preamble::ALL))]
+    pub preamble: Option<Preamble>,
+    /// System prompt of rows that bring none
+    #[arg(long, value_name = "TEXT", requires = "file")]
+    pub system: Option<String>,
+    /// Tokens a row may have [default: 2048]
+    #[arg(long, value_name = "N", requires = "file")]
+    pub max_seq_len: Option<NonZeroUsize>,
+    /// What happens to longer rows [default: error]
+    #[arg(long, requires = "file", value_parser = overlong())]
+    pub overlong: Option<Overlong>,
+    /// Samples to show
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub show: usize,
+    /// Print JSON: the statistics and the samples' ids and labels
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `graft inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  graft inspect models/Llama-3.1-8B-Instruct\n  \
+                        graft inspect runs/quickstart/adapter")]
+pub struct InspectArgs {
+    /// A model folder, an adapter folder, a run folder, a .safetensors file, or builtin:quickstart
+    pub path: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `graft train`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  graft train quickstart\n  \
+                        graft train my.yaml training.epochs=1 output_dir=runs/short\n  \
+                        graft train my.yaml --resume")]
+pub struct TrainArgs {
+    /// Which recipe
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Go on with the run in the output folder after its last checkpoint
+    #[arg(long)]
+    pub resume: bool,
+    /// Print the results as JSON
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,75 @@
+//! The whole tree of commands: everything is explained, every command has an example that parses.
+
+use clap::{Command as Tree, CommandFactory as _};
+
+use super::*;
+
+/// Every command of the tree with its full name, groups included.
+fn walk(tree: &Tree, name: &str, visit: &mut dyn FnMut(&str, &Tree)) {
+    visit(name, tree);
+    for command in tree.get_subcommands().filter(|command| command.get_name() != "help") {
+        walk(command, &format!("{name} {}", command.get_name()), visit);
+    }
+}
+
+fn tree() -> Tree {
+    let mut tree = Cli::command();
+    tree.build();
+    tree
+}
+
+#[test]
+fn the_tree_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_and_flag_is_explained() {
+    walk(&tree(), "graft", &mut |name, command| {
+        assert!(command.get_about().is_some(), "`{name}` has no help");
+        for argument in command.get_arguments() {
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            assert!(!help.is_empty(), "`{name}`: {} has no help", argument.get_id());
+        }
+    });
+}
+
+#[test]
+fn every_command_has_examples_and_they_parse() {
+    walk(&tree(), "graft", &mut |name, command| {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let help = help.replace("\\\n", " ");
+        let examples: Vec<&str> =
+            help.lines().map(str::trim).filter(|line| line.starts_with("graft ")).collect();
+        assert!(!examples.is_empty(), "`{name}` has no example");
+        for example in examples {
+            let own = example.starts_with(name);
+            assert!(own, "`{name}` shows the example of another command: {example}");
+            if let Err(error) = Cli::try_parse_from(words(example)) {
+                panic!("{example}: {error}");
+            }
+        }
+    });
+}
+
+/// Words of a command line; double quotes hold several together.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (index, part) in line.split('"').enumerate() {
+        if index % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(str::to_owned));
+        }
+    }
+    words
+}
+
+#[test]
+fn flags_of_everywhere_stand_behind_the_command_too() {
+    let cli = Cli::try_parse_from(["graft", "recipes", "ls", "--threads", "2", "--quiet"]).unwrap();
+    assert_eq!(cli.globals.threads.map(std::num::NonZeroUsize::get), Some(2));
+    assert!(cli.globals.quiet);
+    assert!(Cli::try_parse_from(["graft", "recipes", "ls", "--threads", "0"]).is_err());
+    assert!(Cli::try_parse_from(["graft", "recipes", "ls", "--device", "cuda"]).is_err());
+}

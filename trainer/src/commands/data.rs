@@ -1,0 +1,105 @@
+//! `graft data`: statistics of what is trained on, and samples as the model sees them.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use graft_data::{
+    Dataset, PreviewStyle, Sample, SampleOptions, SourceFile, Statistics, Tokenizer, preview,
+};
+use graft_recipes::Preamble;
+use serde_json::{Value, json};
+
+use crate::cli::failure::WrongUse;
+use crate::cli::model_args::chat_template;
+use crate::cli::recipe_args::DataArgs;
+use crate::cli::{Globals, page};
+use crate::plan::{ModelFiles, TrainingData};
+
+/// Reads the data and shows it.
+///
+/// # Errors
+/// The recipe, the model's tokenizer or the data are wrong.
+pub fn run(globals: &Globals, args: &DataArgs) -> anyhow::Result<()> {
+    let (tokenizer, dataset) = match &args.recipe {
+        Some(recipe) => of_recipe(globals, recipe, &args.overrides)?,
+        None => of_file(args)?,
+    };
+    let Dataset { samples, statistics } = dataset;
+    let shown = &samples[..args.show.min(samples.len())];
+    if args.json {
+        return Ok(page::print_json(&as_json(shown, &statistics, &tokenizer)?)?);
+    }
+    let colour = globals.colours_stdout();
+    let style = if colour { PreviewStyle::Colour } else { PreviewStyle::Plain };
+    let mut text = statistics.to_string();
+    for (number, sample) in shown.iter().enumerate() {
+        let file = statistics.files[sample.origin.file].path.display();
+        let (tokens, targets) = (sample.tokens.len(), sample.targets());
+        let _ = write!(
+            text,
+            "\n── sample {}, {file}:{}, {tokens} tokens, {targets} targets\n{}\n",
+            number + 1,
+            sample.origin.line,
+            preview(sample, &tokenizer, style)?
+        );
+    }
+    Ok(page::print(&text)?)
+}
+
+fn of_recipe(
+    globals: &Globals,
+    recipe: &str,
+    overrides: &[String],
+) -> anyhow::Result<(Tokenizer, Dataset)> {
+    let recipe = graft_recipes::load(recipe, overrides)?;
+    globals.use_threads_of(&recipe)?;
+    let TrainingData { tokenizer, dataset } = TrainingData::load(&recipe)?;
+    Ok((tokenizer, dataset))
+}
+
+fn of_file(args: &DataArgs) -> anyhow::Result<(Tokenizer, Dataset)> {
+    let all_three = "clap asks for a recipe, or for --file, --format and --model";
+    let files = ModelFiles::open(args.model.as_ref().context(all_three)?)?;
+    let file = args.file.as_ref().context(all_three)?;
+    let source = source(&file.to_string_lossy(), args.format.context(all_three)?)?;
+    let options = SampleOptions {
+        chat: chat_template(args.preamble.unwrap_or(Preamble::Official)),
+        system_prompt: args.system.clone(),
+        overlong: args.overlong.unwrap_or_default(),
+        ..SampleOptions::new(args.max_seq_len.map_or(2_048, std::num::NonZeroUsize::get))
+    };
+    let dataset = Dataset::load(&[source], &files.tokenizer, &options)?;
+    Ok((files.tokenizer, dataset))
+}
+
+/// A file, or an embedded text by `builtin:NAME`, as a flag names it.
+///
+/// # Errors
+/// No embedded text has the name.
+pub fn source(name: &str, format: graft_data::Format) -> Result<SourceFile, WrongUse> {
+    let Some(builtin) = name.strip_prefix("builtin:") else {
+        return Ok(SourceFile::new(name, format));
+    };
+    SourceFile::builtin(builtin, format).ok_or_else(|| {
+        let names: Vec<String> = SourceFile::builtin_names().collect();
+        WrongUse(format!("`{name}` is not in this program; built in: {}", names.join(", ")))
+    })
+}
+
+fn as_json(
+    samples: &[Sample],
+    statistics: &Statistics,
+    tokenizer: &Tokenizer,
+) -> Result<Value, graft_data::Error> {
+    let sample = |sample: &Sample| -> Result<Value, graft_data::Error> {
+        Ok(json!({
+            "path": statistics.files[sample.origin.file].path,
+            "line": sample.origin.line,
+            "tokens": sample.tokens,
+            "labels": sample.labels,
+            "text": preview(sample, tokenizer, PreviewStyle::Plain)?,
+        }))
+    };
+    let samples: Vec<Value> = samples.iter().map(sample).collect::<Result<_, _>>()?;
+    Ok(json!({"statistics": statistics, "samples": samples}))
+}

@@ -1,0 +1,90 @@
+//! A run folder: what its manifest says, and how far its metrics go.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::Findings;
+use crate::cli::page::grouped;
+use crate::run_folder::manifest::{Manifest, Status};
+use crate::run_folder::metrics::{self, EvalLine, Line, TrainLine};
+use crate::run_folder::RunFolder;
+
+/// Describes the run; a run that goes on meanwhile is not disturbed.
+pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
+    let manifest = RunFolder::read_manifest(path)?;
+    let lines = metrics::read(&path.join("metrics.jsonl"))?;
+    let checkpoints = RunFolder::checkpoints_of(path).list()?;
+    let (mut train, mut eval) = (None, None);
+    for line in &lines {
+        match line {
+            Line::Train(line) => train = Some(line),
+            Line::Eval(line) => eval = Some(line),
+        }
+    }
+    let names = ["adapter", "merged", "model", "report.html"];
+    let outputs: Vec<&str> = names.into_iter().filter(|name| path.join(name).exists()).collect();
+    let json = json!({
+        "kind": "run",
+        "path": path,
+        "manifest": manifest,
+        "last_training_step": train,
+        "last_evaluation": eval,
+        "checkpoints": checkpoints.iter().map(|checkpoint| checkpoint.step).collect::<Vec<_>>(),
+        "outputs": outputs,
+    });
+    let Manifest { status, started, ended, resumed_after, inputs } = manifest;
+    let mut rows = vec![
+        ("run", format!("{} in {}", inputs.run, path.display())),
+        ("status", status_text(&status)),
+        ("begun", started),
+        ("ended", ended.unwrap_or_else(|| "–".to_owned())),
+        ("model", format!("{}, {} parameters", inputs.model, grouped(inputs.parameters))),
+        (
+            "method",
+            format!(
+                "{}, {} trainable parameters, quantization {}, {} on {}, seed {}",
+                inputs.method,
+                grouped(inputs.trainable_parameters),
+                inputs.quantization,
+                inputs.compute_dtype,
+                inputs.device,
+                inputs.seed
+            ),
+        ),
+        ("data", inputs.data.keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
+    ];
+    if !resumed_after.is_empty() {
+        let steps: Vec<String> = resumed_after.iter().map(ToString::to_string).collect();
+        rows.push(("resumed", format!("after step {}", steps.join(", "))));
+    }
+    rows.extend(train.map(|line| ("last step", train_text(line))));
+    rows.extend(eval.map(|line| ("last eval", eval_text(line))));
+    let steps: Vec<String> = checkpoints.iter().map(|found| found.step.to_string()).collect();
+    let none = |list: String| if list.is_empty() { "none".to_owned() } else { list };
+    rows.push(("checkpoints", none(steps.join(", "))));
+    rows.push(("outputs", none(outputs.join(", "))));
+    Ok(Findings { rows, json })
+}
+
+fn status_text(status: &Status) -> String {
+    match status {
+        Status::Running => "running, or killed".to_owned(),
+        Status::Finished => "finished".to_owned(),
+        Status::Stopped { reason } => format!("stopped: {reason}"),
+        Status::Failed { reason } => format!("failed: {reason}"),
+    }
+}
+
+fn train_text(line: &TrainLine) -> String {
+    let TrainLine { step, loss, learning_rate, grad_norm, tokens_per_second, .. } = line;
+    format!(
+        "{step}: loss {loss:.4}, learning rate {learning_rate:e}, gradient norm {grad_norm:.3}, \
+         {tokens_per_second:.0} tokens/s"
+    )
+}
+
+fn eval_text(line: &EvalLine) -> String {
+    let EvalLine { step, eval_loss, eval_tokens } = line;
+    format!("after step {step}: loss {eval_loss:.4} over {} tokens", grouped(*eval_tokens))
+}

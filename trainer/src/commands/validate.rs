@@ -1,0 +1,126 @@
+//! `graft validate`: the plan in a few lines, or every problem.
+
+use graft_data::Schedule;
+use graft_recipes::{AdapterMethod, Duration, Problems};
+use serde_json::{Value, json};
+
+use crate::cli::recipe_args::ValidateArgs;
+use crate::cli::{Globals, page};
+use crate::plan::{Adapter, LoadedData, Plan, Validation};
+
+/// Resolves the recipe, reads its data, and prints what a run would do. Nothing is written.
+///
+/// # Errors
+/// Every problem of the recipe, its model, its data and its output folder.
+pub fn run(globals: &Globals, args: &ValidateArgs) -> anyhow::Result<()> {
+    let checked = check(globals, args);
+    if let (Err(error), true) = (&checked, args.json)
+        && let Some(problems) = error.downcast_ref::<Problems>()
+    {
+        page::print_json(&json!({"valid": false, "problems": problems.list}))?;
+    }
+    let (plan, data) = checked?;
+    let schedule = data.schedule(&plan)?;
+    for warning in &plan.warnings {
+        globals.note(&format!("warning: {warning}"));
+    }
+    if args.json {
+        return Ok(page::print_json(&as_json(&plan, &data, &schedule))?);
+    }
+    Ok(page::print(&as_text(&plan, &data, &schedule))?)
+}
+
+fn check(globals: &Globals, args: &ValidateArgs) -> anyhow::Result<(Plan, LoadedData)> {
+    let recipe = graft_recipes::load(&args.recipe.recipe, &args.recipe.overrides)?;
+    globals.use_threads_of(&recipe)?;
+    let plan = Plan::resolve(recipe)?;
+    let data = plan.load_data()?;
+    Ok((plan, data))
+}
+
+fn as_text(plan: &Plan, data: &LoadedData, schedule: &Schedule) -> String {
+    use page::grouped;
+    let (all, trained) = (plan.parameters(), plan.trainable_parameters());
+    let share = 100.0 * trained as f64 / all as f64;
+    let statistics = &data.statistics;
+    let count = |count: usize| grouped(count as u64);
+    let quantization = match plan.nf4 {
+        None => "none",
+        Some(false) => "nf4",
+        Some(true) => "nf4, double",
+    };
+    let mut rows = vec![
+        ("recipe", plan.recipe.name.clone()),
+        ("model", plan.model_folder.display()),
+        ("parameters", grouped(all)),
+        ("trainable", format!("{} ({share:.2} %), {}", grouped(trained), method(plan))),
+        ("quantization", quantization.to_owned()),
+        ("compute", format!("{} on {} threads", plan.precision.name(), plan.threads)),
+        (
+            "data",
+            format!(
+                "{} rows, {} samples, {} tokens, {} targets",
+                count(statistics.rows),
+                count(data.train.len()),
+                count(statistics.tokens),
+                count(statistics.targets)
+            ),
+        ),
+    ];
+    for (name, found, of) in [
+        ("validation", data.validation.len(), "samples"),
+        ("held out", data.held_out.len(), "questions"),
+        ("general", data.general.len(), "samples"),
+    ] {
+        if found > 0 {
+            rows.push((name, format!("{} {of}", count(found))));
+        }
+    }
+    let length = match plan.duration {
+        Duration::Epochs(epochs) => format!("{epochs} epochs of {}", schedule.steps_per_epoch()),
+        Duration::MaxSteps(_) => format!("an epoch has {}", schedule.steps_per_epoch()),
+    };
+    rows.push(("steps", format!("{} ({length})", grouped(plan.total_steps(schedule)))));
+    rows.push(("output", plan.output_dir.display().to_string()));
+    page::table(&rows)
+}
+
+fn method(plan: &Plan) -> String {
+    match &plan.adapter {
+        Adapter::Lora { config, init_from: _ } => {
+            format!("lora of rank {} on {} projections", config.rank.get(), config.sites.len())
+        }
+        Adapter::Full => "every weight".to_owned(),
+    }
+}
+
+fn as_json(plan: &Plan, data: &LoadedData, schedule: &Schedule) -> Value {
+    let rank = match &plan.recipe.adapter {
+        AdapterMethod::Lora { rank, .. } => Some(rank.get()),
+        AdapterMethod::Full => None,
+    };
+    let fraction = match plan.validation {
+        Validation::Fraction(fraction) => Some(fraction),
+        Validation::None | Validation::Files(_) => None,
+    };
+    json!({
+        "valid": true,
+        "recipe": plan.recipe.name,
+        "model": plan.model_folder.display(),
+        "parameters": plan.parameters(),
+        "trainable_parameters": plan.trainable_parameters(),
+        "method": plan.adapter.name(),
+        "rank": rank,
+        "quantization": plan.nf4.map(|double| json!({"format": "nf4", "double": double})),
+        "compute_dtype": plan.precision.name(),
+        "threads": plan.threads,
+        "train": {"samples": data.train.len(), "statistics": data.statistics},
+        "validation": {"samples": data.validation.len(), "fraction": fraction},
+        "held_out": {"questions": data.held_out.len()},
+        "general": {"samples": data.general.len()},
+        "steps": plan.total_steps(schedule),
+        "steps_per_epoch": schedule.steps_per_epoch(),
+        "output_dir": plan.output_dir,
+        "warnings": plan.warnings,
+    })
+}
