@@ -1,11 +1,18 @@
 //! Every weight trainable, for small models: the same loop, with dense f32 projections.
 
+use std::path::Path;
+
 use burn::tensor::ops::FloatTensor;
 use graft_kernels::{FrozenMatrix, Kernels, Ops};
+use graft_model::checkpoint::{Dtype, ShardedWriter, TensorSpec, expected};
+use graft_model::config::FloatType;
+use graft_model::folder::ModelFolder;
 use graft_model::load::Factory;
-use graft_model::{Error, Param, Pass, Projection, Site, Table};
+use graft_model::{Error, LlamaConfig, Param, Pass, Projection, Site, Table};
+use half::{bf16, f16};
 
 use crate::method::Trainable;
+use crate::out_folder::{OutFolder, Summary};
 
 /// A projection whose weight `[out, in]` is trained itself.
 #[derive(Clone, Debug)]
@@ -52,4 +59,42 @@ impl<B: Kernels> Factory<B> for FullFactory<'_, B> {
     fn table(&mut self, name: &str, weight: FrozenMatrix) -> Result<Table<B>, Error> {
         Ok(Table::dense(name, &weight, self.device))
     }
+}
+
+/// Writes a fully trained model as a Hugging Face folder, whole or not at all, in the type that the
+/// base's config.json names. `values` gives each tensor of the model by name, row-major.
+///
+/// # Errors
+/// `out` holds something or lies in the base; the disk refuses.
+pub fn write(
+    out: &Path,
+    base: &ModelFolder,
+    config: &LlamaConfig,
+    values: &dyn Fn(&str) -> Vec<f32>,
+) -> Result<Summary, crate::Error> {
+    let out = OutFolder::claim(out, base)?;
+    let float = config.dtype.unwrap_or(FloatType::Bf16);
+    let dtype = match float {
+        FloatType::F32 => Dtype::F32,
+        FloatType::F16 => Dtype::F16,
+        FloatType::Bf16 => Dtype::BF16,
+    };
+    let tensors = expected(config);
+    let count = tensors.len();
+    let specs =
+        tensors.into_iter().map(|t| TensorSpec { name: t.name, dtype, shape: t.shape }).collect();
+    let writer = ShardedWriter::new(specs, ShardedWriter::MAX_SHARD_BYTES)?;
+    out.write(&config.to_json(float, None), &writer, count, |spec, file| {
+        let values = values(&spec.name);
+        let bytes: Vec<u8> = match float {
+            FloatType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            FloatType::F16 => {
+                values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect()
+            }
+            FloatType::Bf16 => {
+                values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect()
+            }
+        };
+        Ok(file.write_all(&bytes)?)
+    })
 }

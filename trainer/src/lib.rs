@@ -2,6 +2,8 @@
 //!
 //! Data goes one way: recipe → plan → batch → blocks → gradients → files.
 
+pub mod cli;
+pub mod commands;
 pub mod engine;
 pub mod evaluate;
 pub mod generate;
@@ -9,8 +11,10 @@ pub mod learning_rate;
 pub mod memory;
 pub mod optimizer;
 pub mod plan;
+pub mod probe;
 pub mod progress;
 pub mod random_weights;
 pub mod report;
+pub mod run;
 pub mod run_folder;
 pub mod step;

@@ -137,7 +137,10 @@ where
         (loss, primitive(d_hidden))
     }
 
-    fn chunks<'t>(&self, targets: &'t Targets) -> impl Iterator<Item = (usize, &'t [u32])> + use<'t, B, P> {
+    fn chunks<'t>(
+        &self,
+        targets: &'t Targets,
+    ) -> impl Iterator<Item = (usize, &'t [u32])> + use<'t, B, P> {
         let rows = self.chunk_rows();
         targets.tokens.chunks(rows).enumerate().map(move |(i, tokens)| (i * rows, tokens))
     }

@@ -1,0 +1,95 @@
+//! `graft train`: a run from recipe to report.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::cli::recipe_args::TrainArgs;
+use crate::cli::{Globals, page};
+use crate::plan::{Plan, Start};
+use crate::run::{Outcome, RunOptions, run as run_plan};
+
+/// Trains as the recipe says.
+///
+/// # Errors
+/// Every problem of the recipe and its files before anything is written; whatever ends the run early.
+pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
+    let recipe = graft_recipes::load(&args.recipe.recipe, &args.recipe.overrides)?;
+    globals.use_threads_of(&recipe)?;
+    let start = if args.resume { Start::Resume } else { Start::Anew };
+    let plan = Plan::resolve_for(recipe, start)?;
+    for warning in &plan.warnings {
+        globals.note(&format!("warning: {warning}"));
+    }
+    let (all, trained) = (plan.parameters(), plan.trainable_parameters());
+    globals.note(&format!(
+        "{}: {} of {} parameters are trained ({:.2} %), {} in {} on {} threads",
+        plan.recipe.name,
+        page::grouped(trained),
+        page::grouped(all),
+        100.0 * trained as f64 / all as f64,
+        plan.adapter.name(),
+        plan.precision.name(),
+        plan.threads
+    ));
+    let interrupted = interrupts()?;
+    let options = RunOptions { resume: args.resume, interrupted: &interrupted };
+    let outcome = run_plan(&plan, options)?;
+    if args.json {
+        return Ok(page::print_json(&serde_json::to_value(&outcome)?)?);
+    }
+    Ok(page::print(&as_text(&outcome))?)
+}
+
+/// The first Ctrl-C asks for a checkpoint and a clean stop, the second ends the process.
+fn interrupts() -> std::io::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&flag))?;
+        signal_hook::flag::register(signal, Arc::clone(&flag))?;
+    }
+    Ok(flag)
+}
+
+fn as_text(outcome: &Outcome) -> String {
+    let rate = outcome.tokens as f64 / outcome.seconds.max(f64::EPSILON);
+    let mut rows = vec![(
+        "trained",
+        format!(
+            "{} steps, {} tokens in {:.0} s ({rate:.0} tokens/s), last loss {:.4}",
+            page::grouped(outcome.steps),
+            page::grouped(outcome.tokens),
+            outcome.seconds,
+            outcome.loss
+        ),
+    )];
+    if let Some(bytes) = outcome.peak_memory_bytes {
+        rows.push(("peak memory", format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))));
+    }
+    if let Some([before, after]) = outcome.exact_match {
+        let (before, after) = (100.0 * before, 100.0 * after);
+        rows.push(("exact match", format!("{before:.1} % before, {after:.1} % after")));
+    }
+    if let Some([before, after]) = outcome.general_perplexity {
+        rows.push(("perplexity", format!("{before:.2} before, {after:.2} after (general)")));
+    }
+    if let Some([before, after]) = outcome.validation_loss {
+        rows.push(("validation", format!("loss {before:.4} before, {after:.4} after")));
+    }
+    if let Some(divergence) = outcome.merged_divergence {
+        rows.push((
+            "merged",
+            format!("answers as base + adapter do: {divergence:.1e} nats a token apart"),
+        ));
+    }
+    for path in &outcome.written {
+        rows.push(("written", path.display().to_string()));
+    }
+    rows.push(("report", outcome.folder.join("report.html").display().to_string()));
+    let mut text = page::table(&rows);
+    for [question, base, tuned] in &outcome.answers {
+        text.push_str(&format!("\n> {question}\n  base:  {base}\n  tuned: {tuned}\n"));
+    }
+    text
+}

@@ -1,0 +1,109 @@
+//! A training run from plan to report.
+//!
+//! Read the plan's data, build the model, score it, take the steps, score it again, write what was
+//! learnt. Everything that a step depends on is a function of the seed and the step's number, so a
+//! killed run goes on from its last checkpoint to the same bytes.
+
+mod error;
+mod finish;
+mod inputs;
+mod scores;
+mod state;
+mod training;
+
+use std::sync::atomic::AtomicBool;
+
+use burn_flex::Flex;
+use graft_adapters::{Fresh, FullFactory, LoraFactory};
+use graft_data::{CounterRng, Purpose};
+use graft_model::checkpoint::Checkpoint;
+use graft_model::load::{Factory, Weights};
+use graft_model::{Llama, Site};
+use graft_recipes::Init;
+
+pub use error::RunError;
+pub use finish::Outcome;
+
+use crate::plan::{Adapter, Plan};
+use crate::progress::{Progress, Unit};
+use crate::random_weights::RandomWeights;
+
+/// The backend that runs are computed on.
+pub type Backend = Flex;
+
+/// How to run a plan.
+#[derive(Clone, Copy)]
+pub struct RunOptions<'a> {
+    /// Whether a run that the output folder holds is gone on with.
+    pub resume: bool,
+    /// Set when the run should stop after its current step.
+    pub interrupted: &'a AtomicBool,
+}
+
+/// Trains as planned.
+///
+/// # Errors
+/// See [`RunError`]; after any of them `--resume` goes on from the last checkpoint.
+pub fn run(plan: &Plan, options: RunOptions<'_>) -> Result<Outcome, RunError> {
+    let data = plan.load_data()?;
+    let device = Default::default();
+    match &plan.adapter {
+        Adapter::Full => {
+            let model = load(plan, &mut FullFactory { device: &device })?;
+            training::Run::new(plan, &data, model, options)?.finish()
+        }
+        Adapter::Lora { config, init_from: None } => {
+            let start = Fresh(|site, len| initial(plan.seed, site, len));
+            let nf4 = plan.nf4;
+            let model = load(plan, &mut LoraFactory { config, start, nf4, device: &device })?;
+            training::Run::new(plan, &data, model, options)?.finish()
+        }
+        Adapter::Lora { config, init_from: Some(folder) } => {
+            let start = graft_adapters::peft::PeftAdapter::open(folder)?;
+            start.check_model(&plan.config)?;
+            start.check_same(config)?;
+            let nf4 = plan.nf4;
+            let model = load(plan, &mut LoraFactory { config, start: &start, nf4, device: &device })?;
+            training::Run::new(plan, &data, model, options)?.finish()
+        }
+    }
+}
+
+/// Uniform numbers for an adapter's first values, a function of the site alone.
+fn initial(seed: u64, site: Site, len: usize) -> Vec<f32> {
+    let random =
+        CounterRng::new(seed, Purpose::AdapterInit, site.layer as u64, site.kind as u64);
+    (0..len as u64).map(|i| random.uniform_f32_at(i)).collect()
+}
+
+/// Builds the plan's model, with progress by layers.
+fn load<F>(plan: &Plan, factory: &mut F) -> Result<Llama<Backend, F::Projection>, RunError>
+where
+    F: Factory<Backend>,
+{
+    match plan.init {
+        Init::Random => {
+            build(plan, &RandomWeights::new(&plan.config, plan.seed), factory)
+        }
+        Init::Checkpoint => {
+            let checkpoint = Checkpoint::open(&plan.model_folder)?;
+            checkpoint.verify(&plan.config)?;
+            build(plan, &checkpoint, factory)
+        }
+    }
+}
+
+fn build<F: Factory<Backend>>(
+    plan: &Plan,
+    weights: &impl Weights,
+    factory: &mut F,
+) -> Result<Llama<Backend, F::Projection>, RunError> {
+    let title = if plan.nf4.is_some() { "load and quantise" } else { "load" };
+    let progress = Progress::new(title, plan.config.layers as u64, Unit::Count("layers"));
+    let fields = Default::default();
+    let model = Llama::load(&plan.config, weights, factory, &Default::default(), &mut |done| {
+        progress.step(done as u64, &fields);
+    })?;
+    progress.finish(&plan.model_folder.display());
+    Ok(model)
+}

@@ -1,0 +1,294 @@
+//! After the last step: the scores again, the adapter or model, the merged folder, the report.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use graft_adapters::merge::{self, Merge, Onto};
+use graft_adapters::{PeftAdapter, Trainable, full, peft};
+use graft_model::checkpoint::{Checkpoint, ShardedWriter};
+use graft_model::folder::ModelFolder;
+use graft_model::load::Frozen;
+use graft_model::{Llama, atomic};
+use graft_recipes::MergeOnto;
+use serde::Serialize;
+
+use super::scores::Scores;
+use super::training::Run;
+use super::{Backend, RunError};
+use crate::engine::Parameters;
+use crate::memory::peak_resident_bytes;
+use crate::plan::{Adapter, Plan};
+use crate::probe::{Divergence, Probe};
+use crate::progress::{Progress, Unit};
+use crate::report::{Answer, Better, PromptAnswer, Report, Sample, Score, ScoreUnit};
+use crate::run_folder::manifest::Status;
+use crate::run_folder::metrics::{self, Line};
+
+/// Mean divergence that rounding merged weights to bf16 stays well under.
+const TOLERANCE: f64 = 0.02;
+
+/// What a finished run is summed up as.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outcome {
+    /// The run folder.
+    pub folder: PathBuf,
+    /// Steps taken.
+    pub steps: u64,
+    /// Loss of the last step.
+    pub loss: f64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Seconds spent in steps.
+    pub seconds: f64,
+    /// Parameters that were trained.
+    pub trainable_parameters: u64,
+    /// Parameters of the base.
+    pub parameters: u64,
+    /// Peak resident memory.
+    pub peak_memory_bytes: Option<u64>,
+    /// Share of held-out questions answered exactly, before and after.
+    pub exact_match: Option<[f64; 2]>,
+    /// Perplexity on the general rows, before and after.
+    pub general_perplexity: Option<[f64; 2]>,
+    /// Validation loss, before and after.
+    pub validation_loss: Option<[f64; 2]>,
+    /// What was written: adapter or model, and the merged folder.
+    pub written: Vec<PathBuf>,
+    /// How far the merged model's answers are from those of base + adapter.
+    pub merged_divergence: Option<f64>,
+    /// The recipe's prompts and their answers by base and tuned model.
+    pub answers: Vec<[String; 3]>,
+}
+
+/// Writes everything that a finished run leaves.
+pub(super) fn finish<P: Trainable<Backend>>(mut run: Run<'_, P>) -> Result<Outcome, RunError> {
+    let plan = run.plan;
+    let after = Scores::of("score the result", plan, run.data, &run.trainer.model)?;
+    after.write(&run.folder.path().join("after.json"))?;
+    let (written, merged_divergence) = write_result(&run)?;
+    run.folder.end(Status::after_last_step(run.position.step, run.position.loss))?;
+    let report = report(&run, &after)?.render();
+    let path = run.folder.report_path();
+    atomic::write_bytes(&path, report.as_bytes())
+        .map_err(|source| RunError::Write { path: path.clone(), source })?;
+    let pair = |of: fn(&Scores) -> Option<f64>| Some([of(&run.before)?, of(&after)?]);
+    let questions = plan.finish.prompts.iter().zip(&run.before.prompts).zip(&after.prompts);
+    Ok(Outcome {
+        folder: run.folder.path().to_owned(),
+        steps: run.position.step,
+        loss: run.position.loss,
+        tokens: run.position.tokens,
+        seconds: run.position.seconds,
+        trainable_parameters: plan.trainable_parameters(),
+        parameters: plan.parameters(),
+        peak_memory_bytes: peak_resident_bytes(),
+        exact_match: pair(|scores| scores.exact.map(super::scores::Exact::share)),
+        general_perplexity: pair(|scores| scores.general_perplexity),
+        validation_loss: pair(|scores| scores.validation_loss),
+        written,
+        merged_divergence,
+        answers: questions
+            .map(|((question, base), tuned)| [question.clone(), base.clone(), tuned.clone()])
+            .collect(),
+    })
+}
+
+/// Writes a LoRA's PEFT folder; full training has none.
+pub(super) fn save_adapter(
+    folder: &Path,
+    plan: &Plan,
+    parameters: &Parameters,
+) -> Result<(), RunError> {
+    let Adapter::Lora { config, init_from: _ } = &plan.adapter else {
+        return Ok(());
+    };
+    let tensors: Vec<_> = parameters
+        .slots()
+        .iter()
+        .map(|slot| {
+            let values = parameters.values()[slot.range.clone()].to_vec();
+            (slot.name.clone(), slot.shape.clone(), values)
+        })
+        .collect();
+    let base = plan.recipe.model.path.to_string();
+    let layers = plan.config.layers;
+    peft::save(folder, config, layers, &base, &tensors, BTreeMap::new())?;
+    Ok(())
+}
+
+fn write_result<P: Trainable<Backend>>(
+    run: &Run<'_, P>,
+) -> Result<(Vec<PathBuf>, Option<f64>), RunError> {
+    let plan = run.plan;
+    match &plan.adapter {
+        Adapter::Full => {
+            let path = run.folder.path().join("model");
+            remove(&path)?;
+            let parameters = &run.trainer.parameters;
+            full::write(&path, &plan.model_folder, &plan.config, &|name| {
+                let slot = parameters.slot(name).expect("full training has every tensor");
+                parameters.values()[slot.range.clone()].to_vec()
+            })?;
+            Ok((vec![path], None))
+        }
+        Adapter::Lora { .. } => {
+            let path = run.folder.adapter_path();
+            save_adapter(&path, plan, &run.trainer.parameters)?;
+            if !plan.finish.merge {
+                return Ok((vec![path], None));
+            }
+            let merged = run.folder.path().join("merged");
+            remove(&merged)?;
+            let divergence = merge(run, &path, &merged)?;
+            Ok((vec![path, merged], Some(divergence.mean)))
+        }
+    }
+}
+
+/// Merges the adapter and compares the written model with the trained one.
+fn merge<P: Trainable<Backend>>(
+    run: &Run<'_, P>,
+    adapter: &Path,
+    out: &Path,
+) -> Result<Divergence, RunError> {
+    let plan = run.plan;
+    let adapter = PeftAdapter::open(adapter)?;
+    let onto = match (plan.finish.onto, plan.nf4) {
+        (MergeOnto::Dequantised, Some(double)) => Onto::Dequantised { double },
+        (MergeOnto::Dequantised, None) | (MergeOnto::Original, _) => Onto::Original,
+    };
+    let request = Merge {
+        base: &plan.model_folder,
+        config: &plan.config,
+        adapter: &adapter,
+        onto,
+        max_shard_bytes: ShardedWriter::MAX_SHARD_BYTES,
+    };
+    let progress = Progress::new("merge", None, Unit::Bytes);
+    merge::write(out, &request, &mut |done, _| progress.step(done, &Default::default()))?;
+    let probe = Probe::of(&run.data.train);
+    let trained = probe.log_probabilities(&run.trainer.model, plan.precision);
+    let merged = open_frozen(out, &plan.config)?;
+    let merged = probe.log_probabilities(&merged, plan.precision);
+    let divergence = Divergence::between(&trained, &merged, plan.config.vocab_size);
+    // The original weights were never seen in training, so there the distance is only reported.
+    if onto != Onto::Original && !(divergence.mean <= TOLERANCE) {
+        remove(out)?;
+        return Err(RunError::Merge { found: divergence.mean, allowed: TOLERANCE });
+    }
+    progress.finish(&format!(
+        "mean divergence {:.1e} nats a token over {} tokens, same likeliest token at {:.1} %",
+        divergence.mean,
+        divergence.tokens,
+        100.0 * divergence.agreement
+    ));
+    Ok(divergence)
+}
+
+/// A folder's weights as they are stored.
+pub(crate) fn open_frozen(
+    path: &Path,
+    config: &graft_model::LlamaConfig,
+) -> Result<Llama<Backend, graft_model::FrozenLinear<Backend>>, graft_model::Error> {
+    let device = Default::default();
+    let checkpoint = Checkpoint::open(&ModelFolder::at(path)?)?;
+    let mut factory = Frozen { nf4: None, device: &device };
+    Llama::load(config, &checkpoint, &mut factory, &device, &mut |_| ())
+}
+
+/// Removes what an earlier, killed part of the run left.
+fn remove(path: &Path) -> Result<(), RunError> {
+    match std::fs::remove_dir_all(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(RunError::Write { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn report<P: Trainable<Backend>>(run: &Run<'_, P>, after: &Scores) -> Result<Report, RunError> {
+    let mut train = Vec::new();
+    let mut eval = Vec::new();
+    for line in metrics::read(&run.folder.metrics_path())? {
+        match line {
+            Line::Train(line) => train.push(line),
+            Line::Eval(line) => eval.push(line),
+        }
+    }
+    let before = &run.before;
+    let answer = |text: &String, expected: &str| Answer {
+        text: text.clone(),
+        right: text == expected,
+    };
+    let samples = run.data.held_out.iter().zip(&before.samples).zip(&after.samples);
+    let prompts = run.plan.finish.prompts.iter().zip(&before.prompts).zip(&after.prompts);
+    Ok(Report {
+        manifest: run.folder.manifest().clone(),
+        recipe: run.folder.recipe()?,
+        seconds: run.position.seconds,
+        tokens: run.position.tokens,
+        target_tokens: run.position.target_tokens,
+        tokens_per_second: run.position.tokens as f64 / run.position.seconds.max(f64::EPSILON),
+        train,
+        eval,
+        scores: score_rows(run, after),
+        samples: samples
+            .map(|((row, base), tuned)| Sample {
+                question: row.question.clone(),
+                expected: row.expected.clone(),
+                base: answer(base, &row.expected),
+                tuned: answer(tuned, &row.expected),
+            })
+            .collect(),
+        prompts: prompts
+            .map(|((prompt, base), tuned)| PromptAnswer {
+                prompt: prompt.clone(),
+                base: Some(base.clone()),
+                tuned: tuned.clone(),
+            })
+            .collect(),
+    })
+}
+
+fn score_rows<P>(run: &Run<'_, P>, after: &Scores) -> Vec<Score> {
+    let before = &run.before;
+    let row = |name: &str, on: String, unit, better, values: [Option<f64>; 2]| {
+        let [before, after] = values;
+        (before.is_some() || after.is_some()).then(|| Score {
+            name: name.to_owned(),
+            on,
+            unit,
+            better,
+            before,
+            after,
+        })
+    };
+    let share = |scores: &Scores| scores.exact.map(super::scores::Exact::share);
+    let rows = |count: usize| format!("{count} rows");
+    [
+        row(
+            "Exact match",
+            rows(run.data.held_out.len()),
+            ScoreUnit::Share,
+            Better::Higher,
+            [share(before), share(after)],
+        ),
+        row(
+            "General perplexity",
+            rows(run.data.general.len()),
+            ScoreUnit::Number,
+            Better::Lower,
+            [before.general_perplexity, after.general_perplexity],
+        ),
+        row(
+            "Validation loss",
+            rows(run.data.validation.len()),
+            ScoreUnit::Number,
+            Better::Lower,
+            [before.validation_loss, after.validation_loss],
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

@@ -1,0 +1,75 @@
+//! What decides a run's result, as the manifest records it.
+
+use std::collections::BTreeMap;
+
+use graft_model::checkpoint::{INDEX_FILE, SINGLE_FILE};
+use graft_recipes::Init;
+
+use super::RunError;
+use crate::engine::Parameters;
+use crate::plan::Plan;
+use crate::run_folder::manifest::{FileHash, Inputs, hash_file, sha256_hex};
+
+/// The inputs of a run of `plan` that trains `parameters`.
+pub(super) fn inputs(plan: &Plan, parameters: &Parameters) -> Result<Inputs, RunError> {
+    let quantization = match plan.nf4 {
+        None => "none",
+        Some(false) => "nf4",
+        Some(true) => "nf4, double",
+    };
+    let trained: String = parameters
+        .slots()
+        .iter()
+        .map(|slot| format!("{} {:?}\n", slot.name, slot.shape))
+        .collect();
+    Ok(Inputs {
+        run: plan.recipe.name.clone(),
+        model: plan.recipe.model.path.to_string(),
+        method: plan.adapter.name().to_owned(),
+        quantization: quantization.to_owned(),
+        compute_dtype: plan.precision.name().to_owned(),
+        device: "cpu".to_owned(),
+        seed: plan.seed,
+        threads: plan.threads.get(),
+        parameters: total_parameters(plan),
+        trainable_parameters: plan.trainable_parameters(),
+        trainable_sha256: sha256_hex(trained.as_bytes()),
+        recipe_sha256: sha256_hex(plan.recipe.to_yaml().as_bytes()),
+        versions: BTreeMap::from([("graft".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
+        base: base_hashes(plan)?,
+        data: plan.data_hashes()?,
+    })
+}
+
+/// Parameters of the base, and those of adapters beside it.
+fn total_parameters(plan: &Plan) -> u64 {
+    match plan.adapter {
+        crate::plan::Adapter::Full => plan.parameters(),
+        crate::plan::Adapter::Lora { .. } => plan.parameters() + plan.trainable_parameters(),
+    }
+}
+
+/// Hashes of config, tokenizer, and weights where the run reads them.
+fn base_hashes(plan: &Plan) -> Result<BTreeMap<String, FileHash>, RunError> {
+    let folder = &plan.model_folder;
+    let reads = |name: &str| {
+        let weights = name == INDEX_FILE || name.ends_with(".safetensors");
+        match plan.init {
+            Init::Checkpoint => weights || name.ends_with(".json"),
+            Init::Random => !weights && name.ends_with(".json"),
+        }
+    };
+    let mut hashes = BTreeMap::new();
+    for name in folder.names()?.into_iter().filter(|name| reads(name)) {
+        debug_assert!(name != SINGLE_FILE || plan.init == Init::Checkpoint);
+        let hash = match folder.path() {
+            Some(path) => hash_file(&path.join(&name), |_| ())?,
+            None => {
+                let bytes = folder.required(&name)?;
+                FileHash { bytes: bytes.len() as u64, sha256: sha256_hex(&bytes) }
+            }
+        };
+        hashes.insert(name, hash);
+    }
+    Ok(hashes)
+}

@@ -1,0 +1,128 @@
+//! Scores before and after: exact answers, general perplexity, validation loss, and samples of text.
+
+use std::path::Path;
+
+use graft_adapters::Trainable;
+use graft_data::{Conversation, Message, Role};
+use graft_model::{Llama, atomic};
+use serde::{Deserialize, Serialize};
+
+use super::{Backend, RunError};
+use crate::evaluate::{Scorer, Totals};
+use crate::plan::{LoadedData, Plan};
+use crate::progress::{Progress, Unit};
+
+/// What a model scores at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Scores {
+    /// Held-out questions answered exactly; `None` without any.
+    pub(super) exact: Option<Exact>,
+    /// Perplexity on the general rows.
+    pub(super) general_perplexity: Option<f64>,
+    /// Mean loss on the validation rows.
+    pub(super) validation_loss: Option<f64>,
+    /// Answers to the first held-out questions.
+    pub(super) samples: Vec<String>,
+    /// Answers to the recipe's prompts.
+    pub(super) prompts: Vec<String>,
+}
+
+/// Exact answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Exact {
+    /// Answered exactly.
+    pub(super) right: usize,
+    /// Asked.
+    pub(super) asked: usize,
+}
+
+impl Exact {
+    /// From 0 to 1.
+    pub(super) fn share(self) -> f64 {
+        self.right as f64 / self.asked as f64
+    }
+}
+
+impl Scores {
+    /// Scores a model on everything that the plan evaluates.
+    pub(super) fn of<P: Trainable<Backend>>(
+        title: &str,
+        plan: &Plan,
+        data: &LoadedData,
+        model: &Llama<Backend, P>,
+    ) -> Result<Self, RunError> {
+        let scorer = Scorer { model, precision: plan.precision };
+        let rows = data.held_out.len() + data.general.len() + data.validation.len();
+        let asked = rows + plan.finish.prompts.len();
+        if asked == 0 {
+            return Ok(Self::default());
+        }
+        let progress = Progress::new(title, asked as u64, Unit::Count("rows"));
+        let fields = Default::default();
+        let mut before = 0;
+        let mut report = |done: usize| progress.step((before + done) as u64, &fields);
+        let max_new = plan.max_new_tokens.get();
+        let prompts: Vec<Vec<u32>> =
+            data.held_out.iter().map(|row| row.prompt.clone()).collect();
+        let answers = scorer.answers(&prompts, &plan.tokenizer, max_new, &mut report)?;
+        before += answers.len();
+        let mut report = |done: usize| progress.step((before + done) as u64, &fields);
+        let general = scorer.score(&data.general, &mut report);
+        before += general.len();
+        let mut report = |done: usize| progress.step((before + done) as u64, &fields);
+        let validation = scorer.score(&data.validation, &mut report);
+        let asked: Vec<Vec<u32>> =
+            plan.finish.prompts.iter().map(|text| prompt(plan, text)).collect::<Result<_, _>>()?;
+        let prompts = scorer.answers(&asked, &plan.tokenizer, max_new, &mut |_| ())?;
+        let right = answers.iter().zip(&data.held_out).filter(|(a, row)| **a == row.expected);
+        let exact = Exact { right: right.count(), asked: answers.len() };
+        let scores = Self {
+            exact: (exact.asked > 0).then_some(exact),
+            general_perplexity: (!general.is_empty()).then(|| Totals::of(&general).perplexity()),
+            validation_loss: (!validation.is_empty()).then(|| Totals::of(&validation).loss()),
+            samples: answers.into_iter().take(plan.report_samples).collect(),
+            prompts,
+        };
+        progress.finish(&scores.summary());
+        Ok(scores)
+    }
+
+    /// One line for people.
+    pub(super) fn summary(&self) -> String {
+        let mut parts = Vec::new();
+        if let Some(exact) = self.exact {
+            let percent = 100.0 * exact.share();
+            parts.push(format!("exact match {percent:.1} % ({} of {})", exact.right, exact.asked));
+        }
+        if let Some(perplexity) = self.general_perplexity {
+            parts.push(format!("general perplexity {perplexity:.2}"));
+        }
+        if let Some(loss) = self.validation_loss {
+            parts.push(format!("validation loss {loss:.4}"));
+        }
+        parts.join(", ")
+    }
+
+    /// Reads scores that an earlier part of the run wrote.
+    pub(super) fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+
+    /// Writes the scores for later parts of the run.
+    pub(super) fn write(&self, path: &Path) -> Result<(), RunError> {
+        let text = serde_json::to_string_pretty(self).expect("scores are plain data") + "\n";
+        atomic::write_bytes(path, text.as_bytes())
+            .map_err(|source| RunError::Write { path: path.to_owned(), source })
+    }
+}
+
+/// A user's question as the model is asked it.
+fn prompt(plan: &Plan, text: &str) -> Result<Vec<u32>, RunError> {
+    let mut conversation =
+        Conversation { messages: vec![Message::text(Role::User, text)], tools: Vec::new() };
+    if let Some(system) = &plan.sample.system_prompt {
+        conversation = conversation.with_system_prompt(system);
+    }
+    Ok(plan.chat().prompt(&conversation, &plan.tokenizer)?)
+}
