@@ -176,9 +176,10 @@ impl Source<'_> {
             parts.push(f32s("nested_quant_map", map));
             let _ = write!(
                 state,
-                r#", "nested_blocksize": {}, "nested_dtype": "float32", "nested_offset": {:?}"#,
+                r#", "nested_blocksize": {}, "nested_dtype": "float32", "nested_offset": {}"#,
                 nf4::NESTED_BLOCK,
-                f64::from(*offset)
+                // Between two shortest forms of a number, serde_json takes Python's; std does not.
+                serde_json::Value::from(f64::from(*offset))
             );
         }
         state.push('}');

@@ -1,6 +1,7 @@
 //! A merged model is the base plus the update, everything else the base bit for bit.
 
 use std::fs;
+use std::path::Path;
 
 use crate::tiny::{Tiny, files, read_config};
 use graft_adapters::merge::{self, Merge, Onto, Summary};
@@ -240,4 +241,27 @@ fn merged_bytes_do_not_depend_on_the_number_of_threads() {
         pool.install(|| merge_into(&out, &tiny, &adapter, NF4, 20_000).unwrap().folder)
     };
     assert_eq!(files(&run(1)), files(&run(4)));
+}
+
+#[test]
+fn an_adapter_that_peft_saved_gives_the_updates_that_peft_computes() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/peft");
+    let adapter = PeftAdapter::open(&fixture).unwrap();
+    let sites = [q(0), down(0), q(1), down(1)];
+    assert_eq!(adapter.config().sites, sites.into());
+    let config = adapter.config();
+    assert_eq!((config.rank.get(), config.alpha, config.dropout), (4, 6.0, 0.05));
+    let tiny = Tiny::new(true, Dtype::F32);
+    let (base, found) = (tiny.checkpoint(), merged(&tiny, &adapter, ORIGINAL));
+    let folder = ModelFolder::at(&fixture).unwrap();
+    let deltas = Checkpoint::open_file(&folder, "delta.safetensors").unwrap();
+    let name = down(1).checkpoint_name();
+    let values = |from: &Checkpoint, name: &str| from.tensor(name).unwrap().to_f32().unwrap();
+    let expected = values(&deltas, &down(1).module_name());
+    let moved = values(&found, &name).into_iter().zip(values(&base, &name));
+    for (index, ((new, old), delta)) in moved.zip(expected).enumerate() {
+        // Weights below 1/4 are rounded to 2^-27; a sum of four terms adds as little.
+        let off = (f64::from(new) - f64::from(old) - f64::from(delta)).abs();
+        assert!(off < 2e-8, "{name}[{index}] moved {} for {delta}", new - old);
+    }
 }
