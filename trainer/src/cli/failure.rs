@@ -86,9 +86,7 @@ fn adapter_is_wrong(error: &graft_adapters::Error) -> bool {
 
 /// Whether the system's answer is about what was asked for, rather than about itself.
 fn names_wrong_file(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        InvalidFilename, IsADirectory, NotADirectory, NotFound, PermissionDenied,
-    };
+    use io::ErrorKind::{InvalidFilename, IsADirectory, NotADirectory, NotFound, PermissionDenied};
     let kinds = [NotFound, PermissionDenied, IsADirectory, NotADirectory, InvalidFilename];
     kinds.contains(&error.kind())
 }
@@ -151,20 +149,16 @@ mod tests {
         assert_eq!(exit_code(&anyhow::anyhow!("other")), FAILED);
         let full = io::Error::from(io::ErrorKind::StorageFull);
         assert_eq!(exit_code(&graft_model::Error::Write(full).into()), FAILED);
-        let read = |kind: io::ErrorKind| graft_data::Error::Read {
-            path: "x".into(),
-            source: kind.into(),
-        };
+        let read =
+            |kind: io::ErrorKind| graft_data::Error::Read { path: "x".into(), source: kind.into() };
         assert_eq!(exit_code(&read(io::ErrorKind::NotFound).into()), WRONG_INPUT);
         assert_eq!(exit_code(&read(io::ErrorKind::Other).into()), FAILED);
     }
 
     #[test]
     fn causes_are_given_once() {
-        let error = graft_data::Error::Read {
-            path: "x".into(),
-            source: io::ErrorKind::NotFound.into(),
-        };
+        let error =
+            graft_data::Error::Read { path: "x".into(), source: io::ErrorKind::NotFound.into() };
         let error = anyhow::Error::from(error).context("while training");
         insta::assert_snapshot!(text(&error), @r"
         error: while training

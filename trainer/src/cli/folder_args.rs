@@ -13,7 +13,9 @@ use super::named::named;
 
 /// `graft quantize`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  graft quantize --model models/Llama-3.1-8B-Instruct --out models/Llama-3.1-8B-nf4")]
+#[command(
+    after_help = "Example:\n  graft quantize --model models/Llama-3.1-8B-Instruct --out models/Llama-3.1-8B-nf4"
+)]
 pub struct QuantizeArgs {
     /// A model folder
     #[arg(long, value_name = "DIR")]
@@ -28,8 +30,10 @@ pub struct QuantizeArgs {
 
 /// `graft merge`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  graft merge --model models/Llama-3.1-8B-Instruct --quantization nf4 \\\n    \
-                        --adapter runs/llama3.1-8b-qlora/adapter --out models/mine")]
+#[command(
+    after_help = "Example:\n  graft merge --model models/Llama-3.1-8B-Instruct --quantization nf4 \\\n    \
+                        --adapter runs/llama3.1-8b-qlora/adapter --out models/mine"
+)]
 pub struct MergeArgs {
     /// The base model's folder, or builtin:quickstart
     #[arg(long, value_name = "DIR")]

@@ -11,7 +11,9 @@ use super::named::{format, named, overlong};
 
 /// `graft recipes`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  graft recipes ls\n  graft recipes cp llama3.1-8b-qlora my.yaml")]
+#[command(
+    after_help = "Examples:\n  graft recipes ls\n  graft recipes cp llama3.1-8b-qlora my.yaml"
+)]
 pub struct RecipesArgs {
     /// What to do with the recipes.
     #[command(subcommand)]

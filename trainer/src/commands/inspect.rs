@@ -25,7 +25,11 @@ struct Findings {
 /// Nothing that Graft knows lies there, or it is broken.
 pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let Findings { rows, json } = inspect(&args.path)?;
-    if args.json { page::print_json(&json)? } else { page::print(&page::table(&rows))? }
+    if args.json {
+        page::print_json(&json)?
+    } else {
+        page::print(&page::table(&rows))?
+    }
     Ok(())
 }
 

@@ -52,8 +52,10 @@ pub(super) fn resolve(recipe: &Recipe, findings: &mut Findings<'_>) -> ModelPart
     let part = open(recipe, findings);
     let Model { path: _, tokenizer: _, preset, init } = &recipe.model;
     if let (Some(preset), Some(config)) = (preset, &part.config) {
-        for problem in config.check_against(&release(*preset)) {
-            findings.problem("model.preset", format_args!("the folder is no {preset}: {problem}"));
+        let differences = config.check_against(&release(*preset));
+        if !differences.is_empty() {
+            let lines: String = differences.iter().map(|line| format!("\n  {line}")).collect();
+            findings.problem("model.preset", format_args!("the folder is no {preset}:{lines}"));
         }
     }
     if let Some(config) = &part.config {

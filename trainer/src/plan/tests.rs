@@ -79,14 +79,14 @@ fn every_shipped_quickstart_file_is_found() {
 fn all_problems_are_named_at_once_with_their_places() {
     let root = root();
     let lines = "  validation: [{path: none.jsonl, format: messages}]\nadapter: {layers: [1, 9]}\nevaluation: {held_out: [{path: builtin:quickstart/x, format: text}]}\n";
-    insta::assert_snapshot!(refused(root.path(), lines, &["data.max_seq_len=9999"]), @r#"
+    insta::assert_snapshot!(refused(root.path(), lines, &["data.max_seq_len=9999"]), @r"
     recipe `r` has 5 problems:
     ROOT/r.yaml:6:23: data.validation.0.path: cannot read `none.jsonl`: No such file or directory (os error 2)
     ROOT/r.yaml:7:19: adapter.layers: found 9, but the model has 4 blocks, 0 to 3
     ROOT/r.yaml:8:32: evaluation.held_out.0.path: `builtin:quickstart/x` is not in this program; built in: builtin:quickstart/train, builtin:quickstart/held-out, builtin:quickstart/general
     ROOT/r.yaml:8:62: evaluation.held_out.0.format: found text, which has no questions; allowed: messages, sharegpt, alpaca, completion
     command line: data.max_seq_len=9999: data.max_seq_len: found 9999, but the model's longest sequence is 4096
-    "#);
+    ");
 }
 
 #[test]
@@ -101,20 +101,20 @@ fn a_quantised_folder_must_be_asked_for_as_it_is() {
     });
     let path = format!("model.path={}", folder.display());
     let random = "model.init=random";
-    insta::assert_snapshot!(refused(root.path(), "", &[&path, random]), @r#"
+    insta::assert_snapshot!(refused(root.path(), "", &[&path, random]), @r"
     recipe `r` has a problem:
     quantization: found none, but the model folder holds NF4 weights (double: true)
       help: write `quantization: {format: nf4, double: true}`, or take the release's bf16 folder
-    "#);
-    insta::assert_snapshot!(refused(root.path(), "", &[&path, random, "quantization={format: nf4, double: false}"]), @r#"
+    ");
+    insta::assert_snapshot!(refused(root.path(), "", &[&path, random, "quantization={format: nf4, double: false}"]), @r"
     recipe `r` has a problem:
     command line: quantization={format: nf4, double: false}: quantization.double: found false, but the model folder was quantised with true
-    "#);
-    insta::assert_snapshot!(refused(root.path(), "", &[&path, random, "adapter={method: full}"]), @r#"
+    ");
+    insta::assert_snapshot!(refused(root.path(), "", &[&path, random, "adapter={method: full}"]), @r"
     recipe `r` has a problem:
     command line: adapter={method: full}: adapter.method: found full, but the model folder holds NF4 weights, which cannot be trained
       help: take the release's bf16 folder, or train adapters with `adapter.method: lora`
-    "#);
+    ");
 }
 
 #[test]
@@ -123,21 +123,21 @@ fn vocabularies_that_disagree_are_refused_with_both_numbers() {
     let narrow = |config: String| config.replace(r#""vocab_size": 2048"#, r#""vocab_size": 1802"#);
     let folder = model_folder(root.path(), narrow);
     let path = format!("model.path={}", folder.display());
-    insta::assert_snapshot!(refused(root.path(), "", &[&path, "model.init=random"]), @r#"
+    insta::assert_snapshot!(refused(root.path(), "", &[&path, "model.init=random"]), @r"
     recipe `r` has a problem:
     command line: model.path=ROOT/model: model.path: the tokenizer `ROOT/model/tokenizer.json` has ids up to 2047, but the model's vocab_size is 1802: they are not of one model
-    "#);
+    ");
     let other = |config: String| config.replace(r#""bos_token_id": 1792"#, r#""bos_token_id": 1"#);
     model_folder(root.path(), other);
-    insta::assert_snapshot!(refused(root.path(), "", &[&path, "model.init=random"]), @r#"
+    insta::assert_snapshot!(refused(root.path(), "", &[&path, "model.init=random"]), @r"
     recipe `r` has a problem:
     command line: model.path=ROOT/model: model.path: the tokenizer `ROOT/model/tokenizer.json` begins texts with id 1792 (`<|begin_of_text|>`), but the model's bos_token_id is 1: they are not of one model
-    "#);
+    ");
     fs::remove_file(folder.join("tokenizer.json")).unwrap();
-    insta::assert_snapshot!(refused(root.path(), "", &[&path, "model.init=random"]), @r#"
+    insta::assert_snapshot!(refused(root.path(), "", &[&path, "model.init=random"]), @r"
     recipe `r` has a problem:
     command line: model.path=ROOT/model: model.path: `tokenizer.json` is not in the model folder `ROOT/model`. Graft downloads nothing: copy the file there from where the model comes from
-    "#);
+    ");
 }
 
 #[test]
@@ -145,10 +145,10 @@ fn a_folder_of_another_release_or_without_weights_is_refused() {
     let root = root();
     let folder = model_folder(root.path(), |config| config);
     let path = format!("model.path={}", folder.display());
-    insta::assert_snapshot!(refused(root.path(), "", &[&path]), @r#"
+    insta::assert_snapshot!(refused(root.path(), "", &[&path]), @r"
     recipe `r` has a problem:
     command line: model.path=ROOT/model: model.path: `model.safetensors` or `model.safetensors.index.json` is not in the model folder `ROOT/model`. Graft downloads nothing: copy the file there from where the model comes from
-    "#);
+    ");
     let shown = refused(root.path(), "", &["model.preset=llama3.2-1b"]);
     assert!(
         shown.contains(
@@ -164,11 +164,11 @@ fn an_output_folder_with_another_run_is_refused_unless_it_goes_on() {
     let run = root.path().join("run");
     fs::create_dir(&run).unwrap();
     fs::write(run.join("metrics.jsonl"), "").unwrap();
-    insta::assert_snapshot!(refused(root.path(), "", &[]), @r#"
+    insta::assert_snapshot!(refused(root.path(), "", &[]), @r"
     recipe `r` has a problem:
     ROOT/r.yaml:2:13: output_dir: `ROOT/run` already holds a run: `metrics.jsonl`, but no readable `manifest.json`
       to keep it and train anew: choose another folder, `output_dir=ROOT/run-2`
-    "#);
+    ");
     let error = Plan::resolve_for(recipe(root.path(), "", &[]), Start::Resume).unwrap_err();
     assert!(error.to_string().contains("holds no run to go on with"), "{error}");
     fs::write(run.join("manifest.json"), "").unwrap();
@@ -185,10 +185,10 @@ fn too_wide_adapters_and_leaks_are_warned_of() {
     );
     let recipe = recipe(root.path(), "", &["adapter={rank: 200, target_modules: [k_proj]}", &same]);
     let warnings = Plan::resolve(recipe).unwrap().warnings.join("\n");
-    insta::assert_snapshot!(warnings.replace(&root.path().display().to_string(), "ROOT"), @r#"
+    insta::assert_snapshot!(warnings.replace(&root.path().display().to_string(), "ROOT"), @r"
     adapter.rank 200 is more than k_proj can use: its smaller side is 128
     `ROOT/a.jsonl` is both trained on and measured: scores will flatter
-    "#);
+    ");
 }
 
 #[test]
@@ -201,14 +201,14 @@ fn data_problems_of_all_sections_are_named_at_once() {
     );
     let plan = Plan::resolve(recipe(root.path(), &lines, &["data.max_seq_len=8"])).unwrap();
     let shown = plan.load_data().unwrap_err().to_string();
-    insta::assert_snapshot!(shown.replace(&root.path().display().to_string(), "ROOT"), @r#"
+    insta::assert_snapshot!(shown.replace(&root.path().display().to_string(), "ROOT"), @r"
     recipe `r` has 2 problems:
     ROOT/r.yaml:4:10: data.train: ROOT/a.jsonl:1: the row has 26 tokens, but max_seq_len is 8; 2 of 2 rows are too long, the longest has 26 (ROOT/a.jsonl:1)
            tokens      rows
              1–64         2 ██████████████████████████████
     raise `max_seq_len`, or choose what happens to them: `overlong: drop`, `truncate_left`, `truncate_right` or `split`
     ROOT/r.yaml:8:13: evaluation.held_out: ROOT/bad.jsonl:1: malformed JSON at column 11: EOF while parsing an object
-    "#);
+    ");
 }
 
 #[test]

@@ -48,7 +48,10 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
     let rows = vec![
         ("adapter", path.display().to_string()),
         ("base", adapter.base().unwrap_or("not said").to_owned()),
-        ("rank", format!("{}, alpha {alpha}, scale {}{kind}", rank.get(), adapter.config().scale())),
+        (
+            "rank",
+            format!("{}, alpha {alpha}, scale {}{kind}", rank.get(), adapter.config().scale()),
+        ),
         ("dropout", dropout.to_string()),
         ("targets", format!("{} in {} blocks", targets.join(", "), layers.len())),
         ("parameters", grouped(parameters)),

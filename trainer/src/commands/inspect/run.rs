@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::Findings;
 use crate::cli::page::grouped;
+use crate::run_folder::RunFolder;
 use crate::run_folder::manifest::{Manifest, Status};
 use crate::run_folder::metrics::{self, EvalLine, Line, TrainLine};
-use crate::run_folder::RunFolder;
 
 /// Describes the run; a run that goes on meanwhile is not disturbed.
 pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {

@@ -1,0 +1,14 @@
+//! The binary from outside: exit codes, messages, and that refused work leaves nothing behind.
+#![expect(clippy::disallowed_methods, reason = "tests write their own input files")]
+
+#[path = "cli/room.rs"]
+mod room;
+
+#[path = "cli/data.rs"]
+mod data;
+#[path = "cli/inspect.rs"]
+mod inspect;
+#[path = "cli/recipes.rs"]
+mod recipes;
+#[path = "cli/validate.rs"]
+mod validate;
