@@ -1,7 +1,13 @@
 //! What each command of `graft` does.
 
+pub mod chat;
 pub mod data;
+pub mod eval;
+pub mod generate;
 pub mod inspect;
+pub mod merge;
+pub mod open;
+pub mod quantize;
 pub mod recipes;
 pub mod train;
 pub mod validate;

@@ -18,14 +18,11 @@ use super::{Backend, RunError};
 use crate::engine::Parameters;
 use crate::memory::peak_resident_bytes;
 use crate::plan::{Adapter, Plan};
-use crate::probe::{Divergence, Probe};
+use crate::probe::{Divergence, MERGE_TOLERANCE, Probe};
 use crate::progress::{Progress, Unit};
 use crate::report::{Answer, Better, PromptAnswer, Report, Sample, Score, ScoreUnit};
 use crate::run_folder::manifest::Status;
 use crate::run_folder::metrics::{self, Line};
-
-/// Mean divergence that rounding merged weights to bf16 stays well under.
-const TOLERANCE: f64 = 0.02;
 
 /// What a finished run is summed up as.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -172,9 +169,9 @@ fn merge<P: Trainable<Backend>>(
     let merged = probe.log_probabilities(&merged, plan.precision);
     let divergence = Divergence::between(&trained, &merged, plan.config.vocab_size);
     // The original weights were never seen in training, so there the distance is only reported.
-    if onto != Onto::Original && !(divergence.mean <= TOLERANCE) {
+    if onto != Onto::Original && !(divergence.mean <= MERGE_TOLERANCE) {
         remove(out)?;
-        return Err(RunError::Merge { found: divergence.mean, allowed: TOLERANCE });
+        return Err(RunError::Merge { found: divergence.mean, allowed: MERGE_TOLERANCE });
     }
     progress.finish(&format!(
         "mean divergence {:.1e} nats a token over {} tokens, same likeliest token at {:.1} %",

@@ -1,0 +1,72 @@
+//! `graft generate`: one answer.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use graft_data::{Conversation, Message, Role};
+use serde_json::json;
+
+use super::open;
+use crate::cli::model_args::GenerateArgs;
+use crate::cli::{Globals, page};
+use crate::generate::Generator;
+use crate::plan::ModelFiles;
+
+/// Answers a prompt; on a terminal the text appears as it is written.
+///
+/// # Errors
+/// Model or adapter are unusable.
+pub fn run(_globals: &Globals, args: &GenerateArgs) -> anyhow::Result<()> {
+    let files = ModelFiles::open(&args.model.model)?;
+    let nf4 = args.model.nf4(&files.config)?;
+    let prompt = prompt(args, &files)?;
+    let model = open::load(&files, nf4, args.model.adapter.as_deref())?;
+    let stop = files.tokenizer.stop_ids();
+    let generator =
+        Generator { model: &model, precision: args.model.precision(), stop: &stop };
+    let streams = !args.json && std::io::stdout().is_terminal();
+    let mut stream = files.tokenizer.decode_stream(true);
+    let mut out = std::io::stdout().lock();
+    let mut on_token = |_: usize, token: u32| {
+        if !streams {
+            return true;
+        }
+        let text = stream.push(token).ok().flatten().unwrap_or_default();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+    };
+    let max_new = args.sampling.max_new_tokens.get();
+    let sampling = args.sampling.sampling();
+    let prompt_tokens = prompt.len();
+    let started = std::time::Instant::now();
+    let tokens = generator.run(&[prompt], max_new, &sampling, &mut on_token).swap_remove(0);
+    let seconds = started.elapsed().as_secs_f64();
+    drop(out);
+    if streams {
+        let rest = stream.finish()?;
+        return Ok(page::print(&(rest + "\n"))?);
+    }
+    let text = files.tokenizer.decode(&tokens, true)?;
+    if args.json {
+        return Ok(page::print_json(&json!({
+            "text": text,
+            "tokens": tokens,
+            "prompt_tokens": prompt_tokens,
+            "tokens_per_second": tokens.len() as f64 / seconds,
+        }))?);
+    }
+    Ok(page::print(&(text + "\n"))?)
+}
+
+/// The prompt through the chat template, or as raw text after the first token.
+fn prompt(args: &GenerateArgs, files: &ModelFiles) -> anyhow::Result<Vec<u32>> {
+    if args.raw {
+        let mut tokens = vec![files.tokenizer.bos()];
+        tokens.extend(files.tokenizer.encode(&args.prompt)?);
+        return Ok(tokens);
+    }
+    let messages = vec![Message::text(Role::User, &args.prompt)];
+    let mut conversation = Conversation { messages, tools: Vec::new() };
+    if let Some(system) = &args.system {
+        conversation = conversation.with_system_prompt(system);
+    }
+    Ok(args.model.chat().prompt(&conversation, &files.tokenizer)?)
+}

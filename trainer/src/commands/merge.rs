@@ -1,0 +1,86 @@
+//! `graft merge`: base and adapter in one folder, compared with both before it says done.
+
+use graft_adapters::PeftAdapter;
+use graft_adapters::merge::{self, Merge, Onto};
+use graft_recipes::MergeOnto;
+
+use super::open;
+use crate::cli::folder_args::MergeArgs;
+use crate::cli::{Globals, page};
+use crate::plan::ModelFiles;
+use crate::probe::{Divergence, MERGE_TOLERANCE, Probe};
+use crate::progress::{Progress, Unit};
+use crate::run::RunError;
+
+/// Writes the merged folder.
+///
+/// # Errors
+/// Base or adapter are unusable, the output is taken, the disk refuses, or the merged model answers
+/// otherwise than base and adapter do.
+pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
+    let files = ModelFiles::open(&args.model)?;
+    let nf4 = args.nf4(&files.config)?;
+    let adapter = PeftAdapter::open(&args.adapter)?;
+    let onto = match (args.onto, nf4) {
+        (MergeOnto::Dequantised, Some(double)) => Onto::Dequantised { double },
+        (MergeOnto::Dequantised, None) | (MergeOnto::Original, _) => Onto::Original,
+    };
+    let request = Merge {
+        base: &files.folder,
+        config: &files.config,
+        adapter: &adapter,
+        onto,
+        max_shard_bytes: args.max_shard_size,
+    };
+    let progress = Progress::new("merge", None, Unit::Bytes);
+    let fields = Default::default();
+    let summary =
+        merge::write(&args.out, &request, &mut |done, _| progress.step(done, &fields))?;
+    progress.finish(&page::bytes(summary.tensor_bytes));
+    let divergence = compare(args, &files, nf4)?;
+    // Onto weights that training never saw, the distance is the user's to judge unless bounded.
+    let allowed = match (args.tolerance, args.onto, nf4) {
+        (Some(tolerance), ..) => f64::from(tolerance),
+        (None, MergeOnto::Original, Some(_)) => f64::INFINITY,
+        (None, ..) => MERGE_TOLERANCE,
+    };
+    if !(divergence.mean <= allowed) {
+        std::fs::remove_dir_all(&args.out)?;
+        return Err(RunError::Merge { found: divergence.mean, allowed }.into());
+    }
+    let rows = [
+        ("written", summary.folder.display().to_string()),
+        ("weights", format!("{}: {}", summary.weight_files.join(", "), page::bytes(summary.tensor_bytes))),
+        ("merged", format!("{} projections", summary.changed)),
+        ("taken over", summary.copied.join(", ")),
+        (
+            "compared",
+            format!(
+                "mean {:.1e}, largest {:.1e} nats a token from base + adapter over {} tokens; \
+                 same likeliest token at {:.1} %",
+                divergence.mean,
+                divergence.max,
+                divergence.tokens,
+                100.0 * divergence.agreement
+            ),
+        ),
+    ];
+    Ok(page::print(&page::table(&rows))?)
+}
+
+/// Both models on one probe, one after the other in memory.
+fn compare(
+    args: &MergeArgs,
+    files: &ModelFiles,
+    nf4: Option<bool>,
+) -> anyhow::Result<Divergence> {
+    let probe = Probe::spread(files.config.vocab_size);
+    let precision = graft_kernels::Precision::F32;
+    let expected = {
+        let model = open::load(files, nf4, Some(&args.adapter))?;
+        probe.log_probabilities(&model, precision)
+    };
+    let merged = ModelFiles::open(&args.out.display().to_string())?;
+    let found = probe.log_probabilities(&open::load(&merged, None, None)?, precision);
+    Ok(Divergence::between(&expected, &found, files.config.vocab_size))
+}

@@ -1,0 +1,31 @@
+//! `graft quantize`: a model folder in NF4, once, for every later start.
+
+use graft_adapters::quantize;
+use graft_model::folder::ModelFolder;
+
+use crate::cli::folder_args::QuantizeArgs;
+use crate::cli::{Globals, page};
+use crate::plan::read_config;
+use crate::progress::{Progress, Unit};
+
+/// Writes the quantised folder.
+///
+/// # Errors
+/// The base is unusable or quantised already; the output is taken; the disk refuses.
+pub fn run(_globals: &Globals, args: &QuantizeArgs) -> anyhow::Result<()> {
+    let base = ModelFolder::open(&args.model)?;
+    let config = read_config(&base)?;
+    let progress = Progress::new("quantise", None, Unit::Bytes);
+    let fields = Default::default();
+    let summary = quantize::write(&args.out, &base, &config, args.double, &mut |done, _| {
+        progress.step(done, &fields);
+    })?;
+    progress.finish(&page::bytes(summary.tensor_bytes));
+    let rows = [
+        ("written", summary.folder.display().to_string()),
+        ("weights", page::bytes(summary.tensor_bytes)),
+        ("quantised", format!("{} projections, the rest as stored", summary.changed)),
+        ("taken over", summary.copied.join(", ")),
+    ];
+    Ok(page::print(&page::table(&rows))?)
+}

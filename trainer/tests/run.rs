@@ -1,0 +1,255 @@
+//! Whole runs of the binary: killed and gone on with, repeated, interrupted, failed.
+
+#![cfg(unix)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A short quickstart: six steps, a checkpoint every other, dropout so that noise is resumed too.
+const SHORT: [&str; 9] = [
+    "training.max_steps=6",
+    "training.micro_batch_size=4",
+    "training.gradient_accumulation_steps=2",
+    "checkpoint.every_steps=2",
+    "adapter.dropout=0.1",
+    "evaluation.held_out=[]",
+    "evaluation.general=[]",
+    "finish.prompts=[]",
+    "finish.merge=false",
+];
+
+fn graft(out: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_graft"));
+    command.args(["train", "quickstart"]).args(SHORT);
+    command.arg(format!("output_dir={}", out.display())).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn finish(command: &mut Command) -> Output {
+    command.output().expect("the binary runs")
+}
+
+fn succeed(command: &mut Command) {
+    let output = finish(command);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn adapter(out: &Path) -> Vec<u8> {
+    fs::read(out.join("adapter/adapter_model.safetensors")).expect("a finished run has an adapter")
+}
+
+fn manifest(out: &Path) -> Value {
+    let text = fs::read(out.join("manifest.json")).expect("a run has a manifest");
+    serde_json::from_slice(&text).expect("the manifest is JSON")
+}
+
+fn steps(out: &Path) -> Vec<u64> {
+    let text = fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default();
+    let step = |line: &str| serde_json::from_str::<Value>(line).ok()?["step"].as_u64();
+    text.lines().filter_map(step).collect()
+}
+
+/// Waits until `reached` holds, or the run is over.
+fn wait_for(child: &mut Child, reached: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !reached() && child.try_wait().expect("a child can be waited for").is_none() {
+        assert!(Instant::now() < deadline, "the run never came so far");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status();
+    assert!(status.is_ok_and(|status| status.success()), "kill {name}");
+}
+
+/// Starts a run, ends it by a signal when `reached` holds.
+fn ended_at(out: &Path, name: &str, reached: impl Fn() -> bool) -> ExitStatus {
+    let mut child = graft(out, &[]).stderr(Stdio::null()).spawn().expect("the binary starts");
+    wait_for(&mut child, reached);
+    if child.try_wait().expect("a child can be waited for").is_none() {
+        signal(&child, name);
+    }
+    child.wait().expect("a child can be waited for")
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("whole");
+    succeed(&mut graft(&whole, &[]));
+    let expected = adapter(&whole);
+    type Moment = (&'static str, fn(&Path) -> bool);
+    let moments: [Moment; 6] = [
+        ("folder", |out| out.join("recipe.yaml").exists()),
+        ("first-step", |out| steps(out).contains(&1)),
+        ("third-step", |out| steps(out).contains(&3)),
+        ("checkpoint", |out| out.join("checkpoints").exists()),
+        ("fifth-step", |out| steps(out).contains(&5)),
+        ("adapter", |out| out.join("after.json").exists()),
+    ];
+    for (name, reached) in moments {
+        let out = folder.path().join(name);
+        ended_at(&out, "-KILL", || reached(&out));
+        let resumed = finish(&mut graft(&out, &["--resume"]));
+        let text = String::from_utf8_lossy(&resumed.stderr).into_owned();
+        // A run that was quick enough to finish has nothing to go on with.
+        let finished = manifest(&out)["status"]["state"] == "finished";
+        assert!(resumed.status.success() || finished, "{name}: {text}");
+        assert!(adapter(&out) == expected, "{name}: other bytes than the uninterrupted run");
+        assert_eq!(steps(&out), [1, 2, 3, 4, 5, 6], "{name}");
+    }
+}
+
+#[test]
+fn killing_twice_changes_nothing_either() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, out) = (folder.path().join("whole"), folder.path().join("twice"));
+    succeed(&mut graft(&whole, &[]));
+    ended_at(&out, "-KILL", || steps(&out).contains(&3));
+    let mut child = graft(&out, &["--resume"]).stderr(Stdio::null()).spawn().unwrap();
+    wait_for(&mut child, || steps(&out).contains(&5));
+    let _ = child.kill();
+    child.wait().unwrap();
+    succeed_or_finished(&out);
+    assert!(adapter(&out) == adapter(&whole), "other bytes than the uninterrupted run");
+}
+
+fn succeed_or_finished(out: &Path) {
+    let resumed = finish(&mut graft(out, &["--resume"]));
+    let finished = manifest(out)["status"]["state"] == "finished";
+    let text = String::from_utf8_lossy(&resumed.stderr).into_owned();
+    assert!(resumed.status.success() || finished, "{text}");
+}
+
+#[test]
+fn one_seed_gives_one_adapter_with_any_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, arguments: &[&str]| {
+        let out = folder.path().join(name);
+        succeed(&mut graft(&out, arguments));
+        adapter(&out)
+    };
+    let first = run("first", &[]);
+    assert!(run("again", &[]) == first, "the same seed gave other bytes");
+    for threads in ["1", "2", "4"] {
+        assert!(run(threads, &["--threads", threads]) == first, "{threads} threads");
+    }
+    assert!(run("other", &["training.seed=8"]) != first, "the seed changes nothing");
+}
+
+#[test]
+fn an_interrupt_leaves_a_checkpoint_and_a_clean_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, out) = (folder.path().join("whole"), folder.path().join("stopped"));
+    succeed(&mut graft(&whole, &[]));
+    let status = ended_at(&out, "-INT", || steps(&out).contains(&1));
+    if manifest(&out)["status"]["state"] == "stopped" {
+        assert_eq!(status.code(), Some(1));
+        let last = *steps(&out).last().unwrap();
+        assert!(out.join(format!("checkpoints/step-{last:06}/optimizer.safetensors")).exists());
+        succeed(&mut graft(&out, &["--resume"]));
+    }
+    assert!(adapter(&out) == adapter(&whole), "other bytes than the uninterrupted run");
+}
+
+#[test]
+fn a_loss_that_is_no_number_is_never_a_success() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("diverged");
+    let wild = ["training.learning_rate=1.0e30", "training.max_grad_norm=none"];
+    let output = finish(&mut graft(&out, &wild));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("of step ") && text.contains("quickstart/train:"), "{text}");
+    assert_eq!(manifest(&out)["status"]["state"], "failed");
+    assert!(!out.join("adapter").exists(), "a failed run left an adapter");
+    let lines = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    assert!(!lines.contains("null"), "a step that was not taken is in the metrics:\n{lines}");
+}
+
+#[test]
+fn a_folder_of_another_run_is_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    succeed(&mut graft(&out, &[]));
+    let before = contents(&out);
+    let again = finish(&mut graft(&out, &["training.seed=8"]));
+    assert_eq!(again.status.code(), Some(2));
+    let resumed = finish(&mut graft(&out, &["training.seed=8", "--resume"]));
+    assert_eq!(resumed.status.code(), Some(2));
+    assert_eq!(before, contents(&out));
+}
+
+/// Every file below a folder with its bytes.
+fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push((path.clone(), fs::read(path).unwrap()));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The built-in model as a folder on disk.
+fn base_folder(parent: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/builtin/quickstart");
+    let base = parent.join("base");
+    fs::create_dir(&base).unwrap();
+    for entry in fs::read_dir(source).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, base.join(path.file_name().unwrap())).unwrap();
+    }
+    base
+}
+
+#[test]
+fn the_base_is_never_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = base_folder(folder.path());
+    let before = contents(&base);
+    let model = format!("model.path={}", base.display());
+    for (name, extra) in [
+        ("nf4", "quantization.double=true"),
+        ("bf16", "quantization=none"),
+    ] {
+        let out = folder.path().join(name);
+        succeed(&mut graft(&out, &[&model, extra, "finish.merge=true"]));
+        assert!(out.join("merged/model.safetensors").exists());
+        assert!(contents(&base) == before, "{name}: the base was changed");
+    }
+}
+
+#[test]
+fn a_full_disk_corrupts_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, out) = (folder.path().join("whole"), folder.path().join("full"));
+    succeed(&mut graft(&whole, &[]));
+    // A limit on the size of files fails a write as a full disk does: optimizer.safetensors does not
+    // fit, what came before does.
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 2048; exec \"$@\"", "sh"]);
+    let run = graft(&out, &[]);
+    limited.arg(run.get_program()).args(run.get_args());
+    let output = finish(&mut limited);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("optimizer.safetensors") || text.contains("step-000002"), "{text}");
+    let left: Vec<PathBuf> = contents(&out).into_iter().map(|(path, _)| path).collect();
+    assert!(!left.iter().any(|path| path.starts_with(out.join("checkpoints"))), "{left:?}");
+    succeed(&mut graft(&out, &["--resume"]));
+    assert!(adapter(&out) == adapter(&whole), "other bytes than the uninterrupted run");
+}
