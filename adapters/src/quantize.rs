@@ -195,12 +195,11 @@ impl Source<'_> {
         let Storage::Nf4 { codes, absmax } = self.quantised(site)?.storage() else {
             unreachable!("`quantise` gives NF4")
         };
-        Ok(match (part, absmax) {
-            (Part::Codes { .. }, _) => file.write_all(codes)?,
-            (_, Absmax::Plain(bytes) | Absmax::Double { codes: bytes, .. }) => {
-                file.write_all(bytes)?;
-            }
-        })
+        let bytes = match (part, absmax) {
+            (Part::Codes { .. }, _) => codes,
+            (_, Absmax::Plain(scales) | Absmax::Double { codes: scales, .. }) => scales,
+        };
+        Ok(file.write_all(bytes)?)
     }
 }
 

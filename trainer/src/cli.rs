@@ -19,6 +19,8 @@ use clap::{Parser, Subcommand};
 pub use globals::Globals;
 
 use crate::commands;
+use folder_args::{MergeArgs, QuantizeArgs};
+use model_args::{ChatArgs, EvalArgs, GenerateArgs};
 use recipe_args::{DataArgs, InspectArgs, RecipesArgs, TrainArgs, ValidateArgs};
 
 /// Fine-tune Llama 3.x on your own machine, on data that stays there.
@@ -52,6 +54,16 @@ pub enum Command {
     Data(DataArgs),
     /// Fine-tune, or train, as a recipe says.
     Train(TrainArgs),
+    /// Score a model on rows: loss, perplexity, exact answers.
+    Eval(EvalArgs),
+    /// Answer one prompt.
+    Generate(GenerateArgs),
+    /// Talk with a model, line by line.
+    Chat(ChatArgs),
+    /// Write a model folder in NF4, for quick starts.
+    Quantize(QuantizeArgs),
+    /// Write base and adapter as one model folder.
+    Merge(MergeArgs),
     /// Show what a model, adapter or run folder holds.
     Inspect(InspectArgs),
 }
@@ -82,6 +94,11 @@ impl Cli {
             Command::Validate(args) => commands::validate::run(globals, args),
             Command::Data(args) => commands::data::run(globals, args),
             Command::Train(args) => commands::train::run(globals, args),
+            Command::Eval(args) => commands::eval::run(globals, args),
+            Command::Generate(args) => commands::generate::run(globals, args),
+            Command::Chat(args) => commands::chat::run(globals, args),
+            Command::Quantize(args) => commands::quantize::run(globals, args),
+            Command::Merge(args) => commands::merge::run(globals, args),
             Command::Inspect(args) => commands::inspect::run(args),
         }
     }

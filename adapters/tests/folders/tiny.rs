@@ -55,13 +55,12 @@ impl Tiny {
             .write(&base, |spec, file| -> Result<(), Error> {
                 seed += 1;
                 for value in noise(seed, spec.shape.iter().product()) {
-                    match dtype {
-                        Dtype::BF16 => {
-                            file.write_all(&half::bf16::from_f32(value).to_le_bytes())?
-                        }
-                        Dtype::F16 => file.write_all(&half::f16::from_f32(value).to_le_bytes())?,
-                        _ => file.write_all(&value.to_le_bytes())?,
-                    }
+                    let bytes = match dtype {
+                        Dtype::BF16 => half::bf16::from_f32(value).to_le_bytes().to_vec(),
+                        Dtype::F16 => half::f16::from_f32(value).to_le_bytes().to_vec(),
+                        _ => value.to_le_bytes().to_vec(),
+                    };
+                    file.write_all(&bytes)?;
                 }
                 Ok(())
             })
