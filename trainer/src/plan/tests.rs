@@ -152,7 +152,7 @@ fn a_folder_of_another_release_or_without_weights_is_refused() {
     let shown = refused(root.path(), "", &["model.preset=llama3.2-1b"]);
     assert!(
         shown.contains(
-            "model.preset: the folder is no llama3.2-1b: `hidden_size` is 256, but must be 2048"
+            "model.preset: the folder is no llama3.2-1b:\n  `hidden_size` is 256, but must be 2048\n"
         ),
         "{shown}"
     );
