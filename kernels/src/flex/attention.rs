@@ -8,8 +8,8 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::gemm::{Operand, Product, gemm_serial};
-use super::simd::{exp, max, sum, vectorize};
+use super::gemm::{Operand, Product, Runs, View, gemm_serial};
+use super::simd::{dot, exp, max, sum, vectorize};
 use crate::layout::{AttentionShape, Span};
 use crate::precision::Precision;
 
@@ -30,22 +30,13 @@ struct Head<'a> {
 }
 
 impl Operand for Head<'_> {
-    fn fill(
-        &self,
-        row0: usize,
-        rows: usize,
-        depth0: usize,
-        depth: usize,
-        out: &mut [f32],
-        width: usize,
-        _scratch: &mut Vec<f32>,
-    ) {
-        for i in 0..rows {
-            let start = (self.row + row0 + i) * self.width + self.column + depth0;
-            for (out, &value) in out.chunks_exact_mut(width).zip(&self.data[start..start + depth]) {
-                out[i] = value;
-            }
-        }
+    fn runs(&self) -> Runs {
+        Runs::AlongDepth
+    }
+
+    fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
+        let start = (self.row + line) * self.width + self.column + start;
+        &self.data[start..start + scratch.len()]
     }
 }
 
@@ -53,55 +44,12 @@ impl Operand for Head<'_> {
 struct HeadTransposed<'a>(Head<'a>);
 
 impl Operand for HeadTransposed<'_> {
-    fn fill(
-        &self,
-        row0: usize,
-        rows: usize,
-        depth0: usize,
-        depth: usize,
-        out: &mut [f32],
-        width: usize,
-        _scratch: &mut Vec<f32>,
-    ) {
-        for (d, out) in out.chunks_exact_mut(width).take(depth).enumerate() {
-            let start = (self.0.row + depth0 + d) * self.0.width + self.0.column + row0;
-            out[..rows].copy_from_slice(&self.0.data[start..start + rows]);
-        }
+    fn runs(&self) -> Runs {
+        Runs::AcrossRows
     }
-}
 
-/// A tile of scores `[rows, keys]`, or its transpose, as an operand.
-struct Tile<'a> {
-    data: &'a [f32],
-    keys: usize,
-    transposed: bool,
-}
-
-impl Operand for Tile<'_> {
-    fn fill(
-        &self,
-        row0: usize,
-        rows: usize,
-        depth0: usize,
-        depth: usize,
-        out: &mut [f32],
-        width: usize,
-        _scratch: &mut Vec<f32>,
-    ) {
-        if self.transposed {
-            for (d, out) in out.chunks_exact_mut(width).take(depth).enumerate() {
-                let start = (depth0 + d) * self.keys + row0;
-                out[..rows].copy_from_slice(&self.data[start..start + rows]);
-            }
-        } else {
-            for i in 0..rows {
-                let start = (row0 + i) * self.keys + depth0;
-                let values = &self.data[start..start + depth];
-                for (out, &value) in out.chunks_exact_mut(width).zip(values) {
-                    out[i] = value;
-                }
-            }
-        }
+    fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
+        self.0.run(line, start, scratch)
     }
 }
 
@@ -176,7 +124,7 @@ pub(super) fn forward(
                 ldc: width,
                 ..Product::new(rows, dim, keys, precision)
             };
-            let weights = Tile { data: scores, keys, transposed: false };
+            let weights = View::rows(scores, keys);
             // SAFETY: as above, the columns of this head in these rows.
             let out = unsafe { shared_out.from(row * width + head * dim) };
             gemm_serial(product, &weights, &HeadTransposed(v), out);
@@ -196,7 +144,7 @@ fn softmax(scores: &mut [f32], visible: usize, scale: f32) -> f32 {
             for score in seen.iter_mut() {
                 *score = exp(*score * scale - max);
             }
-            let total = sum(seen.len(), |i| seen[i]);
+            let total = sum(seen);
             let inverse = 1.0 / total;
             for score in seen {
                 *score *= inverse;
@@ -284,16 +232,16 @@ impl Backward<'_> {
             {
                 let at = (row + i) * width + column;
                 let (out, d_out) = (&saved.out[at..at + dim], &d_out[at..at + dim]);
-                let delta = sum(dim, |j| out[j] * d_out[j]);
+                let delta = dot(out, d_out);
                 scores_gradient(p, dp, keys - rows + i + 1, shape.scale(), lse[i], delta);
             }
-            let p = Tile { data: weights, keys, transposed: true };
+            let p = View::transposed(weights, keys);
             // SAFETY: this span's keys of this key head, which one task owns.
             gemm_serial(to_keys, &p, &HeadTransposed(d_o), unsafe { dv.from(kv_start) });
-            let ds = Tile { data: d_weights, keys, transposed: true };
+            let ds = View::transposed(d_weights, keys);
             // SAFETY: as above.
             gemm_serial(to_keys, &ds, &HeadTransposed(q), unsafe { dk.from(kv_start) });
-            let ds = Tile { data: d_weights, keys, transposed: false };
+            let ds = View::rows(d_weights, keys);
             // SAFETY: these rows of this head.
             let dq = unsafe { dq.from(row * width + column) };
             gemm_serial(to_queries, &ds, &HeadTransposed(k), dq);

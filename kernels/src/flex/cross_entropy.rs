@@ -30,7 +30,7 @@ fn one_row(row: &mut [f32], target: usize, scale: f32) -> f32 {
     for value in row.iter_mut() {
         *value = exp(*value - max);
     }
-    let total = sum(row.len(), |i| row[i]);
+    let total = sum(row);
     let factor = scale / total;
     for value in row.iter_mut() {
         *value *= factor;

@@ -35,10 +35,13 @@ pub(super) fn rope(
                     for (y, x) in y.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half)) {
                         let (y_low, y_high) = y.split_at_mut(half);
                         let (x_low, x_high) = x.split_at(half);
-                        for i in 0..half {
-                            let sin = sign * sin[i];
-                            y_low[i] = x_low[i] * cos[i] - x_high[i] * sin;
-                            y_high[i] = x_high[i] * cos[i] + x_low[i] * sin;
+                        let inputs = x_low.iter().zip(x_high).zip(cos.iter().zip(sin));
+                        let outputs = y_low.iter_mut().zip(y_high);
+                        for ((y_low, y_high), ((&low, &high), (&cos, &sin))) in outputs.zip(inputs)
+                        {
+                            let sin = sign * sin;
+                            *y_low = low * cos - high * sin;
+                            *y_high = high * cos + low * sin;
                         }
                     }
                 },
@@ -76,11 +79,14 @@ pub(super) fn swiglu_backward(gate: &[f32], up: &[f32], dy: &[f32]) -> [Vec<f32>
         vectorize(
             #[inline(always)]
             || {
-                for i in 0..gate.len() {
-                    let sigmoid = 1.0 / (1.0 + exp(-gate[i]));
-                    let silu = gate[i] * sigmoid;
-                    d_gate[i] = dy[i] * up[i] * (sigmoid + silu * (1.0 - sigmoid));
-                    d_up[i] = dy[i] * silu;
+                let inputs = gate.iter().zip(up).zip(dy);
+                for ((d_gate, d_up), ((&gate, &up), &dy)) in
+                    d_gate.iter_mut().zip(d_up.iter_mut()).zip(inputs)
+                {
+                    let sigmoid = 1.0 / (1.0 + exp(-gate));
+                    let silu = gate * sigmoid;
+                    *d_gate = dy * up * (sigmoid + silu * (1.0 - sigmoid));
+                    *d_up = dy * silu;
                 }
             },
         );

@@ -8,14 +8,15 @@
 
 mod micro;
 mod pack;
+mod shuffle;
 
 use std::cell::RefCell;
 
 use rayon::prelude::*;
 
 use self::micro::{MAX_TILE, Micro};
-pub(crate) use self::pack::{ByInput, ByOutput, Operand, View};
-use self::pack::finish_panel;
+use self::pack::{Block, Buffers, pack};
+pub(crate) use self::pack::{ByInput, ByOutput, Operand, Runs, View};
 use crate::precision::Precision;
 
 /// Depth of a packed block: an f32 panel of 32 columns fills 32 KiB.
@@ -32,12 +33,13 @@ pub(crate) fn bf16_is_native() -> bool {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static PACKING: RefCell<Buffers> = RefCell::default();
 }
 
 #[derive(Default)]
 struct Scratch {
     panel: Vec<f32>,
-    decode: Vec<f32>,
+    buffers: Buffers,
 }
 
 /// Sizes and modes of one product.
@@ -118,14 +120,15 @@ impl Sweep {
         let mut packed = vec![0.0; block.div_ceil(micro.mr) * panel];
         let pack = |(index, out): (usize, &mut [f32])| {
             let rows = micro.mr.min(block - index * micro.mr);
-            let mut unused = Vec::new();
-            for depth0 in (0..depth).step_by(DEPTH) {
-                let part = DEPTH.min(depth - depth0);
-                let out = &mut out[depth0 * micro.mr..(depth0 + part) * micro.mr];
-                let row = row0 + index * micro.mr;
-                a.fill(row, rows, depth0, part, out, micro.mr, &mut unused);
-                finish_panel(out, part, micro.mr, micro.pairs, precision);
-            }
+            let row = row0 + index * micro.mr;
+            PACKING.with_borrow_mut(|buffers| {
+                for depth0 in (0..depth).step_by(DEPTH) {
+                    let part = DEPTH.min(depth - depth0);
+                    let out = &mut out[depth0 * micro.mr..(depth0 + part) * micro.mr];
+                    let from = Block { row0: row, rows, depth0, depth: part };
+                    pack(a, from, out, micro.mr, micro.pairs, precision, buffers);
+                }
+            });
         };
         if parallel {
             packed.par_chunks_mut(panel).enumerate().for_each(pack);
@@ -169,15 +172,15 @@ impl Sweep {
         let Product { cols, depth, precision, .. } = self.product;
         let Micro { mr, nr, pairs, .. } = self.micro;
         let width = nr.min(cols - j * nr);
-        SCRATCH.with_borrow_mut(|Scratch { panel, decode }| {
+        SCRATCH.with_borrow_mut(|Scratch { panel, buffers }| {
             panel.resize(DEPTH * nr, 0.0);
             if width < nr {
                 panel.fill(0.0);
             }
             for depth0 in (0..depth).step_by(DEPTH) {
                 let part = DEPTH.min(depth - depth0);
-                b.fill(j * nr, width, depth0, part, panel, nr, decode);
-                let steps = finish_panel(panel, part, nr, pairs, precision);
+                let from = Block { row0: j * nr, rows: width, depth0, depth: part };
+                let steps = pack(b, from, panel, nr, pairs, precision, buffers);
                 for i in row_panels.clone() {
                     let left = &packed[(i * depth + depth0) * mr..];
                     self.tile(i, j, steps, left, panel, c, depth0 > 0);

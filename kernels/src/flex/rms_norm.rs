@@ -2,12 +2,12 @@
 
 use rayon::prelude::*;
 
-use super::simd::{sum, vectorize};
+use super::simd::{dot, sum3, vectorize};
 
 /// `1 / sqrt(mean(x²) + eps)`.
 #[inline(always)]
 fn inverse_rms(x: &[f32], eps: f32) -> f32 {
-    1.0 / (sum(x.len(), |i| x[i] * x[i]) / x.len() as f32 + eps).sqrt()
+    1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt()
 }
 
 /// `[tokens, d_model]` → the same.
@@ -40,10 +40,11 @@ pub(super) fn dx(x: &[f32], weight: &[f32], eps: f32, dy: &[f32]) -> Vec<f32> {
                 #[inline(always)]
                 || {
                     let inverse = inverse_rms(x, eps);
-                    let dot = sum(width, |i| weight[i] * dy[i] * x[i]);
+                    let dot = sum3(weight, dy, x, |weight, dy, x| weight * dy * x);
                     let back = inverse * inverse * inverse * dot / width as f32;
-                    for (i, dx) in dx.iter_mut().enumerate() {
-                        *dx = inverse * weight[i] * dy[i] - x[i] * back;
+                    let inputs = weight.iter().zip(dy).zip(x);
+                    for (dx, ((&weight, &dy), &x)) in dx.iter_mut().zip(inputs) {
+                        *dx = inverse * weight * dy - x * back;
                     }
                 },
             );

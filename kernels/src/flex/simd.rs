@@ -42,24 +42,42 @@ unsafe fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
 /// Lanes of the sums below: fixed, so that every machine adds in the same order.
 const LANES: usize = 16;
 
-/// `Σ f(i)` over `0..len` in 16 interleaved partial sums.
+/// `Σ f(x, y, z)` over three slices of one length, in 16 interleaved partial sums.
 #[inline(always)]
-pub(super) fn sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub(super) fn sum3(
+    x: &[f32],
+    y: &[f32],
+    z: &[f32],
+    f: impl Fn(f32, f32, f32) -> f32,
+) -> f32 {
+    let ((x, x_rest), (y, y_rest), (z, z_rest)) =
+        (x.as_chunks::<LANES>(), y.as_chunks::<LANES>(), z.as_chunks::<LANES>());
     let mut partial = [0.0_f32; LANES];
-    let whole = len / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, partial) in partial.iter_mut().enumerate() {
-            *partial += f(start + lane);
+    for ((x, y), z) in x.iter().zip(y).zip(z) {
+        for lane in 0..LANES {
+            partial[lane] += f(x[lane], y[lane], z[lane]);
         }
     }
     let mut total = 0.0;
     for partial in partial {
         total += partial;
     }
-    for i in whole..len {
-        total += f(i);
+    for ((&x, &y), &z) in x_rest.iter().zip(y_rest).zip(z_rest) {
+        total += f(x, y, z);
     }
     total
+}
+
+/// `Σ x`.
+#[inline(always)]
+pub(super) fn sum(x: &[f32]) -> f32 {
+    sum3(x, x, x, |x, _, _| x)
+}
+
+/// `Σ x·y`.
+#[inline(always)]
+pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
+    sum3(x, y, y, |x, y, _| x * y)
 }
 
 /// The largest value, or minus infinity of nothing; a NaN is not lost.
