@@ -1,5 +1,6 @@
 //! The binary from outside: exit codes, messages, and that refused work leaves nothing behind.
 #![expect(clippy::disallowed_methods, reason = "tests write their own input files")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 #[path = "cli/room.rs"]
 mod room;

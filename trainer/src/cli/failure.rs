@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::plan::ModelFilesError;
+use crate::run::RunError;
 use crate::run_folder;
 
 /// An exit code.
@@ -29,7 +30,7 @@ pub struct WrongUse(pub String);
 
 /// The code of an error: that of the first cause whose kind is known, else 1.
 pub fn exit_code(error: &anyhow::Error) -> Code {
-    error.chain().find_map(|cause| code_of(cause)).unwrap_or(FAILED)
+    error.chain().find_map(code_of).unwrap_or(FAILED)
 }
 
 fn code_of(cause: &(dyn StdError + 'static)) -> Option<Code> {
@@ -49,14 +50,23 @@ fn code_of(cause: &(dyn StdError + 'static)) -> Option<Code> {
     if let Some(error) = cause.downcast_ref::<run_folder::Error>() {
         return wrong(error.is_wrong_input());
     }
+    // A transparent error hands on its cause's cause, so its cause has to be asked here.
     if let Some(error) = cause.downcast_ref::<ModelFilesError>() {
-        return wrong(match error {
-            ModelFilesError::Model(error) => model_is_wrong(error),
-            ModelFilesError::Tokenizer(error) => data_is_wrong(error),
+        return match error {
+            ModelFilesError::Model(error) => code_of(error),
+            ModelFilesError::Tokenizer(error) => code_of(error),
             ModelFilesError::OnlyMetaTokenizer { .. }
             | ModelFilesError::Vocabulary { .. }
-            | ModelFilesError::FirstToken { .. } => true,
-        });
+            | ModelFilesError::FirstToken { .. } => Some(WRONG_INPUT),
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<RunError>() {
+        return match error {
+            RunError::Data(error) => code_of(error),
+            RunError::Model(error) => code_of(error),
+            RunError::Adapter(error) => code_of(error),
+            other => wrong(other.is_wrong_input()),
+        };
     }
     None
 }
@@ -79,7 +89,7 @@ fn model_is_wrong(error: &graft_model::Error) -> bool {
 fn adapter_is_wrong(error: &graft_adapters::Error) -> bool {
     match error {
         graft_adapters::Error::Model(error) => model_is_wrong(error),
-        graft_adapters::Error::Write(_) => false,
+        graft_adapters::Error::Write(_) | graft_adapters::Error::NotFinite { .. } => false,
         _ => true,
     }
 }
@@ -147,6 +157,10 @@ mod tests {
         assert_eq!(exit_code(&within), WRONG_INPUT);
         assert_eq!(exit_code(&ModelFilesError::from(wrong()).into()), WRONG_INPUT);
         assert_eq!(exit_code(&anyhow::anyhow!("other")), FAILED);
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let run = RunError::from(graft_model::Error::Write(full));
+        assert_eq!(exit_code(&run.into()), FAILED);
+        assert_eq!(exit_code(&RunError::from(wrong()).into()), WRONG_INPUT);
         let full = io::Error::from(io::ErrorKind::StorageFull);
         assert_eq!(exit_code(&graft_model::Error::Write(full).into()), FAILED);
         let read =

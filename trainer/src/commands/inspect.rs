@@ -26,9 +26,9 @@ struct Findings {
 pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let Findings { rows, json } = inspect(&args.path)?;
     if args.json {
-        page::print_json(&json)?
+        page::print_json(&json)?;
     } else {
-        page::print(&page::table(&rows))?
+        page::print(&page::table(&rows))?;
     }
     Ok(())
 }

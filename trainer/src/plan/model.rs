@@ -54,8 +54,9 @@ pub(super) fn resolve(recipe: &Recipe, findings: &mut Findings<'_>) -> ModelPart
     if let (Some(preset), Some(config)) = (preset, &part.config) {
         let differences = config.check_against(&release(*preset));
         if !differences.is_empty() {
-            let lines: String = differences.iter().map(|line| format!("\n  {line}")).collect();
-            findings.problem("model.preset", format_args!("the folder is no {preset}:{lines}"));
+            let lines: Vec<String> = differences.iter().map(ToString::to_string).collect();
+            let message = format!("the folder is no {preset}:\n  {}", lines.join("\n  "));
+            findings.problem("model.preset", message);
         }
     }
     if let Some(config) = &part.config {

@@ -118,15 +118,16 @@ fn files(key: &str, sources: &[Source], findings: &mut Findings<'_>) -> Vec<Sour
                 }
                 files.push(SourceFile::new(path, format));
             }
-            Place::Builtin(name) => match SourceFile::builtin(name, format) {
-                Some(source) => files.push(source),
-                None => {
+            Place::Builtin(name) => {
+                let source = SourceFile::builtin(name, format);
+                if source.is_none() {
                     let names: Vec<String> = SourceFile::builtin_names().collect();
                     let message =
                         format!("`{path}` is not in this program; built in: {}", names.join(", "));
                     findings.problem(&key, message);
                 }
-            },
+                files.extend(source);
+            }
         }
     }
     files

@@ -43,6 +43,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         "tensors": sums.json(),
         "bytes": total,
     });
+    let blocks = if layers.len() == 1 { "block" } else { "blocks" };
     let kind = if rslora { ", rank-stabilised" } else { "" };
     let targets: Vec<&str> = targets.into_iter().collect();
     let rows = vec![
@@ -53,7 +54,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
             format!("{}, alpha {alpha}, scale {}{kind}", rank.get(), adapter.config().scale()),
         ),
         ("dropout", dropout.to_string()),
-        ("targets", format!("{} in {} blocks", targets.join(", "), layers.len())),
+        ("targets", format!("{} in {} {blocks}", targets.join(", "), layers.len())),
         ("parameters", grouped(parameters)),
         ("tensors", sums.text()),
         ("size", bytes(total)),
