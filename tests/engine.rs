@@ -47,8 +47,7 @@ fn full_tape<P: Trainable<Cpu>>(mut model: Llama<Cpu, P>, batch: &Batch) -> Vec<
     let head = NextToken { model: &model, precision: Precision::F32 };
     let scale = 1.0 / batch.targets() as f32;
     let hidden = output.primitive.clone();
-    let (_, above) =
-        head.loss_and_gradient(hidden, &Targets::of(batch), scale, &mut gradient);
+    let (_, above) = head.loss_and_gradient(hidden, &Targets::of(batch), scale, &mut gradient);
     let gradients = backward_from::<Cpu>(output, above);
     pass.into_leaves().gradients(&gradients, |name, values| gradient.add(name, &values));
     gradient.into_values()

@@ -88,9 +88,7 @@ pub fn write(
         let values = values(&spec.name);
         let bytes: Vec<u8> = match float {
             FloatType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            FloatType::F16 => {
-                values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect()
-            }
+            FloatType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
             FloatType::Bf16 => {
                 values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect()
             }

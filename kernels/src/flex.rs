@@ -29,11 +29,7 @@ pub(crate) fn bf16_is_native() -> bool {
 /// A row-major f32 tensor.
 fn tensor(values: Vec<f32>, shape: [usize; 2]) -> FlexTensor {
     debug_assert_eq!(values.len(), shape[0] * shape[1], "values of a {shape:?} tensor");
-    FlexTensor::new(
-        Bytes::from_elems(values),
-        Layout::contiguous(Shape::new(shape)),
-        DType::F32,
-    )
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::new(shape)), DType::F32)
 }
 
 /// A tensor whose values can be borrowed as one row-major slice.
@@ -148,12 +144,7 @@ impl Kernels for Flex {
         tensor(rms_norm::forward(x.values(), weight.values(), eps), x.rows_cols())
     }
 
-    fn rms_norm_dx(
-        x: &FlexTensor,
-        weight: &FlexTensor,
-        eps: f32,
-        dy: &FlexTensor,
-    ) -> FlexTensor {
+    fn rms_norm_dx(x: &FlexTensor, weight: &FlexTensor, eps: f32, dy: &FlexTensor) -> FlexTensor {
         let (x, weight, dy) = (Dense::new(x), Dense::new(weight), Dense::new(dy));
         tensor(rms_norm::dx(x.values(), weight.values(), eps, dy.values()), x.rows_cols())
     }
@@ -217,27 +208,22 @@ impl Kernels for Flex {
         tensor(elementwise::swiglu(gate.values(), up.values()), gate.rows_cols())
     }
 
-    fn swiglu_backward(
-        gate: &FlexTensor,
-        up: &FlexTensor,
-        dy: &FlexTensor,
-    ) -> [FlexTensor; 2] {
+    fn swiglu_backward(gate: &FlexTensor, up: &FlexTensor, dy: &FlexTensor) -> [FlexTensor; 2] {
         let (gate, up, dy) = (Dense::new(gate), Dense::new(up), Dense::new(dy));
         let shape = gate.rows_cols();
         elementwise::swiglu_backward(gate.values(), up.values(), dy.values())
             .map(|values| tensor(values, shape))
     }
 
-    fn cross_entropy(
-        logits: FlexTensor,
-        targets: &[u32],
-        scale: f32,
-    ) -> (Vec<f32>, FlexTensor) {
+    fn cross_entropy(logits: FlexTensor, targets: &[u32], scale: f32) -> (Vec<f32>, FlexTensor) {
         let mut logits = logits.to_contiguous();
         let [rows, vocab] = Dense::new(&logits).rows_cols();
         assert_eq!(rows, targets.len(), "one target a row of logits");
-        let losses =
-            cross_entropy::in_place(&mut logits.storage_mut::<f32>()[..rows * vocab], targets, scale);
+        let losses = cross_entropy::in_place(
+            &mut logits.storage_mut::<f32>()[..rows * vocab],
+            targets,
+            scale,
+        );
         (losses, logits)
     }
 }

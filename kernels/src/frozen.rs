@@ -217,9 +217,7 @@ impl Absmax {
     #[inline]
     pub fn scale(&self, block: usize) -> f32 {
         match self {
-            Self::Plain(bytes) => {
-                f32::from_le_bytes(bytes.as_chunks::<4>().0[block])
-            }
+            Self::Plain(bytes) => f32::from_le_bytes(bytes.as_chunks::<4>().0[block]),
             Self::Double { codes, nested, map, offset } => {
                 map[usize::from(codes[block])] * nested[block / nf4::NESTED_BLOCK] + offset
             }

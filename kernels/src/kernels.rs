@@ -27,11 +27,7 @@ pub trait Kernels: Backend<FloatElem = f32> {
     fn frozen_shape(weight: &Self::Frozen) -> [usize; 2];
 
     /// Rows `ids` of a frozen table: `[ids, in]`.
-    fn frozen_rows(
-        weight: &Self::Frozen,
-        ids: &[u32],
-        device: &Self::Device,
-    ) -> FloatTensor<Self>;
+    fn frozen_rows(weight: &Self::Frozen, ids: &[u32], device: &Self::Device) -> FloatTensor<Self>;
 
     /// `x·Wᵀ`: `[tokens, in]` → `[tokens, out]`.
     fn frozen_linear(
@@ -80,11 +76,7 @@ pub trait Kernels: Backend<FloatElem = f32> {
     ) -> FloatTensor<Self>;
 
     /// Gradient of [`Kernels::rms_norm`] with respect to `weight`.
-    fn rms_norm_dw(
-        x: &FloatTensor<Self>,
-        eps: f32,
-        dy: &FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
+    fn rms_norm_dw(x: &FloatTensor<Self>, eps: f32, dy: &FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// Rotates every head of `[tokens, heads * head_dim]`: dimension `i` with `i + head_dim / 2`.
     fn rope(

@@ -50,9 +50,7 @@ pub fn attention<B: Backend>(
             x.narrow(0, start, len).reshape([len, heads, *head_dim]).swap_dims(0, 1)
         };
         let repeat = |x: Tensor<B, 3>| {
-            x.unsqueeze_dim::<4>(1)
-                .repeat_dim(1, heads / kv_heads)
-                .reshape([*heads, m, *head_dim]) // [heads, keys, head_dim]
+            x.unsqueeze_dim::<4>(1).repeat_dim(1, heads / kv_heads).reshape([*heads, m, *head_dim]) // [heads, keys, head_dim]
         };
         let q = split(q.clone(), span.queries.start, n, *heads); // [heads, queries, head_dim]
         let k = repeat(split(k.clone(), span.keys.start, m, *kv_heads));

@@ -38,7 +38,9 @@ fn inner(seed: u64, shape: [usize; 2]) -> Tensor<Tape, 2> {
     Tensor::from_data(data, &Default::default())
 }
 
-fn wrap(primitive: <Tape as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive) -> Tensor<Tape, 2> {
+fn wrap(
+    primitive: <Tape as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive,
+) -> Tensor<Tape, 2> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
@@ -65,8 +67,17 @@ fn close(what: &str, ours: &[f32], expected: &[f32]) {
 }
 
 /// Compares outputs, then the gradients of every leaf for one random gradient from above.
-fn compare(what: &str, leaves: &[&Tensor<Tape, 2>], ours: Tensor<Tape, 2>, oracle: Tensor<Tape, 2>) {
-    close(&format!("{what}: output"), &to_vec(ours.clone().inner()), &to_vec(oracle.clone().inner()));
+fn compare(
+    what: &str,
+    leaves: &[&Tensor<Tape, 2>],
+    ours: Tensor<Tape, 2>,
+    oracle: Tensor<Tape, 2>,
+) {
+    close(
+        &format!("{what}: output"),
+        &to_vec(ours.clone().inner()),
+        &to_vec(oracle.clone().inner()),
+    );
     let above = inner(99, ours.dims());
     let seeded = backward_from::<Flex>(raw(&ours), above.clone().inner().into_primitive().tensor());
     let expected = (oracle * above).sum().backward();
@@ -85,11 +96,8 @@ fn dense(matrix: &FrozenMatrix) -> Tensor<Tape, 2> {
 /// The same random weight in every stored form.
 fn stored(seed: u64, out: usize, depth: usize) -> Vec<(&'static str, FrozenMatrix)> {
     let full = FrozenMatrix::from_f32(out, depth, &values(seed, out * depth));
-    let half: Vec<u8> = full
-        .to_f32()
-        .iter()
-        .flat_map(|&value| half::f16::from_f32(value).to_le_bytes())
-        .collect();
+    let half: Vec<u8> =
+        full.to_f32().iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect();
     let half = FrozenMatrix::new(out, depth, Storage::F16(half.into())).unwrap();
     let bf16 = full.to_bf16();
     vec![("f32", full), ("f16", half), ("bf16", bf16)]

@@ -98,9 +98,7 @@ impl<B: Kernels, P: Projection<B>> Block<B, P> {
     /// Visits every dense tensor of the layer, in a fixed order.
     pub fn visit(&mut self, visit: &mut dyn FnMut(&mut Param<B>)) {
         visit(&mut self.input_layernorm);
-        for projection in
-            [&mut self.q_proj, &mut self.k_proj, &mut self.v_proj, &mut self.o_proj]
-        {
+        for projection in [&mut self.q_proj, &mut self.k_proj, &mut self.v_proj, &mut self.o_proj] {
             projection.visit(visit);
         }
         visit(&mut self.post_attention_layernorm);

@@ -59,7 +59,8 @@ where
 
     /// Logits of hidden states, `[rows, d_model]` → `[rows, vocab]`.
     pub fn logits(&self, hidden: &FloatTensor<B>, precision: Precision) -> FloatTensor<B> {
-        let normed = <B as Kernels>::rms_norm(hidden, self.norm.tensor(), self.config.rms_norm_eps as f32);
+        let normed =
+            <B as Kernels>::rms_norm(hidden, self.norm.tensor(), self.config.rms_norm_eps as f32);
         self.head().logits(&normed, precision)
     }
 

@@ -97,14 +97,12 @@ pub fn quantise(name: &str, matrix: FrozenMatrix, double: bool) -> Result<Frozen
         nf4::Absmax::Plain(values) => Absmax::Plain(
             values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into(),
         ),
-        nf4::Absmax::Double(nf4::DoubleAbsmax { codes, nested_absmax, offset }) => {
-            Absmax::Double {
-                codes: codes.into(),
-                nested: nested_absmax,
-                map: nf4::DYNAMIC_MAP.to_vec(),
-                offset,
-            }
-        }
+        nf4::Absmax::Double(nf4::DoubleAbsmax { codes, nested_absmax, offset }) => Absmax::Double {
+            codes: codes.into(),
+            nested: nested_absmax,
+            map: nf4::DYNAMIC_MAP.to_vec(),
+            offset,
+        },
     };
     let storage = Storage::Nf4 { codes: quantised.codes.into(), absmax };
     FrozenMatrix::new(out, inner, storage)

@@ -33,9 +33,8 @@ impl<B: Kernels> Table<B> {
             Self::Dense(param) => {
                 let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
                 let ids = Tensor::<B, 1, Int>::from_data(TensorData::from(ids.as_slice()), device);
-                let table = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(
-                    param.tensor().clone(),
-                ));
+                let table =
+                    Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(param.tensor().clone()));
                 table.select(0, ids).into_primitive().tensor()
             }
         }

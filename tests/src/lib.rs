@@ -98,15 +98,14 @@ pub fn trainer<P: Trainable<Cpu>>(
     let parameters = Parameters::of(&mut model);
     let adamw = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     let optimizer = AdamW::new(adamw, parameters.len());
-    let learning_rate =
-        LearningRate { peak: 1e-3, warmup: 2, total: 20, decay: Decay::Linear { final_ratio: 0.0 } };
-    let options = StepOptions {
-        seed: 7,
-        precision,
-        checkpointing,
-        max_grad_norm: Some(1.0),
-        learning_rate,
+    let learning_rate = LearningRate {
+        peak: 1e-3,
+        warmup: 2,
+        total: 20,
+        decay: Decay::Linear { final_ratio: 0.0 },
     };
+    let options =
+        StepOptions { seed: 7, precision, checkpointing, max_grad_norm: Some(1.0), learning_rate };
     Trainer { model, parameters, optimizer, options }
 }
 

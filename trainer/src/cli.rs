@@ -70,6 +70,7 @@ pub enum Command {
 
 /// Runs the command that the arguments of the process name.
 pub fn main() -> ExitCode {
+    crate::memory::keep_freed_memory();
     failure::quiet_panics();
     let cli = Cli::parse();
     let quiet_panic = std::panic::AssertUnwindSafe(|| cli.run());
@@ -89,6 +90,9 @@ impl Cli {
     pub fn run(&self) -> anyhow::Result<()> {
         let Self { globals, command } = self;
         globals.use_threads()?;
+        if globals.quiet {
+            crate::progress::silence();
+        }
         match command {
             Command::Recipes(args) => commands::recipes::run(args),
             Command::Validate(args) => commands::validate::run(globals, args),

@@ -64,8 +64,7 @@ impl Probe {
         let one = |tokens: &Vec<u32>| {
             let positions: Vec<u32> = (0..tokens.len() as u32).collect();
             let document = 0..tokens.len();
-            let layout =
-                Layout::of_documents(&model.config, &model.rope, &positions, &[document]);
+            let layout = Layout::of_documents(&model.config, &model.rope, &positions, &[document]);
             let hidden = model.hidden(tokens, &layout, Context::evaluation(precision));
             let logits = model.logits(&hidden, precision);
             let logits = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(logits));

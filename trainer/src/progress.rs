@@ -3,10 +3,18 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Shows no progress from now on.
+pub fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
+}
 
 /// What the work is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,13 +65,13 @@ impl Progress {
     pub fn going_on(title: &str, done: u64, total: impl Into<Option<u64>>, unit: Unit) -> Self {
         let (total, dumb) =
             (total.into(), std::env::var_os("TERM").is_some_and(|term| term == "dumb"));
-        let view = if io::stderr().is_terminal() && !dumb {
+        let silent = SILENT.load(Ordering::Relaxed);
+        let view = if io::stderr().is_terminal() && !dumb && !silent {
             View::Bar(bar(title, done, total))
         } else {
-            View::Lines(Mutex::new(Lines {
-                out: Box::new(io::stderr()),
-                cadence: Cadence::default(),
-            }))
+            let out: Box<dyn Write + Send> =
+                if silent { Box::new(io::sink()) } else { Box::new(io::stderr()) };
+            View::Lines(Mutex::new(Lines { out, cadence: Cadence::default() }))
         };
         Self { title: title.to_owned(), total, unit, first: done, begun: Instant::now(), view }
     }

@@ -63,7 +63,8 @@ pub fn run(plan: &Plan, options: RunOptions<'_>) -> Result<Outcome, RunError> {
             start.check_model(&plan.config)?;
             start.check_same(config)?;
             let nf4 = plan.nf4;
-            let model = load(plan, &mut LoraFactory { config, start: &start, nf4, device: &device })?;
+            let model =
+                load(plan, &mut LoraFactory { config, start: &start, nf4, device: &device })?;
             training::Run::new(plan, &data, model, options)?.finish()
         }
     }
@@ -71,8 +72,7 @@ pub fn run(plan: &Plan, options: RunOptions<'_>) -> Result<Outcome, RunError> {
 
 /// Uniform numbers for an adapter's first values, a function of the site alone.
 fn initial(seed: u64, site: Site, len: usize) -> Vec<f32> {
-    let random =
-        CounterRng::new(seed, Purpose::AdapterInit, site.layer as u64, site.kind as u64);
+    let random = CounterRng::new(seed, Purpose::AdapterInit, site.layer as u64, site.kind as u64);
     (0..len as u64).map(|i| random.uniform_f32_at(i)).collect()
 }
 
@@ -82,9 +82,7 @@ where
     F: Factory<Backend>,
 {
     match plan.init {
-        Init::Random => {
-            build(plan, &RandomWeights::new(&plan.config, plan.seed), factory)
-        }
+        Init::Random => build(plan, &RandomWeights::new(&plan.config, plan.seed), factory),
         Init::Checkpoint => {
             let checkpoint = Checkpoint::open(&plan.model_folder)?;
             checkpoint.verify(&plan.config)?;

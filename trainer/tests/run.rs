@@ -222,10 +222,7 @@ fn the_base_is_never_written_to() {
     let base = base_folder(folder.path());
     let before = contents(&base);
     let model = format!("model.path={}", base.display());
-    for (name, extra) in [
-        ("nf4", "quantization.double=true"),
-        ("bf16", "quantization=none"),
-    ] {
+    for (name, extra) in [("nf4", "quantization.double=true"), ("bf16", "quantization=none")] {
         let out = folder.path().join(name);
         succeed(&mut graft(&out, &[&model, extra, "finish.merge=true"]));
         assert!(out.join("merged/model.safetensors").exists());

@@ -120,10 +120,7 @@ pub(super) fn forward(
             for (i, (scores, lse)) in scores.chunks_exact_mut(keys).zip(lse).enumerate() {
                 *lse = softmax(scores, keys - rows + i + 1, shape.scale());
             }
-            let product = Product {
-                ldc: width,
-                ..Product::new(rows, dim, keys, precision)
-            };
+            let product = Product { ldc: width, ..Product::new(rows, dim, keys, precision) };
             let weights = View::rows(scores, keys);
             // SAFETY: as above, the columns of this head in these rows.
             let out = unsafe { shared_out.from(row * width + head * dim) };
@@ -210,17 +207,13 @@ impl Backward<'_> {
         let queries = saved.q.len() / width;
         let lse = &saved.lse[head * queries + row..][..rows];
         let by_query = |data| Head { data, width, row, column };
-        let by_key =
-            |data| Head { data, width: kv_width, row: span.keys.start, column: kv_column };
+        let by_key = |data| Head { data, width: kv_width, row: span.keys.start, column: kv_column };
         let (q, d_o) = (by_query(saved.q), by_query(d_out));
         let (k, v) = (by_key(saved.k), by_key(saved.v));
         let kv_start = span.keys.start * kv_width + kv_column;
         let to_scores = Product::new(rows, keys, dim, precision);
-        let to_keys = Product {
-            ldc: kv_width,
-            accumulate: true,
-            ..Product::new(keys, dim, rows, precision)
-        };
+        let to_keys =
+            Product { ldc: kv_width, accumulate: true, ..Product::new(keys, dim, rows, precision) };
         let to_queries = Product { ldc: width, ..Product::new(rows, dim, keys, precision) };
         SCORES.with_borrow_mut(|[weights, d_weights]| {
             weights.resize(rows * keys, 0.0);

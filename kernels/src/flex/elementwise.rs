@@ -10,12 +10,7 @@ const CHUNK: usize = 1 << 14;
 
 /// Rotates pairs `(i, i + half)` of every head, Su et al. 2021 in the half-split layout of Hugging
 /// Face checkpoints. `x` is `[tokens, width]`.
-pub(super) fn rope(
-    x: &[f32],
-    width: usize,
-    rotation: &Rotation,
-    direction: Direction,
-) -> Vec<f32> {
+pub(super) fn rope(x: &[f32], width: usize, rotation: &Rotation, direction: Direction) -> Vec<f32> {
     let half = rotation.half;
     assert_eq!(width % (2 * half), 0, "width {width} is not whole heads of {}", 2 * half);
     assert_eq!(x.len() / width * half, rotation.cos.len(), "one angle a token and pair");

@@ -44,12 +44,7 @@ const LANES: usize = 16;
 
 /// `Σ f(x, y, z)` over three slices of one length, in 16 interleaved partial sums.
 #[inline(always)]
-pub(super) fn sum3(
-    x: &[f32],
-    y: &[f32],
-    z: &[f32],
-    f: impl Fn(f32, f32, f32) -> f32,
-) -> f32 {
+pub(super) fn sum3(x: &[f32], y: &[f32], z: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f32 {
     let ((x, x_rest), (y, y_rest), (z, z_rest)) =
         (x.as_chunks::<LANES>(), y.as_chunks::<LANES>(), z.as_chunks::<LANES>());
     let mut partial = [0.0_f32; LANES];
@@ -90,9 +85,12 @@ pub(super) fn max(values: &[f32]) -> f32 {
             *partial = if *partial > value { *partial } else { value };
         }
     }
-    partial.iter().chain(rest).fold(f32::NEG_INFINITY, |max, &value| {
-        if max > value { max } else { value }
-    })
+    partial.iter().chain(rest).fold(
+        f32::NEG_INFINITY,
+        |max, &value| {
+            if max > value { max } else { value }
+        },
+    )
 }
 
 /// `e^x` without branches, within 2 units in the last place for finite results.

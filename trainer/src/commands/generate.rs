@@ -21,8 +21,7 @@ pub fn run(_globals: &Globals, args: &GenerateArgs) -> anyhow::Result<()> {
     let prompt = prompt(args, &files)?;
     let model = open::load(&files, nf4, args.model.adapter.as_deref())?;
     let stop = files.tokenizer.stop_ids();
-    let generator =
-        Generator { model: &model, precision: args.model.precision(), stop: &stop };
+    let generator = Generator { model: &model, precision: args.model.precision(), stop: &stop };
     let streams = !args.json && std::io::stdout().is_terminal();
     let mut stream = files.tokenizer.decode_stream(true);
     let mut out = std::io::stdout().lock();

@@ -34,8 +34,7 @@ pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
     };
     let progress = Progress::new("merge", None, Unit::Bytes);
     let fields = Default::default();
-    let summary =
-        merge::write(&args.out, &request, &mut |done, _| progress.step(done, &fields))?;
+    let summary = merge::write(&args.out, &request, &mut |done, _| progress.step(done, &fields))?;
     progress.finish(&page::bytes(summary.tensor_bytes));
     let divergence = compare(args, &files, nf4)?;
     // Onto weights that training never saw, the distance is the user's to judge unless bounded.
@@ -50,7 +49,10 @@ pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
     }
     let rows = [
         ("written", summary.folder.display().to_string()),
-        ("weights", format!("{}: {}", summary.weight_files.join(", "), page::bytes(summary.tensor_bytes))),
+        (
+            "weights",
+            format!("{}: {}", summary.weight_files.join(", "), page::bytes(summary.tensor_bytes)),
+        ),
         ("merged", format!("{} projections", summary.changed)),
         ("taken over", summary.copied.join(", ")),
         (
@@ -69,11 +71,7 @@ pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
 }
 
 /// Both models on one probe, one after the other in memory.
-fn compare(
-    args: &MergeArgs,
-    files: &ModelFiles,
-    nf4: Option<bool>,
-) -> anyhow::Result<Divergence> {
+fn compare(args: &MergeArgs, files: &ModelFiles, nf4: Option<bool>) -> anyhow::Result<Divergence> {
     let probe = Probe::spread(files.config.vocab_size);
     let precision = graft_kernels::Precision::F32;
     let expected = {

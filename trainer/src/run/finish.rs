@@ -213,10 +213,8 @@ fn report<P: Trainable<Backend>>(run: &Run<'_, P>, after: &Scores) -> Result<Rep
         }
     }
     let before = &run.before;
-    let answer = |text: &String, expected: &str| Answer {
-        text: text.clone(),
-        right: text == expected,
-    };
+    let answer =
+        |text: &String, expected: &str| Answer { text: text.clone(), right: text == expected };
     let samples = run.data.held_out.iter().zip(&before.samples).zip(&after.samples);
     let prompts = run.plan.finish.prompts.iter().zip(&before.prompts).zip(&after.prompts);
     Ok(Report {

@@ -17,11 +17,8 @@ pub(super) fn inputs(plan: &Plan, parameters: &Parameters) -> Result<Inputs, Run
         Some(false) => "nf4",
         Some(true) => "nf4, double",
     };
-    let trained: String = parameters
-        .slots()
-        .iter()
-        .map(|slot| format!("{} {:?}\n", slot.name, slot.shape))
-        .collect();
+    let trained: String =
+        parameters.slots().iter().map(|slot| format!("{} {:?}\n", slot.name, slot.shape)).collect();
     Ok(Inputs {
         run: plan.recipe.name.clone(),
         model: plan.recipe.model.path.to_string(),

@@ -63,8 +63,7 @@ impl Scores {
         let mut before = 0;
         let mut report = |done: usize| progress.step((before + done) as u64, &fields);
         let max_new = plan.max_new_tokens.get();
-        let prompts: Vec<Vec<u32>> =
-            data.held_out.iter().map(|row| row.prompt.clone()).collect();
+        let prompts: Vec<Vec<u32>> = data.held_out.iter().map(|row| row.prompt.clone()).collect();
         let answers = scorer.answers(&prompts, &plan.tokenizer, max_new, &mut report)?;
         before += answers.len();
         let mut report = |done: usize| progress.step((before + done) as u64, &fields);

@@ -18,10 +18,10 @@ use crate::memory::peak_resident_bytes;
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::plan::{LoadedData, Plan};
 use crate::progress::{Fields, Progress, Unit};
+use crate::run_folder::RunFolder;
 use crate::run_folder::manifest::{Manifest, Status};
 use crate::run_folder::metrics::{EvalLine, Line, MetricsLog, TrainLine};
 use crate::run_folder::tensorboard::EventLog;
-use crate::run_folder::RunFolder;
 use crate::step::{StepOptions, StepOutcome, Trainer};
 
 /// A run that is under way.
@@ -150,8 +150,9 @@ impl<'a, P: Trainable<Backend>> Run<'a, P> {
         let rows = self.schedule.step(step - 1);
         let batches: Vec<Batch> = rows.iter().map(|rows| self.batch(rows)).collect();
         let started = Instant::now();
-        let outcome = self.trainer.step(step, &batches).map_err(|diverged| {
-            RunError::Diverged { diverged, rows: self.origins(&rows.concat()) }
+        let outcome = self.trainer.step(step, &batches).map_err(|diverged| RunError::Diverged {
+            diverged,
+            rows: self.origins(&rows.concat()),
         })?;
         let seconds = started.elapsed().as_secs_f64();
         self.position = Position {
@@ -296,4 +297,3 @@ fn step_options(plan: &Plan, total: u64) -> StepOptions {
         learning_rate: LearningRate { peak: plan.learning_rate, warmup, total, decay },
     }
 }
-

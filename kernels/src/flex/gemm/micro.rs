@@ -147,8 +147,7 @@ mod x86 {
             let a = a.cast::<i32>();
             let mut acc = [[_mm512_setzero_ps(); 2]; 12];
             for step in 0..steps {
-                let b0: __m512bh =
-                    std::mem::transmute(_mm512_loadu_si512(b.add(step * 32).cast()));
+                let b0: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.add(step * 32).cast()));
                 let b1: __m512bh =
                     std::mem::transmute(_mm512_loadu_si512(b.add(step * 32 + 16).cast()));
                 for (i, row) in acc.iter_mut().enumerate() {

@@ -33,13 +33,7 @@ pub(super) fn pair_lines(low: &[f32], high: &[f32], out: &mut [f32]) {
 }
 
 /// `lines` `[rows][steps]` becomes the first `rows` columns of `panel` `[steps][width]`.
-pub(super) fn transpose(
-    lines: &[f32],
-    rows: usize,
-    steps: usize,
-    panel: &mut [f32],
-    width: usize,
-) {
+pub(super) fn transpose(lines: &[f32], rows: usize, steps: usize, panel: &mut [f32], width: usize) {
     assert!(rows <= width && lines.len() >= rows * steps, "lines of a panel");
     assert!(panel.len() >= steps * width, "a panel of {steps} steps");
     #[cfg(target_arch = "x86_64")]
@@ -197,8 +191,11 @@ mod tests {
                 transpose(&lines, rows, steps, &mut panel, width);
                 for (step, column) in panel.chunks_exact(width).enumerate() {
                     for (i, value) in column.iter().enumerate() {
-                        let expected =
-                            if i < rows { lines[i * steps + step].to_bits() } else { f32::NAN.to_bits() };
+                        let expected = if i < rows {
+                            lines[i * steps + step].to_bits()
+                        } else {
+                            f32::NAN.to_bits()
+                        };
                         assert_eq!(value.to_bits(), expected, "{rows} x {steps}: {i}, {step}");
                     }
                 }
