@@ -27,6 +27,7 @@ static QUICKSTART: &[(&str, &[u8])] = &[
     embedded!("quickstart", "NOTICE"),
     embedded!("quickstart", "config.json"),
     embedded!("quickstart", "generation_config.json"),
+    embedded!("quickstart", "model.safetensors"),
     embedded!("quickstart", "tokenizer.json"),
     embedded!("quickstart", "tokenizer_config.json"),
 ];
