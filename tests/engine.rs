@@ -59,8 +59,10 @@ fn checkpointed_gradients_are_those_of_the_full_tape_to_the_bit() {
     let batch = batch(&samples(&[20, 9, 33], 101));
     for (nf4, dropout) in [(None, 0.0), (Some(true), 0.0), (Some(false), 0.3)] {
         let model = || lora_model(&config, &tiny_lora(&config, dropout), nf4);
-        let (loss, replayed) = gradient(model(), Checkpointing::Block, &[batch.clone()]);
-        let (kept_loss, kept) = gradient(model(), Checkpointing::None, &[batch.clone()]);
+        let (loss, replayed) =
+            gradient(model(), Checkpointing::Block, std::slice::from_ref(&batch));
+        let (kept_loss, kept) =
+            gradient(model(), Checkpointing::None, std::slice::from_ref(&batch));
         assert_eq!(loss.to_bits(), kept_loss.to_bits());
         assert_eq!(bits(&replayed), bits(&kept), "nf4 {nf4:?}, dropout {dropout}");
         if dropout == 0.0 {
@@ -76,7 +78,8 @@ fn every_gradient_is_the_slope_of_the_loss() {
         let config = tiny_config(tied);
         let batch = batch(&samples(&[12, 17], 101));
         let model = full_model(&config);
-        let (_, gradient) = gradient(model.clone(), Checkpointing::Block, &[batch.clone()]);
+        let (_, gradient) =
+            gradient(model.clone(), Checkpointing::Block, std::slice::from_ref(&batch));
         let mut trainer = trainer(model, Checkpointing::Block, Precision::F32);
         let slots = trainer.parameters.slots().to_vec();
         let start = trainer.parameters.values().to_vec();
@@ -92,7 +95,10 @@ fn every_gradient_is_the_slope_of_the_loss() {
                 trainer.parameters.values_mut().copy_from_slice(&values);
                 let parameters = trainer.parameters.clone();
                 parameters.store(&mut trainer.model);
-                trainer.gradient(1, &[batch.clone()], batch.targets()).expect("finite").0
+                trainer
+                    .gradient(1, std::slice::from_ref(&batch), batch.targets())
+                    .expect("finite")
+                    .0
             };
             let slope = (loss_at(1.0) - loss_at(-1.0)) / 4e-3;
             // f32 losses near 4.6 carry 5e-7; curvature adds the rest.
@@ -204,7 +210,7 @@ fn training_lowers_the_loss_and_leaves_the_base_alone() {
 }
 
 fn frozen_bits(model: &Llama<Cpu, graft_adapters::LoraLinear<Cpu>>) -> Vec<Vec<u32>> {
-    let projections = model.blocks.iter().flat_map(|block| block.projections());
+    let projections = model.blocks.iter().flat_map(graft_model::Block::projections);
     projections.map(|projection| bits(&projection.base().weight().to_f32())).collect()
 }
 

@@ -174,6 +174,7 @@ impl FrozenMatrix {
     }
 
     /// A matrix of the same values rounded to bf16.
+    #[must_use]
     pub fn to_bf16(&self) -> Self {
         let bytes: Vec<u8> = self
             .to_f32()
@@ -194,16 +195,16 @@ fn decode_nf4(codes: &[u8], absmax: &Absmax, start: usize, out: &mut [f32]) {
         let in_block = (nf4::BLOCK - index % nf4::BLOCK).min(rest.len());
         let (run, tail) = rest.split_at_mut(in_block);
         let scale = absmax.scale(block);
-        if index % 2 == 0 && in_block % 2 == 0 {
-            let bytes = &codes[index / 2..(index + in_block) / 2];
+        if index.is_multiple_of(2) && in_block.is_multiple_of(2) {
+            let bytes = &codes[index / 2..usize::midpoint(index, in_block)];
             for (pair, &byte) in run.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
                 pair[0] = nf4::CODE[usize::from(byte >> 4)] * scale;
                 pair[1] = nf4::CODE[usize::from(byte & 15)] * scale;
             }
         } else {
             for (offset, out) in run.iter_mut().enumerate() {
-                let byte = codes[(index + offset) / 2];
-                let code = if (index + offset) % 2 == 0 { byte >> 4 } else { byte & 15 };
+                let byte = codes[usize::midpoint(index, offset)];
+                let code = if (index + offset).is_multiple_of(2) { byte >> 4 } else { byte & 15 };
                 *out = nf4::CODE[usize::from(code)] * scale;
             }
         }

@@ -1,6 +1,6 @@
 //! Frozen weights (NF4, bf16, f16, f32) and the fused ops that a Llama needs.
 //!
-//! - [`Kernels`] is what an implementation provides: [`flex`] for the CPU. [`reference`] holds the same
+//! - [`Kernels`] is what an implementation provides: [`flex`] for the CPU. [`mod@reference`] holds the same
 //!   ops in plain burn, the oracle of the tests.
 //! - [`Ops`] is what a decoder calls: the same kernels with or without burn's tape.
 //! - [`FrozenMatrix`] and [`nf4`] are the stored forms of a weight; they live outside any tape.

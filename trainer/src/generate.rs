@@ -32,7 +32,7 @@ impl Sampling {
 
     /// Chooses from one row of logits; `seen` is the sequence so far, `draw` numbers the choice.
     pub fn choose(&self, logits: &mut [f32], seen: &[u32], sequence: u64, draw: u64) -> u32 {
-        if self.repetition_penalty != 1.0 {
+        if (self.repetition_penalty - 1.0).abs() > f32::EPSILON {
             let mut penalised: Vec<u32> = seen.to_vec();
             penalised.sort_unstable();
             penalised.dedup();

@@ -56,6 +56,26 @@ fn peak_by_rusage() -> Option<u64> {
     if cfg!(target_vendor = "apple") { Some(peak) } else { peak.checked_mul(1_024) }
 }
 
+/// Asks the allocator to keep freed memory for the next tensor instead of handing it back.
+///
+/// A step frees and takes the same sizes again; by default every large one is mapped and zeroed by the
+/// kernel anew.
+#[expect(unsafe_code, reason = "mallopt(3) has no safe wrapper in the dependencies")]
+pub fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        /// Larger blocks are mapped on their own and handed back when freed.
+        const LARGEST_KEPT: i32 = 64 << 20;
+        /// Free memory at the end of the heap beyond this is handed back.
+        const MOST_KEPT: i32 = 256 << 20;
+        // SAFETY: both calls only set numbers in the allocator; it is called before threads start.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_KEPT);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, MOST_KEPT);
+        }
+    }
+}
+
 #[cfg(not(unix))]
 fn peak_by_rusage() -> Option<u64> {
     None
@@ -95,25 +115,5 @@ mod tests {
         let (by_proc, by_rusage) = (status_bytes("VmHWM").unwrap(), peak_by_rusage().unwrap());
         let apart = by_proc.abs_diff(by_rusage);
         assert!(apart < 128 << 20, "/proc says {by_proc}, getrusage says {by_rusage}");
-    }
-}
-
-/// Asks the allocator to keep freed memory for the next tensor instead of handing it back.
-///
-/// A step frees and takes the same sizes again; by default every large one is mapped and zeroed by the
-/// kernel anew.
-#[expect(unsafe_code, reason = "mallopt(3) has no safe wrapper in the dependencies")]
-pub fn keep_freed_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        /// Larger blocks are mapped on their own and handed back when freed.
-        const LARGEST_KEPT: i32 = 64 << 20;
-        /// Free memory at the end of the heap beyond this is handed back.
-        const MOST_KEPT: i32 = 256 << 20;
-        // SAFETY: both calls only set numbers in the allocator; it is called before threads start.
-        unsafe {
-            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_KEPT);
-            libc::mallopt(libc::M_TRIM_THRESHOLD, MOST_KEPT);
-        }
     }
 }

@@ -76,6 +76,11 @@ impl Probe {
 }
 
 impl Divergence {
+    /// Whether the mean is a number and at most `tolerance`.
+    pub fn is_within(&self, tolerance: f64) -> bool {
+        self.mean <= tolerance
+    }
+
     /// Compares log-probabilities of two models on one probe.
     pub fn between(first: &[Vec<f32>], second: &[Vec<f32>], vocab_size: usize) -> Self {
         let mut sum = Self::default();

@@ -1,6 +1,7 @@
 //! Whole runs of the binary: killed and gone on with, repeated, interrupted, failed.
 
 #![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a failure of the helpers is a failure of the test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,7 +57,7 @@ fn steps(out: &Path) -> Vec<u64> {
 
 /// Waits until `reached` holds, or the run is over.
 fn wait_for(child: &mut Child, reached: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_mins(2);
     while !reached() && child.try_wait().expect("a child can be waited for").is_none() {
         assert!(Instant::now() < deadline, "the run never came so far");
         std::thread::sleep(Duration::from_millis(1));
@@ -78,13 +79,15 @@ fn ended_at(out: &Path, name: &str, reached: impl Fn() -> bool) -> ExitStatus {
     child.wait().expect("a child can be waited for")
 }
 
+/// A name, and whether a run has come so far.
+type Moment = (&'static str, fn(&Path) -> bool);
+
 #[test]
 fn a_killed_run_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole");
     succeed(&mut graft(&whole, &[]));
     let expected = adapter(&whole);
-    type Moment = (&'static str, fn(&Path) -> bool);
     let moments: [Moment; 6] = [
         ("folder", |out| out.join("recipe.yaml").exists()),
         ("first-step", |out| steps(out).contains(&1)),

@@ -20,7 +20,7 @@ pub fn print(text: &str) -> io::Result<()> {
 /// Writes a value as JSON, indented.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &impl Serialize) -> io::Result<()> {
     print(&serde_json::to_string_pretty(value)?)
 }

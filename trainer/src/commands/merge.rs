@@ -43,7 +43,7 @@ pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
         (None, MergeOnto::Original, Some(_)) => f64::INFINITY,
         (None, ..) => MERGE_TOLERANCE,
     };
-    if !(divergence.mean <= allowed) {
+    if !divergence.is_within(allowed) {
         std::fs::remove_dir_all(&args.out)?;
         return Err(RunError::Merge { found: divergence.mean, allowed }.into());
     }

@@ -29,12 +29,11 @@ pub fn load(
         adapter.check_model(&files.config)?;
     }
     let config = &files.config;
-    let model = match &adapter {
-        Some(adapter) => build(config, &checkpoint, adapter.config(), adapter, nf4)?,
-        None => {
-            let start = Fresh(|_, len| vec![0.0; len]);
-            build(config, &checkpoint, &nothing(), start, nf4)?
-        }
+    let model = if let Some(adapter) = &adapter {
+        build(config, &checkpoint, adapter.config(), adapter, nf4)?
+    } else {
+        let start = Fresh(|_, len| vec![0.0; len]);
+        build(config, &checkpoint, &nothing(), start, nf4)?
     };
     Ok(model)
 }

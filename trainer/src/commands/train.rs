@@ -89,7 +89,7 @@ fn as_text(outcome: &Outcome) -> String {
     rows.push(("report", outcome.folder.join("report.html").display().to_string()));
     let mut text = page::table(&rows);
     for [question, base, tuned] in &outcome.answers {
-        text.push_str(&format!("\n> {question}\n  base:  {base}\n  tuned: {tuned}\n"));
+        text.extend(["\n> ", question, "\n  base:  ", base, "\n  tuned: ", tuned, "\n"]);
     }
     text
 }

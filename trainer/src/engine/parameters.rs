@@ -146,7 +146,9 @@ pub fn clip(gradient: &mut [f32], max_norm: Option<f64>) -> f64 {
     if let Some(max_norm) = max_norm {
         let factor = (max_norm / (norm + 1e-6)).min(1.0) as f32;
         if factor < 1.0 {
-            gradient.iter_mut().for_each(|value| *value *= factor);
+            for value in gradient.iter_mut() {
+                *value *= factor;
+            }
         }
     }
     norm

@@ -169,7 +169,7 @@ fn merge<P: Trainable<Backend>>(
     let merged = probe.log_probabilities(&merged, plan.precision);
     let divergence = Divergence::between(&trained, &merged, plan.config.vocab_size);
     // The original weights were never seen in training, so there the distance is only reported.
-    if onto != Onto::Original && !(divergence.mean <= MERGE_TOLERANCE) {
+    if onto != Onto::Original && !divergence.is_within(MERGE_TOLERANCE) {
         remove(out)?;
         return Err(RunError::Merge { found: divergence.mean, allowed: MERGE_TOLERANCE });
     }

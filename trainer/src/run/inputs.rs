@@ -1,6 +1,8 @@
 //! What decides a run's result, as the manifest records it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
 
 use graft_model::checkpoint::{INDEX_FILE, SINGLE_FILE};
 use graft_recipes::Init;
@@ -17,8 +19,10 @@ pub(super) fn inputs(plan: &Plan, parameters: &Parameters) -> Result<Inputs, Run
         Some(false) => "nf4",
         Some(true) => "nf4, double",
     };
-    let trained: String =
-        parameters.slots().iter().map(|slot| format!("{} {:?}\n", slot.name, slot.shape)).collect();
+    let trained = parameters.slots().iter().fold(String::new(), |mut text, slot| {
+        let _ = writeln!(text, "{} {:?}", slot.name, slot.shape);
+        text
+    });
     Ok(Inputs {
         run: plan.recipe.name.clone(),
         model: plan.recipe.model.path.to_string(),
@@ -50,21 +54,21 @@ fn total_parameters(plan: &Plan) -> u64 {
 fn base_hashes(plan: &Plan) -> Result<BTreeMap<String, FileHash>, RunError> {
     let folder = &plan.model_folder;
     let reads = |name: &str| {
-        let weights = name == INDEX_FILE || name.ends_with(".safetensors");
+        let is = |ending: &str| Path::new(name).extension().is_some_and(|found| found == ending);
+        let weights = name == INDEX_FILE || is("safetensors");
         match plan.init {
-            Init::Checkpoint => weights || name.ends_with(".json"),
-            Init::Random => !weights && name.ends_with(".json"),
+            Init::Checkpoint => weights || is("json"),
+            Init::Random => !weights && is("json"),
         }
     };
     let mut hashes = BTreeMap::new();
     for name in folder.names()?.into_iter().filter(|name| reads(name)) {
         debug_assert!(name != SINGLE_FILE || plan.init == Init::Checkpoint);
-        let hash = match folder.path() {
-            Some(path) => hash_file(&path.join(&name), |_| ())?,
-            None => {
-                let bytes = folder.required(&name)?;
-                FileHash { bytes: bytes.len() as u64, sha256: sha256_hex(&bytes) }
-            }
+        let hash = if let Some(path) = folder.path() {
+            hash_file(&path.join(&name), |_| ())?
+        } else {
+            let bytes = folder.required(&name)?;
+            FileHash { bytes: bytes.len() as u64, sha256: sha256_hex(&bytes) }
         };
         hashes.insert(name, hash);
     }

@@ -80,13 +80,12 @@ impl<'a, P: Trainable<Backend>> Run<'a, P> {
             None
         };
         let path = folder.path().join("before.json");
-        let before = match Scores::read(&path) {
-            Some(before) => before,
-            None => {
-                let before = Scores::of("score the base", plan, data, &trainer.model)?;
-                before.write(&path)?;
-                before
-            }
+        let before = if let Some(before) = Scores::read(&path) {
+            before
+        } else {
+            let before = Scores::of("score the base", plan, data, &trainer.model)?;
+            before.write(&path)?;
+            before
         };
         Ok(Self {
             plan,
@@ -126,11 +125,13 @@ impl<'a, P: Trainable<Backend>> Run<'a, P> {
                 tokens_per_second: Some(self.position.tokens as f64 / self.position.seconds),
             };
             progress.step(step, &fields);
-            if self.due(self.plan.evaluate_every, step) {
+            if Self::due(self.plan.evaluate_every, step) {
                 self.evaluate(step)?;
             }
             let interrupted = self.options.interrupted.load(Ordering::Relaxed);
-            if interrupted || self.due(self.plan.checkpoint.every_steps, step) || step == self.total
+            if interrupted
+                || Self::due(self.plan.checkpoint.every_steps, step)
+                || step == self.total
             {
                 self.checkpoint()?;
             }
@@ -142,7 +143,7 @@ impl<'a, P: Trainable<Backend>> Run<'a, P> {
         Ok(())
     }
 
-    fn due(&self, every: Option<std::num::NonZeroUsize>, step: u64) -> bool {
+    fn due(every: Option<std::num::NonZeroUsize>, step: u64) -> bool {
         every.is_some_and(|every| step.is_multiple_of(every.get() as u64))
     }
 

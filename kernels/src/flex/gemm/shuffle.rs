@@ -130,7 +130,7 @@ mod x86 {
                         _mm512_maskz_loadu_ps(mask(count), from)
                     };
                 }
-                let block = transpose_16(block);
+                let block = transpose_16(&block);
                 for (step, column) in block.iter().take(count).enumerate() {
                     // SAFETY: step `step0 + step` of the panel, masked to its rows.
                     unsafe {
@@ -144,8 +144,8 @@ mod x86 {
 
     /// Sixteen registers as a 16 × 16 matrix, transposed: pairs, fours, then quarters of registers.
     #[target_feature(enable = "avx512f")]
-    fn transpose_16(rows: [__m512; 16]) -> [__m512; 16] {
-        let mut twos = rows;
+    fn transpose_16(rows: &[__m512; 16]) -> [__m512; 16] {
+        let mut twos = *rows;
         for i in 0..8 {
             twos[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
             twos[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
