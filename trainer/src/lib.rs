@@ -18,3 +18,4 @@ pub mod report;
 pub mod run;
 pub mod run_folder;
 pub mod step;
+pub mod trained_with;

@@ -254,3 +254,27 @@ fn a_full_disk_corrupts_nothing() {
     succeed(&mut graft(&out, &["--resume"]));
     assert!(adapter(&out) == adapter(&whole), "other bytes than the uninterrupted run");
 }
+
+#[test]
+fn an_adapter_remembers_what_it_was_trained_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, merged) = (folder.path().join("run"), folder.path().join("merged"));
+    succeed(&mut graft(&out, &["finish.merge=true"]));
+    let mut merge = Command::new(env!("CARGO_BIN_EXE_graft"));
+    merge.args(["merge", "--model", "builtin:quickstart", "--adapter"]);
+    merge.arg(out.join("adapter")).arg("--out").arg(&merged);
+    succeed(&mut merge);
+    // Without a flag the merge is onto NF4, as in training: the bytes are those of the run's own.
+    let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
+    assert!(weights(&merged) == weights(&out.join("merged")), "merged onto other weights");
+    let mut answer = Command::new(env!("CARGO_BIN_EXE_graft"));
+    answer.args(["generate", "--model", "builtin:quickstart", "--json", "--prompt", "Hello?"]);
+    let prompt_tokens = |command: &mut Command| {
+        let output = finish(command);
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+        value["prompt_tokens"].as_u64().unwrap()
+    };
+    let official = prompt_tokens(&mut answer);
+    let none = prompt_tokens(answer.arg("--adapter").arg(out.join("adapter")));
+    assert!(none < official, "the preamble of training is not used: {none} and {official}");
+}

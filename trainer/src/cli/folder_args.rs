@@ -10,6 +10,7 @@ use super::byte_size;
 use super::failure::WrongUse;
 use super::model_args::{Quantization, nf4};
 use super::named::named;
+use crate::trained_with::TrainedWith;
 
 /// `graft quantize`.
 #[derive(Debug, Args)]
@@ -30,10 +31,8 @@ pub struct QuantizeArgs {
 
 /// `graft merge`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  graft merge --model models/Llama-3.1-8B-Instruct --quantization nf4 \\\n    \
-                        --adapter runs/llama3.1-8b-qlora/adapter --out models/mine"
-)]
+#[command(after_help = "Example:\n  graft merge --model models/Llama-3.1-8B-Instruct \\\n    \
+                        --adapter runs/llama3.1-8b-qlora/adapter --out models/mine")]
 pub struct MergeArgs {
     /// The base model's folder, or builtin:quickstart
     #[arg(long, value_name = "DIR")]
@@ -47,7 +46,8 @@ pub struct MergeArgs {
     /// The weights merged onto: those the adapter was trained beside, or the folder's own
     #[arg(long, default_value = "dequantised", value_parser = named(MergeOnto::ALL))]
     pub onto: MergeOnto,
-    /// How the weights were kept while the adapter was trained [default: as they are in the folder]
+    /// How the weights were kept while the adapter was trained [default: as the adapter
+    /// says, else as in the folder]
     #[arg(long, value_enum)]
     pub quantization: Option<Quantization>,
     /// The largest mean divergence of the merged model from base + adapter, in nats a token, that is
@@ -64,8 +64,12 @@ impl MergeArgs {
     ///
     /// # Errors
     /// `--quantization none` with a folder that is quantised.
-    pub fn nf4(&self, config: &LlamaConfig) -> Result<Option<bool>, WrongUse> {
-        nf4(self.quantization, config, &self.model)
+    pub fn nf4(
+        &self,
+        config: &LlamaConfig,
+        trained: &TrainedWith,
+    ) -> Result<Option<bool>, WrongUse> {
+        nf4(self.quantization, config, trained, &self.model)
     }
 }
 

@@ -12,6 +12,7 @@ use graft_recipes::{ComputeDtype, Preamble};
 use super::failure::WrongUse;
 use super::named::{format, named};
 use crate::generate::Sampling;
+use crate::trained_with::TrainedWith;
 
 /// How frozen weights are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -31,15 +32,15 @@ pub struct ModelArgs {
     /// An adapter folder (PEFT) to put beside the model
     #[arg(long, value_name = "DIR")]
     pub adapter: Option<PathBuf>,
-    /// How frozen weights are kept [default: as they are in the folder]
+    /// How frozen weights are kept [default: as the adapter was trained, else as in the folder]
     #[arg(long, value_enum)]
     pub quantization: Option<Quantization>,
     /// The type that operands of products are rounded to
     #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = named(ComputeDtype::ALL))]
     pub compute_dtype: ComputeDtype,
-    /// The system block that opens a chat
-    #[arg(long, default_value = "official", value_parser = named(Preamble::ALL))]
-    pub preamble: Preamble,
+    /// The system block that opens a chat [default: as the adapter was trained, else official]
+    #[arg(long, value_parser = named(Preamble::ALL))]
+    pub preamble: Option<Preamble>,
 }
 
 impl ModelArgs {
@@ -47,8 +48,12 @@ impl ModelArgs {
     ///
     /// # Errors
     /// `--quantization none` with a folder that is quantised.
-    pub fn nf4(&self, config: &LlamaConfig) -> Result<Option<bool>, WrongUse> {
-        nf4(self.quantization, config, &self.model)
+    pub fn nf4(
+        &self,
+        config: &LlamaConfig,
+        trained: &TrainedWith,
+    ) -> Result<Option<bool>, WrongUse> {
+        nf4(self.quantization, config, trained, &self.model)
     }
 
     /// How operands of products are rounded.
@@ -57,15 +62,17 @@ impl ModelArgs {
     }
 
     /// How conversations are rendered.
-    pub fn chat(&self) -> ChatTemplate {
-        chat_template(self.preamble)
+    pub fn chat(&self, trained: &TrainedWith) -> ChatTemplate {
+        self.preamble.map_or_else(|| trained.chat.clone(), chat_template)
     }
 }
 
-/// A quantised folder is what it is; another is quantised if asked, with quantised scales.
+/// A quantised folder is what it is; another is quantised if asked, with quantised scales, or as the
+/// adapter was trained.
 pub(super) fn nf4(
     asked: Option<Quantization>,
     config: &LlamaConfig,
+    trained: &TrainedWith,
     model: &str,
 ) -> Result<Option<bool>, WrongUse> {
     match (asked, &config.quantization) {
@@ -75,7 +82,8 @@ pub(super) fn nf4(
         ))),
         (_, Some(stored)) => Ok(Some(stored.double)),
         (Some(Quantization::Nf4), None) => Ok(Some(true)),
-        (Some(Quantization::None) | None, None) => Ok(None),
+        (Some(Quantization::None), None) => Ok(None),
+        (None, None) => Ok(trained.nf4),
     }
 }
 
@@ -140,7 +148,7 @@ fn number(text: &str, allowed: &str, is_allowed: fn(f32) -> bool) -> Result<f32,
 
 /// `graft eval`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  graft eval --model builtin:quickstart --preamble none \
+#[command(after_help = "Example:\n  graft eval --model builtin:quickstart \
                         --adapter runs/quickstart/adapter \\\n    \
                         --data builtin:quickstart/held-out --format messages --exact-match")]
 pub struct EvalArgs {
@@ -172,7 +180,7 @@ pub struct EvalArgs {
 
 /// `graft generate`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  graft generate --model builtin:quickstart --preamble none \
+#[command(after_help = "Example:\n  graft generate --model builtin:quickstart \
                         --adapter runs/quickstart/adapter \\\n    \
                         --prompt \"What does a residence certificate cost?\"")]
 pub struct GenerateArgs {
@@ -198,7 +206,7 @@ pub struct GenerateArgs {
 
 /// `graft chat`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  graft chat --model builtin:quickstart --preamble none \
+#[command(after_help = "Example:\n  graft chat --model builtin:quickstart \
                         --adapter runs/quickstart/adapter")]
 pub struct ChatArgs {
     /// Which model

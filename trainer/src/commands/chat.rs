@@ -4,11 +4,10 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use graft_data::{Conversation, Message, Role};
 
-use super::open;
+use super::open::Opening;
 use crate::cli::Globals;
 use crate::cli::model_args::ChatArgs;
 use crate::generate::Generator;
-use crate::plan::ModelFiles;
 
 /// Reads questions from standard input and answers each with the conversation so far in view. An empty
 /// line starts over.
@@ -16,16 +15,17 @@ use crate::plan::ModelFiles;
 /// # Errors
 /// Model or adapter are unusable; input or output fails.
 pub fn run(globals: &Globals, args: &ChatArgs) -> anyhow::Result<()> {
-    let files = ModelFiles::open(&args.model.model)?;
-    let nf4 = args.model.nf4(&files.config)?;
-    let model = open::load(&files, nf4, args.model.adapter.as_deref())?;
+    let opening = Opening::new(&args.model.model, args.model.adapter.as_deref())?;
+    let files = &opening.files;
+    let nf4 = args.model.nf4(&files.config, &opening.trained)?;
+    let model = opening.load(nf4)?;
     let stop = files.tokenizer.stop_ids();
     let generator = Generator { model: &model, precision: args.model.precision(), stop: &stop };
     let asks = std::io::stdin().is_terminal();
     if asks {
         globals.note("An empty line starts over; end with Ctrl-D.");
     }
-    let mut conversation = opening(args);
+    let mut conversation = first_turns(args);
     let mut out = std::io::stdout().lock();
     let mut lines = std::io::stdin().lock().lines();
     loop {
@@ -37,11 +37,11 @@ pub fn run(globals: &Globals, args: &ChatArgs) -> anyhow::Result<()> {
             return Ok(());
         };
         if line.trim().is_empty() {
-            conversation = opening(args);
+            conversation = first_turns(args);
             continue;
         }
         conversation.messages.push(Message::text(Role::User, &line));
-        let prompt = args.model.chat().prompt(&conversation, &files.tokenizer)?;
+        let prompt = args.model.chat(&opening.trained).prompt(&conversation, &files.tokenizer)?;
         let mut stream = files.tokenizer.decode_stream(true);
         let mut on_token = |_: usize, token: u32| {
             let text = stream.push(token).ok().flatten().unwrap_or_default();
@@ -57,7 +57,7 @@ pub fn run(globals: &Globals, args: &ChatArgs) -> anyhow::Result<()> {
     }
 }
 
-fn opening(args: &ChatArgs) -> Conversation {
+fn first_turns(args: &ChatArgs) -> Conversation {
     let conversation = Conversation { messages: Vec::new(), tools: Vec::new() };
     match &args.system {
         Some(system) => conversation.with_system_prompt(system),

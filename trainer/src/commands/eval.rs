@@ -4,7 +4,7 @@ use graft_data::{Dataset, SampleOptions, SourceFile};
 use graft_model::atomic;
 use serde_json::{Value, json};
 
-use super::open;
+use super::open::Opening;
 use crate::cli::model_args::EvalArgs;
 use crate::cli::{Globals, page};
 use crate::evaluate::{RowScore, Scorer, Totals};
@@ -16,18 +16,19 @@ use crate::progress::{Progress, Unit};
 /// # Errors
 /// Model, adapter or rows are unusable; the output cannot be written.
 pub fn run(_globals: &Globals, args: &EvalArgs) -> anyhow::Result<()> {
-    let files = ModelFiles::open(&args.model.model)?;
-    let nf4 = args.model.nf4(&files.config)?;
+    let opening = Opening::new(&args.model.model, args.model.adapter.as_deref())?;
+    let files = &opening.files;
+    let nf4 = args.model.nf4(&files.config, &opening.trained)?;
     let source = super::data::source(&args.data, args.format)?;
     let longest = files.config.max_position_embeddings;
     let options = SampleOptions {
-        chat: args.model.chat(),
+        chat: args.model.chat(&opening.trained),
         ..SampleOptions::new(args.max_seq_len.map_or(longest, std::num::NonZeroUsize::get))
     };
     let sources = [source];
     let rows = Dataset::load(&sources, &files.tokenizer, &options)?;
-    let questions = questions(args, &sources, &files, &options)?;
-    let model = open::load(&files, nf4, args.model.adapter.as_deref())?;
+    let questions = questions(args, &sources, files, &options)?;
+    let model = opening.load(nf4)?;
     let scorer = Scorer { model: &model, precision: args.model.precision() };
     let progress = Progress::new("score", rows.samples.len() as u64, Unit::Count("rows"));
     let fields = Default::default();
@@ -36,7 +37,7 @@ pub fn run(_globals: &Globals, args: &EvalArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.per_example {
         write_rows(path, &scores)?;
     }
-    let exact = exact(args, &scorer, &questions, &files)?;
+    let exact = exact(args, &scorer, &questions, files)?;
     let totals = Totals::of(&scores);
     if args.json {
         return Ok(page::print_json(&as_json(scores.len(), totals, exact))?);

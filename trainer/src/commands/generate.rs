@@ -5,21 +5,21 @@ use std::io::{IsTerminal as _, Write as _};
 use graft_data::{Conversation, Message, Role};
 use serde_json::json;
 
-use super::open;
+use super::open::Opening;
 use crate::cli::model_args::GenerateArgs;
 use crate::cli::{Globals, page};
 use crate::generate::Generator;
-use crate::plan::ModelFiles;
 
 /// Answers a prompt; on a terminal the text appears as it is written.
 ///
 /// # Errors
 /// Model or adapter are unusable.
 pub fn run(_globals: &Globals, args: &GenerateArgs) -> anyhow::Result<()> {
-    let files = ModelFiles::open(&args.model.model)?;
-    let nf4 = args.model.nf4(&files.config)?;
-    let prompt = prompt(args, &files)?;
-    let model = open::load(&files, nf4, args.model.adapter.as_deref())?;
+    let opening = Opening::new(&args.model.model, args.model.adapter.as_deref())?;
+    let files = &opening.files;
+    let nf4 = args.model.nf4(&files.config, &opening.trained)?;
+    let prompt = prompt(args, &opening)?;
+    let model = opening.load(nf4)?;
     let stop = files.tokenizer.stop_ids();
     let generator = Generator { model: &model, precision: args.model.precision(), stop: &stop };
     let streams = !args.json && std::io::stdout().is_terminal();
@@ -56,10 +56,10 @@ pub fn run(_globals: &Globals, args: &GenerateArgs) -> anyhow::Result<()> {
 }
 
 /// The prompt through the chat template, or as raw text after the first token.
-fn prompt(args: &GenerateArgs, files: &ModelFiles) -> anyhow::Result<Vec<u32>> {
+fn prompt(args: &GenerateArgs, opening: &Opening) -> anyhow::Result<Vec<u32>> {
     if args.raw {
-        let mut tokens = vec![files.tokenizer.bos()];
-        tokens.extend(files.tokenizer.encode(&args.prompt)?);
+        let mut tokens = vec![opening.files.tokenizer.bos()];
+        tokens.extend(opening.files.tokenizer.encode(&args.prompt)?);
         return Ok(tokens);
     }
     let messages = vec![Message::text(Role::User, &args.prompt)];
@@ -67,5 +67,5 @@ fn prompt(args: &GenerateArgs, files: &ModelFiles) -> anyhow::Result<Vec<u32>> {
     if let Some(system) = &args.system {
         conversation = conversation.with_system_prompt(system);
     }
-    Ok(args.model.chat().prompt(&conversation, &files.tokenizer)?)
+    Ok(args.model.chat(&opening.trained).prompt(&conversation, &opening.files.tokenizer)?)
 }

@@ -1,13 +1,11 @@
 //! `graft merge`: base and adapter in one folder, compared with both before it says done.
 
-use graft_adapters::PeftAdapter;
 use graft_adapters::merge::{self, Merge, Onto};
 use graft_recipes::MergeOnto;
 
-use super::open;
+use super::open::Opening;
 use crate::cli::folder_args::MergeArgs;
 use crate::cli::{Globals, page};
-use crate::plan::ModelFiles;
 use crate::probe::{Divergence, MERGE_TOLERANCE, Probe};
 use crate::progress::{Progress, Unit};
 use crate::run::RunError;
@@ -18,9 +16,10 @@ use crate::run::RunError;
 /// Base or adapter are unusable, the output is taken, the disk refuses, or the merged model answers
 /// otherwise than base and adapter do.
 pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
-    let files = ModelFiles::open(&args.model)?;
-    let nf4 = args.nf4(&files.config)?;
-    let adapter = PeftAdapter::open(&args.adapter)?;
+    let opening = Opening::new(&args.model, Some(&args.adapter))?;
+    let Opening { files, adapter, trained } = &opening;
+    let nf4 = args.nf4(&files.config, trained)?;
+    let adapter = adapter.as_ref().expect("opened with an adapter");
     let onto = match (args.onto, nf4) {
         (MergeOnto::Dequantised, Some(double)) => Onto::Dequantised { double },
         (MergeOnto::Dequantised, None) | (MergeOnto::Original, _) => Onto::Original,
@@ -28,7 +27,7 @@ pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
     let request = Merge {
         base: &files.folder,
         config: &files.config,
-        adapter: &adapter,
+        adapter,
         onto,
         max_shard_bytes: args.max_shard_size,
     };
@@ -36,7 +35,7 @@ pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
     let fields = Default::default();
     let summary = merge::write(&args.out, &request, &mut |done, _| progress.step(done, &fields))?;
     progress.finish(&page::bytes(summary.tensor_bytes));
-    let divergence = compare(args, &files, nf4)?;
+    let divergence = compare(args, &opening, nf4)?;
     // Onto weights that training never saw, the distance is the user's to judge unless bounded.
     let allowed = match (args.tolerance, args.onto, nf4) {
         (Some(tolerance), ..) => f64::from(tolerance),
@@ -53,7 +52,7 @@ pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
             "weights",
             format!("{}: {}", summary.weight_files.join(", "), page::bytes(summary.tensor_bytes)),
         ),
-        ("merged", format!("{} projections", summary.changed)),
+        ("merged", format!("{} projections, onto {}", summary.changed, base_words(onto))),
         ("taken over", summary.copied.join(", ")),
         (
             "compared",
@@ -71,14 +70,20 @@ pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
 }
 
 /// Both models on one probe, one after the other in memory.
-fn compare(args: &MergeArgs, files: &ModelFiles, nf4: Option<bool>) -> anyhow::Result<Divergence> {
-    let probe = Probe::spread(files.config.vocab_size);
+fn compare(args: &MergeArgs, opening: &Opening, nf4: Option<bool>) -> anyhow::Result<Divergence> {
+    let vocab_size = opening.files.config.vocab_size;
+    let probe = Probe::spread(vocab_size);
     let precision = graft_kernels::Precision::F32;
-    let expected = {
-        let model = open::load(files, nf4, Some(&args.adapter))?;
-        probe.log_probabilities(&model, precision)
-    };
-    let merged = ModelFiles::open(&args.out.display().to_string())?;
-    let found = probe.log_probabilities(&open::load(&merged, None, None)?, precision);
-    Ok(Divergence::between(&expected, &found, files.config.vocab_size))
+    let expected = probe.log_probabilities(&opening.load(nf4)?, precision);
+    let merged = Opening::new(&args.out.display().to_string(), None)?;
+    let found = probe.log_probabilities(&merged.load(None)?, precision);
+    Ok(Divergence::between(&expected, &found, vocab_size))
+}
+
+/// Which weights the update was added to.
+fn base_words(onto: Onto) -> &'static str {
+    match onto {
+        Onto::Dequantised { .. } => "the dequantised weights that training saw",
+        Onto::Original => "the weights as stored",
+    }
 }

@@ -9,33 +9,55 @@ use graft_model::{Llama, LlamaConfig};
 use crate::plan::ModelFiles;
 use crate::progress::{Progress, Unit};
 use crate::run::Backend;
+use crate::trained_with::TrainedWith;
 
 /// A model in memory.
 pub type Model = Llama<Backend, LoraLinear<Backend>>;
 
-/// Loads the weights of `files`, quantised to NF4 if asked, with an adapter beside them if given.
-///
-/// # Errors
-/// The weights or the adapter are not those of the model that config.json describes.
-pub fn load(
-    files: &ModelFiles,
-    nf4: Option<bool>,
-    adapter: Option<&Path>,
-) -> anyhow::Result<Model> {
-    let checkpoint = Checkpoint::open(&files.folder)?;
-    checkpoint.verify(&files.config)?;
-    let adapter = adapter.map(PeftAdapter::open).transpose()?;
-    if let Some(adapter) = &adapter {
-        adapter.check_model(&files.config)?;
+/// A model's files and adapter, with what they say about how they are used.
+pub struct Opening {
+    /// The base's files.
+    pub files: ModelFiles,
+    /// The adapter beside it.
+    pub adapter: Option<PeftAdapter>,
+    /// What the adapter was trained with.
+    pub trained: TrainedWith,
+}
+
+impl Opening {
+    /// Opens a folder and an adapter; no weight is read yet.
+    ///
+    /// # Errors
+    /// Either is unusable, or they are not of one shape.
+    pub fn new(model: &str, adapter: Option<&Path>) -> anyhow::Result<Self> {
+        let files = ModelFiles::open(model)?;
+        let adapter = adapter.map(PeftAdapter::open).transpose()?;
+        if let Some(adapter) = &adapter {
+            adapter.check_model(&files.config)?;
+        }
+        let trained = adapter
+            .as_ref()
+            .map(|adapter| TrainedWith::from_metadata(adapter.metadata()))
+            .unwrap_or_default();
+        Ok(Self { files, adapter, trained })
     }
-    let config = &files.config;
-    let model = if let Some(adapter) = &adapter {
-        build(config, &checkpoint, adapter.config(), adapter, nf4)?
-    } else {
-        let start = Fresh(|_, len| vec![0.0; len]);
-        build(config, &checkpoint, &nothing(), start, nf4)?
-    };
-    Ok(model)
+
+    /// Loads the weights, quantised to NF4 if asked, with the adapter beside them.
+    ///
+    /// # Errors
+    /// The weights are not those of the model that config.json describes.
+    pub fn load(&self, nf4: Option<bool>) -> anyhow::Result<Model> {
+        let config = &self.files.config;
+        let checkpoint = Checkpoint::open(&self.files.folder)?;
+        checkpoint.verify(config)?;
+        let model = if let Some(adapter) = &self.adapter {
+            build(config, &checkpoint, adapter.config(), adapter, nf4)?
+        } else {
+            let start = Fresh(|_, len| vec![0.0; len]);
+            build(config, &checkpoint, &nothing(), start, nf4)?
+        };
+        Ok(model)
+    }
 }
 
 fn build(

@@ -1,6 +1,5 @@
 //! After the last step: the scores again, the adapter or model, the merged folder, the report.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use graft_adapters::merge::{self, Merge, Onto};
@@ -23,6 +22,7 @@ use crate::progress::{Progress, Unit};
 use crate::report::{Answer, Better, PromptAnswer, Report, Sample, Score, ScoreUnit};
 use crate::run_folder::manifest::Status;
 use crate::run_folder::metrics::{self, Line};
+use crate::trained_with::TrainedWith;
 
 /// What a finished run is summed up as.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -109,7 +109,8 @@ pub(super) fn save_adapter(
         .collect();
     let base = plan.recipe.model.path.to_string();
     let layers = plan.config.layers;
-    peft::save(folder, config, layers, &base, &tensors, BTreeMap::new())?;
+    let with = TrainedWith { nf4: plan.nf4, chat: plan.chat().clone() };
+    peft::save(folder, config, layers, &base, &tensors, with.to_metadata())?;
     Ok(())
 }
 

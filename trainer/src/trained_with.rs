@@ -1,0 +1,72 @@
+//! What an adapter was trained with, kept in the header of its file, so that later commands treat it as
+//! training did: the form of the frozen weights, and the chat preamble.
+
+use std::collections::BTreeMap;
+
+use graft_data::{ChatTemplate, Preamble};
+
+const QUANTIZATION: &str = "graft.quantization";
+const PREAMBLE: &str = "graft.preamble";
+
+/// How the base was kept and conversations were rendered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrainedWith {
+    /// `Some(double)` for NF4.
+    pub nf4: Option<bool>,
+    /// The chat format.
+    pub chat: ChatTemplate,
+}
+
+impl TrainedWith {
+    /// As metadata of a safetensors file.
+    pub fn to_metadata(&self) -> BTreeMap<String, String> {
+        let quantization = match self.nf4 {
+            None => "none",
+            Some(false) => "nf4",
+            Some(true) => "nf4-double",
+        };
+        let preamble = match &self.chat.preamble {
+            Preamble::None => "none".to_owned(),
+            Preamble::Official { date } => format!("official {date}"),
+        };
+        BTreeMap::from([
+            (QUANTIZATION.to_owned(), quantization.to_owned()),
+            (PREAMBLE.to_owned(), preamble),
+        ])
+    }
+
+    /// From a file's metadata; an adapter of another program says nothing, and gets the defaults.
+    pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Self {
+        let nf4 = match metadata.get(QUANTIZATION).map(String::as_str) {
+            Some("nf4-double") => Some(true),
+            Some("nf4") => Some(false),
+            _ => None,
+        };
+        let preamble = match metadata.get(PREAMBLE).map(String::as_str) {
+            Some("none") => Preamble::None,
+            Some(text) => match text.strip_prefix("official ") {
+                Some(date) => Preamble::Official { date: date.to_owned() },
+                None => Preamble::default(),
+            },
+            None => Preamble::default(),
+        };
+        Self { nf4, chat: ChatTemplate { preamble } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dated = Preamble::Official { date: "1 Jan 2025".to_owned() };
+        for nf4 in [None, Some(false), Some(true)] {
+            for preamble in [Preamble::None, Preamble::default(), dated.clone()] {
+                let with = TrainedWith { nf4, chat: ChatTemplate { preamble } };
+                assert_eq!(TrainedWith::from_metadata(&with.to_metadata()), with);
+            }
+        }
+        assert_eq!(TrainedWith::from_metadata(&BTreeMap::new()), TrainedWith::default());
+    }
+}
