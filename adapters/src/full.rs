@@ -56,6 +56,10 @@ impl<B: Kernels> Factory<B> for FullFactory<'_, B> {
         Ok(DenseLinear { weight })
     }
 
+    fn keeps(&self, _weight: &FrozenMatrix) -> bool {
+        false
+    }
+
     fn table(&mut self, name: &str, weight: FrozenMatrix) -> Result<Table<B>, Error> {
         Ok(Table::dense(name, &weight, self.device))
     }

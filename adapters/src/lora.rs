@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use burn::tensor::TensorData;
 use burn::tensor::ops::{FloatTensor, FloatTensorOps};
 use graft_kernels::{FrozenMatrix, Kernels, Ops, Precision};
-use graft_model::load::{Factory, quantise};
+use graft_model::load::{Factory, is_kept, quantise};
 use graft_model::site::LoraMatrix;
 use graft_model::{Error, FrozenLinear, Param, Pass, Projection, Site, Table};
 
@@ -201,6 +201,10 @@ impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
             }
         });
         Ok(LoraLinear { base, update })
+    }
+
+    fn keeps(&self, weight: &FrozenMatrix) -> bool {
+        is_kept(self.nf4, weight)
     }
 
     fn table(&mut self, _name: &str, weight: FrozenMatrix) -> Result<Table<B>, Error> {

@@ -225,3 +225,53 @@ impl Absmax {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quantised(format: nf4::AbsmaxFormat) -> (FrozenMatrix, Vec<f32>) {
+        // A width that is no multiple of a block: blocks run over the ends of rows.
+        let (out, inner) = (64, 100);
+        let values: Vec<f32> = (0..out * inner).map(|i| (i as f32 * 0.7).sin()).collect();
+        let packed = nf4::quantize(&values, format).unwrap();
+        let mut whole = vec![0.0; values.len()];
+        nf4::dequantize_into(&packed.codes, &packed.absmax.decode(), &mut whole);
+        let absmax = match packed.absmax {
+            nf4::Absmax::Plain(values) => {
+                let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+                Absmax::Plain(bytes.collect::<Vec<u8>>().into())
+            }
+            nf4::Absmax::Double(double) => Absmax::Double {
+                codes: double.codes.into(),
+                nested: double.nested_absmax,
+                map: nf4::DYNAMIC_MAP.to_vec(),
+                offset: double.offset,
+            },
+        };
+        let storage = Storage::Nf4 { codes: packed.codes.into(), absmax };
+        (FrozenMatrix::new(out, inner, storage).unwrap(), whole)
+    }
+
+    #[test]
+    fn a_run_decodes_as_the_whole_does_to_the_bit() {
+        for format in [nf4::AbsmaxFormat::Plain, nf4::AbsmaxFormat::Double] {
+            let (matrix, whole) = quantised(format);
+            for row in 0..64 {
+                for (column, len) in [(0, 100), (1, 99), (27, 2), (63, 37), (99, 1), (36, 64)] {
+                    let mut run = vec![f32::NAN; len];
+                    matrix.decode(row, column, &mut run);
+                    let expected = &whole[row * 100 + column..][..len];
+                    let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&run), bits(expected), "{row}, {column}, {len}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_buffer_of_another_size_is_refused_with_both_sizes() {
+        let error = FrozenMatrix::new(2, 3, Storage::Bf16(vec![0; 10].into())).unwrap_err();
+        assert_eq!((error.found, error.expected), (10, 12));
+    }
+}

@@ -7,6 +7,7 @@
 mod expected;
 mod header;
 mod nf4;
+mod pages;
 mod write;
 
 pub use expected::{Expected, TensorProblem, expected};
@@ -69,6 +70,7 @@ pub struct Checkpoint {
     folder: String,
     tensors: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
+    mapped: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -122,7 +124,12 @@ impl Checkpoint {
     }
 
     fn empty(folder: &ModelFolder) -> Self {
-        Self { folder: folder.display(), tensors: BTreeMap::new(), metadata: BTreeMap::new() }
+        Self {
+            folder: folder.display(),
+            tensors: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            mapped: folder.path().is_some(),
+        }
     }
 
     fn add_file(&mut self, folder: &ModelFolder, name: &str) -> Result<(), Error> {
@@ -155,6 +162,14 @@ impl Checkpoint {
             shard: shard.clone(),
             more: misplaced.count(),
         })
+    }
+
+    /// Lets the system take back the memory that holds a tensor's bytes; they are read from the file
+    /// again where they are still used.
+    pub fn release(&self, name: &str) {
+        if let Some(entry) = self.tensors.get(name).filter(|_| self.mapped) {
+            pages::release(&entry.bytes);
+        }
     }
 
     /// The tensor of this name.

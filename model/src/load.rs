@@ -26,6 +26,9 @@ pub trait Factory<B: Kernels> {
     /// A linear map from its stored weight.
     fn projection(&mut self, site: Site, weight: FrozenMatrix) -> Result<Self::Projection, Error>;
 
+    /// Whether a projection holds on to a stored weight of this form, or takes its values over.
+    fn keeps(&self, weight: &FrozenMatrix) -> bool;
+
     /// An embedding or head from its stored weight.
     fn table(&mut self, name: &str, weight: FrozenMatrix) -> Result<Table<B>, Error>;
 }
@@ -37,6 +40,11 @@ pub trait Weights {
 
     /// The values of a norm.
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error>;
+
+    /// Told that the matrix of this name was taken over and is not read again.
+    fn release(&self, name: &str) {
+        let _ = name;
+    }
 }
 
 impl Weights for Checkpoint {
@@ -60,6 +68,10 @@ impl Weights for Checkpoint {
         debug_assert_eq!(values.len(), len, "`verify` checked the shape of {name}");
         Ok(values)
     }
+
+    fn release(&self, name: &str) {
+        Checkpoint::release(self, name);
+    }
 }
 
 impl Checkpoint {
@@ -82,6 +94,11 @@ fn from_nf4(name: &str, tensor: Nf4Tensor) -> Result<FrozenMatrix, Error> {
     };
     FrozenMatrix::new(out, inner, Storage::Nf4 { codes, absmax })
         .map_err(|problem| Error::Stored { tensor: name.to_owned(), problem })
+}
+
+/// Whether [`quantise`], if it is asked at all, gives a weight back as it is.
+pub fn is_kept(nf4: Option<bool>, weight: &FrozenMatrix) -> bool {
+    nf4.is_none() || matches!(weight.storage(), Storage::Nf4 { .. })
 }
 
 /// Quantises a dense matrix to NF4; one that is quantised already stays as it is.
@@ -154,10 +171,16 @@ fn block<B: Kernels, F: Factory<B>>(
     device: &B::Device,
     layer: usize,
 ) -> Result<Block<B, F::Projection>, Error> {
-    let mut projection = |kind: ProjectionKind| {
+    let mut projection = |kind: ProjectionKind| -> Result<F::Projection, Error> {
         let site = Site { layer, kind };
-        let weight = weights.matrix(&site.checkpoint_name(), site.weight_shape(config))?;
-        factory.projection(site, weight)
+        let name = site.checkpoint_name();
+        let weight = weights.matrix(&name, site.weight_shape(config))?;
+        let keeps = factory.keeps(&weight);
+        let projection = factory.projection(site, weight)?;
+        if !keeps {
+            weights.release(&name);
+        }
+        Ok(projection)
     };
     Ok(Block {
         layer,
@@ -205,6 +228,10 @@ impl<B: Kernels> Factory<B> for Frozen<'_, B> {
             None => weight,
         };
         Ok(crate::projection::FrozenLinear::new(site, weight, self.device))
+    }
+
+    fn keeps(&self, weight: &FrozenMatrix) -> bool {
+        is_kept(self.nf4, weight)
     }
 
     fn table(&mut self, _name: &str, weight: FrozenMatrix) -> Result<Table<B>, Error> {
