@@ -9,6 +9,7 @@ use crate::cli::recipe_args::TrainArgs;
 use crate::cli::{Globals, page};
 use crate::plan::{Plan, Start};
 use crate::run::{Outcome, RunOptions, run as run_plan};
+use crate::run_folder::RunFolder;
 
 /// Trains as the recipe says.
 ///
@@ -33,6 +34,9 @@ pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
         plan.precision.name(),
         plan.threads
     ));
+    if args.resume && !RunFolder::holds_run(&plan.output_dir) {
+        globals.note(&format!("no run in {} yet: it begins", plan.output_dir.display()));
+    }
     let interrupted = interrupts()?;
     let options = RunOptions { resume: args.resume, interrupted: &interrupted };
     let outcome = run_plan(&plan, options)?;
