@@ -24,10 +24,9 @@ pub(super) fn check(
     const KEY: &str = "output_dir";
     let path = &recipe.output_dir;
     let free = match start {
-        Start::Anew => RunFolder::check_free(path, &recipe.to_yaml()),
         // A run may be killed before it has anything to go on with; it then begins.
         Start::Resume if RunFolder::holds_run(path) => RunFolder::check_resumable(path),
-        Start::Resume => RunFolder::check_free(path, &recipe.to_yaml()),
+        Start::Anew | Start::Resume => RunFolder::check_free(path, &recipe.to_yaml()),
     };
     if let Err(error) = free {
         findings.problem(KEY, error);
