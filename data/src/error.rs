@@ -127,7 +127,17 @@ pub enum Error {
         /// Rows in the dataset.
         rows: usize,
     },
-    /// tokenizer.json could not be understood.
+    /// A line of a tokenizer.model is not what Llama 3's are made of.
+    #[error("{origin}:{line}: {problem}")]
+    TokenizerLine {
+        /// The file.
+        origin: String,
+        /// Line, counted from 1.
+        line: usize,
+        /// What is wrong with the line.
+        problem: String,
+    },
+    /// The file of the tokenizer could not be understood.
     #[error("{origin}: not a usable tokenizer: {message}")]
     Tokenizer {
         /// Where the tokenizer came from.

@@ -13,6 +13,7 @@ mod decode_stream;
 mod error;
 mod fingerprint;
 pub mod formats;
+mod llama3_tokenizer;
 mod overlong;
 mod packing;
 mod preview;
@@ -24,6 +25,7 @@ mod statistics;
 mod template_json;
 #[cfg(test)]
 mod test_tokenizer;
+mod tiktoken;
 mod tokenizer;
 
 pub use batch::Batch;

@@ -19,7 +19,7 @@ mod words;
 
 pub use document::{Document, Role, Turn, jsonl};
 pub use task::{Task, task};
-pub use tokenizer::{SPECIAL_TOKENS, VOCABULARY, special_tokens, train_tokenizer};
+pub use tokenizer::{VOCABULARY, train_tokenizer};
 
 use random::{Purpose, Random};
 

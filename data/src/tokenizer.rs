@@ -1,4 +1,4 @@
-//! A Llama 3 tokenizer read from `tokenizer.json`, through the reference `tokenizers` crate.
+//! A Llama 3 tokenizer read from `tokenizer.json`, through the reference `tokenizers` crate; `tiktoken` reads Meta's own file into the same.
 //!
 //! Text never becomes a control token here: `<|eot_id|>` written in a dataset is encoded as the
 //! characters it is made of, and control tokens are only ever placed by structure.
@@ -61,9 +61,19 @@ impl Tokenizer {
     /// the file gives an added token an id that the reference implementation would not use.
     pub fn from_bytes(json: &[u8], origin: &str) -> Result<Self, Error> {
         let fail = |message: String| Error::Tokenizer { origin: origin.to_owned(), message };
-        let mut inner =
+        let inner =
             tokenizers::Tokenizer::from_bytes(json).map_err(|error| fail(error.to_string()))?;
         check_added_ids(json, &inner).map_err(fail)?;
+        Self::assemble(inner, json, origin)
+    }
+
+    /// Finds the control tokens of `inner`, which was read from `file`.
+    pub(crate) fn assemble(
+        mut inner: tokenizers::Tokenizer,
+        file: &[u8],
+        origin: &str,
+    ) -> Result<Self, Error> {
+        let fail = |message: String| Error::Tokenizer { origin: origin.to_owned(), message };
         inner.set_encode_special_tokens(true);
         // Sections that would cut or lengthen what `encode` returns.
         inner.with_truncation(None).map_err(|error| fail(error.to_string()))?;
@@ -84,7 +94,7 @@ impl Tokenizer {
         let (start_header, end_header) = (find(START_HEADER)?, find(END_HEADER)?);
         let (eot, eom) = (find(EOT)?, find_optional(EOM)?);
         let pad = find_optional(PAD)?.unwrap_or(end_of_text);
-        let (origin, sha256) = (origin.to_owned(), hex(&Sha256::digest(json)));
+        let (origin, sha256) = (origin.to_owned(), hex(&Sha256::digest(file)));
         Ok(Self {
             inner,
             origin,
@@ -208,12 +218,12 @@ impl Tokenizer {
         [Some(self.end_of_text), self.eom, Some(self.eot)].into_iter().flatten().collect()
     }
 
-    /// SHA-256 of the `tokenizer.json`, in hexadecimal.
+    /// SHA-256 of the file it was read from, in hexadecimal.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
 
-    /// The name given to [`Self::from_bytes`].
+    /// The name given to [`Self::from_bytes`] or [`Self::from_tiktoken`].
     pub fn origin(&self) -> &str {
         &self.origin
     }
