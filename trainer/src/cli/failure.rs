@@ -55,9 +55,9 @@ fn code_of(cause: &(dyn StdError + 'static)) -> Option<Code> {
         return match error {
             ModelFilesError::Model(error) => code_of(error),
             ModelFilesError::Tokenizer(error) => code_of(error),
-            ModelFilesError::OnlyMetaTokenizer { .. }
-            | ModelFilesError::Vocabulary { .. }
-            | ModelFilesError::FirstToken { .. } => Some(WRONG_INPUT),
+            ModelFilesError::Vocabulary { .. } | ModelFilesError::FirstToken { .. } => {
+                Some(WRONG_INPUT)
+            }
         };
     }
     if let Some(error) = cause.downcast_ref::<RunError>() {

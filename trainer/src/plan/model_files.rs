@@ -6,6 +6,8 @@ use graft_model::folder::ModelFolder;
 
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
+/// The tokenizer in Meta's own layout of a release.
+const META_TOKENIZER: &str = "tokenizer.model";
 
 /// A folder whose configuration and tokenizer were read and agree.
 #[derive(Debug)]
@@ -14,7 +16,7 @@ pub struct ModelFiles {
     pub folder: ModelFolder,
     /// Its config.json.
     pub config: LlamaConfig,
-    /// Its tokenizer.json.
+    /// Its tokenizer.json, or its tokenizer.model where that is all there is.
     pub tokenizer: Tokenizer,
 }
 
@@ -24,18 +26,9 @@ pub enum ModelFilesError {
     /// The folder or its config.json.
     #[error(transparent)]
     Model(#[from] graft_model::Error),
-    /// The tokenizer.json.
+    /// The file of the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] graft_data::Error),
-    /// There is only Meta's own tokenizer.
-    #[error(
-        "`{folder}` holds `tokenizer.model`, but no `tokenizer.json`: copy the tokenizer.json of \
-         the release's Hugging Face folder there"
-    )]
-    OnlyMetaTokenizer {
-        /// The folder.
-        folder: String,
-    },
     /// Some ids have no row in the embedding.
     #[error(
         "the tokenizer `{tokenizer}` has ids up to {highest}, but the model's vocab_size is \
@@ -68,7 +61,7 @@ impl ModelFiles {
     /// Opens a folder on disk, or `builtin:NAME`. The weights are not looked at.
     ///
     /// # Errors
-    /// The folder, its config.json or its tokenizer.json are missing or unusable, or the two
+    /// The folder, its config.json or its tokenizer are missing or unusable, or the two
     /// disagree about the vocabulary.
     pub fn open(location: &str) -> Result<Self, ModelFilesError> {
         let folder = ModelFolder::open(location)?;
@@ -84,15 +77,15 @@ pub(crate) fn read_config(folder: &ModelFolder) -> Result<LlamaConfig, graft_mod
     LlamaConfig::from_json(&folder.required(CONFIG)?, &folder.display_file(CONFIG))
 }
 
-/// The folder's tokenizer.json.
+/// The folder's tokenizer.json, or Meta's tokenizer.model where there is no other.
 pub(super) fn read_tokenizer(folder: &ModelFolder) -> Result<Tokenizer, ModelFilesError> {
-    let Some(json) = folder.bytes(TOKENIZER)? else {
-        if folder.contains("tokenizer.model") {
-            return Err(ModelFilesError::OnlyMetaTokenizer { folder: folder.display() });
-        }
-        return Err(folder.missing(TOKENIZER).into());
-    };
-    Ok(Tokenizer::from_bytes(&json, &folder.display_file(TOKENIZER))?)
+    if let Some(json) = folder.bytes(TOKENIZER)? {
+        return Ok(Tokenizer::from_bytes(&json, &folder.display_file(TOKENIZER))?);
+    }
+    if let Some(ranks) = folder.bytes(META_TOKENIZER)? {
+        return Ok(Tokenizer::from_tiktoken(&ranks, &folder.display_file(META_TOKENIZER))?);
+    }
+    Err(folder.missing(TOKENIZER).into())
 }
 
 /// Every id needs a row in the embedding, and both must mean the same first token.

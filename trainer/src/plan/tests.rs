@@ -7,6 +7,7 @@ use std::path::Path;
 use graft_model::ProjectionKind;
 use tempfile::TempDir;
 
+use super::model_files::ModelFiles;
 use super::*;
 
 /// A folder with the built-in config and tokenizer, without weights.
@@ -138,6 +139,37 @@ fn vocabularies_that_disagree_are_refused_with_both_numbers() {
     recipe `r` has a problem:
     command line: model.path=ROOT/model: model.path: `tokenizer.json` is not in the model folder `ROOT/model`. Graft downloads nothing: copy the file there from where the model comes from
     ");
+}
+
+/// A tokenizer.model of 1,792 ranks: the single bytes, then pairs of them.
+fn meta_tokenizer() -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |bits: usize| char::from(DIGITS[bits & 63]);
+    let line = |rank: usize| match rank.checked_sub(256) {
+        None => format!("{}{}== {rank}\n", digit(rank >> 2), digit(rank << 4)),
+        Some(pair) => {
+            format!("{}{}{}= {rank}\n", digit(pair >> 10), digit(pair >> 4), digit(pair << 2))
+        }
+    };
+    (0..1_792).map(line).collect()
+}
+
+#[test]
+fn metas_tokenizer_is_read_where_there_is_no_other() {
+    let root = root();
+    let folder = model_folder(root.path(), |config| config);
+    let open = || ModelFiles::open(folder.to_str().unwrap());
+    fs::write(folder.join("tokenizer.model"), "no tokenizer").unwrap();
+    assert!(open().unwrap().tokenizer.origin().ends_with("tokenizer.json"));
+
+    fs::remove_file(folder.join("tokenizer.json")).unwrap();
+    let error = open().unwrap_err().to_string().replace(&root.path().display().to_string(), "ROOT");
+    insta::assert_snapshot!(error, @"ROOT/model/tokenizer.model:1: \"no\" is not base64; a Llama 3 tokenizer.model is needed");
+
+    fs::write(folder.join("tokenizer.model"), meta_tokenizer()).unwrap();
+    let tokenizer = open().unwrap().tokenizer;
+    assert_eq!((tokenizer.bos(), tokenizer.vocab_size()), (1_792, 2_048));
+    assert!(tokenizer.origin().ends_with("tokenizer.model"));
 }
 
 #[test]
