@@ -202,7 +202,7 @@ fn an_output_folder_with_another_run_is_refused_unless_it_goes_on() {
       to keep it and train anew: choose another folder, `output_dir=ROOT/run-2`
     ");
     let error = Plan::resolve_for(recipe(root.path(), "", &[]), Start::Resume).unwrap_err();
-    assert!(error.to_string().contains("holds no run to go on with"), "{error}");
+    assert!(error.to_string().contains("already holds a run"), "{error}");
     fs::write(run.join("manifest.json"), "").unwrap();
     fs::write(run.join("recipe.yaml"), "").unwrap();
     Plan::resolve_for(recipe(root.path(), "", &[]), Start::Resume).unwrap();
