@@ -63,10 +63,6 @@ impl Kernels for Flex {
         Arc::new(matrix)
     }
 
-    fn thaw(weight: &Self::Frozen) -> FrozenMatrix {
-        weight.as_ref().clone()
-    }
-
     fn frozen_shape(weight: &Self::Frozen) -> [usize; 2] {
         weight.shape()
     }

@@ -20,9 +20,6 @@ pub trait Kernels: Backend<FloatElem = f32> {
     /// Takes a host matrix to the device; on the CPU this copies nothing.
     fn freeze(matrix: FrozenMatrix, device: &Self::Device) -> Self::Frozen;
 
-    /// The host matrix behind a frozen weight, for merging and checks.
-    fn thaw(weight: &Self::Frozen) -> FrozenMatrix;
-
     /// `[out, in]` of a frozen weight.
     fn frozen_shape(weight: &Self::Frozen) -> [usize; 2];
 

@@ -25,7 +25,7 @@ pub(super) fn check(
     let path = &recipe.output_dir;
     let free = match start {
         // A run may be killed before it has anything to go on with; it then begins.
-        Start::Resume if RunFolder::holds_run(path) => RunFolder::check_resumable(path),
+        Start::Resume if RunFolder::holds_run(path) => Ok(()),
         Start::Anew | Start::Resume => RunFolder::check_free(path, &recipe.to_yaml()),
     };
     if let Err(error) = free {
