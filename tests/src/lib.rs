@@ -1,6 +1,8 @@
 //! Random tiny models and batches for the promises between crates; the promises are the `[[test]]`
 //! entries of this crate's manifest.
 
+pub mod parity;
+
 use graft::engine::{Checkpointing, Parameters};
 use graft::learning_rate::{Decay, LearningRate};
 use graft::optimizer::{AdamW, AdamWConfig};

@@ -1,17 +1,15 @@
-//! A case of `fixtures/parity`: a model folder, an adapter, and what the reference made of them; the
+//! A case of `fixtures/model`: a model folder, an adapter, and what the reference made of them; the
 //! header of `generate.py` there describes every file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use graft_adapters::{LoraFactory, LoraLinear, PeftAdapter};
 use graft_data::{Batch, Origin, Sample};
 use graft_model::checkpoint::{Checkpoint, Dtype, TensorView};
 use graft_model::folder::ModelFolder;
 use graft_model::{Llama, LlamaConfig};
+use graft_tests::parity::cases;
 use graft_tests::{Cpu, batch};
-
-/// Where the cases are.
-pub(crate) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/parity");
 
 /// All of them.
 pub(crate) const CASES: [&str; 6] =
@@ -26,7 +24,7 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// Opens a case; fails where it is missing.
     pub(crate) fn open(case: &str) -> Self {
-        let path = Path::new(ROOT).join(case);
+        let path = cases("model").join(case);
         let folder = ModelFolder::at(&path).unwrap_or_else(|error| panic!("{error}"));
         Self { path, folder }
     }

@@ -1,16 +1,16 @@
 //! Parity with transformers, PEFT and PyTorch in f32: logits, losses, every adapter gradient and a run
-//! of AdamW, on random tiny models that `fixtures/parity/generate.py` saved with their answers.
+//! of AdamW, on random tiny models that `fixtures/model/generate.py` saved with their answers.
 //!
 //! Whole tensors are compared. Every failing tensor is named with how far it moved.
 
-#[path = "parity/fixture.rs"]
+#[path = "model_parity/fixture.rs"]
 mod fixture;
 
 use std::collections::BTreeSet;
 use std::fs;
 
 use burn::tensor::{Tensor, TensorPrimitive};
-use fixture::{CASES, Fixture, ROOT};
+use fixture::{CASES, Fixture};
 use graft::engine::{Checkpointing, Parameters};
 use graft::evaluate::Scorer;
 use graft::learning_rate::{Decay, LearningRate};
@@ -22,6 +22,7 @@ use graft_kernels::Precision;
 use graft_model::param::host_values;
 use graft_model::{Context, Layout, Llama};
 use graft_tests::Cpu;
+use graft_tests::parity::{Deviations, cases};
 
 type Model = Llama<Cpu, LoraLinear<Cpu>>;
 
@@ -47,32 +48,6 @@ fn distance(found: &[f32], expected: &[f32]) -> f64 {
 
 fn length(values: &[f32]) -> f64 {
     norm(values.iter().map(|&value| f64::from(value)))
-}
-
-/// Gathers what lies too far off, and fails with all of it.
-#[derive(Default)]
-struct Deviations {
-    compared: usize,
-    worst: f64,
-    problems: Vec<String>,
-}
-
-impl Deviations {
-    /// Notes that `what` is `moved` off, relative to what its tolerance is meant for.
-    fn note(&mut self, what: &str, moved: f64, tolerance: f64) {
-        self.compared += 1;
-        self.worst = self.worst.max(moved);
-        // Not `>`: a deviation that is no number is one.
-        if !matches!(moved.partial_cmp(&tolerance), Some(order) if order.is_le()) {
-            self.problems.push(format!("{what} moved by {moved:.2e}, allowed is {tolerance:.0e}"));
-        }
-    }
-
-    fn finish(self, compared: usize) {
-        let Self { compared: found, worst, problems } = self;
-        assert!(problems.is_empty(), "{} off:\n{}", problems.len(), problems.join("\n"));
-        assert_eq!(found, compared, "tensors compared, the worst {worst:.2e} off");
-    }
 }
 
 /// Logits of every position of rows that lie one after the other, `[tokens, vocab]`.
@@ -103,7 +78,7 @@ fn trainer(mut model: Model) -> Trainer<Cpu, LoraLinear<Cpu>> {
 
 #[test]
 fn every_fixture_is_compared_and_none_is_missing() {
-    let entries = fs::read_dir(ROOT).unwrap_or_else(|error| panic!("{ROOT}: {error}"));
+    let entries = fs::read_dir(cases("model")).expect("the folder of the cases");
     let folders = entries.map(|entry| entry.expect("a folder that opened lists its entries"));
     let folders = folders.filter(|entry| entry.path().is_dir());
     let found: BTreeSet<String> =
@@ -113,7 +88,7 @@ fn every_fixture_is_compared_and_none_is_missing() {
 
 #[test]
 fn logits_are_those_of_transformers() {
-    let mut deviations = Deviations::default();
+    let mut deviations = Deviations::of("model");
     for case in CASES {
         let fixture = Fixture::open(case);
         let expected = fixture.tensors("expected.safetensors").floats("logits");
@@ -123,14 +98,14 @@ fn logits_are_those_of_transformers() {
         // Not `f64::max`, which would pass over what is no number.
         let off = off.fold(0.0, |max, value| if value <= max { max } else { value });
         let largest = expected.iter().fold(0.0_f32, |max, value| max.max(value.abs()));
-        deviations.note(&format!("{case}: logits"), off / f64::from(largest), LOGITS);
+        deviations.note("logits", case, off / f64::from(largest), LOGITS);
     }
     deviations.finish(CASES.len());
 }
 
 #[test]
 fn the_loss_of_every_row_is_that_of_transformers() {
-    let mut deviations = Deviations::default();
+    let mut deviations = Deviations::of("model");
     for case in CASES {
         let fixture = Fixture::open(case);
         let expected = fixture.tensors("expected.safetensors").floats("losses");
@@ -141,7 +116,7 @@ fn the_loss_of_every_row_is_that_of_transformers() {
         for (row, (score, expected)) in scores.iter().zip(expected).enumerate() {
             let expected = f64::from(expected);
             let moved = (score.nll - expected).abs() / expected;
-            deviations.note(&format!("{case}: loss of row {row}"), moved, LOSS);
+            deviations.note("row losses", &format!("{case}: row {row}"), moved, LOSS);
         }
     }
     deviations.finish(2 * CASES.len());
@@ -149,7 +124,7 @@ fn the_loss_of_every_row_is_that_of_transformers() {
 
 #[test]
 fn the_gradient_of_every_adapter_tensor_is_that_of_peft() {
-    let mut deviations = Deviations::default();
+    let mut deviations = Deviations::of("model");
     let mut tensors = 0;
     for case in CASES {
         let fixture = Fixture::open(case);
@@ -161,11 +136,11 @@ fn the_gradient_of_every_adapter_tensor_is_that_of_peft() {
             trainer.gradient(1, &[batch], targets).expect("the reference's gradient is finite");
         let mean = expected.floats("losses").iter().sum::<f32>() / targets as f32;
         let moved = (loss - f64::from(mean)).abs() / f64::from(mean);
-        deviations.note(&format!("{case}: mean loss"), moved, LOSS);
+        deviations.note("mean loss", case, moved, LOSS);
         for slot in trainer.parameters.slots() {
             let expected = expected.shaped(&format!("gradient.{}", slot.name), &slot.shape);
             let moved = distance(&gradient[slot.range.clone()], &expected) / length(&expected);
-            deviations.note(&format!("{case}: gradient of {}", slot.name), moved, GRADIENT);
+            deviations.note("gradients", &format!("{case}: {}", slot.name), moved, GRADIENT);
         }
         // Seven projections with two matrices, all of them on both sides.
         let layers = trainer.model.config.layers;
@@ -184,20 +159,20 @@ fn ten_steps_of_adamw_end_where_pytorch_ends() {
     assert_eq!((losses.len(), norms.len(), rows.len()), (10, 10, 40));
     let mut trainer = trainer(fixture.model());
     let start = trainer.parameters.values().to_vec();
-    let mut deviations = Deviations::default();
+    let mut deviations = Deviations::of("model");
     for ((step, rows), (loss, norm)) in (1..).zip(rows.chunks(4)).zip(losses.iter().zip(norms)) {
         let batches = rows.chunks(2).map(|rows| Batch::collate(&[&rows[0], &rows[1]], 1, 0));
         let outcome = trainer.step(step, &batches.collect::<Vec<_>>()).expect("finite");
         let moved = |found: f64, expected: f32| (found / f64::from(expected) - 1.0).abs();
-        deviations.note(&format!("loss of step {step}"), moved(outcome.loss, *loss), LOSS);
+        deviations.note("AdamW losses", &format!("step {step}"), moved(outcome.loss, *loss), LOSS);
         let moved = moved(outcome.grad_norm, norm);
-        deviations.note(&format!("gradient norm of step {step}"), moved, GRADIENT);
+        deviations.note("AdamW gradient norms", &format!("step {step}"), moved, GRADIENT);
     }
     for slot in trainer.parameters.slots() {
         let expected = reference.shaped(&format!("adapter.{}", slot.name), &slot.shape);
         let way = distance(&expected, &start[slot.range.clone()]);
         let off = distance(&trainer.parameters.values()[slot.range.clone()], &expected);
-        deviations.note(&format!("{} after the last step", slot.name), off / way, PATH);
+        deviations.note("AdamW adapter", &slot.name, off / way, PATH);
     }
     let tensors = 14 * trainer.model.config.layers;
     assert_eq!(reference.count("adapter."), tensors, "tensors of the reference's adapter");
