@@ -45,11 +45,10 @@ impl Deviations {
         let row = self.rows.entry(comparison.to_owned());
         let row = row.or_insert(Row { compared: 0, worst: 0.0, tolerance });
         row.compared += 1;
-        // Not `f64::max`, which passes over what is no number.
-        if !(moved <= row.worst) {
+        if moved.is_nan() || moved > row.worst {
             row.worst = moved;
         }
-        if !(moved <= tolerance) {
+        if moved.is_nan() || moved > tolerance {
             self.problems.push(format!(
                 "{comparison}: {what} moved by {moved:.2e}, allowed is {tolerance:.1e}"
             ));
@@ -73,7 +72,8 @@ impl Deviations {
     /// skipped is no success.
     pub fn finish(self, compared: usize) {
         if let Some(path) = std::env::var_os("GRAFT_PARITY_TABLE") {
-            self.append(Path::new(&path)).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+            let path = PathBuf::from(path);
+            self.append(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         }
         let Self { ref problems, .. } = self;
         assert!(problems.is_empty(), "{} off:\n{}", problems.len(), problems.join("\n"));
@@ -81,15 +81,15 @@ impl Deviations {
     }
 
     fn append(&self, path: &Path) -> std::io::Result<()> {
-        let mut lines = String::new();
-        for (comparison, row) in &self.rows {
+        let line = |(comparison, row): (&String, &Row)| {
             let Row { compared, worst, tolerance } = row;
             let line = serde_json::json!({
                 "part": self.part, "comparison": comparison, "compared": compared,
                 "worst": worst, "tolerance": tolerance,
             });
-            lines += &format!("{line}\n");
-        }
+            format!("{line}\n")
+        };
+        let lines: String = self.rows.iter().map(line).collect();
         // One write, so that tests that end together do not mix their lines.
         let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path)?;
         file.write_all(lines.as_bytes())
