@@ -5,6 +5,7 @@
 
 mod attention;
 mod cross_entropy;
+mod decode;
 mod elementwise;
 mod gemm;
 mod rms_norm;
@@ -71,7 +72,7 @@ impl Kernels for Flex {
         let [_, cols] = weight.shape();
         let mut values = vec![0.0; ids.len() * cols];
         for (row, &id) in values.chunks_exact_mut(cols).zip(ids) {
-            weight.decode(id as usize, 0, row);
+            decode::f32_run(weight, id as usize, 0, row);
         }
         tensor(values, [ids.len(), cols])
     }

@@ -8,14 +8,15 @@
 
 mod micro;
 mod pack;
-mod shuffle;
+pub(super) mod shuffle;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use self::micro::{MAX_TILE, Micro};
-use self::pack::{Block, Buffers, pack};
+use self::pack::{Block, Buffers, Form, pack};
 pub(crate) use self::pack::{ByInput, ByOutput, Operand, Runs, View};
 use crate::precision::Precision;
 
@@ -31,14 +32,22 @@ pub(crate) fn bf16_is_native() -> bool {
     micro::bf16_kernel().is_some()
 }
 
+/// Right panels packed together, where there are enough of them: what lies beside one panel's part of a
+/// row shares its cache lines, and the left rows stay in the second cache while these are swept.
+const GROUP: usize = 4;
+
 thread_local! {
+    static PACKED: RefCell<Vec<f32>> = RefCell::default();
     static SCRATCH: RefCell<Scratch> = RefCell::default();
     static PACKING: RefCell<Buffers> = RefCell::default();
 }
 
 #[derive(Default)]
 struct Scratch {
-    panel: Vec<f32>,
+    panels: Vec<f32>,
+    /// Unfinished sums, tile by tile: rows of `C` lie a power of two apart, where they would push each
+    /// other out of the cache.
+    sums: Vec<f32>,
     buffers: Buffers,
 }
 
@@ -96,12 +105,14 @@ fn run(product: Product, a: &impl Operand, b: &impl Operand, c: &mut [f32], para
         }
         return;
     }
+    let mut packed = PACKED.take();
     for row0 in (0..rows).step_by(ROWS) {
         let block = ROWS.min(rows - row0);
         let sweep = Sweep { product, micro, row0, block };
-        let packed = sweep.pack_left(a, parallel);
+        sweep.pack_left(a, &mut packed, parallel);
         sweep.multiply(&packed, b, &Destination(c.as_mut_ptr()), parallel);
     }
+    PACKED.set(packed);
 }
 
 /// One block of left rows against the whole right operand.
@@ -112,117 +123,161 @@ struct Sweep {
     block: usize,
 }
 
+/// Right panels and left panels that one task multiplies.
+struct Task {
+    panels: Range<usize>,
+    row_panels: Range<usize>,
+}
+
 impl Sweep {
-    /// Packs the block's rows: panels of `mr` rows, each `[depth blocks][steps][mr]`.
-    fn pack_left(&self, a: &impl Operand, parallel: bool) -> Vec<f32> {
-        let Self { product: Product { depth, precision, .. }, micro, row0, block } = *self;
-        let panel = depth * micro.mr;
-        let mut packed = vec![0.0; block.div_ceil(micro.mr) * panel];
+    fn row_panels(&self) -> usize {
+        self.block.div_ceil(self.micro.mr)
+    }
+
+    fn form(&self, width: usize) -> Form {
+        Form { width, pairs: self.micro.pairs, precision: self.product.precision }
+    }
+
+    /// Words of a left panel's part in one block of depths.
+    fn left_part(&self) -> usize {
+        self.form(0).steps(DEPTH.min(self.product.depth)) * self.micro.mr
+    }
+
+    /// Packs the block's rows: `[depth blocks][panels of mr rows][steps][mr]`.
+    fn pack_left(&self, a: &impl Operand, packed: &mut Vec<f32>, parallel: bool) {
+        let Self { product: Product { depth, .. }, micro: Micro { mr, .. }, row0, block } = *self;
+        let (panels, part) = (self.row_panels(), self.left_part());
+        packed.resize(depth.div_ceil(DEPTH) * panels * part, 0.0);
         let pack = |(index, out): (usize, &mut [f32])| {
-            let rows = micro.mr.min(block - index * micro.mr);
-            let row = row0 + index * micro.mr;
-            PACKING.with_borrow_mut(|buffers| {
-                for depth0 in (0..depth).step_by(DEPTH) {
-                    let part = DEPTH.min(depth - depth0);
-                    let out = &mut out[depth0 * micro.mr..(depth0 + part) * micro.mr];
-                    let from = Block { row0: row, rows, depth0, depth: part };
-                    pack(a, from, out, micro.mr, micro.pairs, precision, buffers);
-                }
-            });
+            let (depth0, row) = (index / panels * DEPTH, index % panels * mr);
+            let (rows, depth) = (mr.min(block - row), DEPTH.min(depth - depth0));
+            let from = Block { row0: row0 + row, rows, depth0, depth };
+            PACKING.with_borrow_mut(|buffers| pack(a, from, out, self.form(mr), buffers));
         };
         if parallel {
-            packed.par_chunks_mut(panel).enumerate().for_each(pack);
+            packed.par_chunks_mut(part).enumerate().for_each(pack);
         } else {
-            packed.chunks_mut(panel).enumerate().for_each(pack);
+            packed.chunks_mut(part).enumerate().for_each(pack);
         }
-        packed
     }
 
     fn multiply(&self, packed: &[f32], b: &impl Operand, c: &Destination, parallel: bool) {
         let panels = self.product.cols.div_ceil(self.micro.nr);
-        let row_panels = self.block.div_ceil(self.micro.mr);
-        if !parallel {
-            (0..panels).for_each(|j| self.column_panel(packed, b, c, j, 0..row_panels));
-            return;
-        }
-        // Narrow outputs (low-rank updates) are split by rows too; the split does not change a bit.
-        let splits = if panels >= 2 * rayon::current_num_threads() {
-            1
-        } else {
-            rayon::current_num_threads().min(row_panels)
-        };
+        let row_panels = self.row_panels();
+        let threads = if parallel { rayon::current_num_threads() } else { 1 };
+        // Several groups a thread, so that none waits long for the last.
+        let group = (panels / (4 * threads)).clamp(1, GROUP);
+        let groups = panels.div_ceil(group);
+        // Narrow outputs (low-rank updates) are split by rows too; no split changes a bit.
+        let splits = if groups >= 2 * threads { 1 } else { threads.min(row_panels) };
         let per_split = row_panels.div_ceil(splits);
-        (0..panels * splits).into_par_iter().for_each(|task| {
-            let (j, split) = (task / splits, task % splits);
-            let start = (split * per_split).min(row_panels);
-            let end = (start + per_split).min(row_panels);
-            self.column_panel(packed, b, c, j, start..end);
-        });
+        let work = |task: usize| {
+            let (start, first) = (task % splits * per_split, task / splits * group);
+            self.task(
+                packed,
+                b,
+                c,
+                &Task {
+                    panels: first..(first + group).min(panels),
+                    row_panels: start.min(row_panels)..(start + per_split).min(row_panels),
+                },
+            );
+        };
+        if parallel {
+            (0..groups * splits).into_par_iter().for_each(work);
+        } else {
+            (0..groups * splits).for_each(work);
+        }
     }
 
-    /// All depth blocks of one right panel, against the given left panels.
-    fn column_panel(
-        &self,
-        packed: &[f32],
-        b: &impl Operand,
-        c: &Destination,
-        j: usize,
-        row_panels: std::ops::Range<usize>,
-    ) {
-        let Product { cols, depth, precision, .. } = self.product;
-        let Micro { mr, nr, pairs, .. } = self.micro;
-        let width = nr.min(cols - j * nr);
-        SCRATCH.with_borrow_mut(|Scratch { panel, buffers }| {
-            panel.resize(DEPTH * nr, 0.0);
-            if width < nr {
-                panel.fill(0.0);
+    /// All depth blocks of some right panels, against some left panels.
+    fn task(&self, packed: &[f32], b: &impl Operand, c: &Destination, task: &Task) {
+        let Product { cols, depth, .. } = self.product;
+        let Micro { mr, nr, .. } = self.micro;
+        let (form, tile) = (self.form(nr), mr * nr);
+        let (left_part, row_panels) = (self.left_part(), self.row_panels());
+        let row0 = task.panels.start * nr;
+        let rows = (task.panels.end * nr).min(cols) - row0;
+        SCRATCH.with_borrow_mut(|Scratch { panels, sums, buffers }| {
+            panels.resize(task.panels.len() * form.steps(DEPTH) * nr, 0.0);
+            if depth > DEPTH {
+                sums.resize(task.panels.len() * task.row_panels.len() * tile, 0.0);
             }
             for depth0 in (0..depth).step_by(DEPTH) {
                 let part = DEPTH.min(depth - depth0);
-                let from = Block { row0: j * nr, rows: width, depth0, depth: part };
-                let steps = pack(b, from, panel, nr, pairs, precision, buffers);
-                for i in row_panels.clone() {
-                    let left = &packed[(i * depth + depth0) * mr..];
-                    self.tile(i, j, steps, left, panel, c, depth0 > 0);
+                let steps = form.steps(part);
+                pack(b, Block { row0, rows, depth0, depth: part }, panels, form, buffers);
+                let last = depth0 + part == depth;
+                let tiles =
+                    task.panels.clone().flat_map(|j| task.row_panels.clone().map(move |i| (i, j)));
+                for (index, (i, j)) in tiles.enumerate() {
+                    let left = &packed[(depth0 / DEPTH * row_panels + i) * left_part..];
+                    let right = &panels[(j - task.panels.start) * steps * nr..];
+                    let operands = Operands { steps, left, right };
+                    if depth <= DEPTH {
+                        self.tile(i, j, &operands, c);
+                        continue;
+                    }
+                    let sums = &mut sums[index * tile..(index + 1) * tile];
+                    self.sum(&operands, sums, depth0 > 0);
+                    if last {
+                        self.write(i, j, sums, c);
+                    }
                 }
             }
         });
     }
 
-    /// One tile; edges go through a buffer of full size.
-    #[expect(clippy::too_many_arguments, reason = "a tile is two indices and three operands")]
-    fn tile(
-        &self,
-        i: usize,
-        j: usize,
-        steps: usize,
-        left: &[f32],
-        right: &[f32],
-        c: &Destination,
-        later_depth: bool,
-    ) {
+    /// A whole tile into `sums`, `[mr][nr]`.
+    fn sum(&self, operands: &Operands<'_>, sums: &mut [f32], accumulate: bool) {
+        let Micro { mr, nr, run, .. } = self.micro;
+        let &Operands { steps, left, right } = operands;
+        assert!(left.len() >= steps * mr && right.len() >= steps * nr && sums.len() >= mr * nr);
+        // SAFETY: the lengths are asserted; the kernel's features were detected when it was chosen.
+        unsafe { run(steps, left.as_ptr(), right.as_ptr(), sums.as_mut_ptr(), nr, accumulate) };
+    }
+
+    /// A tile of which this is all: straight into `C`, but at edges through a buffer of full size.
+    fn tile(&self, i: usize, j: usize, operands: &Operands<'_>, c: &Destination) {
         let Product { cols, ldc, accumulate, .. } = self.product;
         let Micro { mr, nr, run, .. } = self.micro;
-        let accumulate = accumulate || later_depth;
-        let (height, width) = (mr.min(self.block - i * mr), nr.min(cols - j * nr));
-        debug_assert!(left.len() >= steps * mr && right.len() >= steps * nr, "short panel");
-        // SAFETY: the tile at rows `row0 + i·mr`, columns `j·nr` lies in `c` (asserted in `run`) and
-        // no other task has the same `(i, j)`; panels hold `steps` rows; the kernel's features were
-        // detected when it was chosen.
+        let &Operands { steps, left, right } = operands;
+        if (i + 1) * mr > self.block || (j + 1) * nr > cols {
+            let mut sums = [0.0_f32; MAX_TILE];
+            self.sum(operands, &mut sums, false);
+            self.write(i, j, &sums, c);
+            return;
+        }
+        assert!(left.len() >= steps * mr && right.len() >= steps * nr, "short panel");
+        // SAFETY: as in `sum` and `write`; the tile is a whole one.
         unsafe {
             let out = c.0.add((self.row0 + i * mr) * ldc + j * nr);
-            if height == mr && width == nr {
-                run(steps, left.as_ptr(), right.as_ptr(), out, ldc, accumulate);
-                return;
-            }
-            let mut tile = [0.0_f32; MAX_TILE];
-            run(steps, left.as_ptr(), right.as_ptr(), tile.as_mut_ptr(), nr, false);
-            for (r, sums) in tile.chunks_exact(nr).take(height).enumerate() {
-                let out = std::slice::from_raw_parts_mut(out.add(r * ldc), width);
-                for (out, &sum) in out.iter_mut().zip(sums) {
-                    *out = if accumulate { *out + sum } else { sum };
-                }
+            run(steps, left.as_ptr(), right.as_ptr(), out, ldc, accumulate);
+        }
+    }
+
+    /// Writes the part of a finished tile that `C` has.
+    fn write(&self, i: usize, j: usize, sums: &[f32], c: &Destination) {
+        let Product { cols, ldc, accumulate, .. } = self.product;
+        let Micro { mr, nr, .. } = self.micro;
+        let (height, width) = (mr.min(self.block - i * mr), nr.min(cols - j * nr));
+        for (r, sums) in sums.chunks_exact(nr).take(height).enumerate() {
+            // SAFETY: rows `row0 + i·mr + r`, columns from `j·nr` lie in `c` (asserted in `run`), and
+            // no other task has the same `(i, j)`.
+            let out = unsafe {
+                let start = c.0.add((self.row0 + i * mr + r) * ldc + j * nr);
+                std::slice::from_raw_parts_mut(start, width)
+            };
+            for (out, &sum) in out.iter_mut().zip(sums) {
+                *out = if accumulate { *out + sum } else { sum };
             }
         }
     }
+}
+
+/// What a micro-kernel multiplies.
+struct Operands<'a> {
+    steps: usize,
+    left: &'a [f32],
+    right: &'a [f32],
 }

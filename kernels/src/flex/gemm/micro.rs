@@ -40,7 +40,11 @@ pub(super) fn f32_kernel() -> Micro {
 pub(super) fn bf16_kernel() -> Option<Micro> {
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f") {
+        if is_x86_feature_detected!("avx512bf16")
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+        {
             return Some(Micro { mr: 12, nr: 32, pairs: true, run: x86::avx512_bf16 });
         }
     }

@@ -5,6 +5,7 @@
 
 use half::bf16;
 
+use super::super::decode;
 use super::shuffle;
 use crate::frozen::FrozenMatrix;
 use crate::precision::Precision;
@@ -26,6 +27,14 @@ pub(crate) trait Operand: Sync {
     /// The run of line `line` (a row, or a depth) from `start` on. It may be borrowed from memory or
     /// be decoded into `scratch`, which has its length.
     fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32];
+
+    /// The same run rounded to bf16, as many values as `out` holds. `scratch` has its length.
+    fn bf16_run(&self, line: usize, start: usize, scratch: &mut [f32], out: &mut [u16]) {
+        shuffle::round_run(self.run(line, start, scratch), out);
+    }
+
+    /// Tells that a run of `len` values will be wanted soon.
+    fn prefetch(&self, _line: usize, _start: usize, _len: usize) {}
 }
 
 /// An `f32` matrix in memory whose lines are `stride` apart.
@@ -69,8 +78,16 @@ impl Operand for ByOutput<'_> {
     }
 
     fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
-        self.0.decode(line, start, scratch);
+        decode::f32_run(self.0, line, start, scratch);
         scratch
+    }
+
+    fn bf16_run(&self, line: usize, start: usize, _scratch: &mut [f32], out: &mut [u16]) {
+        decode::bf16_run(self.0, line, start, out);
+    }
+
+    fn prefetch(&self, line: usize, start: usize, len: usize) {
+        decode::prefetch(self.0, line, start, len);
     }
 }
 
@@ -83,8 +100,16 @@ impl Operand for ByInput<'_> {
     }
 
     fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
-        self.0.decode(line, start, scratch);
+        decode::f32_run(self.0, line, start, scratch);
         scratch
+    }
+
+    fn bf16_run(&self, line: usize, start: usize, _scratch: &mut [f32], out: &mut [u16]) {
+        decode::bf16_run(self.0, line, start, out);
+    }
+
+    fn prefetch(&self, line: usize, start: usize, len: usize) {
+        decode::prefetch(self.0, line, start, len);
     }
 }
 
@@ -95,7 +120,7 @@ pub(super) struct Buffers {
     lines: Vec<f32>,
 }
 
-/// The part of an operand that a panel holds.
+/// The part of an operand that is packed.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     pub(super) row0: usize,
@@ -104,31 +129,60 @@ pub(super) struct Block {
     pub(super) depth: usize,
 }
 
-/// Packs a block into `panel`, `[steps][width]`: `steps` is the depth, or half of it (rounded up) for a
-/// kernel of bf16 pairs. Columns beyond the block's rows hold anything. Returns the steps.
+/// The form that a micro-kernel reads.
+#[derive(Clone, Copy)]
+pub(super) struct Form {
+    /// Rows of the operand in a panel.
+    pub(super) width: usize,
+    /// Whether a word holds the bf16 values of two depths.
+    pub(super) pairs: bool,
+    /// Precision of the product.
+    pub(super) precision: Precision,
+}
+
+impl Form {
+    /// Panel rows for so many depths.
+    pub(super) fn steps(self, depth: usize) -> usize {
+        if self.pairs { depth.div_ceil(2) } else { depth }
+    }
+}
+
+/// How many runs ahead memory is asked for: they lie a line of the matrix apart, too far for the
+/// processor to foresee.
+const AHEAD: usize = 8;
+
+/// Packs a block into panels of `form.width` of its rows, one after the other, each `[steps][width]`.
+/// Columns beyond the block's rows hold anything.
 ///
 /// With [`Precision::Bf16`] and a kernel of f32 the values are rounded to bf16, so that the product has
 /// the same operands on every processor.
 pub(super) fn pack(
     operand: &impl Operand,
     block: Block,
-    panel: &mut [f32],
-    width: usize,
-    pairs: bool,
-    precision: Precision,
+    panels: &mut [f32],
+    form: Form,
     buffers: &mut Buffers,
-) -> usize {
-    let steps = if pairs { block.depth.div_ceil(2) } else { block.depth };
+) {
+    let steps = form.steps(block.depth);
     match operand.runs() {
-        Runs::AlongDepth => along_depth(operand, block, panel, width, pairs, steps, buffers),
-        Runs::AcrossRows => across_rows(operand, block, panel, width, pairs, steps, buffers),
+        Runs::AlongDepth => {
+            for (index, panel) in panels.chunks_mut(steps * form.width).enumerate() {
+                let done = index * form.width;
+                if done >= block.rows {
+                    break;
+                }
+                let rows = form.width.min(block.rows - done);
+                let block = Block { row0: block.row0 + done, rows, ..block };
+                along_depth(operand, block, panel, form, buffers);
+            }
+        }
+        Runs::AcrossRows => across_rows(operand, block, panels, form, buffers),
     }
-    if precision == Precision::Bf16 && !pairs {
-        for value in &mut panel[..steps * width] {
+    if form.precision == Precision::Bf16 && !form.pairs {
+        for value in &mut panels[..steps * block.rows.next_multiple_of(form.width)] {
             *value = bf16::from_f32(*value).to_f32();
         }
     }
-    steps
 }
 
 /// Rows are gathered as lines of `steps` words, then transposed into the panel.
@@ -136,54 +190,69 @@ fn along_depth(
     operand: &impl Operand,
     block: Block,
     panel: &mut [f32],
-    width: usize,
-    pairs: bool,
-    steps: usize,
+    form: Form,
     buffers: &mut Buffers,
 ) {
     let Buffers { run, lines } = buffers;
+    let steps = form.steps(block.depth);
     run.resize(block.depth, 0.0);
     lines.resize(block.rows * steps, 0.0);
     for (i, line) in lines.chunks_exact_mut(steps).enumerate() {
-        let values = operand.run(block.row0 + i, block.depth0, run);
-        if pairs {
-            shuffle::pair_run(values, line);
+        if i + AHEAD < block.rows {
+            operand.prefetch(block.row0 + i + AHEAD, block.depth0, block.depth);
+        }
+        if form.pairs {
+            let line = shuffle::halves(line);
+            operand.bf16_run(block.row0 + i, block.depth0, run, &mut line[..block.depth]);
+            line[block.depth..].fill(0);
         } else {
-            line.copy_from_slice(values);
+            line.copy_from_slice(operand.run(block.row0 + i, block.depth0, run));
         }
     }
-    shuffle::transpose(lines, block.rows, steps, panel, width);
+    shuffle::transpose(lines, block.rows, steps, panel, form.width);
 }
 
-/// Depths are the panel's rows already; two of them make a row of pairs.
+/// Depths are the panels' rows already; two of them make a row of pairs.
 fn across_rows(
     operand: &impl Operand,
     block: Block,
-    panel: &mut [f32],
-    width: usize,
-    pairs: bool,
-    steps: usize,
+    panels: &mut [f32],
+    form: Form,
     buffers: &mut Buffers,
 ) {
     let Buffers { run, lines } = buffers;
-    let rows = block.rows;
+    let Block { row0, rows, depth0, depth } = block;
+    let (width, steps) = (form.width, form.steps(depth));
     run.resize(rows, 0.0);
     lines.resize(rows.max(1), 0.0);
-    for (step, out) in panel.chunks_exact_mut(width).take(steps).enumerate() {
-        if pairs {
-            let depth = block.depth0 + 2 * step;
-            let low = operand.run(depth, block.row0, run);
-            let lines = &mut lines[..rows];
-            if 2 * step + 1 < block.depth {
-                shuffle::pair_lines(low, operand.run(depth + 1, block.row0, lines), out);
+    let (low, high) = shuffle::halves(lines).split_at_mut(rows);
+    let part = |step: usize, panel: usize, rows: usize| {
+        let start = (panel * steps + step) * width;
+        start..start + width.min(rows - panel * width)
+    };
+    for step in 0..steps {
+        if form.pairs {
+            for ahead in [2 * step + AHEAD, 2 * step + AHEAD + 1] {
+                if ahead < depth {
+                    operand.prefetch(depth0 + ahead, row0, rows);
+                }
+            }
+            operand.bf16_run(depth0 + 2 * step, row0, run, low);
+            if 2 * step + 1 < depth {
+                operand.bf16_run(depth0 + 2 * step + 1, row0, run, high);
             } else {
-                lines.fill(0.0);
-                shuffle::pair_lines(low, lines, out);
+                high.fill(0);
+            }
+            for (panel, (low, high)) in low.chunks(width).zip(high.chunks(width)).enumerate() {
+                shuffle::pair_lines(low, high, &mut panels[part(step, panel, rows)]);
             }
         } else {
-            let values = operand.run(block.depth0 + step, block.row0, run);
-            for (out, &value) in out.iter_mut().zip(values) {
-                *out = value;
+            if step + AHEAD < depth {
+                operand.prefetch(depth0 + step + AHEAD, row0, rows);
+            }
+            let values = operand.run(depth0 + step, row0, run);
+            for (panel, values) in values.chunks(width).enumerate() {
+                panels[part(step, panel, rows)].copy_from_slice(values);
             }
         }
     }

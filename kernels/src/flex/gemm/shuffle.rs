@@ -4,31 +4,38 @@
 //! Words travel as `f32` values that nothing computes with.
 #![expect(unsafe_code, reason = "SIMD intrinsics inside slices whose lengths are checked first")]
 
-/// Pairs neighbours of a run: `out[i]` holds values `2i` and `2i + 1`, zero after the end.
-pub(super) fn pair_run(values: &[f32], out: &mut [f32]) {
-    assert_eq!(out.len(), values.len().div_ceil(2), "pairs of a run");
+/// Rounds a run to bf16, to nearest even.
+pub(crate) fn round_run(values: &[f32], out: &mut [u16]) {
+    assert_eq!(values.len(), out.len(), "values of a run");
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f") {
+    if super::bf16_is_native() {
         // SAFETY: the features were detected, the lengths asserted.
-        unsafe { x86::pair_run(values, out) };
+        unsafe { x86::round_run(values, out) };
         return;
     }
-    for (out, pair) in out.iter_mut().zip(values.chunks(2)) {
-        *out = word(pair[0], pair.get(1).copied().unwrap_or(0.0));
+    for (out, &value) in out.iter_mut().zip(values) {
+        *out = half::bf16::from_f32(value).to_bits();
     }
 }
 
+/// The words as halves: two a word, the low one first.
+pub(super) fn halves(words: &mut [f32]) -> &mut [u16] {
+    // SAFETY: an `f32` has the size and more than the alignment of two `u16`, and both take any bits.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), 2 * words.len()) }
+}
+
 /// Pairs two lines: `out[i]` holds `low[i]` and `high[i]`.
-pub(super) fn pair_lines(low: &[f32], high: &[f32], out: &mut [f32]) {
+pub(super) fn pair_lines(low: &[u16], high: &[u16], out: &mut [f32]) {
     assert!(low.len() == high.len() && low.len() <= out.len(), "pairs of two lines");
+    let mut done = 0;
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f") {
-        // SAFETY: the features were detected, the lengths asserted.
-        unsafe { x86::pair_lines(low, high, out) };
-        return;
+    if super::bf16_is_native() {
+        done = low.len() / 32 * 32;
+        // SAFETY: the features were detected; whole registers inside the slices.
+        unsafe { x86::pair_lines(&low[..done], &high[..done], &mut out[..done]) };
     }
-    for (out, (&low, &high)) in out.iter_mut().zip(low.iter().zip(high)) {
-        *out = word(low, high);
+    for (out, (&low, &high)) in out[done..].iter_mut().zip(low[done..].iter().zip(&high[done..])) {
+        *out = f32::from_bits(u32::from(high) << 16 | u32::from(low));
     }
 }
 
@@ -49,20 +56,13 @@ pub(super) fn transpose(lines: &[f32], rows: usize, steps: usize, panel: &mut [f
     }
 }
 
-/// Two values rounded to bf16, to nearest even, in one word.
-fn word(low: f32, high: f32) -> f32 {
-    let bits = |value: f32| u32::from(half::bf16::from_f32(value).to_bits());
-    f32::from_bits((bits(high) << 16) | bits(low))
-}
-
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256i, __m512, __m512i, __mmask16, _mm512_castpd_ps, _mm512_castps_pd,
-        _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_mask_storeu_epi32,
-        _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_ps,
-        _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
-        _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+        __m256i, __m512, __mmask16, _mm256_mask_storeu_epi16, _mm512_castpd_ps, _mm512_castps_pd,
+        _mm512_cvtneps_pbh, _mm512_loadu_epi16, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+        _mm512_permutex2var_epi16, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_si512,
+        _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
     };
 
     /// The first `count` of 16 lanes.
@@ -71,39 +71,37 @@ mod x86 {
     }
 
     /// # Safety
-    /// Needs avx512f and avx512bf16; `out` holds half of `values`, rounded up.
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(super) unsafe fn pair_run(values: &[f32], out: &mut [f32]) {
-        for start in (0..values.len()).step_by(32) {
-            let left = values.len() - start;
+    /// Needs avx512f, bw, vl and bf16; the slices have one length.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub(super) unsafe fn round_run(values: &[f32], out: &mut [u16]) {
+        for start in (0..values.len()).step_by(16) {
+            let lanes = mask(values.len() - start);
             // SAFETY: masked lanes are not touched, the others lie inside the slices.
             unsafe {
-                let from = values.as_ptr().add(start);
-                let low = _mm512_maskz_loadu_ps(mask(left), from);
-                let high =
-                    _mm512_maskz_loadu_ps(mask(left.saturating_sub(16)), from.wrapping_add(16));
-                let pairs: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-                let to = out.as_mut_ptr().add(start / 2).cast();
-                _mm512_mask_storeu_epi32(to, mask(left.div_ceil(2)), pairs);
+                let values = _mm512_maskz_loadu_ps(lanes, values.as_ptr().add(start));
+                let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(values));
+                _mm256_mask_storeu_epi16(out.as_mut_ptr().add(start).cast(), lanes, rounded);
             }
         }
     }
 
     /// # Safety
-    /// Needs avx512f and avx512bf16; the three slices hold at least `low.len()` values.
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(super) unsafe fn pair_lines(low: &[f32], high: &[f32], out: &mut [f32]) {
-        for start in (0..low.len()).step_by(16) {
-            let lanes = mask(low.len() - start);
-            // SAFETY: masked lanes are not touched, the others lie inside the slices.
-            unsafe {
-                let widen = |values: &[f32]| {
-                    let values = _mm512_maskz_loadu_ps(lanes, values.as_ptr().add(start));
-                    let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(values));
-                    _mm512_cvtepu16_epi32(rounded)
-                };
-                let pairs = _mm512_or_si512(widen(low), _mm512_slli_epi32::<16>(widen(high)));
-                _mm512_mask_storeu_epi32(out.as_mut_ptr().add(start).cast(), lanes, pairs);
+    /// Needs avx512f and bw; the slices have one length, a multiple of 32.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) unsafe fn pair_lines(low: &[u16], high: &[u16], out: &mut [f32]) {
+        // Lane 2i takes lane i of the first register, lane 2i + 1 that of the second.
+        let order: [u16; 64] = std::array::from_fn(|i| (i / 2 + i % 2 * 32) as u16);
+        // SAFETY: whole registers inside the slices.
+        unsafe {
+            let first = _mm512_loadu_epi16(order.as_ptr().cast());
+            let second = _mm512_loadu_epi16(order.as_ptr().add(32).cast());
+            for start in (0..low.len()).step_by(32) {
+                let low = _mm512_loadu_epi16(low.as_ptr().add(start).cast());
+                let high = _mm512_loadu_epi16(high.as_ptr().add(start).cast());
+                let out = out.as_mut_ptr().add(start);
+                _mm512_storeu_si512(out.cast(), _mm512_permutex2var_epi16(low, first, high));
+                let second = _mm512_permutex2var_epi16(low, second, high);
+                _mm512_storeu_si512(out.add(16).cast(), second);
             }
         }
     }
@@ -204,20 +202,21 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_the_rounded_neighbours() {
+    fn pairs_are_the_rounded_values_side_by_side() {
         for len in [1, 2, 31, 32, 33, 100] {
-            let values = numbers(len);
-            let mut out = vec![0.0; len.div_ceil(2)];
-            pair_run(&values, &mut out);
-            for (i, pair) in values.chunks(2).enumerate() {
-                let expected = word(pair[0], pair.get(1).copied().unwrap_or(0.0));
-                assert_eq!(out[i].to_bits(), expected.to_bits(), "{len}: {i}");
-            }
-            let other = numbers(2 * len)[len..].to_vec();
+            let rounded = |values: &[f32]| {
+                let mut out = vec![0; values.len()];
+                round_run(values, &mut out);
+                for (out, &value) in out.iter().zip(values) {
+                    assert_eq!(*out, half::bf16::from_f32(value).to_bits(), "{len}");
+                }
+                out
+            };
+            let (low, high) = (rounded(&numbers(len)), rounded(&numbers(2 * len)[len..]));
             let mut out = vec![0.0; len];
-            pair_lines(&values, &other, &mut out);
-            for i in 0..len {
-                assert_eq!(out[i].to_bits(), word(values[i], other[i]).to_bits(), "{len}: {i}");
+            pair_lines(&low, &high, &mut out);
+            for (i, pair) in halves(&mut out).chunks_exact(2).enumerate() {
+                assert_eq!(pair, [low[i], high[i]], "{len}: {i}");
             }
         }
     }

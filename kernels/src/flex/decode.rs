@@ -1,0 +1,250 @@
+//! Runs of a frozen weight, decoded with wide registers where the machine has them.
+//!
+//! A block's sixteen values are scaled (and rounded) once, then looked up: the values are those of
+//! `CODE[index] · absmax`, to the bit, in f32 and rounded to bf16.
+#![expect(unsafe_code, reason = "SIMD intrinsics inside slices whose lengths are checked first")]
+
+use half::bf16;
+
+use super::gemm::shuffle;
+use crate::frozen::{Absmax, FrozenMatrix, Storage};
+use crate::nf4::{BLOCK, CODE};
+
+/// Values that other forms pass through on their way to bf16.
+const CHUNK: usize = 128;
+
+/// Decodes `out.len()` values of row `row` from column `column` on.
+pub(super) fn f32_run(matrix: &FrozenMatrix, row: usize, column: usize, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Storage::Nf4 { codes, absmax } = matrix.storage()
+        && is_x86_feature_detected!("avx512f")
+    {
+        assert_run(matrix, row, column, out.len());
+        let start = row * matrix.shape()[1] + column;
+        // SAFETY: the feature was detected; `blocks` gives runs inside `codes` and `out`.
+        blocks(start, out, |block, offset, run| unsafe {
+            x86::f32_block(codes, absmax.scale(block), offset, run);
+        });
+        return;
+    }
+    matrix.decode(row, column, out);
+}
+
+/// The same values rounded to bf16, to nearest even.
+pub(super) fn bf16_run(matrix: &FrozenMatrix, row: usize, column: usize, out: &mut [u16]) {
+    match matrix.storage() {
+        Storage::Bf16(bytes) => {
+            let start = row * matrix.shape()[1] + column;
+            let bytes = &bytes[start * 2..(start + out.len()) * 2];
+            for (out, value) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                *out = u16::from_le_bytes(*value);
+            }
+        }
+        Storage::Nf4 { codes, absmax } => {
+            assert_run(matrix, row, column, out.len());
+            bf16_nf4(codes, absmax, row * matrix.shape()[1] + column, out);
+        }
+        Storage::F32(_) | Storage::F16(_) => {
+            let mut values = [0.0; CHUNK];
+            for (index, out) in out.chunks_mut(CHUNK).enumerate() {
+                let values = &mut values[..out.len()];
+                matrix.decode(row, column + index * CHUNK, values);
+                shuffle::round_run(values, out);
+            }
+        }
+    }
+}
+
+/// Asks for the memory of a run that will be decoded soon.
+pub(super) fn prefetch(matrix: &FrozenMatrix, row: usize, column: usize, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let (bytes, start, end) = {
+            let start = row * matrix.shape()[1] + column;
+            match matrix.storage() {
+                Storage::F32(bytes) => (bytes, 4 * start, 4 * (start + len)),
+                Storage::F16(bytes) | Storage::Bf16(bytes) => (bytes, 2 * start, 2 * (start + len)),
+                Storage::Nf4 { codes, .. } => (codes, start / 2, (start + len) / 2),
+            }
+        };
+        for at in (start..end.min(bytes.len())).step_by(64) {
+            x86::prefetch(&bytes[at]);
+        }
+    }
+}
+
+/// Keeps the pointers below inside their slices.
+fn assert_run(matrix: &FrozenMatrix, row: usize, column: usize, len: usize) {
+    let [rows, cols] = matrix.shape();
+    assert!(row < rows && column + len <= cols, "{len} values at {row}, {column}");
+}
+
+/// Cuts a run of the flattened matrix where blocks begin: `work(block, first index, part of out)`.
+fn blocks<T>(start: usize, out: &mut [T], mut work: impl FnMut(usize, usize, &mut [T])) {
+    let (mut index, mut rest) = (start, out);
+    while !rest.is_empty() {
+        let len = (BLOCK - index % BLOCK).min(rest.len());
+        let (run, tail) = rest.split_at_mut(len);
+        work(index / BLOCK, index, run);
+        index += len;
+        rest = tail;
+    }
+}
+
+fn bf16_nf4(codes: &[u8], absmax: &Absmax, start: usize, out: &mut [u16]) {
+    #[cfg(target_arch = "x86_64")]
+    if super::gemm::bf16_is_native() {
+        // SAFETY: the features were detected; `blocks` gives runs inside `codes` and `out`.
+        blocks(start, out, |block, offset, run| unsafe {
+            x86::bf16_block(codes, absmax.scale(block), offset, run);
+        });
+        return;
+    }
+    blocks(start, out, |block, offset, run| {
+        let scale = absmax.scale(block);
+        let table = CODE.map(|code| bf16::from_f32(code * scale).to_bits());
+        look_up(codes, &table, offset, run);
+    });
+}
+
+/// `out[i] = table[code of value offset + i]`.
+#[inline(always)]
+fn look_up<T: Copy>(codes: &[u8], table: &[T; 16], offset: usize, out: &mut [T]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        let index = offset + i;
+        let byte = codes[index / 2];
+        let code = if index.is_multiple_of(2) { byte >> 4 } else { byte & 15 };
+        *out = table[usize::from(code)];
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m256i, __m512i, _MM_HINT_T0, _mm_loadl_epi64, _mm_loadu_si128, _mm_prefetch,
+        _mm256_storeu_si256, _mm512_castsi256_si512, _mm512_cvtepu8_epi32, _mm512_cvtepu8_epi64,
+        _mm512_cvtneps_pbh, _mm512_inserti64x4, _mm512_loadu_ps, _mm512_mul_ps, _mm512_or_si512,
+        _mm512_permutexvar_epi16, _mm512_permutexvar_ps, _mm512_set1_ps, _mm512_slli_epi32,
+        _mm512_slli_epi64, _mm512_srli_epi32, _mm512_srli_epi64, _mm512_storeu_ps,
+        _mm512_storeu_si512,
+    };
+
+    use super::look_up;
+    use crate::nf4::CODE;
+
+    pub(super) fn prefetch(byte: &u8) {
+        // SAFETY: a hint; it reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
+    }
+
+    /// Part of a block, from value `offset` of the matrix on, as bf16.
+    ///
+    /// # Safety
+    /// Needs avx512f, bw, vl and bf16; `codes` holds the values `offset..offset + out.len()`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub(super) unsafe fn bf16_block(codes: &[u8], scale: f32, offset: usize, out: &mut [u16]) {
+        // SAFETY: sixteen bytes of codes are read and 32 values written while so many are left.
+        unsafe {
+            let scaled = _mm512_mul_ps(_mm512_loadu_ps(CODE.as_ptr()), _mm512_set1_ps(scale));
+            let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(scaled));
+            let mut done = 0;
+            if offset.is_multiple_of(2) {
+                // Twice, since an index has five bits and a code only four.
+                let table = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(rounded), rounded);
+                while done + 32 <= out.len() {
+                    let from = codes.as_ptr().add((offset + done) / 2).cast();
+                    let pairs = _mm512_cvtepu8_epi32(_mm_loadu_si128(from));
+                    // The high nibble is the first value: the low half of a pair.
+                    let index = _mm512_or_si512(
+                        _mm512_srli_epi32::<4>(pairs),
+                        _mm512_slli_epi32::<16>(pairs),
+                    );
+                    let values = _mm512_permutexvar_epi16(index, table);
+                    _mm512_storeu_si512(out.as_mut_ptr().add(done).cast(), values);
+                    done += 32;
+                }
+            }
+            if done < out.len() {
+                let mut table = [0_u16; 16];
+                _mm256_storeu_si256(table.as_mut_ptr().cast(), rounded);
+                look_up(codes, &table, offset + done, &mut out[done..]);
+            }
+        }
+    }
+
+    /// Part of a block as f32.
+    ///
+    /// # Safety
+    /// Needs avx512f; `codes` holds the values `offset..offset + out.len()`.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn f32_block(codes: &[u8], scale: f32, offset: usize, out: &mut [f32]) {
+        // SAFETY: eight bytes of codes are read and 16 values written while so many are left.
+        unsafe {
+            let table = _mm512_mul_ps(_mm512_loadu_ps(CODE.as_ptr()), _mm512_set1_ps(scale));
+            let mut done = 0;
+            if offset.is_multiple_of(2) {
+                while done + 16 <= out.len() {
+                    let from = codes.as_ptr().add((offset + done) / 2).cast();
+                    let pairs: __m512i = _mm512_cvtepu8_epi64(_mm_loadl_epi64(from));
+                    // The high nibble is the first value; an index takes its low four bits.
+                    let index = _mm512_or_si512(
+                        _mm512_srli_epi64::<4>(pairs),
+                        _mm512_slli_epi64::<32>(pairs),
+                    );
+                    _mm512_storeu_ps(
+                        out.as_mut_ptr().add(done),
+                        _mm512_permutexvar_ps(index, table),
+                    );
+                    done += 16;
+                }
+            }
+            if done < out.len() {
+                look_up(codes, &CODE.map(|code| code * scale), offset + done, &mut out[done..]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nf4;
+
+    /// Widths with and without blocks that run over the ends of rows.
+    fn matrices() -> Vec<FrozenMatrix> {
+        let values = |len: usize| (0..len).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<_>>();
+        let mut matrices = vec![];
+        for cols in [100, 128, 63] {
+            let packed = nf4::quantize(&values(64 * cols), nf4::AbsmaxFormat::Plain).unwrap();
+            let nf4::Absmax::Plain(scales) = packed.absmax else { panic!("plain was asked for") };
+            let scales: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+            let absmax = Absmax::Plain(scales.into());
+            let storage = Storage::Nf4 { codes: packed.codes.into(), absmax };
+            matrices.push(FrozenMatrix::new(64, cols, storage).unwrap());
+            let dense = FrozenMatrix::from_f32(64, cols, &values(64 * cols));
+            matrices.extend([dense.to_bf16(), dense]);
+        }
+        matrices
+    }
+
+    #[test]
+    fn runs_are_those_of_the_matrix_to_the_bit() {
+        for matrix in matrices() {
+            let cols = matrix.shape()[1];
+            for row in [0, 1, 63] {
+                for (column, end) in [(0, cols), (1, cols), (2, 60), (27, 29), (36, cols - 1)] {
+                    let mut expected = vec![0.0; end - column];
+                    matrix.decode(row, column, &mut expected);
+                    let mut found = vec![f32::NAN; end - column];
+                    f32_run(&matrix, row, column, &mut found);
+                    let mut rounded = vec![u16::MAX; end - column];
+                    bf16_run(&matrix, row, column, &mut rounded);
+                    for ((expected, found), rounded) in expected.iter().zip(found).zip(rounded) {
+                        assert_eq!(expected.to_bits(), found.to_bits(), "{row}, {column}..{end}");
+                        assert_eq!(bf16::from_f32(*expected).to_bits(), rounded);
+                    }
+                }
+            }
+        }
+    }
+}
