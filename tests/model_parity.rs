@@ -70,6 +70,7 @@ fn trainer(mut model: Model) -> Trainer<Cpu, LoraLinear<Cpu>> {
         seed: 1,
         precision: Precision::F32,
         checkpointing: Checkpointing::Block,
+        micro_batches_per_visit: 1,
         max_grad_norm: Some(1.0),
         learning_rate: LearningRate { peak: 1e-3, warmup: 0, total: 10, decay: Decay::Constant },
     };

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::ops::FloatTensor;
-use graft_kernels::{FrozenMatrix, Kernels, Ops};
+use graft_kernels::{FrozenMatrix, Kernels, Ops, Output};
 use graft_model::checkpoint::{Dtype, ShardedWriter, TensorSpec, expected};
 use graft_model::config::FloatType;
 use graft_model::folder::ModelFolder;
@@ -24,6 +24,7 @@ impl<B: Kernels> Projection<B> for DenseLinear<B> {
     fn forward<R: Pass<Inner = B>>(
         &self,
         x: FloatTensor<R::On>,
+        _output: Output,
         pass: &mut R,
     ) -> FloatTensor<R::On> {
         let weight = pass.param(&self.weight);

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 
 use burn::tensor::TensorData;
 use burn::tensor::ops::{FloatTensor, FloatTensorOps};
-use graft_kernels::{FrozenMatrix, Kernels, Ops, Precision};
+use graft_kernels::{FrozenMatrix, Kernels, LowRank, Ops, Output};
 use graft_model::load::{Factory, is_kept, quantise};
 use graft_model::site::LoraMatrix;
 use graft_model::{Error, FrozenLinear, Param, Pass, Projection, Site, Table};
@@ -91,18 +91,22 @@ impl<B: Kernels> Projection<B> for LoraLinear<B> {
     fn forward<R: Pass<Inner = B>>(
         &self,
         x: FloatTensor<R::On>,
+        output: Output,
         pass: &mut R,
     ) -> FloatTensor<R::On> {
         let Some(update) = &self.update else {
-            return self.base.forward(x, pass);
+            return self.base.forward(x, output, pass);
         };
-        let y = self.base.forward(x.clone(), pass);
-        let x = update.drop(x, self.base.site(), pass);
-        let (a, b) = (pass.param(&update.a), pass.param(&update.b));
-        // The adapter is f32 in every precision: it is small, and its gradients need the bits.
-        let low = R::On::dense_linear(x, a, Precision::F32); // [tokens, rank]
-        let low = R::On::float_mul_scalar(low, update.scale.into());
-        let high = R::On::dense_linear(low, b, Precision::F32); // [tokens, out]
+        let (a, b, scale) = (pass.param(&update.a), pass.param(&update.b), update.scale);
+        let precision = pass.context().precision;
+        let Some(keep) = update.keep(&x, self.base.site(), pass) else {
+            let update = LowRank { a, b, scale };
+            return R::On::lora_linear(x, self.base.weight(), update, precision, output);
+        };
+        let y = self.base.forward(x.clone(), output, pass);
+        let low = R::On::dense_linear(R::On::float_mul(x, keep), a, precision); // [tokens, rank]
+        let low = R::On::float_mul_scalar(low, scale.into());
+        let high = R::On::dense_linear(low, b, precision); // [tokens, out]
         R::On::float_add(y, high)
     }
 
@@ -121,23 +125,20 @@ impl<B: Kernels> Trainable<B> for LoraLinear<B> {
 }
 
 impl<B: Kernels> Update<B> {
-    fn drop<R: Pass<Inner = B>>(
+    /// Dropout's factors on an input of `A`; `None` where nothing is dropped.
+    fn keep<R: Pass<Inner = B>>(
         &self,
-        x: FloatTensor<R::On>,
+        x: &FloatTensor<R::On>,
         site: Site,
-        pass: &mut R,
-    ) -> FloatTensor<R::On> {
-        let context = pass.context();
-        let Some(noise) = context.noise.filter(|_| self.dropout > 0.0) else {
-            return x;
-        };
+        pass: &R,
+    ) -> Option<FloatTensor<R::On>> {
+        let noise = pass.context().noise.filter(|_| self.dropout > 0.0)?;
         let in_features = self.a.shape()[1];
-        let len = burn::tensor::TensorMetadata::shape(&x).num_elements();
+        let len = burn::tensor::TensorMetadata::shape(x).num_elements();
         let keep = noise.keep(site, len, self.dropout);
         let data = TensorData::new(keep, [len / in_features, in_features]);
         let device = B::float_device(self.a.tensor());
-        let keep = pass.constant(B::float_from_data(data, &device));
-        R::On::float_mul(x, keep)
+        Some(pass.constant(B::float_from_data(data, &device)))
     }
 }
 

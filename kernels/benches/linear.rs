@@ -60,7 +60,9 @@ fn linear(criterion: &mut Criterion) {
             for precision in [Precision::Bf16, Precision::F32] {
                 let label = format!("{name} {}, {tokens} x {inner} x {out}", precision.name());
                 group.bench_function(BenchmarkId::new("y", &label), |bench| {
-                    bench.iter(|| black_box(Flex::frozen_linear(&x, weight, precision)));
+                    bench.iter(|| {
+                        black_box(<Flex as Kernels>::frozen_linear(&x, weight, precision))
+                    });
                 });
                 group.bench_function(BenchmarkId::new("dx", &label), |bench| {
                     bench.iter(|| black_box(Flex::frozen_linear_dx(&dy, weight, precision)));

@@ -13,12 +13,13 @@ mod simd;
 
 use std::sync::Arc;
 
+use burn::tensor::ops::FloatTensorOps;
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{Flex, FlexDevice, FlexTensor, Layout};
 
-use self::gemm::{ByInput, ByOutput, Product, View, gemm};
+use self::gemm::{ByInput, ByOutput, Product, View, gemm, gemm_new};
 use crate::frozen::FrozenMatrix;
-use crate::kernels::{AttentionSaved, Kernels};
+use crate::kernels::{AttentionSaved, Kernels, LoraSaved, LowRank};
 use crate::layout::{AttentionShape, Direction, Rotation};
 use crate::precision::Precision;
 
@@ -57,6 +58,32 @@ impl Dense {
     }
 }
 
+/// Which way the right side of a product lies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    AsIs,
+    Transposed,
+}
+
+/// `c += a·b`, or `c += a·bᵀ`, in place.
+fn add_product(
+    c: &mut FlexTensor,
+    a: &FlexTensor,
+    b: &FlexTensor,
+    turn: Turn,
+    precision: Precision,
+) {
+    let (a, b) = (Dense::new(a), Dense::new(b));
+    let ([rows, depth], [_, b_cols]) = (a.rows_cols(), b.rows_cols());
+    let cols = c.layout().num_elements() / rows.max(1);
+    let right = match turn {
+        Turn::AsIs => View::transposed(b.values(), b_cols),
+        Turn::Transposed => View::rows(b.values(), b_cols),
+    };
+    let product = Product { accumulate: true, ..Product::new(rows, cols, depth, precision) };
+    gemm(product, &View::rows(a.values(), depth), &right, c.storage_mut::<f32>());
+}
+
 impl Kernels for Flex {
     type Frozen = Arc<FrozenMatrix>;
 
@@ -82,9 +109,8 @@ impl Kernels for Flex {
         let [rows, depth] = x.rows_cols();
         let [cols, in_features] = weight.shape();
         assert_eq!(depth, in_features, "x of a linear layer [{cols}, {in_features}]");
-        let mut y = vec![0.0; rows * cols];
         let product = Product::new(rows, cols, depth, precision);
-        gemm(product, &View::rows(x.values(), depth), &ByOutput(weight), &mut y);
+        let y = gemm_new(product, &View::rows(x.values(), depth), &ByOutput(weight));
         tensor(y, [rows, cols])
     }
 
@@ -97,43 +123,67 @@ impl Kernels for Flex {
         let [rows, depth] = dy.rows_cols();
         let [out_features, cols] = weight.shape();
         assert_eq!(depth, out_features, "dy of a linear layer [{out_features}, {cols}]");
-        let mut dx = vec![0.0; rows * cols];
         let product = Product::new(rows, cols, depth, precision);
-        gemm(product, &View::rows(dy.values(), depth), &ByInput(weight), &mut dx);
+        let dx = gemm_new(product, &View::rows(dy.values(), depth), &ByInput(weight));
         tensor(dx, [rows, cols])
+    }
+
+    fn lora_linear(
+        x: &FlexTensor,
+        weight: &Self::Frozen,
+        update: &LowRank<Self>,
+        precision: Precision,
+    ) -> [FlexTensor; 2] {
+        let low = Self::lora_low(x, update, precision);
+        let mut y = Self::frozen_linear(x, weight, precision);
+        add_product(&mut y, &low, &update.b, Turn::Transposed, precision);
+        [y, low]
+    }
+
+    fn lora_linear_backward(
+        dy: &FlexTensor,
+        saved: &LoraSaved<Self>,
+        wants_dx: bool,
+        precision: Precision,
+    ) -> (Option<FlexTensor>, [FlexTensor; 2]) {
+        let LoraSaved { x, low, weight, update } = saved;
+        let d_low = Self::dense_linear_dx(dy, &update.b, precision); // [tokens, rank]
+        let d_low = Self::float_mul_scalar(d_low, update.scale.into());
+        let da = Self::dense_linear_dw(&d_low, x, precision);
+        let db = Self::dense_linear_dw(dy, low, precision);
+        let dx = wants_dx.then(|| {
+            let mut dx = Self::frozen_linear_dx(dy, weight, precision);
+            add_product(&mut dx, &d_low, &update.a, Turn::AsIs, precision);
+            dx
+        });
+        (dx, [da, db])
     }
 
     fn dense_linear(x: &FlexTensor, weight: &FlexTensor, precision: Precision) -> FlexTensor {
         let (x, weight) = (Dense::new(x), Dense::new(weight));
         let ([rows, depth], [cols, in_features]) = (x.rows_cols(), weight.rows_cols());
         assert_eq!(depth, in_features, "x of a linear layer [{cols}, {in_features}]");
-        let mut y = vec![0.0; rows * cols];
         let product = Product::new(rows, cols, depth, precision);
         let (a, b) = (View::rows(x.values(), depth), View::rows(weight.values(), depth));
-        gemm(product, &a, &b, &mut y);
-        tensor(y, [rows, cols])
+        tensor(gemm_new(product, &a, &b), [rows, cols])
     }
 
     fn dense_linear_dx(dy: &FlexTensor, weight: &FlexTensor, precision: Precision) -> FlexTensor {
         let (dy, weight) = (Dense::new(dy), Dense::new(weight));
         let ([rows, depth], [out_features, cols]) = (dy.rows_cols(), weight.rows_cols());
         assert_eq!(depth, out_features, "dy of a linear layer [{out_features}, {cols}]");
-        let mut dx = vec![0.0; rows * cols];
         let product = Product::new(rows, cols, depth, precision);
         let (a, b) = (View::rows(dy.values(), depth), View::transposed(weight.values(), cols));
-        gemm(product, &a, &b, &mut dx);
-        tensor(dx, [rows, cols])
+        tensor(gemm_new(product, &a, &b), [rows, cols])
     }
 
     fn dense_linear_dw(dy: &FlexTensor, x: &FlexTensor, precision: Precision) -> FlexTensor {
         let (dy, x) = (Dense::new(dy), Dense::new(x));
         let ([depth, rows], [tokens, cols]) = (dy.rows_cols(), x.rows_cols());
         assert_eq!(depth, tokens, "tokens of dy and x");
-        let mut dw = vec![0.0; rows * cols];
         let product = Product::new(rows, cols, depth, precision);
         let (a, b) = (View::transposed(dy.values(), rows), View::transposed(x.values(), cols));
-        gemm(product, &a, &b, &mut dw);
-        tensor(dw, [rows, cols])
+        tensor(gemm_new(product, &a, &b), [rows, cols])
     }
 
     fn rms_norm(x: &FlexTensor, weight: &FlexTensor, eps: f32) -> FlexTensor {

@@ -40,6 +40,49 @@ pub trait Kernels: Backend<FloatElem = f32> {
         precision: Precision,
     ) -> FloatTensor<Self>;
 
+    /// `x·Wᵀ + low·Bᵀ` and `low = scale · x·Aᵀ`: `[tokens, out]` and `[tokens, rank]`.
+    fn lora_linear(
+        x: &FloatTensor<Self>,
+        weight: &Self::Frozen,
+        update: &LowRank<Self>,
+        precision: Precision,
+    ) -> [FloatTensor<Self>; 2] {
+        let low = Self::lora_low(x, update, precision);
+        let y = Self::frozen_linear(x, weight, precision);
+        let high = Self::dense_linear(&low, &update.b, precision);
+        [Self::float_add(y, high), low]
+    }
+
+    /// The `low` of [`Kernels::lora_linear`] alone.
+    fn lora_low(
+        x: &FloatTensor<Self>,
+        update: &LowRank<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        let low = Self::dense_linear(x, &update.a, precision);
+        Self::float_mul_scalar(low, update.scale.into())
+    }
+
+    /// Gradient of [`Kernels::lora_linear`] with respect to `x`, which has no part in the others', and
+    /// those of `A` and `B`.
+    fn lora_linear_backward(
+        dy: &FloatTensor<Self>,
+        saved: &LoraSaved<Self>,
+        wants_dx: bool,
+        precision: Precision,
+    ) -> (Option<FloatTensor<Self>>, [FloatTensor<Self>; 2]) {
+        let LoraSaved { x, low, weight, update } = saved;
+        let d_low = Self::dense_linear_dx(dy, &update.b, precision); // [tokens, rank]
+        let d_low = Self::float_mul_scalar(d_low, update.scale.into());
+        let da = Self::dense_linear_dw(&d_low, x, precision);
+        let db = Self::dense_linear_dw(dy, low, precision);
+        let dx = wants_dx.then(|| {
+            let dx = Self::frozen_linear_dx(dy, weight, precision);
+            Self::float_add(dx, Self::dense_linear_dx(&d_low, &update.a, precision))
+        });
+        (dx, [da, db])
+    }
+
     /// `x·Wᵀ` with a dense `weight` `[out, in]`.
     fn dense_linear(
         x: &FloatTensor<Self>,
@@ -117,6 +160,30 @@ pub trait Kernels: Backend<FloatElem = f32> {
         targets: &[u32],
         scale: f32,
     ) -> (Vec<f32>, FloatTensor<Self>);
+}
+
+/// A low-rank update of a frozen weight: `scale · B·A`.
+#[derive(Clone, Debug)]
+pub struct LowRank<B: Backend> {
+    /// `[rank, in]`.
+    pub a: FloatTensor<B>,
+    /// `[out, rank]`.
+    pub b: FloatTensor<B>,
+    /// The factor.
+    pub scale: f32,
+}
+
+/// What the gradient of an adapted projection needs from its forward pass.
+#[derive(Clone, Debug)]
+pub struct LoraSaved<B: Kernels> {
+    /// Its input.
+    pub x: FloatTensor<B>,
+    /// `scale · x·Aᵀ`.
+    pub low: FloatTensor<B>,
+    /// The frozen weight.
+    pub weight: B::Frozen,
+    /// Its update.
+    pub update: LowRank<B>,
 }
 
 /// What the gradient of attention needs from its forward pass.

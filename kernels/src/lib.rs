@@ -15,7 +15,7 @@ pub mod reference;
 mod tape;
 
 pub use frozen::FrozenMatrix;
-pub use kernels::{AttentionSaved, Kernels};
+pub use kernels::{AttentionSaved, Kernels, LoraSaved, LowRank};
 pub use layout::{AttentionShape, Direction, Rotation, Span};
 pub use precision::Precision;
-pub use tape::{Ops, backward_from};
+pub use tape::{Ops, Output, backward_from};

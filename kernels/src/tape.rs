@@ -11,13 +11,24 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops as Step, OpsKind, binary, unary};
+use burn::tensor::TensorMetadata;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
 use burn_flex::Flex;
 
-use crate::kernels::{AttentionSaved, Kernels};
+use crate::kernels::{AttentionSaved, Kernels, LoraSaved, LowRank};
 use crate::layout::{AttentionShape, Direction, Rotation};
 use crate::precision::Precision;
+
+/// Whether anything reads the values of a result. A gradient may need none of them: then they are not
+/// computed, and what stands in their place has the right shape only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// They are read.
+    Read,
+    /// Only gradients flow through it.
+    Unread,
+}
 
 /// Differentiable ops, on a backend with or without a tape.
 pub trait Ops: Backend<FloatElem = f32> {
@@ -29,6 +40,16 @@ pub trait Ops: Backend<FloatElem = f32> {
         x: FloatTensor<Self>,
         weight: &<Self::Inner as Kernels>::Frozen,
         precision: Precision,
+        output: Output,
+    ) -> FloatTensor<Self>;
+
+    /// `x·Wᵀ + scale · (x·Aᵀ)·Bᵀ`.
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        weight: &<Self::Inner as Kernels>::Frozen,
+        update: LowRank<Self>,
+        precision: Precision,
+        output: Output,
     ) -> FloatTensor<Self>;
 
     /// `x·Wᵀ` with a dense `[out, in]` weight.
@@ -67,8 +88,20 @@ macro_rules! ops_without_tape {
                 x: FloatTensor<Self>,
                 weight: &<Self as Kernels>::Frozen,
                 precision: Precision,
+                _output: Output,
             ) -> FloatTensor<Self> {
                 <Self as Kernels>::frozen_linear(&x, weight, precision)
+            }
+
+            fn lora_linear(
+                x: FloatTensor<Self>,
+                weight: &<Self as Kernels>::Frozen,
+                update: LowRank<Self>,
+                precision: Precision,
+                _output: Output,
+            ) -> FloatTensor<Self> {
+                let [y, _low] = <Self as Kernels>::lora_linear(&x, weight, &update, precision);
+                y
             }
 
             fn dense_linear(
@@ -117,6 +150,7 @@ impl<B: Kernels> Ops for Autodiff<B> {
         x: FloatTensor<Self>,
         weight: &B::Frozen,
         precision: Precision,
+        output: Output,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct FrozenLinear;
@@ -134,9 +168,56 @@ impl<B: Kernels> Ops for Autodiff<B> {
                 });
             }
         }
-        let y = B::frozen_linear(&x.primitive, weight, precision);
+        let y = match output {
+            Output::Read => B::frozen_linear(&x.primitive, weight, precision),
+            Output::Unread => unread::<B>(&x.primitive, weight),
+        };
         match FrozenLinear.prepare::<NoCheckpointing>([x.node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((weight.clone(), precision), y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+
+    fn lora_linear(
+        x: FloatTensor<Self>,
+        weight: &B::Frozen,
+        update: LowRank<Self>,
+        precision: Precision,
+        output: Output,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct LoraLinear;
+        impl<B: Kernels> Backward<B, 3> for LoraLinear {
+            type State = (LoraSaved<B>, Precision);
+            fn backward(
+                self,
+                step: Step<Self::State, 3>,
+                grads: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let (saved, precision) = step.state;
+                let dy = grads.consume::<B>(&step.node);
+                let [x, a, b] = step.parents;
+                let (dx, [da, db]) = B::lora_linear_backward(&dy, &saved, x.is_some(), precision);
+                for (parent, gradient) in [(x, dx), (a, Some(da)), (b, Some(db))] {
+                    if let (Some(parent), Some(gradient)) = (parent, gradient) {
+                        grads.register::<B>(parent.id, gradient);
+                    }
+                }
+            }
+        }
+        let nodes = [x.node, update.a.node, update.b.node];
+        let (a, b) = (update.a.primitive, update.b.primitive);
+        let (x, update) = (x.primitive, LowRank { a, b, scale: update.scale });
+        let [y, low] = match output {
+            Output::Read => B::lora_linear(&x, weight, &update, precision),
+            Output::Unread => [unread::<B>(&x, weight), B::lora_low(&x, &update, precision)],
+        };
+        match LoraLinear.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let saved = LoraSaved { x, low, weight: weight.clone(), update };
+                prepared.finish((saved, precision), y)
+            }
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }
@@ -302,6 +383,13 @@ impl<B: Kernels> Ops for Autodiff<B> {
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }
+}
+
+/// Stands for `x·Wᵀ` where nothing reads it: one zero, seen as `[tokens, out]`.
+fn unread<B: Kernels>(x: &FloatTensor<B>, weight: &B::Frozen) -> FloatTensor<B> {
+    let [out, _] = B::frozen_shape(weight);
+    let zero = B::float_zeros([1, 1].into(), &B::float_device(x), x.dtype().into());
+    B::float_expand(zero, [x.shape()[0], out].into())
 }
 
 /// Runs the backward pass from `out` with `gradient` as its gradient.

@@ -12,7 +12,7 @@ use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use burn_flex::Flex;
 use graft_kernels::frozen::{FrozenMatrix, Storage};
 use graft_kernels::{
-    AttentionShape, Kernels, Ops, Precision, Rotation, Span, backward_from, reference,
+    AttentionShape, Kernels, Ops, Output, Precision, Rotation, Span, backward_from, reference,
 };
 use proptest::prelude::*;
 
@@ -115,7 +115,7 @@ proptest! {
         for (form, matrix) in stored(1, out, depth) {
             let x = leaf(2, [tokens, depth]);
             let frozen = Flex::freeze(matrix.clone(), &Default::default());
-            let ours = wrap(Tape::frozen_linear(raw(&x), &frozen, Precision::F32));
+            let ours = wrap(Tape::frozen_linear(raw(&x), &frozen, Precision::F32, Output::Read));
             let oracle = x.clone().matmul(dense(&matrix).transpose());
             compare(form, &[&x], ours, oracle);
         }
@@ -131,7 +131,7 @@ proptest! {
         let x = leaf(3, [tokens, depth]);
         let matrix = FrozenMatrix::from_f32(out, depth, &values(4, out * depth));
         let frozen = Flex::freeze(matrix.clone(), &Default::default());
-        let ours = wrap(Tape::frozen_linear(raw(&x), &frozen, Precision::Bf16));
+        let ours = wrap(Tape::frozen_linear(raw(&x), &frozen, Precision::Bf16, Output::Read));
         let rounded = Tensor::<Flex, 2>::from_data(
             TensorData::new(round(to_vec(x.inner())), [tokens, depth]), &Default::default());
         let oracle = rounded.matmul(dense(&matrix.to_bf16()).inner().transpose());

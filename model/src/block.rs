@@ -4,12 +4,26 @@
 //! f32; only the operands of frozen products are rounded when the precision says so.
 
 use burn::tensor::ops::{FloatTensor, FloatTensorOps};
-use graft_kernels::{Kernels, Ops};
+use graft_kernels::{Kernels, Ops, Output};
 
 use crate::layout::Layout;
 use crate::param::Param;
 use crate::pass::Pass;
 use crate::projection::Projection;
+
+/// The two halves of a layer, each a branch whose output is added to the residual stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Branch {
+    /// `o(attention(norm(x)))`
+    Attention,
+    /// `down(swiglu(norm(x)))`
+    FeedForward,
+}
+
+impl Branch {
+    /// Both, in the order they run.
+    pub const BOTH: [Self; 2] = [Self::Attention, Self::FeedForward];
+}
 
 /// A decoder layer whose linear maps are `P`.
 #[derive(Clone, Debug)]
@@ -44,10 +58,24 @@ impl<B: Kernels, P: Projection<B>> Block<B, P> {
         layout: &Layout,
         pass: &mut R,
     ) -> FloatTensor<R::On> {
-        let attended = self.attention(x.clone(), layout, pass);
-        let h = R::On::float_add(x, attended);
-        let fed = self.feed_forward(h.clone(), layout.eps, pass);
-        R::On::float_add(h, fed)
+        Branch::BOTH.into_iter().fold(x, |x, branch| {
+            let added = self.branch(branch, x.clone(), layout, pass);
+            R::On::float_add(x, added)
+        })
+    }
+
+    /// What a branch adds to the residual stream `x`, both `[tokens, d_model]`.
+    pub fn branch<R: Pass<Inner = B>>(
+        &self,
+        branch: Branch,
+        x: FloatTensor<R::On>,
+        layout: &Layout,
+        pass: &mut R,
+    ) -> FloatTensor<R::On> {
+        match branch {
+            Branch::Attention => self.attention(x, layout, pass),
+            Branch::FeedForward => self.feed_forward(x, layout.eps, pass),
+        }
     }
 
     fn attention<R: Pass<Inner = B>>(
@@ -58,15 +86,15 @@ impl<B: Kernels, P: Projection<B>> Block<B, P> {
     ) -> FloatTensor<R::On> {
         let weight = pass.param(&self.input_layernorm);
         let x = R::On::rms_norm(x, weight, layout.eps);
-        let q = self.q_proj.forward(x.clone(), pass); // [tokens, heads * head_dim]
-        let k = self.k_proj.forward(x.clone(), pass); // [tokens, kv_heads * head_dim]
-        let v = self.v_proj.forward(x, pass); // [tokens, kv_heads * head_dim]
+        let q = self.q_proj.forward(x.clone(), Output::Read, pass); // [tokens, heads * head_dim]
+        let k = self.k_proj.forward(x.clone(), Output::Read, pass); // [tokens, kv_heads * head_dim]
+        let v = self.v_proj.forward(x, Output::Read, pass); // [tokens, kv_heads * head_dim]
         let q = R::On::rope(q, &layout.rotation);
         let k = R::On::rope(k, &layout.rotation);
         let [k, v] = pass.keys_values(self.layer, k, v);
         let precision = pass.context().precision;
         let out = R::On::causal_attention(q, k, v, &layout.attention, precision);
-        self.o_proj.forward(out, pass)
+        self.o_proj.forward(out, pass.branch_output(), pass)
     }
 
     fn feed_forward<R: Pass<Inner = B>>(
@@ -77,9 +105,9 @@ impl<B: Kernels, P: Projection<B>> Block<B, P> {
     ) -> FloatTensor<R::On> {
         let weight = pass.param(&self.post_attention_layernorm);
         let h = R::On::rms_norm(h, weight, eps);
-        let gate = self.gate_proj.forward(h.clone(), pass); // [tokens, d_ff]
-        let up = self.up_proj.forward(h, pass); // [tokens, d_ff]
-        self.down_proj.forward(R::On::swiglu(gate, up), pass)
+        let gate = self.gate_proj.forward(h.clone(), Output::Read, pass); // [tokens, d_ff]
+        let up = self.up_proj.forward(h, Output::Read, pass); // [tokens, d_ff]
+        self.down_proj.forward(R::On::swiglu(gate, up), pass.branch_output(), pass)
     }
 
     /// The seven projections with their kinds, in the order of [`crate::site::ProjectionKind::ALL`].

@@ -22,7 +22,7 @@ pub mod rope;
 pub mod site;
 pub mod table;
 
-pub use block::Block;
+pub use block::{Block, Branch};
 pub use cache::{Cache, Cached};
 pub use config::LlamaConfig;
 pub use error::Error;

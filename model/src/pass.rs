@@ -8,7 +8,7 @@ use burn::backend::Autodiff;
 use burn::backend::autodiff::grads::Gradients;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::FloatTensor;
-use graft_kernels::{Kernels, Ops, Precision};
+use graft_kernels::{Kernels, Ops, Output, Precision};
 
 use crate::param::{Param, host_values};
 use crate::site::Site;
@@ -50,6 +50,11 @@ pub trait Pass {
 
     /// A constant on the pass's backend.
     fn constant(&self, tensor: FloatTensor<Self::Inner>) -> FloatTensor<Self::On>;
+
+    /// Whether the values of a residual branch are read, or only their gradient is wanted.
+    fn branch_output(&self) -> Output {
+        Output::Read
+    }
 
     /// Keys and values that the block's queries see, given those of the new tokens.
     fn keys_values(
@@ -97,13 +102,19 @@ impl<B: Kernels + Ops<Inner = B>> Pass for Plain<'_, B> {
 pub struct Taped<'a, B: Kernels> {
     context: Context<'a>,
     trains: &'a dyn Fn(&str) -> bool,
+    output: Output,
     leaves: Vec<(String, FloatTensor<Autodiff<B>>)>,
 }
 
 impl<'a, B: Kernels> Taped<'a, B> {
     /// A pass in this context.
     pub fn new(context: Context<'a>, trains: &'a dyn Fn(&str) -> bool) -> Self {
-        Self { context, trains, leaves: Vec::new() }
+        Self { context, trains, output: Output::Read, leaves: Vec::new() }
+    }
+
+    /// A pass for gradients alone: what the branches add to the residual stream is known already.
+    pub fn replay(context: Context<'a>, trains: &'a dyn Fn(&str) -> bool) -> Self {
+        Self { output: Output::Unread, ..Self::new(context, trains) }
     }
 
     /// The leaves that the run blocks asked for, in the order they asked.
@@ -128,6 +139,10 @@ impl<B: Kernels> Pass for Taped<'_, B> {
         let leaf = value.require_grad();
         self.leaves.push((param.name().to_owned(), leaf.clone()));
         leaf
+    }
+
+    fn branch_output(&self) -> Output {
+        self.output
     }
 
     fn constant(&self, tensor: FloatTensor<B>) -> FloatTensor<Autodiff<B>> {

@@ -1,7 +1,7 @@
 //! One of the seven linear maps of a decoder layer, and the seam that adapters fill.
 
 use burn::tensor::ops::FloatTensor;
-use graft_kernels::{FrozenMatrix, Kernels, Ops};
+use graft_kernels::{FrozenMatrix, Kernels, Ops, Output};
 
 use crate::param::Param;
 use crate::pass::Pass;
@@ -9,10 +9,11 @@ use crate::site::Site;
 
 /// A linear map without bias; what it is made of, a decoder does not know.
 pub trait Projection<B: Kernels> {
-    /// `[tokens, in]` → `[tokens, out]`.
+    /// `[tokens, in]` → `[tokens, out]`. The values may be left out where `output` is not read.
     fn forward<R: Pass<Inner = B>>(
         &self,
         x: FloatTensor<R::On>,
+        output: Output,
         pass: &mut R,
     ) -> FloatTensor<R::On>;
 
@@ -51,8 +52,9 @@ impl<B: Kernels> Projection<B> for FrozenLinear<B> {
     fn forward<R: Pass<Inner = B>>(
         &self,
         x: FloatTensor<R::On>,
+        output: Output,
         pass: &mut R,
     ) -> FloatTensor<R::On> {
-        R::On::frozen_linear(x, &self.weight, pass.context().precision)
+        R::On::frozen_linear(x, &self.weight, pass.context().precision, output)
     }
 }

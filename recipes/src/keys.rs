@@ -69,6 +69,7 @@ const KEYS: &[Key] = &[
     key("training.max_steps", "count", "–", "50", "Optimizer steps; excludes epochs."),
     key("training.micro_batch_size", "count", "1", "4", "Rows a forward pass."),
     key("training.gradient_accumulation_steps", "count", "1", "8", "Forward passes an optimizer step."),
+    key("training.micro_batches_per_visit", "count", "1", "8", "Micro-batches of a step that share one visit of a block: one read of a model larger than memory."),
     key("training.learning_rate", "number in (0, 1]", "0.0002", "0.001", "The rate after warm-up."),
     key("training.schedule", "constant, linear, cosine", "cosine", "constant", "The rate over the steps, as a name or as {name: {…}}."),
     key("training.schedule.constant.warmup_ratio", "number in [0, 1]", "0.0", "0.1", "Share of the steps in which the rate rises."),

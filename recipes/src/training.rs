@@ -105,6 +105,9 @@ pub struct Training {
     pub micro_batch_size: NonZeroUsize,
     /// Forward passes an optimizer step. Default 1.
     pub gradient_accumulation_steps: NonZeroUsize,
+    /// Forward passes that share one visit of a block, so that a model larger than memory is read once
+    /// for all of them. Default 1.
+    pub micro_batches_per_visit: NonZeroUsize,
     /// The rate after warm-up. Above 0, at most 1; default 2e-4.
     pub learning_rate: f64,
     /// The rate over the steps.
@@ -250,6 +253,7 @@ impl Training {
             duration: Duration::read(&mut section),
             micro_batch_size: section.count("micro_batch_size", 1),
             gradient_accumulation_steps: section.count("gradient_accumulation_steps", 1),
+            micro_batches_per_visit: section.count("micro_batches_per_visit", 1),
             learning_rate: section.number(
                 "learning_rate",
                 2e-4,
@@ -277,6 +281,7 @@ impl Training {
             duration,
             micro_batch_size,
             gradient_accumulation_steps,
+            micro_batches_per_visit,
             learning_rate,
             schedule,
             optimizer,
@@ -294,6 +299,7 @@ impl Training {
             duration: length,
             "micro_batch_size": micro_batch_size,
             "gradient_accumulation_steps": gradient_accumulation_steps,
+            "micro_batches_per_visit": micro_batches_per_visit,
             "learning_rate": learning_rate,
             "schedule": schedule.to_value(),
             "optimizer": optimizer.to_value(),

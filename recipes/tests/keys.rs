@@ -163,6 +163,7 @@ fn a_recipe_written_whole_reads_like_this() {
       epochs: 3
       micro_batch_size: 1
       gradient_accumulation_steps: 1
+      micro_batches_per_visit: 1
       learning_rate: 0.0002
       schedule:
         cosine: {warmup_ratio: 0.0, final_ratio: 0.0}

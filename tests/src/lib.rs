@@ -106,8 +106,14 @@ pub fn trainer<P: Trainable<Cpu>>(
         total: 20,
         decay: Decay::Linear { final_ratio: 0.0 },
     };
-    let options =
-        StepOptions { seed: 7, precision, checkpointing, max_grad_norm: Some(1.0), learning_rate };
+    let options = StepOptions {
+        seed: 7,
+        precision,
+        checkpointing,
+        micro_batches_per_visit: 1,
+        max_grad_norm: Some(1.0),
+        learning_rate,
+    };
     Trainer { model, parameters, optimizer, options }
 }
 

@@ -78,6 +78,8 @@ pub struct Plan {
     pub batches: ScheduleOptions,
     /// Epochs or steps.
     pub duration: Duration,
+    /// Micro-batches of a step that share each visit of a block.
+    pub micro_batches_per_visit: NonZeroUsize,
     /// The learning rate after warm-up.
     pub learning_rate: f64,
     /// The learning rate over the steps.
@@ -139,6 +141,7 @@ impl Plan {
             duration,
             micro_batch_size,
             gradient_accumulation_steps: accumulation,
+            micro_batches_per_visit,
             learning_rate,
             schedule,
             optimizer,
@@ -175,6 +178,7 @@ impl Plan {
             optimizer,
             max_grad_norm,
             checkpointing,
+            micro_batches_per_visit,
             precision: precision(compute_dtype),
             seed,
             threads: thread_count(threads),

@@ -19,6 +19,8 @@ pub struct StepOptions {
     pub precision: Precision,
     /// What is kept between the passes.
     pub checkpointing: Checkpointing,
+    /// Micro-batches that share each visit of a block; at least one.
+    pub micro_batches_per_visit: usize,
     /// Longest gradient; `None` does not clip.
     pub max_grad_norm: Option<f64>,
     /// The schedule.
@@ -107,19 +109,24 @@ where
     ) -> Result<(f64, Vec<f32>), Diverged> {
         let mut gradient = Gradient::new(&self.parameters);
         let mut total = 0.0;
-        for (micro_batch, batch) in batches.iter().enumerate() {
-            let noise = DropoutNoise { seed: self.options.seed, step, micro_batch };
-            let walk = Walk {
-                model: &self.model,
-                parameters: &self.parameters,
-                context: Context { precision: self.options.precision, noise: Some(&noise) },
-                checkpointing: self.options.checkpointing,
-            };
-            let loss = walk.run(batch, 1.0 / targets.max(1) as f32, &mut gradient);
-            if !loss.is_finite() {
-                return Err(Diverged::Loss { step, micro_batch: micro_batch + 1, loss });
+        let walk = Walk::new(&self.model, &self.parameters, self.options.checkpointing);
+        let noises: Vec<_> = (0..batches.len())
+            .map(|micro_batch| DropoutNoise { seed: self.options.seed, step, micro_batch })
+            .collect();
+        let contexts = noises
+            .iter()
+            .map(|noise| Context { precision: self.options.precision, noise: Some(noise) });
+        let visits: Vec<_> = batches.iter().zip(contexts).collect();
+        let scale = 1.0 / targets.max(1) as f32;
+        for (visit, batches) in visits.chunks(self.options.micro_batches_per_visit).enumerate() {
+            let losses = walk.run(batches, scale, &mut gradient);
+            for (index, loss) in losses.into_iter().enumerate() {
+                let micro_batch = visit * self.options.micro_batches_per_visit + index + 1;
+                if !loss.is_finite() {
+                    return Err(Diverged::Loss { step, micro_batch, loss });
+                }
+                total += loss;
             }
-            total += loss;
         }
         Ok((total / targets.max(1) as f64, gradient.into_values()))
     }

@@ -1,7 +1,10 @@
-//! Causal attention with grouped key heads, tiled over queries: the scores of one tile exist at a
-//! time, the backward pass recomputes them from the saved log-sum-exp (Dao et al. 2022, section 3).
+//! Causal attention with grouped key heads, tiled over queries and keys: the scores of one pair of tiles
+//! exist at a time. The forward pass keeps a running maximum and sum (Milakov and Gimelshein 2018), the
+//! backward pass recomputes the scores from the saved log-sum-exp (Dao et al. 2022, section 3).
 //!
-//! `q` is `[queries, heads · head_dim]`, `k` and `v` `[keys, kv_heads · head_dim]`.
+//! `q` is `[queries, heads · head_dim]`, `k` and `v` `[keys, kv_heads · head_dim]`. The query heads of a
+//! key head are stacked, so that its keys are packed once for all of them. Tiles are counted from the
+//! start of a span, so a sequence has the same bits wherever it lies.
 #![expect(unsafe_code, reason = "tasks write disjoint heads of one output")]
 
 use std::cell::RefCell;
@@ -15,12 +18,26 @@ use crate::precision::Precision;
 
 /// Queries of a tile.
 const TILE: usize = 48;
+/// Keys of a tile: with four heads a key head, its scores fill 192 KiB.
+const KEYS: usize = 256;
 
 thread_local! {
-    static SCORES: RefCell<[Vec<f32>; 2]> = RefCell::default();
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// One head's columns of a `[tokens, width]` matrix, from row `row` on.
+#[derive(Default)]
+struct Scratch {
+    scores: Vec<f32>,
+    d_scores: Vec<f32>,
+    /// Sums of the stacked rows, `[heads · rows, head_dim]`.
+    sums: Vec<f32>,
+    /// Of every stacked row: the largest score so far, or the output times its gradient.
+    level: Vec<f32>,
+    /// The sum of the weights so far.
+    total: Vec<f32>,
+}
+
+/// One key head's columns of a `[tokens, width]` matrix, from row `row` on.
 #[derive(Clone, Copy)]
 struct Head<'a> {
     data: &'a [f32],
@@ -40,10 +57,37 @@ impl Operand for Head<'_> {
     }
 }
 
-/// The transpose of a [`Head`].
-struct HeadTransposed<'a>(Head<'a>);
+/// The query heads of a key head, one below the other: `rows` rows of each, `dim` wide.
+#[derive(Clone, Copy)]
+struct Stacked<'a> {
+    first: Head<'a>,
+    rows: usize,
+    dim: usize,
+}
 
-impl Operand for HeadTransposed<'_> {
+impl Stacked<'_> {
+    /// Where a stacked row begins.
+    fn start(&self, line: usize) -> usize {
+        let Head { width, row, column, .. } = self.first;
+        (row + line % self.rows) * width + column + line / self.rows * self.dim
+    }
+}
+
+impl Operand for Stacked<'_> {
+    fn runs(&self) -> Runs {
+        Runs::AlongDepth
+    }
+
+    fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
+        let start = self.start(line) + start;
+        &self.first.data[start..start + scratch.len()]
+    }
+}
+
+/// The transpose of an operand whose runs lie along the depth.
+struct Across<T>(T);
+
+impl<T: Operand> Operand for Across<T> {
     fn runs(&self) -> Runs {
         Runs::AcrossRows
     }
@@ -87,6 +131,66 @@ fn tiles(span: &Span) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
     })
 }
 
+/// Tiles of the first `seen` keys: first key and how many.
+fn key_tiles(seen: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..seen).step_by(KEYS).map(move |first| (first, KEYS.min(seen - first)))
+}
+
+/// One tile of queries, with all heads of a key head.
+#[derive(Clone, Copy)]
+struct Tile<'a> {
+    shape: &'a AttentionShape,
+    span: &'a Span,
+    kv_head: usize,
+    first: usize,
+    rows: usize,
+    /// Keys that its last query sees.
+    seen: usize,
+}
+
+impl<'a> Tile<'a> {
+    fn group(&self) -> usize {
+        self.shape.heads / self.shape.kv_heads
+    }
+
+    fn stacked(&self) -> usize {
+        self.group() * self.rows
+    }
+
+    fn width(&self) -> usize {
+        self.shape.heads * self.shape.head_dim
+    }
+
+    fn row(&self) -> usize {
+        self.span.queries.start + self.first
+    }
+
+    fn by_query(&self, data: &'a [f32]) -> Stacked<'a> {
+        let dim = self.shape.head_dim;
+        let column = self.kv_head * self.group() * dim;
+        let first = Head { data, width: self.width(), row: self.row(), column };
+        Stacked { first, rows: self.rows, dim }
+    }
+
+    fn by_key(&self, data: &'a [f32], first: usize) -> Head<'a> {
+        let dim = self.shape.head_dim;
+        let (width, row) = (self.shape.kv_heads * dim, self.span.keys.start + first);
+        Head { data, width, row, column: self.kv_head * dim }
+    }
+
+    /// Keys from `first` on, of `keys`, that a stacked row sees.
+    fn visible(&self, line: usize, first: usize, keys: usize) -> usize {
+        let seen = self.seen - self.rows + line % self.rows + 1;
+        seen.saturating_sub(first).min(keys)
+    }
+
+    /// Head and query of a stacked row in a `[heads, queries]` matrix.
+    fn index(&self, line: usize, queries: usize) -> usize {
+        let head = self.kv_head * self.group() + line / self.rows;
+        head * queries + self.row() + line % self.rows
+    }
+}
+
 /// Output `[queries, heads · head_dim]` and log-sum-exp `[heads, queries]`.
 pub(super) fn forward(
     [q, k, v]: [&[f32]; 3],
@@ -94,61 +198,102 @@ pub(super) fn forward(
     shape: &AttentionShape,
     precision: Precision,
 ) -> (Vec<f32>, Vec<f32>) {
-    let dim = shape.head_dim;
-    let (width, kv_width) = (shape.heads * dim, shape.kv_heads * dim);
-    let group = shape.heads / shape.kv_heads;
-    let mut out = vec![0.0; queries * width];
+    let mut out = vec![0.0; queries * shape.heads * shape.head_dim];
     let mut lse = vec![0.0; shape.heads * queries];
     let tasks: Vec<_> = shape
         .spans
         .iter()
         .flat_map(|span| tiles(span).map(move |tile| (span, tile)))
-        .flat_map(|task| (0..shape.heads).map(move |head| (task, head)))
+        .flat_map(|task| (0..shape.kv_heads).map(move |kv_head| (task, kv_head)))
         .collect();
     let (shared_out, shared_lse) = (Shared::new(&mut out), Shared::new(&mut lse));
-    tasks.into_par_iter().for_each(|((span, (first, rows, keys)), head)| {
-        let row = span.queries.start + first;
-        let column = head / group * dim;
-        let q = Head { data: q, width, row, column: head * dim };
-        let k = Head { data: k, width: kv_width, row: span.keys.start, column };
-        let v = Head { data: v, width: kv_width, row: span.keys.start, column };
-        SCORES.with_borrow_mut(|[scores, _]| {
-            scores.resize(rows * keys, 0.0);
-            gemm_serial(Product::new(rows, keys, dim, precision), &q, &k, scores);
-            // SAFETY: rows `row..row + rows` of this head belong to this task alone.
-            let lse = unsafe { &mut shared_lse.from(head * queries + row)[..rows] };
-            for (i, (scores, lse)) in scores.chunks_exact_mut(keys).zip(lse).enumerate() {
-                *lse = softmax(scores, keys - rows + i + 1, shape.scale());
+    tasks.into_par_iter().for_each(|((span, (first, rows, seen)), kv_head)| {
+        let tile = Tile { shape, span, kv_head, first, rows, seen };
+        SCRATCH.with_borrow_mut(|scratch| {
+            tile.attend([q, k, v], precision, scratch);
+            let Scratch { sums, level, total, .. } = scratch;
+            let to = tile.by_query(&[]);
+            for (line, sums) in sums.chunks_exact(shape.head_dim).enumerate() {
+                // SAFETY: these rows of these heads belong to this task alone.
+                let (out, lse) = unsafe {
+                    let out = &mut shared_out.from(to.start(line))[..shape.head_dim];
+                    (out, &mut shared_lse.from(tile.index(line, queries))[0])
+                };
+                let inverse = 1.0 / total[line];
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out = sum * inverse;
+                }
+                *lse = level[line] + total[line].ln();
             }
-            let product = Product { ldc: width, ..Product::new(rows, dim, keys, precision) };
-            let weights = View::rows(scores, keys);
-            // SAFETY: as above, the columns of this head in these rows.
-            let out = unsafe { shared_out.from(row * width + head * dim) };
-            gemm_serial(product, &weights, &HeadTransposed(v), out);
         });
     });
     (out, lse)
 }
 
-/// Turns raw scores into weights: the first `visible` are seen, the rest become zero.
-fn softmax(scores: &mut [f32], visible: usize, scale: f32) -> f32 {
+impl Tile<'_> {
+    /// Leaves the weighted sums of the values in `sums`, not yet divided by `total`.
+    fn attend(&self, [q, k, v]: [&[f32]; 3], precision: Precision, scratch: &mut Scratch) {
+        let (dim, stacked, scale) = (self.shape.head_dim, self.stacked(), self.shape.scale());
+        let Scratch { scores, sums, level, total, .. } = scratch;
+        clear(sums, stacked * dim, 0.0);
+        clear(level, stacked, f32::NEG_INFINITY);
+        clear(total, stacked, 0.0);
+        for (first, keys) in key_tiles(self.seen) {
+            scores.resize(stacked * keys, 0.0);
+            let to_scores = Product::new(stacked, keys, dim, precision);
+            gemm_serial(to_scores, &self.by_query(q), &self.by_key(k, first), scores);
+            let rows = scores.chunks_exact_mut(keys).zip(sums.chunks_exact_mut(dim));
+            for (line, (scores, sums)) in rows.enumerate() {
+                let visible = self.visible(line, first, keys);
+                weigh(scores, visible, scale, &mut level[line], &mut total[line], sums);
+            }
+            let product =
+                Product { accumulate: true, ..Product::new(stacked, dim, keys, precision) };
+            gemm_serial(product, &View::rows(scores, keys), &Across(self.by_key(v, first)), sums);
+        }
+    }
+}
+
+fn clear(values: &mut Vec<f32>, len: usize, value: f32) {
+    values.clear();
+    values.resize(len, value);
+}
+
+/// Turns raw scores into weights under a maximum that may have risen: what was summed before is scaled
+/// to it. The first `visible` are seen, the rest become zero.
+fn weigh(
+    scores: &mut [f32],
+    visible: usize,
+    scale: f32,
+    level: &mut f32,
+    total: &mut f32,
+    sums: &mut [f32],
+) {
     vectorize(
         #[inline(always)]
         || {
             let (seen, hidden) = scores.split_at_mut(visible);
             hidden.fill(0.0);
-            let max = max(seen) * scale;
+            if seen.is_empty() {
+                return;
+            }
+            let highest = max(seen) * scale;
+            if *level == f32::NEG_INFINITY {
+                *level = highest;
+            } else if !(highest <= *level) {
+                let factor = exp(*level - highest);
+                *total *= factor;
+                for sum in sums {
+                    *sum *= factor;
+                }
+                *level = highest;
+            }
             for score in seen.iter_mut() {
-                *score = exp(*score * scale - max);
+                *score = exp(*score * scale - *level);
             }
-            let total = sum(seen);
-            let inverse = 1.0 / total;
-            for score in seen {
-                *score *= inverse;
-            }
-            max + total.ln()
+            *total += sum(seen);
         },
-    )
+    );
 }
 
 /// What [`backward`] needs from the forward pass.
@@ -176,13 +321,11 @@ pub(super) fn backward(
         .iter()
         .flat_map(|span| (0..shape.kv_heads).map(move |kv_head| (span, kv_head)))
         .collect();
-    let pass = Backward { saved, d_out, shape, precision, outputs };
+    let pass = Backward { saved, d_out, precision, outputs };
     tasks.into_par_iter().for_each(|(span, kv_head)| {
-        let group = shape.heads / shape.kv_heads;
-        for head in kv_head * group..(kv_head + 1) * group {
-            for (first, rows, keys) in tiles(span) {
-                pass.tile(span, head, first, rows, keys);
-            }
+        for (first, rows, seen) in tiles(span) {
+            let tile = Tile { shape, span, kv_head, first, rows, seen };
+            SCRATCH.with_borrow_mut(|scratch| pass.tile(&tile, scratch));
         }
     });
     [dq, dk, dv]
@@ -191,54 +334,60 @@ pub(super) fn backward(
 struct Backward<'a> {
     saved: &'a Saved<'a>,
     d_out: &'a [f32],
-    shape: &'a AttentionShape,
     precision: Precision,
     outputs: [Shared; 3],
 }
 
 impl Backward<'_> {
     /// `P = e^(S − lse)`, `dV += Pᵀ·dO`, `dS = P·(dO·Vᵀ − Σ dO·O)`, `dQ = dS·K`, `dK += dSᵀ·Q`.
-    fn tile(&self, span: &Span, head: usize, first: usize, rows: usize, keys: usize) {
-        let Self { saved, d_out, shape, precision, outputs: [dq, dk, dv] } = self;
-        let (dim, precision) = (shape.head_dim, *precision);
-        let (width, kv_width) = (shape.heads * dim, shape.kv_heads * dim);
-        let (row, column) = (span.queries.start + first, head * dim);
-        let kv_column = head / (shape.heads / shape.kv_heads) * dim;
-        let queries = saved.q.len() / width;
-        let lse = &saved.lse[head * queries + row..][..rows];
-        let by_query = |data| Head { data, width, row, column };
-        let by_key = |data| Head { data, width: kv_width, row: span.keys.start, column: kv_column };
-        let (q, d_o) = (by_query(saved.q), by_query(d_out));
-        let (k, v) = (by_key(saved.k), by_key(saved.v));
-        let kv_start = span.keys.start * kv_width + kv_column;
-        let to_scores = Product::new(rows, keys, dim, precision);
-        let to_keys =
-            Product { ldc: kv_width, accumulate: true, ..Product::new(keys, dim, rows, precision) };
-        let to_queries = Product { ldc: width, ..Product::new(rows, dim, keys, precision) };
-        SCORES.with_borrow_mut(|[weights, d_weights]| {
-            weights.resize(rows * keys, 0.0);
-            d_weights.resize(rows * keys, 0.0);
-            gemm_serial(to_scores, &q, &k, weights);
-            gemm_serial(to_scores, &d_o, &v, d_weights);
-            for (i, (p, dp)) in
-                weights.chunks_exact_mut(keys).zip(d_weights.chunks_exact_mut(keys)).enumerate()
-            {
-                let at = (row + i) * width + column;
-                let (out, d_out) = (&saved.out[at..at + dim], &d_out[at..at + dim]);
-                let delta = dot(out, d_out);
-                scores_gradient(p, dp, keys - rows + i + 1, shape.scale(), lse[i], delta);
+    fn tile(&self, tile: &Tile<'_>, scratch: &mut Scratch) {
+        let Self { saved, d_out, precision, outputs: [dq, dk, dv] } = self;
+        let (dim, stacked) = (tile.shape.head_dim, tile.stacked());
+        let (scale, precision) = (tile.shape.scale(), *precision);
+        let kv_width = tile.shape.kv_heads * dim;
+        let queries = saved.q.len() / tile.width();
+        let (q, d_o) = (tile.by_query(saved.q), tile.by_query(d_out));
+        let Scratch { scores, d_scores, sums, level, .. } = scratch;
+        clear(sums, stacked * dim, 0.0);
+        clear(level, stacked, 0.0);
+        for (line, delta) in level.iter_mut().enumerate() {
+            let at = q.start(line)..q.start(line) + dim;
+            *delta = dot(&saved.out[at.clone()], &d_out[at]);
+        }
+        for (first, keys) in key_tiles(tile.seen) {
+            let (k, v) = (tile.by_key(saved.k, first), tile.by_key(saved.v, first));
+            scores.resize(stacked * keys, 0.0);
+            d_scores.resize(stacked * keys, 0.0);
+            let to_scores = Product::new(stacked, keys, dim, precision);
+            gemm_serial(to_scores, &q, &k, scores);
+            gemm_serial(to_scores, &d_o, &v, d_scores);
+            let rows = scores.chunks_exact_mut(keys).zip(d_scores.chunks_exact_mut(keys));
+            for (line, (p, dp)) in rows.enumerate() {
+                let visible = tile.visible(line, first, keys);
+                let lse = saved.lse[tile.index(line, queries)];
+                scores_gradient(p, dp, visible, scale, lse, level[line]);
             }
-            let p = View::transposed(weights, keys);
+            let to_keys = Product {
+                ldc: kv_width,
+                accumulate: true,
+                ..Product::new(keys, dim, stacked, precision)
+            };
+            let start = k.row * kv_width + k.column;
+            let p = View::transposed(scores, keys);
             // SAFETY: this span's keys of this key head, which one task owns.
-            gemm_serial(to_keys, &p, &HeadTransposed(d_o), unsafe { dv.from(kv_start) });
-            let ds = View::transposed(d_weights, keys);
+            gemm_serial(to_keys, &p, &Across(d_o), unsafe { dv.from(start) });
+            let ds = View::transposed(d_scores, keys);
             // SAFETY: as above.
-            gemm_serial(to_keys, &ds, &HeadTransposed(q), unsafe { dk.from(kv_start) });
-            let ds = View::rows(d_weights, keys);
-            // SAFETY: these rows of this head.
-            let dq = unsafe { dq.from(row * width + column) };
-            gemm_serial(to_queries, &ds, &HeadTransposed(k), dq);
-        });
+            gemm_serial(to_keys, &ds, &Across(q), unsafe { dk.from(start) });
+            let to_queries =
+                Product { accumulate: true, ..Product::new(stacked, dim, keys, precision) };
+            gemm_serial(to_queries, &View::rows(d_scores, keys), &Across(k), sums);
+        }
+        for (line, sums) in sums.chunks_exact(dim).enumerate() {
+            // SAFETY: these rows of these heads belong to this task alone.
+            let dq = unsafe { dq.from(q.start(line)) };
+            dq[..dim].copy_from_slice(sums);
+        }
     }
 }
 

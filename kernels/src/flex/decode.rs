@@ -64,7 +64,7 @@ pub(super) fn prefetch(matrix: &FrozenMatrix, row: usize, column: usize, len: us
             match matrix.storage() {
                 Storage::F32(bytes) => (bytes, 4 * start, 4 * (start + len)),
                 Storage::F16(bytes) | Storage::Bf16(bytes) => (bytes, 2 * start, 2 * (start + len)),
-                Storage::Nf4 { codes, .. } => (codes, start / 2, (start + len) / 2),
+                Storage::Nf4 { codes, .. } => (codes, start / 2, usize::midpoint(start, len)),
             }
         };
         for at in (start..end.min(bytes.len())).step_by(64) {
@@ -152,7 +152,7 @@ mod x86 {
                 // Twice, since an index has five bits and a code only four.
                 let table = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(rounded), rounded);
                 while done + 32 <= out.len() {
-                    let from = codes.as_ptr().add((offset + done) / 2).cast();
+                    let from = codes.as_ptr().add(usize::midpoint(offset, done)).cast();
                     let pairs = _mm512_cvtepu8_epi32(_mm_loadu_si128(from));
                     // The high nibble is the first value: the low half of a pair.
                     let index = _mm512_or_si512(
@@ -184,7 +184,7 @@ mod x86 {
             let mut done = 0;
             if offset.is_multiple_of(2) {
                 while done + 16 <= out.len() {
-                    let from = codes.as_ptr().add((offset + done) / 2).cast();
+                    let from = codes.as_ptr().add(usize::midpoint(offset, done)).cast();
                     let pairs: __m512i = _mm512_cvtepu8_epi64(_mm_loadl_epi64(from));
                     // The high nibble is the first value; an index takes its low four bits.
                     let index = _mm512_or_si512(

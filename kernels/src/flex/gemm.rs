@@ -73,35 +73,58 @@ impl Product {
     pub(crate) fn new(rows: usize, cols: usize, depth: usize, precision: Precision) -> Self {
         Self { rows, cols, depth, ldc: cols, accumulate: false, precision }
     }
+
+    fn is_large(self) -> bool {
+        self.rows * self.cols * self.depth >= PARALLEL
+    }
 }
 
-struct Destination(*mut f32);
+struct Destination {
+    start: *mut f32,
+    len: usize,
+}
 // SAFETY: tasks write disjoint tiles, see `Sweep::tile`.
 unsafe impl Sync for Destination {}
 
 /// `c[i, j] (+)= Σ_d a(i, d)·b(j, d)` with all threads.
 pub(crate) fn gemm(product: Product, a: &impl Operand, b: &impl Operand, c: &mut [f32]) {
-    run(product, a, b, c, product.rows * product.cols * product.depth >= PARALLEL);
+    let destination = Destination { start: c.as_mut_ptr(), len: c.len() };
+    run(product, a, b, &destination, product.is_large());
+}
+
+/// The same into memory of its own, `[rows, cols]`, that nothing has to clear first.
+pub(crate) fn gemm_new(product: Product, a: &impl Operand, b: &impl Operand) -> Vec<f32> {
+    let Product { rows, cols, ldc, accumulate, .. } = product;
+    assert!(ldc == cols && !accumulate, "a product of its own");
+    let mut c = Vec::with_capacity(rows * cols);
+    let destination = Destination { start: c.as_mut_ptr(), len: rows * cols };
+    run(product, a, b, &destination, product.is_large());
+    // SAFETY: `run` has written every element of `[rows, cols]`.
+    unsafe { c.set_len(rows * cols) };
+    c
 }
 
 /// The same on the calling thread, for tasks that are parallel already.
 pub(crate) fn gemm_serial(product: Product, a: &impl Operand, b: &impl Operand, c: &mut [f32]) {
-    run(product, a, b, c, false);
+    let destination = Destination { start: c.as_mut_ptr(), len: c.len() };
+    run(product, a, b, &destination, false);
 }
 
-fn run(product: Product, a: &impl Operand, b: &impl Operand, c: &mut [f32], parallel: bool) {
+/// Writes every element of `c` that the product has.
+fn run(product: Product, a: &impl Operand, b: &impl Operand, c: &Destination, parallel: bool) {
     let Product { rows, cols, depth, ldc, .. } = product;
     if rows == 0 || cols == 0 {
         return;
     }
-    assert!(c.len() >= (rows - 1) * ldc + cols, "output holds {} of {rows} x {ldc}", c.len());
+    assert!(c.len >= (rows - 1) * ldc + cols, "output holds {} of {rows} x {ldc}", c.len);
     let micro = match product.precision {
         Precision::F32 => micro::f32_kernel(),
         Precision::Bf16 => micro::bf16_kernel().unwrap_or_else(micro::f32_kernel),
     };
     if depth == 0 {
         if !product.accumulate {
-            (0..rows).for_each(|i| c[i * ldc..i * ldc + cols].fill(0.0));
+            // SAFETY: rows of `cols` elements lie in `c`, asserted above.
+            (0..rows).for_each(|i| unsafe { c.start.add(i * ldc).write_bytes(0, cols) });
         }
         return;
     }
@@ -110,7 +133,7 @@ fn run(product: Product, a: &impl Operand, b: &impl Operand, c: &mut [f32], para
         let block = ROWS.min(rows - row0);
         let sweep = Sweep { product, micro, row0, block };
         sweep.pack_left(a, &mut packed, parallel);
-        sweep.multiply(&packed, b, &Destination(c.as_mut_ptr()), parallel);
+        sweep.multiply(&packed, b, c, parallel);
     }
     PACKED.set(packed);
 }
@@ -251,7 +274,7 @@ impl Sweep {
         assert!(left.len() >= steps * mr && right.len() >= steps * nr, "short panel");
         // SAFETY: as in `sum` and `write`; the tile is a whole one.
         unsafe {
-            let out = c.0.add((self.row0 + i * mr) * ldc + j * nr);
+            let out = c.start.add((self.row0 + i * mr) * ldc + j * nr);
             run(steps, left.as_ptr(), right.as_ptr(), out, ldc, accumulate);
         }
     }
@@ -263,13 +286,17 @@ impl Sweep {
         let (height, width) = (mr.min(self.block - i * mr), nr.min(cols - j * nr));
         for (r, sums) in sums.chunks_exact(nr).take(height).enumerate() {
             // SAFETY: rows `row0 + i·mr + r`, columns from `j·nr` lie in `c` (asserted in `run`), and
-            // no other task has the same `(i, j)`.
-            let out = unsafe {
-                let start = c.0.add((self.row0 + i * mr + r) * ldc + j * nr);
-                std::slice::from_raw_parts_mut(start, width)
-            };
-            for (out, &sum) in out.iter_mut().zip(sums) {
-                *out = if accumulate { *out + sum } else { sum };
+            // no other task has the same `(i, j)`. Only what is added to is read first.
+            unsafe {
+                let start = c.start.add((self.row0 + i * mr + r) * ldc + j * nr);
+                if !accumulate {
+                    start.copy_from_nonoverlapping(sums.as_ptr(), width);
+                    continue;
+                }
+                let out = std::slice::from_raw_parts_mut(start, width);
+                for (out, &sum) in out.iter_mut().zip(sums) {
+                    *out += sum;
+                }
             }
         }
     }

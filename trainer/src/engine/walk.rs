@@ -1,19 +1,21 @@
-//! The walk over the blocks: forward keeping block inputs, backward replaying one block at a time.
+//! The walk over the blocks: forward keeping what enters each residual branch, backward replaying one
+//! branch at a time.
 //!
-//! Chen et al. 2016, "Training deep nets with sublinear memory cost", with the decoder layer as the
-//! unit. Both passes run the same kernels, so the gradients are those of a full tape to the bit; memory
-//! is one block's tape and `blocks × tokens × d_model`.
+//! Chen et al. 2016, "Training deep nets with sublinear memory cost", with half a decoder layer as the
+//! unit: `y = x + f(x)`, so that a replay never needs the values of `f(x)` and leaves out the product that
+//! ends it. Both passes run the same kernels, so the gradients are those of a full tape to the bit;
+//! memory is one branch's tape and `2 · blocks · tokens · d_model`.
 
 use burn::backend::Autodiff;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::ops::FloatTensor;
+use burn::tensor::ops::{FloatTensor, FloatTensorOps};
 use graft_adapters::Trainable;
 use graft_data::Batch;
 use graft_kernels::{Kernels, Ops, backward_from};
 use graft_model::param::host_values;
 use graft_model::pass::Leaves;
 use graft_model::site::EMBED_TOKENS;
-use graft_model::{Block, Context, Layout, Llama, Plain, Taped};
+use graft_model::{Block, Branch, Context, Layout, Llama, Plain, Taped};
 
 use super::loss::{NextToken, Targets};
 use super::parameters::{Gradient, Parameters};
@@ -21,26 +23,23 @@ use super::parameters::{Gradient, Parameters};
 /// What is kept between the passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checkpointing {
-    /// Block inputs; each block is replayed for its gradient.
+    /// What enters each branch; each is replayed for its gradient.
     Block,
-    /// Every block's tape.
+    /// Every branch's tape.
     None,
 }
 
-/// A forward and backward pass of one micro-batch.
+/// Forward and backward passes of micro-batches.
 pub struct Walk<'a, B: Kernels, P> {
-    /// The model.
-    pub model: &'a Llama<B, P>,
-    /// Its trainable tensors.
-    pub parameters: &'a Parameters,
-    /// Precision and noise.
-    pub context: Context<'a>,
-    /// What is kept.
-    pub checkpointing: Checkpointing,
+    model: &'a Llama<B, P>,
+    checkpointing: Checkpointing,
+    trains_embedding: bool,
+    /// Layer and branch of the first trained tensor: what lies below needs no gradient.
+    lowest: (usize, usize),
 }
 
-/// A block that ran forward, with what its backward pass needs.
-enum Visit<B: Kernels> {
+/// A branch that ran forward, with what its backward pass needs.
+enum Kept<B: Kernels> {
     Input(FloatTensor<B>),
     Tape(Tape<B>),
 }
@@ -51,68 +50,158 @@ struct Tape<B: Kernels> {
     leaves: Leaves<B>,
 }
 
-impl<B, P> Walk<'_, B, P>
+/// A micro-batch on its way.
+struct Running<'a, B: Kernels> {
+    batch: &'a Batch,
+    context: Context<'a>,
+    layout: Layout,
+    /// The residual stream on the way there, its gradient on the way back: `[tokens, d_model]`.
+    stream: FloatTensor<B>,
+    kept: Vec<Kept<B>>,
+}
+
+impl<'a, B, P> Walk<'a, B, P>
 where
     B: Kernels + Ops<Inner = B>,
     P: Trainable<B>,
 {
-    /// Adds the gradient of `Σ loss · scale` to `gradient` and returns `Σ loss` over the targets.
-    pub fn run(&self, batch: &Batch, scale: f32, gradient: &mut Gradient<'_>) -> f64 {
+    /// A walk over `model`, whose trainable tensors are `parameters`.
+    pub fn new(
+        model: &'a Llama<B, P>,
+        parameters: &Parameters,
+        checkpointing: Checkpointing,
+    ) -> Self {
+        let trains_embedding = parameters.slot(EMBED_TOKENS).is_some();
+        let lowest = if trains_embedding { (0, 0) } else { lowest_trained(model, parameters) };
+        Self { model, checkpointing, trains_embedding, lowest }
+    }
+
+    /// Adds the gradient of `Σ loss · scale` to `gradient` and returns `Σ loss` over the targets of each
+    /// micro-batch. All of them share each visit of a block; the sums do not depend on how many do.
+    pub fn run(
+        &self,
+        batches: &[(&Batch, Context<'_>)],
+        scale: f32,
+        gradient: &mut Gradient<'_>,
+    ) -> Vec<f64> {
         let model = self.model;
-        let layout =
-            Layout::of_documents(&model.config, &model.rope, &batch.positions, &batch.documents);
-        let lowest = self.lowest_trained();
-        let mut x = model.embedding.rows(&batch.tokens, &model.device); // [tokens, d_model]
-        let mut visits = Vec::with_capacity(model.blocks.len());
-        for (index, block) in model.blocks.iter().enumerate() {
-            if index < lowest {
-                x = block.forward(x, &layout, &mut Plain::new(self.context));
-            } else if self.keeps_tape(index) {
-                let tape = self.tape(block, x, &layout);
-                x = tape.output.primitive.clone();
-                visits.push(Visit::Tape(tape));
-            } else {
-                visits.push(Visit::Input(x.clone()));
-                x = block.forward(x, &layout, &mut Plain::new(self.context));
+        let mut running: Vec<_> = batches
+            .iter()
+            .map(|&(batch, context)| Running {
+                batch,
+                context,
+                layout: Layout::of_documents(
+                    &model.config,
+                    &model.rope,
+                    &batch.positions,
+                    &batch.documents,
+                ),
+                stream: model.embedding.rows(&batch.tokens, &model.device),
+                kept: Vec::new(),
+            })
+            .collect();
+        for (layer, block) in model.blocks.iter().enumerate() {
+            let keeps_tape = self.keeps_tape(layer, running.len());
+            for running in &mut running {
+                for branch in Branch::BOTH {
+                    let trains = (layer, branch as usize) >= self.lowest;
+                    self.forward(block, branch, trains, keeps_tape, running);
+                }
             }
         }
-        let targets = Targets::of(batch);
-        let head = NextToken { model, precision: self.context.precision };
-        let (loss, mut dx) = head.loss_and_gradient(x, &targets, scale, gradient);
-        for block in model.blocks[lowest..].iter().rev() {
-            let tape = match visits.pop().expect("one visit a block") {
-                Visit::Tape(tape) => tape,
-                Visit::Input(input) => self.tape(block, input, &layout),
-            };
-            dx = backward(tape, dx, gradient);
+        let losses =
+            running.iter_mut().map(|running| self.head(running, scale, gradient)).collect();
+        for (layer, block) in model.blocks.iter().enumerate().rev() {
+            for running in &mut running {
+                for branch in Branch::BOTH.into_iter().rev() {
+                    if (layer, branch as usize) >= self.lowest {
+                        self.backward(block, branch, running, gradient);
+                    }
+                }
+            }
         }
-        if gradient.wants(EMBED_TOKENS) {
-            self.embedding_gradient(&batch.tokens, dx, gradient);
+        if self.trains_embedding {
+            for running in running {
+                self.embedding_gradient(&running.batch.tokens, running.stream, gradient);
+            }
         }
+        losses
+    }
+
+    /// The last block's tapes are kept in any case where they are wanted next.
+    fn keeps_tape(&self, layer: usize, running: usize) -> bool {
+        let is_next = layer + 1 == self.model.blocks.len() && running == 1;
+        self.checkpointing == Checkpointing::None || is_next
+    }
+
+    fn forward(
+        &self,
+        block: &Block<B, P>,
+        branch: Branch,
+        trains: bool,
+        keeps_tape: bool,
+        running: &mut Running<'_, B>,
+    ) {
+        let Running { context, layout, stream, kept, .. } = running;
+        let added = if trains && keeps_tape {
+            let tape =
+                self.tape(block, branch, stream.clone(), layout, Taped::new(*context, &P::trains));
+            let added = tape.output.primitive.clone();
+            kept.push(Kept::Tape(tape));
+            added
+        } else {
+            if trains {
+                kept.push(Kept::Input(stream.clone()));
+            }
+            block.branch(branch, stream.clone(), layout, &mut Plain::new(*context))
+        };
+        *stream = B::float_add(stream.clone(), added);
+    }
+
+    fn head(&self, running: &mut Running<'_, B>, scale: f32, gradient: &mut Gradient<'_>) -> f64 {
+        let head = NextToken { model: self.model, precision: running.context.precision };
+        let targets = Targets::of(running.batch);
+        let hidden = running.stream.clone();
+        let (loss, d_hidden) = head.loss_and_gradient(hidden, &targets, scale, gradient);
+        running.stream = d_hidden;
         loss
     }
 
-    /// The last block's tape is kept in any case: it would be replayed at once.
-    fn keeps_tape(&self, index: usize) -> bool {
-        self.checkpointing == Checkpointing::None || index + 1 == self.model.blocks.len()
-    }
-
-    /// Blocks below the first trained tensor need no gradient.
-    fn lowest_trained(&self) -> usize {
-        if self.parameters.slot(EMBED_TOKENS).is_some() {
-            return 0;
-        }
-        let trained = |layer: usize| {
-            let prefix = format!("model.layers.{layer}.");
-            self.parameters.slots().iter().any(|slot| slot.name.starts_with(&prefix))
+    /// The trainable tensors' gradients leave by name, the input's joins what came from above.
+    fn backward(
+        &self,
+        block: &Block<B, P>,
+        branch: Branch,
+        running: &mut Running<'_, B>,
+        gradient: &mut Gradient<'_>,
+    ) {
+        let Running { context, layout, stream, kept, .. } = running;
+        let Tape { input, output, leaves } = match kept.pop().expect("one entry a branch") {
+            Kept::Tape(tape) => tape,
+            Kept::Input(input) => {
+                self.tape(block, branch, input, layout, Taped::replay(*context, &P::trains))
+            }
         };
-        (0..self.model.blocks.len()).find(|&l| trained(l)).unwrap_or(self.model.blocks.len())
+        let gradients = backward_from::<B>(output, stream.clone());
+        leaves.gradients(&gradients, |name, values| gradient.add(name, &values));
+        if let Some(dx) = <Autodiff<B> as AutodiffBackend>::grad(&input, &gradients) {
+            *stream = B::float_add(stream.clone(), dx);
+        }
     }
 
-    fn tape(&self, block: &Block<B, P>, input: FloatTensor<B>, layout: &Layout) -> Tape<B> {
-        let mut pass = Taped::new(self.context, &P::trains);
-        let input = <Autodiff<B> as AutodiffBackend>::from_inner(input).require_grad();
-        let output = block.forward(input.clone(), layout, &mut pass);
+    fn tape(
+        &self,
+        block: &Block<B, P>,
+        branch: Branch,
+        input: FloatTensor<B>,
+        layout: &Layout,
+        mut pass: Taped<'_, B>,
+    ) -> Tape<B> {
+        let input = <Autodiff<B> as AutodiffBackend>::from_inner(input);
+        // Below the lowest trained tensor nobody asks.
+        let is_last = (block.layer, branch as usize) == self.lowest;
+        let input = if is_last && !self.trains_embedding { input } else { input.require_grad() };
+        let output = block.branch(branch, input.clone(), layout, &mut pass);
         Tape { input, output, leaves: pass.into_leaves() }
     }
 
@@ -131,15 +220,19 @@ where
     }
 }
 
-/// One block's backward pass: its trainable tensors' gradients leave by name, its input's is returned.
-fn backward<B: Kernels>(
-    tape: Tape<B>,
-    above: FloatTensor<B>,
-    gradient: &mut Gradient<'_>,
-) -> FloatTensor<B> {
-    let Tape { input, output, leaves } = tape;
-    let gradients = backward_from::<B>(output, above);
-    leaves.gradients(&gradients, |name, values| gradient.add(name, &values));
-    <Autodiff<B> as AutodiffBackend>::grad(&input, &gradients)
-        .expect("a block's output depends on its input")
+fn lowest_trained<B: Kernels, P>(model: &Llama<B, P>, parameters: &Parameters) -> (usize, usize) {
+    let trained = |layer: usize, parts: [&str; 2]| {
+        let prefixes = parts.map(|part| format!("model.layers.{layer}.{part}."));
+        let mut slots = parameters.slots().iter();
+        slots.any(|slot| prefixes.iter().any(|prefix| slot.name.starts_with(prefix)))
+    };
+    for layer in 0..model.blocks.len() {
+        if trained(layer, ["input_layernorm", "self_attn"]) {
+            return (layer, Branch::Attention as usize);
+        }
+        if trained(layer, ["post_attention_layernorm", "mlp"]) {
+            return (layer, Branch::FeedForward as usize);
+        }
+    }
+    (model.blocks.len(), 0)
 }

@@ -294,6 +294,7 @@ fn step_options(plan: &Plan, total: u64) -> StepOptions {
         seed: plan.seed,
         precision: plan.precision,
         checkpointing,
+        micro_batches_per_visit: plan.micro_batches_per_visit.get(),
         max_grad_norm: plan.max_grad_norm,
         learning_rate: LearningRate { peak: plan.learning_rate, warmup, total, decay },
     }
