@@ -59,7 +59,9 @@ impl Sampling {
         let mut scores = self.penalised(logits, seen);
         let best = likeliest(&scores);
         if self.temperature > 0.0 {
-            scores.iter_mut().for_each(|score| *score /= self.temperature);
+            for score in &mut scores {
+                *score /= self.temperature;
+            }
         }
         let max = scores[best];
         // So small a temperature that scores overflow is as good as none.
