@@ -19,18 +19,57 @@ use graft_model::{FrozenLinear, Llama, LlamaConfig, Site};
 /// The CPU backend.
 pub type Cpu = burn_flex::Flex;
 
+/// Sizes of a tiny model.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Blocks.
+    pub layers: usize,
+    /// Query heads that share a key head.
+    pub group: usize,
+    /// Key heads.
+    pub kv_heads: usize,
+    /// Width of a head, even.
+    pub head_dim: usize,
+    /// Width of the model.
+    pub d_model: usize,
+    /// Width of the feed-forward.
+    pub d_ff: usize,
+    /// Tokens.
+    pub vocab: usize,
+    /// The embedding serves as head.
+    pub tied: bool,
+    /// Llama 3.1's stretched rotary frequencies.
+    pub scaled: bool,
+}
+
+impl Sizes {
+    /// A model of these sizes.
+    pub fn config(self) -> LlamaConfig {
+        let Self { layers, group, kv_heads, head_dim, d_model, d_ff, vocab, tied, scaled } = self;
+        let mut json = serde_json::json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": d_model,
+            "intermediate_size": d_ff, "num_hidden_layers": layers,
+            "num_attention_heads": group * kv_heads, "num_key_value_heads": kv_heads,
+            "head_dim": head_dim, "vocab_size": vocab, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+            "max_position_embeddings": 128, "tie_word_embeddings": tied, "hidden_act": "silu",
+            "bos_token_id": 1, "eos_token_id": 2,
+        });
+        if scaled {
+            json["rope_scaling"] = serde_json::json!({
+                "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": 16,
+            });
+        }
+        LlamaConfig::from_json(json.to_string().as_bytes(), "tiny")
+            .expect("the text above is a valid config")
+    }
+}
+
 /// A Llama 3.1 in miniature: grouped heads, scaled rotary frequencies, untied head.
 pub fn tiny_config(tied: bool) -> LlamaConfig {
-    let text = format!(
-        r#"{{"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_size":48,
-        "intermediate_size":80,"num_hidden_layers":3,"num_attention_heads":6,
-        "num_key_value_heads":2,"head_dim":8,"vocab_size":101,"rms_norm_eps":1e-5,
-        "rope_theta":10000.0,"rope_scaling":{{"rope_type":"llama3","factor":8.0,
-        "low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":16}},
-        "max_position_embeddings":128,"tie_word_embeddings":{tied},"hidden_act":"silu",
-        "bos_token_id":1,"eos_token_id":2}}"#
-    );
-    LlamaConfig::from_json(text.as_bytes(), "tiny").expect("the text above is a valid config")
+    let (group, kv_heads, head_dim) = (3, 2, 8);
+    let (layers, d_model, d_ff, vocab, scaled) = (3, 48, 80, 101, true);
+    Sizes { layers, group, kv_heads, head_dim, d_model, d_ff, vocab, tied, scaled }.config()
 }
 
 /// LoRA of rank 4 on every projection.
@@ -91,6 +130,10 @@ pub fn frozen_model(config: &LlamaConfig, nf4: Option<bool>) -> Llama<Cpu, Froze
         .expect("random weights have every tensor")
 }
 
+/// PyTorch's defaults.
+pub const ADAMW: AdamWConfig =
+    AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+
 /// A trainer with AdamW at PyTorch's defaults.
 pub fn trainer<P: Trainable<Cpu>>(
     mut model: Llama<Cpu, P>,
@@ -98,8 +141,7 @@ pub fn trainer<P: Trainable<Cpu>>(
     precision: Precision,
 ) -> Trainer<Cpu, P> {
     let parameters = Parameters::of(&mut model);
-    let adamw = AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-    let optimizer = AdamW::new(adamw, parameters.len());
+    let optimizer = AdamW::new(ADAMW, parameters.len());
     let learning_rate = LearningRate {
         peak: 1e-3,
         warmup: 2,

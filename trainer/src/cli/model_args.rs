@@ -111,6 +111,9 @@ pub struct SamplingArgs {
     /// Keep the N likeliest tokens; 0 keeps all
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub top_k: usize,
+    /// Keep tokens that are at least X times as likely as the likeliest; 0 keeps all
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = probability)]
+    pub min_p: f32,
     /// Above 1, tokens already seen become less likely
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = penalty)]
     pub repetition_penalty: f32,
@@ -122,10 +125,9 @@ pub struct SamplingArgs {
 impl SamplingArgs {
     /// As the generator takes it.
     pub fn sampling(&self) -> Sampling {
-        let Self { max_new_tokens: _, temperature, top_p, top_k, repetition_penalty, seed } = self;
-        let (temperature, top_k, top_p) = (*temperature, *top_k, *top_p);
-        let (repetition_penalty, seed) = (*repetition_penalty, *seed);
-        Sampling { temperature, top_k, top_p, repetition_penalty, seed }
+        let Self { max_new_tokens: _, temperature, top_p, top_k, min_p, repetition_penalty, seed } =
+            *self;
+        Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed }
     }
 }
 
@@ -134,7 +136,7 @@ fn temperature(text: &str) -> Result<f32, String> {
 }
 
 fn probability(text: &str) -> Result<f32, String> {
-    number(text, "a number above 0, at most 1", |x| x > 0.0 && x <= 1.0)
+    number(text, "a number from 0 to 1", |x| (0.0..=1.0).contains(&x))
 }
 
 fn penalty(text: &str) -> Result<f32, String> {

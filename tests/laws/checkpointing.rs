@@ -1,0 +1,54 @@
+//! Replaying blocks gives the gradients of a tape over the whole model.
+
+use burn::backend::Autodiff;
+use burn::tensor::backend::AutodiffBackend;
+use graft::engine::loss::{NextToken, Targets};
+use graft::engine::{Checkpointing, DropoutNoise, Gradient, Parameters};
+use graft_adapters::{LoraLinear, Trainable};
+use graft_data::Batch;
+use graft_kernels::backward_from;
+use graft_model::{Context, Layout, Taped};
+use graft_tests::Cpu;
+use proptest::prelude::*;
+
+use super::drawn::{Drawn, config, drawn};
+use super::{bits, collate, slope};
+
+/// The seed of `graft_tests::trainer`.
+const SEED: u64 = 7;
+
+/// All blocks on one tape, as a framework without checkpointing would run them.
+fn full_tape(drawn: &Drawn, batch: &Batch) -> Vec<f32> {
+    let mut model = drawn.adapted(0.5);
+    let parameters = Parameters::of(&mut model);
+    let noise = DropoutNoise { seed: SEED, step: 1, micro_batch: 0 };
+    let context = Context { precision: drawn.precision, noise: Some(&noise) };
+    let layout =
+        Layout::of_documents(&model.config, &model.rope, &batch.positions, &batch.documents);
+    let mut pass = Taped::new(context, &LoraLinear::<Cpu>::trains);
+    let input = model.embedding.rows(&batch.tokens, &model.device);
+    let input = <Autodiff<Cpu> as AutodiffBackend>::from_inner(input).require_grad();
+    let output =
+        model.blocks.iter().fold(input.clone(), |x, block| block.forward(x, &layout, &mut pass));
+    let mut gradient = Gradient::new(&parameters);
+    let head = NextToken { model: &model, precision: drawn.precision };
+    let scale = 1.0 / batch.targets().max(1) as f32;
+    let hidden = output.primitive.clone();
+    let (_, above) = head.loss_and_gradient(hidden, &Targets::of(batch), scale, &mut gradient);
+    let gradients = backward_from::<Cpu>(output, above);
+    pass.into_leaves().gradients(&gradients, |name, values| gradient.add(name, &values));
+    gradient.into_values()
+}
+
+proptest! {
+    #![proptest_config(config(24))]
+
+    #[test]
+    fn checkpointed_gradients_are_those_of_the_full_tape_to_the_bit(drawn in drawn(1..4)) {
+        let batch = collate(&drawn.rows());
+        let replayed = slope(&drawn, Checkpointing::Block, std::slice::from_ref(&batch));
+        let kept = slope(&drawn, Checkpointing::None, std::slice::from_ref(&batch));
+        prop_assert_eq!(replayed.bits(), kept.bits());
+        prop_assert_eq!(bits(&replayed.gradient), bits(&full_tape(&drawn, &batch)));
+    }
+}

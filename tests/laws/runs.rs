@@ -1,0 +1,121 @@
+//! Threads, an interruption and a cache change nothing.
+
+use graft::engine::Checkpointing;
+use graft::generate::{Generator, Sampling};
+use graft::optimizer::AdamW;
+use graft::step::Trainer;
+use graft_adapters::LoraLinear;
+use graft_data::Batch;
+use graft_model::param::host_values;
+use graft_model::{Context, Layout};
+use graft_tests::{ADAMW, Cpu, Sizes, trainer};
+use proptest::prelude::*;
+
+use super::drawn::{Drawn, config, drawn};
+use super::{bits, collate};
+
+fn start(drawn: &Drawn) -> Trainer<Cpu, LoraLinear<Cpu>> {
+    trainer(drawn.adapted(0.5), Checkpointing::Block, drawn.precision)
+}
+
+/// Two micro-batches of the step's own rows.
+fn batches(drawn: &Drawn, step: u64) -> Vec<Batch> {
+    let mut rows = drawn.rows();
+    let by = step as usize % rows.len();
+    rows.rotate_left(by);
+    rows.chunks(rows.len().div_ceil(2)).map(collate).collect()
+}
+
+/// Loss and norm of steps that were taken.
+fn run(
+    trainer: &mut Trainer<Cpu, LoraLinear<Cpu>>,
+    drawn: &Drawn,
+    steps: std::ops::RangeInclusive<u64>,
+) -> Vec<[u64; 2]> {
+    let step = |step| {
+        let outcome = trainer.step(step, &batches(drawn, step)).expect("finite");
+        [outcome.loss, outcome.grad_norm].map(f64::to_bits)
+    };
+    steps.map(step).collect()
+}
+
+/// Everything that training changes.
+fn state(trainer: &Trainer<Cpu, LoraLinear<Cpu>>) -> [Vec<u32>; 3] {
+    let [first, second] = trainer.optimizer.moments();
+    [trainer.parameters.values(), first, second].map(bits)
+}
+
+/// Wide and long enough that products, attention and norms are split among threads.
+fn wide() -> impl Strategy<Value = Drawn> {
+    let lengths = prop::collection::vec(30_usize..90, 2..4);
+    (drawn(1..2), lengths, 60_usize..130).prop_map(|(drawn, lengths, d_model)| {
+        let sizes = Sizes { d_model, d_ff: d_model + 37, layers: 2, ..drawn.sizes };
+        Drawn { sizes, lengths, first: drawn.first % 14, ..drawn }
+    })
+}
+
+proptest! {
+    #![proptest_config(config(8))]
+
+    #[test]
+    fn the_number_of_threads_does_not_change_a_bit(drawn in wide()) {
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.expect("a pool").install(|| {
+                let mut trainer = start(&drawn);
+                (run(&mut trainer, &drawn, 1..=2), state(&trainer))
+            })
+        };
+        let one = run(1);
+        for threads in [2, 3, 4] {
+            prop_assert_eq!(&one, &run(threads), "{} threads", threads);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(16))]
+
+    #[test]
+    fn a_resumed_run_is_the_uninterrupted_one_to_the_bit(drawn in drawn(2..5), stop in 0_u64..6) {
+        let mut whole = start(&drawn);
+        let expected = run(&mut whole, &drawn, 1..=5);
+        let mut before = start(&drawn);
+        let mut found = run(&mut before, &drawn, 1..=stop.min(5));
+        // What a checkpoint holds: values, moments and the step.
+        let values = before.parameters.values().to_vec();
+        let [first, second] = before.optimizer.moments().map(<[f32]>::to_vec);
+        let steps = before.optimizer.steps();
+        drop(before);
+        let mut after = start(&drawn);
+        after.optimizer = AdamW::restore(ADAMW, steps, first, second);
+        after.parameters.values_mut().copy_from_slice(&values);
+        after.parameters.store(&mut after.model);
+        found.extend(run(&mut after, &drawn, steps + 1..=5));
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!(state(&after), state(&whole));
+    }
+
+    #[test]
+    fn a_cache_gives_the_tokens_of_a_pass_without(drawn in drawn(1..4)) {
+        const NEW: usize = 12;
+        let model = drawn.adapted(0.5);
+        let precision = drawn.precision;
+        let prompts: Vec<Vec<u32>> = drawn.rows().into_iter().map(|row| row.tokens).collect();
+        let generator = Generator { model: &model, precision, stop: &[] };
+        let answers = generator.run(&prompts, NEW, &Sampling::greedy(), &mut |_, _| true);
+        for (prompt, answer) in prompts.iter().zip(answers) {
+            prop_assert_eq!(answer.len(), NEW);
+            let tokens = [&prompt[..], &answer[..NEW - 1]].concat();
+            let positions: Vec<u32> = (0..tokens.len() as u32).collect();
+            let document = 0..tokens.len();
+            let layout =
+                Layout::of_documents(&model.config, &model.rope, &positions, &[document]);
+            let hidden = model.hidden(&tokens, &layout, Context::evaluation(precision));
+            let logits = host_values::<Cpu>(model.logits(&hidden, precision));
+            let rows = logits.chunks(model.config.vocab_size).skip(prompt.len() - 1);
+            let chosen: Vec<u32> = rows.map(|row| Sampling::greedy().choose(row, &[], 0, 0)).collect();
+            prop_assert_eq!(chosen, answer);
+        }
+    }
+}
