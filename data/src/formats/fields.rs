@@ -106,7 +106,7 @@ impl<'a> Object<'a> {
 }
 
 /// The fields at the top of a row that no format here supports.
-pub(super) const UNSUPPORTED_IN_ROWS: [&str; 10] = [
+pub(super) const UNSUPPORTED_IN_ROWS: [&str; 9] = [
     "chosen",
     "rejected",
     "image",
@@ -116,7 +116,6 @@ pub(super) const UNSUPPORTED_IN_ROWS: [&str; 10] = [
     "audio",
     "audios",
     "documents",
-    "builtin_tools",
 ];
 
 /// Why they are refused.

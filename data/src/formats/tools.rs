@@ -4,12 +4,42 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::fields::{Object, wrong_type};
-use crate::conversation::Content;
+use super::fields::{Object, as_text, wrong_type};
+use crate::conversation::{Content, Conversation, Message};
 use crate::error::RowProblem;
 
+/// The turns with whatever the row says about tools.
+pub(super) fn conversation(
+    row: &Object<'_>,
+    messages: Vec<Message>,
+) -> Result<Conversation, RowProblem> {
+    let tools_in_user_message = match row.optional("tools_in_user_message") {
+        None => None,
+        Some(Value::Bool(place)) => Some(*place),
+        Some(other) => {
+            let field = "tools_in_user_message".to_owned();
+            return Err(wrong_type(field, "true or false", other));
+        }
+    };
+    let (tools, builtin_tools) = (definitions(row)?, builtin(row)?);
+    Ok(Conversation { messages, tools, builtin_tools, tools_in_user_message })
+}
+
+/// The row's `builtin_tools`, a list of names. An empty list means none.
+fn builtin(row: &Object<'_>) -> Result<Vec<String>, RowProblem> {
+    let list = match row.optional("builtin_tools") {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(list)) => list,
+        Some(other) => return Err(wrong_type("builtin_tools".to_owned(), "a list of names", other)),
+    };
+    let name = |(index, value): (usize, &Value)| {
+        as_text(value, || format!("builtin_tools[{index}]")).map(str::to_owned)
+    };
+    list.iter().enumerate().map(name).collect()
+}
+
 /// The row's `tools`: a list, or a text that holds a JSON list. An empty list means none.
-pub(super) fn definitions(row: &Object<'_>) -> Result<Vec<Value>, RowProblem> {
+fn definitions(row: &Object<'_>) -> Result<Vec<Value>, RowProblem> {
     let Some(value) = row.optional("tools") else { return Ok(Vec::new()) };
     let value = match value {
         Value::String(text) if text.trim().is_empty() => return Ok(Vec::new()),
