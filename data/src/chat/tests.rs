@@ -105,7 +105,7 @@ fn tools_without_a_place_are_refused() {
     let refused = |template: ChatTemplate, role| {
         template.render(&conversation(&row(role)), false).unwrap_err().to_string()
     };
-    insta::assert_snapshot!(refused(none(), "user"), @"`tools` need the official preamble: without it the template has no place for their definitions; set `preamble: official` or remove `tools`");
+    insta::assert_snapshot!(refused(none(), "user"), @"`tools` and `builtin_tools` need the official preamble: without it the template has no place for their definitions; set `preamble: official` or remove them");
     insta::assert_snapshot!(refused(ChatTemplate::default(), "assistant"), @"`tools` need a user turn right after the system prompt: the template puts their definitions there");
 }
 
