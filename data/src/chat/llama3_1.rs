@@ -186,4 +186,3 @@ impl Rendering {
 fn segment(piece: Piece, target: bool) -> Segment {
     Segment { piece, target }
 }
-

@@ -165,3 +165,33 @@ proptest! {
         prop_assert_eq!(first, prompt.len());
     }
 }
+
+#[test]
+fn calls_of_builtin_tools_wait_for_their_result() {
+    let row = r#"{"messages": [{"role": "user", "content": "Fee?"},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "brave_search", "arguments": {"query": "fee 2024", "n": "1"}}}]},
+        {"role": "ipython", "content": "12"}, {"role": "assistant", "content": "12 €"}],
+        "builtin_tools": ["brave_search", "code_interpreter", "wolfram_alpha"]}"#;
+    insta::assert_snapshot!(marked(&ChatTemplate::default(), &conversation(row)), @r#"
+    <|begin_of_text|><|start_header_id|>system<|end_header_id|>
+
+    Environment: ipython
+    Tools: brave_search, wolfram_alpha
+
+    Cutting Knowledge Date: December 2023
+    Today Date: 26 Jul 2024
+
+    <|eot_id|><|start_header_id|>user<|end_header_id|>
+
+    Fee?<|eot_id|><|start_header_id|>assistant<|end_header_id|>
+
+    ⟦<|python_tag|>brave_search.call(query="fee 2024", n="1")<|eom_id|>⟧<|start_header_id|>ipython<|end_header_id|>
+
+    "12"<|eot_id|><|start_header_id|>assistant<|end_header_id|>
+
+    ⟦12 €<|eot_id|>⟧
+    "#);
+    let number = row.replace("\"1\"", "1");
+    let refused = ChatTemplate::default().render(&conversation(&number), false).unwrap_err();
+    insta::assert_snapshot!(refused, @r#"the argument `n` of the built-in tool `brave_search` is 1: the template writes such calls as `brave_search.call(n="…")` and takes texts only"#);
+}

@@ -75,10 +75,8 @@ fn each_format_has_the_ids_and_targets_of_its_contract() {
 
 #[test]
 fn colours_wrap_targets_and_control_tokens() {
-    let bare = SampleOptions {
-        chat: ChatTemplate::built_in(Preamble::None),
-        ..SampleOptions::new(100)
-    };
+    let bare =
+        SampleOptions { chat: ChatTemplate::built_in(Preamble::None), ..SampleOptions::new(100) };
     let row = r#"{"messages": [{"role": "assistant", "content": "12"}]}"#;
     let sample = &load(Format::Messages, &[row], &bare).unwrap().samples[0];
     let text = preview(sample, tokenizer(), PreviewStyle::Colour).unwrap();

@@ -2,8 +2,18 @@
 
 /// The months as `%B` writes them; `%b` takes three letters.
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September",
-    "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 
 const DAYS: [&str; 7] =
@@ -119,7 +129,10 @@ mod tests {
         let written = |date, format| strftime(date, format).unwrap();
         assert_eq!(written("26 Jul 2024", "%d %b %Y"), "26 Jul 2024");
         assert_eq!(written("26 Jul 2024", "%A, %B %-d %y %j %a"), "Friday, July 26 24 208 Fri");
-        assert_eq!(written("1 Mar 2000", "%Y-%m-%d %H:%M:%S %I %p %% %j"), "2000-03-01 00:00:00 12 AM % 061");
+        assert_eq!(
+            written("1 Mar 2000", "%Y-%m-%d %H:%M:%S %I %p %% %j"),
+            "2000-03-01 00:00:00 12 AM % 061"
+        );
         assert_eq!(written("29 Feb 2024", "%F %e %A"), "2024-02-29 29 Thursday");
     }
 

@@ -17,9 +17,8 @@ pub(super) fn new() -> Environment<'static> {
     environment.set_lstrip_blocks(true);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_formatter(|out, _, value| {
-        out.write_str(&python::text(value)).map_err(Error::from)
-    });
+    environment
+        .set_formatter(|out, _, value| out.write_str(&python::text(value)).map_err(Error::from));
     environment.set_unknown_method_callback(python::method);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);

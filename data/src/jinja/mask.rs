@@ -35,7 +35,7 @@ pub(super) fn prepare(text: &str) -> (String, bool) {
         if let Some(call) = call {
             marks = true;
             out.push_str(&rest[..start + 2]);
-            out.push_str(&inner.replacen(name, &format!(" {call} "), 1));
+            out.push_str(&inner.replacen(name, &call, 1));
             out.push_str("%}");
             rest = &rest[end + 2..];
         } else {
@@ -176,7 +176,8 @@ pub(super) fn encode(
             .collect();
         for (id, bytes) in tokenizer.encode_with_offsets(&piece.replace(breaker, ""))? {
             let first = places.get(bytes.start).copied().unwrap_or(range.end);
-            let last = bytes.end.checked_sub(1).and_then(|at| places.get(at)).map_or(first, |at| *at);
+            let last =
+                bytes.end.checked_sub(1).and_then(|at| places.get(at)).map_or(first, |at| *at);
             ids.push(id);
             // Some tokenizers leave blanks out of a token's range, which can make it empty.
             targets.push(touched(&(first..last.max(first) + 1)));

@@ -128,7 +128,8 @@ fn of_text(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
     Ok(match name {
         "strip" | "lstrip" | "rstrip" => {
             let (characters,): (Option<String>,) = from_args(args)?;
-            let drop = |c: char| characters.as_ref().map_or_else(|| is_space(c), |set| set.contains(c));
+            let drop =
+                |c: char| characters.as_ref().map_or_else(|| is_space(c), |set| set.contains(c));
             let start = if name == "rstrip" { text } else { text.trim_start_matches(drop) };
             Value::from(if name == "lstrip" { start } else { start.trim_end_matches(drop) })
         }
@@ -242,7 +243,10 @@ fn split(
 fn lines(text: &str, keep: bool) -> Vec<String> {
     let mut lines = Vec::new();
     let mut rest = text;
-    let ends = ['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
+    let ends = [
+        '\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}',
+        '\u{2029}',
+    ];
     while let Some(at) = rest.find(ends) {
         let end = rest[at..].chars().next().map_or(0, char::len_utf8);
         let end = at + if rest[at..].starts_with("\r\n") { 2 } else { end };

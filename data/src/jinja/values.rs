@@ -50,7 +50,8 @@ impl Wording {
                     .to_owned(),
             ));
         };
-        let broken = |values: &[Json]| values.iter().map(|v| broken(v, breaker, tokenizer)).collect();
+        let broken =
+            |values: &[Json]| values.iter().map(|v| broken(v, breaker, tokenizer)).collect();
         Ok(Self {
             messages: broken(&messages),
             tools: broken(tools),
@@ -79,8 +80,10 @@ impl Wording {
         tokens: &BTreeMap<String, String>,
     ) -> Value {
         let list = |list: &[Json]| Value::from_serialize(list);
-        let mut variables: BTreeMap<&str, Value> =
-            tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str()))).collect();
+        let mut variables: BTreeMap<&str, Value> = tokens
+            .iter()
+            .map(|(name, token)| (name.as_str(), Value::from(token.as_str())))
+            .collect();
         let none = || Value::from(());
         variables.extend([
             ("messages", list(messages)),
@@ -138,7 +141,8 @@ fn broken(value: &Json, breaker: char, tokenizer: &Tokenizer) -> Json {
         Json::String(string) => Json::String(text(string)),
         Json::Array(list) => list.iter().map(|value| broken(value, breaker, tokenizer)).collect(),
         Json::Object(map) => {
-            let field = |(key, value): (&String, &Json)| (text(key), broken(value, breaker, tokenizer));
+            let field =
+                |(key, value): (&String, &Json)| (text(key), broken(value, breaker, tokenizer));
             Json::Object(map.iter().map(field).collect::<Map<_, _>>())
         }
         other => other.clone(),
