@@ -25,8 +25,8 @@ struct Day {
     year: u32,
     /// From 0.
     month: usize,
-    /// From 1.
-    day: u32,
+    /// Of the month, from 1.
+    number: u32,
 }
 
 /// The date, written as `26 Jul 2024`, in the form that the template asks for.
@@ -62,8 +62,8 @@ fn parse(date: &str) -> Option<Day> {
     let month = MONTHS.iter().position(|name| name[..3] == *month)?;
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     let number = |text: &str| text.parse::<u32>().ok().filter(|_| digits(text));
-    let day = Day { year: number(year).filter(|_| year.len() == 4)?, month, day: number(day)? };
-    (day.year > 0 && (1..=day.days_of_month()).contains(&day.day)).then_some(day)
+    let day = Day { year: number(year).filter(|_| year.len() == 4)?, month, number: number(day)? };
+    (day.year > 0 && (1..=day.days_of_month()).contains(&day.number)).then_some(day)
 }
 
 impl Day {
@@ -84,7 +84,7 @@ impl Day {
     /// From 1.
     fn of_year(self) -> u32 {
         let before = (0..self.month).map(|month| Self { month, ..self }.days_of_month());
-        before.sum::<u32>() + self.day
+        before.sum::<u32>() + self.number
     }
 
     /// From Sunday, 0.
@@ -99,8 +99,8 @@ impl Day {
         };
         let month = MONTHS[self.month];
         match directive {
-            'd' => number(self.day, 2),
-            'e' if padded => Some(format!("{:2}", self.day)),
+            'd' => number(self.number, 2),
+            'e' if padded => Some(format!("{:2}", self.number)),
             'm' => number(self.month as u32 + 1, 2),
             'b' | 'h' => Some(month[..3].to_owned()),
             'B' => Some(month.to_owned()),
@@ -109,7 +109,7 @@ impl Day {
             'j' => number(self.of_year(), 3),
             'a' => Some(DAYS[self.of_week()][..3].to_owned()),
             'A' => Some(DAYS[self.of_week()].to_owned()),
-            'F' => Some(format!("{}-{:02}-{:02}", self.year, self.month + 1, self.day)),
+            'F' => Some(format!("{}-{:02}-{:02}", self.year, self.month + 1, self.number)),
             'H' | 'M' | 'S' => number(0, 2),
             'I' => number(12, 2),
             'p' => Some("AM".to_owned()),

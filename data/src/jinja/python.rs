@@ -1,5 +1,7 @@
 //! Python's side of a template: how values are written, and the methods of texts, lists and dicts.
 
+use std::fmt::Write as _;
+
 use minijinja::value::{ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use serde_json::{Map, Number, Value as Json};
@@ -57,7 +59,8 @@ fn quoted(text: &str) -> String {
             '\\' => out.push_str("\\\\"),
             quoted if quoted == quote => out.extend(['\\', quote]),
             control if control.is_control() => {
-                out.push_str(&format!("\\x{:02x}", control as u32));
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\x{:02x}", control as u32);
             }
             other => out.push(other),
         }
