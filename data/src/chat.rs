@@ -1,19 +1,17 @@
-//! Llama 3.1's chat format, rendered from structure: the template that Meta ships in
-//! tokenizer_config.json of Llama-3.1-8B-Instruct (`chat_template`), written as Rust.
+//! How conversations become tokens, and which of them are learnt: Llama 3.1's format, built in
+//! ([`llama3_1`]), or the model's own Jinja template ([`ModelTemplate`]).
 //!
-//! A turn is `<|start_header_id|>role<|end_header_id|>\n\n{content, trimmed}<|eot_id|>`, and one
-//! `<|begin_of_text|>` stands in front of everything. Control tokens are segments of their own, so
-//! text can never turn into one, and the loss mask follows from the turn a segment belongs to.
+//! Either way text never turns into a control token, and the loss counts the assistant's turns with
+//! the token that closes each.
 
-use crate::conversation::{Content, Conversation, Message, Role};
+mod llama3_1;
+
+use std::sync::Arc;
+
+use crate::conversation::Conversation;
 use crate::error::{Error, RowProblem};
-use crate::template_json;
+use crate::jinja::ModelTemplate;
 use crate::tokenizer::Tokenizer;
-
-const TOOLS_GUIDANCE: &str = "Given the following functions, please respond with a JSON for a \
-function call with its proper arguments that best answers the given prompt.\n\nRespond in the \
-format {\"name\": function name, \"parameters\": dictionary of argument name and its value}.\
-Do not use variables.\n\n";
 
 /// What stands in the system turn before the system prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +38,12 @@ impl Default for Preamble {
 pub struct ChatTemplate {
     /// What stands before the system prompt.
     pub preamble: Preamble,
+    /// The model's own template, which is used under the official preamble; without it the built-in
+    /// format is.
+    pub own: Option<Arc<ModelTemplate>>,
 }
 
-/// A control token that the template places.
+/// A control token that the built-in format places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
     /// `<|begin_of_text|>`
@@ -53,6 +54,10 @@ pub enum Control {
     EndHeader,
     /// `<|eot_id|>`
     EndOfTurn,
+    /// `<|eom_id|>`: ends a call where built-in tools are at hand.
+    EndOfMessage,
+    /// `<|python_tag|>`: opens a call of a built-in tool.
+    PythonTag,
 }
 
 impl Control {
@@ -63,16 +68,27 @@ impl Control {
             Self::StartHeader => "<|start_header_id|>",
             Self::EndHeader => "<|end_header_id|>",
             Self::EndOfTurn => "<|eot_id|>",
+            Self::EndOfMessage => "<|eom_id|>",
+            Self::PythonTag => "<|python_tag|>",
         }
     }
 
     /// Its id.
-    pub fn id(self, tokenizer: &Tokenizer) -> u32 {
+    ///
+    /// # Errors
+    /// The tokenizer is Llama 3.0's, which has none of the two that built-in tools need.
+    pub fn id(self, tokenizer: &Tokenizer) -> Result<u32, Error> {
+        let optional = |id: Option<u32>| {
+            let origin = || tokenizer.origin().to_owned();
+            id.ok_or_else(|| Error::MissingSpecial { origin: origin(), token: self.token() })
+        };
         match self {
-            Self::BeginOfText => tokenizer.bos(),
-            Self::StartHeader => tokenizer.start_header(),
-            Self::EndHeader => tokenizer.end_header(),
-            Self::EndOfTurn => tokenizer.eot(),
+            Self::BeginOfText => Ok(tokenizer.bos()),
+            Self::StartHeader => Ok(tokenizer.start_header()),
+            Self::EndHeader => Ok(tokenizer.end_header()),
+            Self::EndOfTurn => Ok(tokenizer.eot()),
+            Self::EndOfMessage => optional(tokenizer.eom()),
+            Self::PythonTag => optional(tokenizer.special(self.token())),
         }
     }
 }
@@ -96,82 +112,61 @@ pub enum Piece {
 }
 
 impl ChatTemplate {
-    /// The conversation as segments; with `generation_prompt`, followed by the header of an
-    /// assistant turn that is yet to be written.
+    /// The built-in format, Llama 3.1's.
+    pub fn built_in(preamble: Preamble) -> Self {
+        Self { preamble, own: None }
+    }
+
+    /// With the model's own template instead of the built-in format, where it has one. The preamble
+    /// is part of the template then; one that was left out on purpose keeps the built-in format.
+    #[must_use]
+    pub fn with_own(mut self, own: Option<&Arc<ModelTemplate>>) -> Self {
+        self.own = own.filter(|_| self.preamble != Preamble::None).cloned();
+        self
+    }
+
+    /// The conversation in the built-in format as segments; with `generation_prompt`, followed by
+    /// the header of an assistant turn that is yet to be written.
     ///
     /// # Errors
-    /// Tools without a user turn to put them in, or without the official preamble.
+    /// Tools without a user turn to put them in, or without the official preamble; an argument of
+    /// a built-in tool that is not text.
     pub fn render(
         &self,
         conversation: &Conversation,
         generation_prompt: bool,
     ) -> Result<Vec<Segment>, RowProblem> {
-        let Conversation { messages, tools } = conversation;
-        let mut out = Rendering(vec![segment(Piece::Control(Control::BeginOfText), false)]);
-        let mut rest = &messages[..];
-        let mut system = None;
-        if let Some((Message { role: Role::System, content: Content::Text(text) }, after)) =
-            rest.split_first()
-        {
-            (system, rest) = (Some(trim(text)), after);
+        llama3_1::render(&self.preamble, conversation, generation_prompt)
+    }
+
+    /// Ids of the conversation and, for each, whether it is a target: two lists of one length.
+    ///
+    /// # Errors
+    /// As [`Self::render`], [`ModelTemplate::encode`] and [`Tokenizer::encode`].
+    pub fn encode(
+        &self,
+        conversation: &Conversation,
+        tokenizer: &Tokenizer,
+    ) -> Result<(Vec<u32>, Vec<bool>), Error> {
+        match (&self.own, &self.preamble) {
+            (Some(own), Preamble::Official { date }) => own.encode(conversation, date, tokenizer),
+            _ => encode_segments(&self.render(conversation, false)?, tokenizer),
         }
-        match &self.preamble {
-            Preamble::Official { date } => {
-                let environment = if tools.is_empty() { "" } else { "Environment: ipython\n" };
-                let system = system.unwrap_or_default();
-                out.turn(Role::System, &format!(
-                    "{environment}Cutting Knowledge Date: December 2023\nToday Date: {date}\n\n{system}"
-                ));
-            }
-            Preamble::None if !tools.is_empty() => {
-                return Err(RowProblem::Unsupported(
-                    "`tools` need the official preamble: without it the template has no place for \
-                     their definitions; set `preamble: official` or remove `tools`"
-                        .to_owned(),
-                ));
-            }
-            Preamble::None => {
-                if let Some(system) = system {
-                    out.turn(Role::System, system);
-                }
-            }
-        }
-        if !tools.is_empty() {
-            let Some((Message { role: Role::User, content: Content::Text(text) }, after)) =
-                rest.split_first()
-            else {
-                return Err(RowProblem::Unsupported(
-                    "`tools` need a user turn right after the system prompt: the template puts \
-                     their definitions there"
-                        .to_owned(),
-                ));
-            };
-            let definitions: String =
-                tools.iter().map(|tool| template_json::indented(tool) + "\n\n").collect();
-            out.turn(Role::User, &format!("{TOOLS_GUIDANCE}{definitions}{}", trim(text)));
-            rest = after;
-        }
-        for Message { role, content } in rest {
-            out.turn(*role, &content_text(content));
-        }
-        if generation_prompt {
-            out.header(Role::Assistant);
-            out.text("\n\n", false);
-        }
-        Ok(out.0)
     }
 
     /// Ids of the conversation so far and the header of the assistant's next turn.
     ///
     /// # Errors
-    /// As [`Self::render`] and [`Tokenizer::encode`].
+    /// As [`Self::encode`].
     pub fn prompt(
         &self,
         conversation: &Conversation,
         tokenizer: &Tokenizer,
     ) -> Result<Vec<u32>, Error> {
-        let segments = self.render(conversation, true)?;
-        Ok(encode_segments(&segments, tokenizer)?.0)
+        match (&self.own, &self.preamble) {
+            (Some(own), Preamble::Official { date }) => own.prompt(conversation, date, tokenizer),
+            _ => Ok(encode_segments(&self.render(conversation, true)?, tokenizer)?.0),
+        }
     }
 }
 
@@ -186,7 +181,7 @@ pub fn encode_segments(
     let (mut ids, mut targets) = (Vec::new(), Vec::new());
     for Segment { piece, target } in segments {
         match piece {
-            Piece::Control(control) => ids.push(control.id(tokenizer)),
+            Piece::Control(control) => ids.push(control.id(tokenizer)?),
             Piece::Text(text) => ids.extend(tokenizer.encode(text)?),
         }
         targets.resize(ids.len(), *target);
@@ -201,58 +196,6 @@ pub fn segments_text(segments: &[Segment]) -> String {
         Piece::Text(text) => text.clone(),
     };
     segments.iter().map(text).collect()
-}
-
-struct Rendering(Vec<Segment>);
-
-impl Rendering {
-    /// A whole turn; only the assistant's content and its end are targets.
-    fn turn(&mut self, role: Role, content: &str) {
-        let target = role == Role::Assistant;
-        self.header(role);
-        if target {
-            // The split expression of Llama 3 ends a piece after line breaks that a trimmed text
-            // follows, so the two parts have the ids of the whole, as in a prompt that ends here.
-            self.text("\n\n", false);
-            self.text(content, true);
-        } else {
-            self.text(&format!("\n\n{content}"), false);
-        }
-        self.0.push(segment(Piece::Control(Control::EndOfTurn), target));
-    }
-
-    fn header(&mut self, role: Role) {
-        self.0.push(segment(Piece::Control(Control::StartHeader), false));
-        self.text(role.header(), false);
-        self.0.push(segment(Piece::Control(Control::EndHeader), false));
-    }
-
-    fn text(&mut self, text: &str, target: bool) {
-        if !text.is_empty() {
-            self.0.push(segment(Piece::Text(text.to_owned()), target));
-        }
-    }
-}
-
-fn segment(piece: Piece, target: bool) -> Segment {
-    Segment { piece, target }
-}
-
-fn content_text(content: &Content) -> String {
-    match content {
-        Content::Text(text) => trim(text).to_owned(),
-        Content::ToolCall { name, arguments } => {
-            let parameters = template_json::compact(&arguments.clone().into());
-            format!("{{\"name\": \"{name}\", \"parameters\": {parameters}}}")
-        }
-        // A text is "iterable" to the template, so it too is written as JSON, quotes included.
-        Content::ToolResult(value) => template_json::compact(value),
-    }
-}
-
-/// Python's `str.strip`, which also takes the four separators U+001C to U+001F for white space.
-fn trim(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
 }
 
 #[cfg(test)]

@@ -66,9 +66,20 @@ pub struct Conversation {
     pub messages: Vec<Message>,
     /// JSON definitions of the tools; empty when there are none.
     pub tools: Vec<Value>,
+    /// Names of the tools that Llama 3.1 knows without a definition, such as `brave_search`; empty
+    /// when there are none. They are called with `<|python_tag|>`.
+    pub builtin_tools: Vec<String>,
+    /// Whether the definitions stand in the first user turn, not in the system turn; `None` leaves
+    /// it to the template, and Llama 3.1's puts them into the user's.
+    pub tools_in_user_message: Option<bool>,
 }
 
 impl Conversation {
+    /// Turns alone, without tools.
+    pub fn of(messages: Vec<Message>) -> Self {
+        Self { messages, ..Self::default() }
+    }
+
     /// Whether the assistant says anything.
     pub fn has_assistant_turn(&self) -> bool {
         self.messages.iter().any(|message| message.role == Role::Assistant)

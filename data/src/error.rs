@@ -186,6 +186,16 @@ pub enum Error {
         /// Highest known id + 1.
         vocab_size: usize,
     },
+    /// A chat template, or the file it stands in, cannot be read.
+    #[error("{origin}: line {line} of the chat template: {message}")]
+    Template {
+        /// The file.
+        origin: String,
+        /// Line of the template, counted from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
     /// A conversation that does not come from a file cannot be rendered.
     #[error("cannot render the conversation: {0}")]
     Render(#[from] RowProblem),
@@ -252,4 +262,14 @@ pub enum RowProblem {
     /// A field or a combination that would change the meaning and is not supported.
     #[error("{0}")]
     Unsupported(String),
+    /// The model's chat template cannot render the conversation, or refuses to.
+    #[error("{origin}, line {line} of the chat template: {message}")]
+    Template {
+        /// The file of the template.
+        origin: String,
+        /// Line of the template, counted from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
 }

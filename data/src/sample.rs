@@ -1,6 +1,6 @@
 //! One row as tokens, and which of them are learnt.
 
-use crate::chat::{ChatTemplate, encode_segments};
+use crate::chat::ChatTemplate;
 use crate::error::{Error, RowProblem};
 use crate::formats::{Origin, Row};
 use crate::overlong::Overlong;
@@ -73,7 +73,10 @@ impl From<RowProblem> for RowFailure {
 
 impl From<Error> for RowFailure {
     fn from(error: Error) -> Self {
-        Self::Other(error)
+        match error {
+            Error::Render(problem) => Self::Row(problem),
+            other => Self::Other(other),
+        }
     }
 }
 
@@ -85,15 +88,12 @@ pub(crate) fn encode_row(
     options: &SampleOptions,
 ) -> Result<Sample, RowFailure> {
     let (tokens, mut targets) = match row {
-        Row::Conversation(conversation) => {
-            let segments = match &options.system_prompt {
-                Some(prompt) => {
-                    options.chat.render(&conversation.clone().with_system_prompt(prompt), false)?
-                }
-                None => options.chat.render(conversation, false)?,
-            };
-            encode_segments(&segments, tokenizer)?
-        }
+        Row::Conversation(conversation) => match &options.system_prompt {
+            Some(prompt) => {
+                options.chat.encode(&conversation.clone().with_system_prompt(prompt), tokenizer)
+            }
+            None => options.chat.encode(conversation, tokenizer),
+        }?,
         // The two texts are encoded apart, so that the prompt has the ids it has at inference.
         Row::Completion { prompt, completion } => {
             framed(&[(prompt, false), (completion, true)], tokenizer)?

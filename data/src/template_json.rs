@@ -5,94 +5,133 @@ use std::fmt::Write as _;
 
 use serde_json::{Number, Value};
 
+/// What `json.dumps` was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout<'a> {
+    /// Blanks a level, one field a line; `None` for one line.
+    pub indent: Option<usize>,
+    /// Between two items; `None` for Python's own.
+    pub between: Option<&'a str>,
+    /// Between a key and its value.
+    pub behind_key: &'a str,
+    /// Keys by their code points, not in the order they were written.
+    pub sorted: bool,
+    /// Escapes everything that is not ASCII.
+    pub ascii: bool,
+}
+
+impl Default for Layout<'_> {
+    fn default() -> Self {
+        Self { indent: None, between: None, behind_key: ": ", sorted: false, ascii: false }
+    }
+}
+
+impl Layout<'_> {
+    /// The value as JSON.
+    pub(crate) fn write(&self, value: &Value) -> String {
+        let mut out = String::new();
+        self.value(&mut out, value, 0);
+        out
+    }
+
+    /// `level` counts the lists and objects around the value. Depth is bounded by the JSON parser.
+    fn value(&self, out: &mut String, value: &Value, level: usize) {
+        match value {
+            Value::Null => out.push_str("null"),
+            Value::Bool(true) => out.push_str("true"),
+            Value::Bool(false) => out.push_str("false"),
+            Value::Number(number) => out.push_str(&number_text(number)),
+            Value::String(text) => self.string(out, text),
+            Value::Array(list) => {
+                self.items(out, ['[', ']'], level, list.iter(), |out, item| {
+                    self.value(out, item, level + 1);
+                });
+            }
+            Value::Object(map) => {
+                let mut fields: Vec<(&String, &Value)> = map.iter().collect();
+                if self.sorted {
+                    fields.sort_by_key(|(key, _)| *key);
+                }
+                self.items(out, ['{', '}'], level, fields.into_iter(), |out, (key, item)| {
+                    self.string(out, key);
+                    out.push_str(self.behind_key);
+                    self.value(out, item, level + 1);
+                });
+            }
+        }
+    }
+
+    fn items<T>(
+        &self,
+        out: &mut String,
+        [open, close]: [char; 2],
+        level: usize,
+        items: impl ExactSizeIterator<Item = T>,
+        write: impl Fn(&mut String, T),
+    ) {
+        let line = |out: &mut String, level: usize| {
+            if let Some(width) = self.indent {
+                out.push('\n');
+                out.push_str(&" ".repeat(width * level));
+            }
+        };
+        let between = self.between.unwrap_or(if self.indent.is_some() { "," } else { ", " });
+        let filled = items.len() > 0;
+        out.push(open);
+        for (index, item) in items.enumerate() {
+            if index > 0 {
+                out.push_str(between);
+            }
+            line(out, level + 1);
+            write(out, item);
+        }
+        if filled {
+            line(out, level);
+        }
+        out.push(close);
+    }
+
+    fn string(&self, out: &mut String, text: &str) {
+        out.push('"');
+        for character in text.chars() {
+            match character {
+                '"' => out.push_str("\\\""),
+                '\\' => out.push_str("\\\\"),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                '\u{8}' => out.push_str("\\b"),
+                '\u{c}' => out.push_str("\\f"),
+                control if control < ' ' => escape(out, control),
+                // Python escapes DEL with what is not ASCII.
+                other if self.ascii && other > '~' => escape(out, other),
+                other => out.push(other),
+            }
+        }
+        out.push('"');
+    }
+}
+
+/// As UTF-16: two escapes for a character beyond the basic plane.
+fn escape(out: &mut String, character: char) {
+    for unit in character.encode_utf16(&mut [0; 2]) {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "\\u{unit:04x}");
+    }
+}
+
 /// One line: `{"a": 1, "b": [2, 3]}`.
 pub(crate) fn compact(value: &Value) -> String {
-    let mut text = String::new();
-    write_value(&mut text, value, None);
-    text
+    Layout::default().write(value)
 }
 
-/// `indent=4`: one field a line.
-pub(crate) fn indented(value: &Value) -> String {
-    let mut text = String::new();
-    write_value(&mut text, value, Some(0));
-    text
-}
-
-/// `level` is the depth of indentation, `None` on one line. Depth is bounded by the JSON parser.
-fn write_value(out: &mut String, value: &Value, level: Option<usize>) {
-    match value {
-        Value::Null => out.push_str("null"),
-        Value::Bool(true) => out.push_str("true"),
-        Value::Bool(false) => out.push_str("false"),
-        Value::Number(number) => out.push_str(&number_text(number)),
-        Value::String(text) => write_string(out, text),
-        Value::Array(list) => {
-            write_items(out, ['[', ']'], level, list.iter(), |out, item, level| {
-                write_value(out, item, level);
-            });
-        }
-        Value::Object(map) => {
-            write_items(out, ['{', '}'], level, map.iter(), |out, (key, item), level| {
-                write_string(out, key);
-                out.push_str(": ");
-                write_value(out, item, level);
-            });
-        }
-    }
-}
-
-fn write_items<T>(
-    out: &mut String,
-    [open, close]: [char; 2],
-    level: Option<usize>,
-    items: impl ExactSizeIterator<Item = T>,
-    write_item: impl Fn(&mut String, T, Option<usize>),
-) {
-    out.push(open);
-    let inner = level.map(|level| level + 1);
-    let filled = items.len() > 0;
-    for (index, item) in items.enumerate() {
-        match (index, inner) {
-            (0, None) => {}
-            (_, None) => out.push_str(", "),
-            (index, Some(level)) => {
-                out.push_str(if index > 0 { ",\n" } else { "\n" });
-                out.push_str(&" ".repeat(4 * level));
-            }
-        }
-        write_item(out, item, inner);
-    }
-    if let (true, Some(level)) = (filled, level) {
-        out.push('\n');
-        out.push_str(&" ".repeat(4 * level));
-    }
-    out.push(close);
-}
-
-fn write_string(out: &mut String, text: &str) {
-    out.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            control if control < ' ' => {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "\\u{:04x}", control as u32);
-            }
-            other => out.push(other),
-        }
-    }
-    out.push('"');
+/// `indent=width`: one field a line.
+pub(crate) fn indented(value: &Value, width: usize) -> String {
+    Layout { indent: Some(width), ..Layout::default() }.write(value)
 }
 
 /// Integers as they are, floats as Python's `repr`: an exponent below 1e-4 and from 1e16 on.
-fn number_text(number: &Number) -> String {
+pub(crate) fn number_text(number: &Number) -> String {
     let Some(float) = number.as_f64().filter(|_| number.is_f64()) else {
         return number.to_string();
     };
@@ -123,6 +162,6 @@ mod tests {
     fn indentation_equals_python_json_dumps() {
         let value: Value = serde_json::from_str(r#"{"a":[1,{"b":{}}],"c":[]}"#).unwrap();
         let expected = "{\n    \"a\": [\n        1,\n        {\n            \"b\": {}\n        }\n    ],\n    \"c\": []\n}";
-        assert_eq!(indented(&value), expected);
+        assert_eq!(indented(&value, 4), expected);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -27,6 +28,10 @@ pub struct Tokenizer {
     sha256: String,
     /// For every id: whether it exists, and whether it is a control token.
     kinds: Vec<Kind>,
+    /// Every control token as it is spelled, longest first.
+    specials: Vec<(String, u32)>,
+    /// The bytes that a control token begins with.
+    special_starts: [bool; 256],
     bos: u32,
     end_of_text: u32,
     start_header: u32,
@@ -94,12 +99,19 @@ impl Tokenizer {
         let (start_header, end_header) = (find(START_HEADER)?, find(END_HEADER)?);
         let (eot, eom) = (find(EOT)?, find_optional(EOM)?);
         let pad = find_optional(PAD)?.unwrap_or(end_of_text);
+        let specials = specials(&inner);
+        let mut special_starts = [false; 256];
+        for (token, _) in &specials {
+            special_starts[token.as_bytes()[0] as usize] = true;
+        }
         let (origin, sha256) = (origin.to_owned(), hex(&Sha256::digest(file)));
         Ok(Self {
             inner,
             origin,
             sha256,
             kinds,
+            specials,
+            special_starts,
             bos,
             end_of_text,
             start_header,
@@ -120,6 +132,25 @@ impl Tokenizer {
         }
         let encoding = self.inner.encode_fast(text, false).map_err(|error| self.failed(&error))?;
         let ids = encoding.get_ids().to_vec();
+        self.check_not_forged(text, &ids)?;
+        Ok(ids)
+    }
+
+    /// As [`Self::encode`], each id with the bytes of `text` that it stands for.
+    pub(crate) fn encode_with_offsets(
+        &self,
+        text: &str,
+    ) -> Result<Vec<(u32, Range<usize>)>, Error> {
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let encoding = self.inner.encode(text, false).map_err(|error| self.failed(&error))?;
+        self.check_not_forged(text, encoding.get_ids())?;
+        let ranges = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+        Ok(encoding.get_ids().iter().copied().zip(ranges).collect())
+    }
+
+    fn check_not_forged(&self, text: &str, ids: &[u32]) -> Result<(), Error> {
         // A vocabulary that holds control tokens as ordinary entries could still merge into one.
         if let Some(&id) = ids.iter().find(|&&id| self.is_special(id)) {
             return Err(Error::ForgedSpecial {
@@ -129,7 +160,26 @@ impl Tokenizer {
                 id,
             });
         }
-        Ok(ids)
+        Ok(())
+    }
+
+    /// The control token that `text` begins with, the longest if there are more.
+    pub(crate) fn special_at(&self, text: &str) -> Option<(&str, u32)> {
+        if !self.could_begin_special(text) {
+            return None;
+        }
+        let found = self.specials.iter().find(|(token, _)| text.starts_with(token.as_str()));
+        found.map(|(token, id)| (token.as_str(), *id))
+    }
+
+    /// Whether `text` is the beginning of a control token.
+    pub(crate) fn begins_special(&self, text: &str) -> bool {
+        self.could_begin_special(text)
+            && self.specials.iter().any(|(token, _)| token.starts_with(text))
+    }
+
+    fn could_begin_special(&self, text: &str) -> bool {
+        text.as_bytes().first().is_some_and(|&byte| self.special_starts[byte as usize])
     }
 
     /// [`Self::encode`] of every text, on all threads, in order.
@@ -261,6 +311,17 @@ fn check_added_ids(json: &[u8], tokenizer: &tokenizers::Tokenizer) -> Result<(),
         }
     }
     Ok(())
+}
+
+fn specials(tokenizer: &tokenizers::Tokenizer) -> Vec<(String, u32)> {
+    let mut specials: Vec<(String, u32)> = tokenizer
+        .get_added_tokens_decoder()
+        .into_iter()
+        .filter(|(_, token)| token.special && !token.content.is_empty())
+        .map(|(id, token)| (token.content, id))
+        .collect();
+    specials.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    specials
 }
 
 fn kinds(tokenizer: &tokenizers::Tokenizer) -> Vec<Kind> {

@@ -132,7 +132,7 @@ impl Plan {
         let model = model::resolve(&recipe, &mut findings);
         let config = model.config.as_ref();
         let adapter = adapter::resolve(&recipe, config, &mut findings);
-        let data = sources::resolve(&recipe, config, &mut findings);
+        let data = sources::resolve(&recipe, config, model.template.as_ref(), &mut findings);
         output::check(&recipe, start, config.zip(adapter.as_ref()), &mut findings);
         let warnings = findings.finish()?;
         let complete = "whatever could not be resolved was recorded as a problem";

@@ -50,7 +50,7 @@ impl TrainedWith {
             },
             None => Preamble::default(),
         };
-        Self { nf4, chat: ChatTemplate { preamble } }
+        Self { nf4, chat: ChatTemplate::built_in(preamble) }
     }
 }
 
@@ -63,7 +63,7 @@ mod tests {
         let dated = Preamble::Official { date: "1 Jan 2025".to_owned() };
         for nf4 in [None, Some(false), Some(true)] {
             for preamble in [Preamble::None, Preamble::default(), dated.clone()] {
-                let with = TrainedWith { nf4, chat: ChatTemplate { preamble } };
+                let with = TrainedWith { nf4, chat: ChatTemplate::built_in(preamble) };
                 assert_eq!(TrainedWith::from_metadata(&with.to_metadata()), with);
             }
         }

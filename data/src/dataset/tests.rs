@@ -52,7 +52,7 @@ fn each_format_has_the_ids_and_targets_of_its_contract() {
     assert_eq!(sample.tokens, [&[bos], &encode("The fee")[..], &[eos]].concat());
     assert_eq!(sample.targets(), sample.tokens.len() - 1);
 
-    let bare = SampleOptions { chat: ChatTemplate { preamble: Preamble::None }, ..options };
+    let bare = SampleOptions { chat: ChatTemplate::built_in(Preamble::None), ..options };
     let sample = &load(Format::Messages, &[CHAT], &bare).unwrap().samples[0];
     insta::assert_snapshot!(shown(sample), @r"
     <|begin_of_text|><|start_header_id|>user<|end_header_id|>
@@ -75,10 +75,8 @@ fn each_format_has_the_ids_and_targets_of_its_contract() {
 
 #[test]
 fn colours_wrap_targets_and_control_tokens() {
-    let bare = SampleOptions {
-        chat: ChatTemplate { preamble: Preamble::None },
-        ..SampleOptions::new(100)
-    };
+    let bare =
+        SampleOptions { chat: ChatTemplate::built_in(Preamble::None), ..SampleOptions::new(100) };
     let row = r#"{"messages": [{"role": "assistant", "content": "12"}]}"#;
     let sample = &load(Format::Messages, &[row], &bare).unwrap().samples[0];
     let text = preview(sample, tokenizer(), PreviewStyle::Colour).unwrap();
@@ -161,7 +159,7 @@ fn rows_and_datasets_with_nothing_to_learn_are_errors() {
     let allowed = SampleOptions { allow_empty_targets: true, ..right };
     insta::assert_snapshot!(load(Format::Messages, &[CHAT], &allowed).unwrap_err(), @"all labels are masked: none of the 1 rows has a target token, so there is no loss to train on");
     let short = r#"{"messages": [{"role": "assistant", "content": "a"}]}"#;
-    let bare = SampleOptions { chat: ChatTemplate { preamble: Preamble::None }, ..allowed };
+    let bare = SampleOptions { chat: ChatTemplate::built_in(Preamble::None), ..allowed };
     let long_question = CHAT.replace("Fee?", &"1 ".repeat(20));
     let dataset = load(Format::Messages, &[short, &long_question], &bare).unwrap();
     assert_eq!((dataset.samples.len(), dataset.statistics.dropped_without_targets), (1, 1));

@@ -10,7 +10,10 @@ use crate::error::RowProblem;
 
 pub(super) fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
     row.refuse(&UNSUPPORTED_IN_ROWS, UNSUPPORTED_WHY)?;
-    row.refuse(&["tools"], "use `format: messages` or `format: sharegpt` for tools")?;
+    row.refuse(
+        &["tools", "builtin_tools"],
+        "use `format: messages` or `format: sharegpt` for tools",
+    )?;
     let instruction = row.text("instruction")?;
     let input = row.optional_text("input")?.unwrap_or_default();
     let output = row.text("output")?;
@@ -41,7 +44,7 @@ pub(super) fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
     };
     messages.push(Message::text(Role::User, question));
     messages.push(Message::text(Role::Assistant, output));
-    Ok(Conversation { messages, tools: Vec::new() })
+    Ok(Conversation::of(messages))
 }
 
 fn history<'a>(row: &Object<'a>) -> Result<&'a [Value], RowProblem> {

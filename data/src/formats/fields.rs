@@ -106,18 +106,8 @@ impl<'a> Object<'a> {
 }
 
 /// The fields at the top of a row that no format here supports.
-pub(super) const UNSUPPORTED_IN_ROWS: [&str; 10] = [
-    "chosen",
-    "rejected",
-    "image",
-    "images",
-    "video",
-    "videos",
-    "audio",
-    "audios",
-    "documents",
-    "builtin_tools",
-];
+pub(super) const UNSUPPORTED_IN_ROWS: [&str; 9] =
+    ["chosen", "rejected", "image", "images", "video", "videos", "audio", "audios", "documents"];
 
 /// Why they are refused.
 pub(super) const UNSUPPORTED_WHY: &str = "a row trained without it would mean something else; \

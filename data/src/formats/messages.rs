@@ -16,7 +16,7 @@ pub(super) fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
     let messages = (0..list.len())
         .map(|index| message(&element(list, index, "messages")?))
         .collect::<Result<_, _>>()?;
-    Ok(Conversation { messages, tools: tools::definitions(row)? })
+    tools::conversation(row, messages)
 }
 
 fn message(turn: &Object<'_>) -> Result<Message, RowProblem> {

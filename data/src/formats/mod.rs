@@ -130,7 +130,15 @@ pub struct Origin {
 /// The parser's message without its own line and column: the line is known better here.
 fn json_message(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())
+    let message = text.rsplit_once(" at line ").map_or(&text[..], |(message, _)| message);
+    // What the parser calls `\ud800` without its other half, depending on what follows.
+    if message.contains("surrogate") || message == "unexpected end of hex escape" {
+        return format!(
+            "{message}: half of a surrogate pair (\\ud800 to \\udfff) is no character; remove it, or \
+             write the pair"
+        );
+    }
+    message.to_owned()
 }
 
 #[cfg(test)]

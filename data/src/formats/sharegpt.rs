@@ -16,7 +16,7 @@ pub(super) fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
     let messages = (0..list.len())
         .map(|index| message(&element(list, index, "conversations")?))
         .collect::<Result<_, _>>()?;
-    let mut conversation = Conversation { messages, tools: tools::definitions(row)? };
+    let mut conversation = tools::conversation(row, messages)?;
     if let Some(system) = row.optional_text("system")?.filter(|text| !text.is_empty()) {
         if conversation.messages.first().is_some_and(|first| first.role == Role::System) {
             return Err(RowProblem::Unsupported(

@@ -4,12 +4,44 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::fields::{Object, wrong_type};
-use crate::conversation::Content;
+use super::fields::{Object, as_text, wrong_type};
+use crate::conversation::{Content, Conversation, Message};
 use crate::error::RowProblem;
 
+/// The turns with whatever the row says about tools.
+pub(super) fn conversation(
+    row: &Object<'_>,
+    messages: Vec<Message>,
+) -> Result<Conversation, RowProblem> {
+    let tools_in_user_message = match row.optional("tools_in_user_message") {
+        None => None,
+        Some(Value::Bool(place)) => Some(*place),
+        Some(other) => {
+            let field = "tools_in_user_message".to_owned();
+            return Err(wrong_type(field, "true or false", other));
+        }
+    };
+    let (tools, builtin_tools) = (definitions(row)?, builtin(row)?);
+    Ok(Conversation { messages, tools, builtin_tools, tools_in_user_message })
+}
+
+/// The row's `builtin_tools`, a list of names. An empty list means none.
+fn builtin(row: &Object<'_>) -> Result<Vec<String>, RowProblem> {
+    let list = match row.optional("builtin_tools") {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(list)) => list,
+        Some(other) => {
+            return Err(wrong_type("builtin_tools".to_owned(), "a list of names", other));
+        }
+    };
+    let name = |(index, value): (usize, &Value)| {
+        as_text(value, || format!("builtin_tools[{index}]")).map(str::to_owned)
+    };
+    list.iter().enumerate().map(name).collect()
+}
+
 /// The row's `tools`: a list, or a text that holds a JSON list. An empty list means none.
-pub(super) fn definitions(row: &Object<'_>) -> Result<Vec<Value>, RowProblem> {
+fn definitions(row: &Object<'_>) -> Result<Vec<Value>, RowProblem> {
     let Some(value) = row.optional("tools") else { return Ok(Vec::new()) };
     let value = match value {
         Value::String(text) if text.trim().is_empty() => return Ok(Vec::new()),
@@ -83,4 +115,34 @@ fn parse(text: &str, path: &str) -> Result<Value, RowProblem> {
     serde_json::from_str(text).map_err(|error| {
         RowProblem::Unsupported(format!("`{path}` is a text that does not hold JSON: {error}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::formats::{Format, Row};
+
+    fn read(rest: &str) -> Result<(Vec<String>, Option<bool>), String> {
+        let turns = r#"{"role": "user", "content": "hi"}"#;
+        match Format::Messages.parse_row(&format!(r#"{{"messages": [{turns}]{rest}}}"#)) {
+            Ok(Row::Conversation(row)) => Ok((row.builtin_tools, row.tools_in_user_message)),
+            Ok(other) => panic!("{other:?} is no conversation"),
+            Err(problem) => Err(problem.to_string()),
+        }
+    }
+
+    #[test]
+    fn builtin_tools_and_the_place_of_definitions_are_read() {
+        let row = r#", "builtin_tools": ["brave_search"], "tools_in_user_message": false"#;
+        assert_eq!(read(row), Ok((vec!["brave_search".to_owned()], Some(false))));
+        for none in ["", r#", "builtin_tools": null"#, r#", "builtin_tools": []"#] {
+            assert_eq!(read(none), Ok((Vec::new(), None)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_of_names_is_refused() {
+        insta::assert_snapshot!(read(r#", "builtin_tools": "brave_search""#).unwrap_err(), @"`builtin_tools` must be a list of names, found a text");
+        insta::assert_snapshot!(read(r#", "builtin_tools": [1]"#).unwrap_err(), @"`builtin_tools[0]` must be a text, found a number");
+        insta::assert_snapshot!(read(r#", "tools_in_user_message": "no""#).unwrap_err(), @"`tools_in_user_message` must be true or false, found a text");
+    }
 }

@@ -2,9 +2,10 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use graft_data::{ChatTemplate, Format};
+use graft_data::{ChatTemplate, Format, ModelTemplate};
 use graft_kernels::Precision;
 use graft_model::LlamaConfig;
 use graft_recipes::{ComputeDtype, Preamble};
@@ -61,9 +62,13 @@ impl ModelArgs {
         crate::plan::precision(self.compute_dtype)
     }
 
-    /// How conversations are rendered.
-    pub fn chat(&self, trained: &TrainedWith) -> ChatTemplate {
-        self.preamble.map_or_else(|| trained.chat.clone(), chat_template)
+    /// How conversations are rendered, by a model with this template of its own.
+    pub fn chat(
+        &self,
+        trained: &TrainedWith,
+        template: Option<&Arc<ModelTemplate>>,
+    ) -> ChatTemplate {
+        self.preamble.map_or_else(|| trained.chat.clone(), chat_template).with_own(template)
     }
 }
 
@@ -93,7 +98,7 @@ pub fn chat_template(preamble: Preamble) -> ChatTemplate {
         Preamble::Official => graft_data::Preamble::default(),
         Preamble::None => graft_data::Preamble::None,
     };
-    ChatTemplate { preamble }
+    ChatTemplate::built_in(preamble)
 }
 
 /// How answers are drawn.

@@ -41,7 +41,8 @@ pub fn run(globals: &Globals, args: &ChatArgs) -> anyhow::Result<()> {
             continue;
         }
         conversation.messages.push(Message::text(Role::User, &line));
-        let prompt = args.model.chat(&opening.trained).prompt(&conversation, &files.tokenizer)?;
+        let chat = args.model.chat(&opening.trained, files.template.as_ref());
+        let prompt = chat.prompt(&conversation, &files.tokenizer)?;
         let mut stream = files.tokenizer.decode_stream(true);
         let mut on_token = |_: usize, token: u32| {
             let text = stream.push(token).ok().flatten().unwrap_or_default();
@@ -58,7 +59,7 @@ pub fn run(globals: &Globals, args: &ChatArgs) -> anyhow::Result<()> {
 }
 
 fn first_turns(args: &ChatArgs) -> Conversation {
-    let conversation = Conversation { messages: Vec::new(), tools: Vec::new() };
+    let conversation = Conversation::default();
     match &args.system {
         Some(system) => conversation.with_system_prompt(system),
         None => conversation,

@@ -63,7 +63,8 @@ fn of_file(args: &DataArgs) -> anyhow::Result<(Tokenizer, Dataset)> {
     let file = args.file.as_ref().context(all_three)?;
     let source = source(&file.to_string_lossy(), args.format.context(all_three)?)?;
     let options = SampleOptions {
-        chat: chat_template(args.preamble.unwrap_or(Preamble::Official)),
+        chat: chat_template(args.preamble.unwrap_or(Preamble::Official))
+            .with_own(files.template.as_ref()),
         system_prompt: args.system.clone(),
         overlong: args.overlong.unwrap_or_default(),
         ..SampleOptions::new(args.max_seq_len.map_or(2_048, std::num::NonZeroUsize::get))

@@ -22,7 +22,7 @@ pub fn run(_globals: &Globals, args: &EvalArgs) -> anyhow::Result<()> {
     let source = super::data::source(&args.data, args.format)?;
     let longest = files.config.max_position_embeddings;
     let options = SampleOptions {
-        chat: args.model.chat(&opening.trained),
+        chat: args.model.chat(&opening.trained, opening.files.template.as_ref()),
         ..SampleOptions::new(args.max_seq_len.map_or(longest, std::num::NonZeroUsize::get))
     };
     let sources = [source];

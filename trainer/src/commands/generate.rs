@@ -63,9 +63,10 @@ fn prompt(args: &GenerateArgs, opening: &Opening) -> anyhow::Result<Vec<u32>> {
         return Ok(tokens);
     }
     let messages = vec![Message::text(Role::User, &args.prompt)];
-    let mut conversation = Conversation { messages, tools: Vec::new() };
+    let mut conversation = Conversation::of(messages);
     if let Some(system) = &args.system {
         conversation = conversation.with_system_prompt(system);
     }
-    Ok(args.model.chat(&opening.trained).prompt(&conversation, &opening.files.tokenizer)?)
+    let chat = args.model.chat(&opening.trained, opening.files.template.as_ref());
+    Ok(chat.prompt(&conversation, &opening.files.tokenizer)?)
 }

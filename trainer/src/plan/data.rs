@@ -56,7 +56,8 @@ impl TrainingData {
     pub fn load(recipe: &Recipe) -> Result<Self, PlanErrors> {
         let mut findings = Findings::new(recipe);
         let model = model::open(recipe, &mut findings);
-        let (sample, train) = sources::training(recipe, model.config.as_ref(), &mut findings);
+        let (config, template) = (model.config.as_ref(), model.template.as_ref());
+        let (sample, train) = sources::training(recipe, config, template, &mut findings);
         findings.finish()?;
         let tokenizer = model.tokenizer.expect("what could not be read was recorded");
         let mut findings = Findings::new(recipe);

@@ -1,19 +1,23 @@
 //! Sections `model` and `quantization` against the model folder.
 
-use graft_data::Tokenizer;
+use std::sync::Arc;
+
+use graft_data::{ModelTemplate, Tokenizer};
 use graft_model::checkpoint::{Checkpoint, INDEX_FILE, SINGLE_FILE};
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, presets};
 use graft_recipes::{AdapterMethod, Init, Model, Preset, Quantization, Recipe};
 
 use super::findings::Findings;
-use super::model_files::{check_vocabulary, read_config, read_tokenizer};
+use super::model_files::{check_vocabulary, read_config, read_template, read_tokenizer};
 
 /// What could be read of the model; `None` where a problem says why not.
 pub(super) struct ModelPart {
     pub(super) folder: Option<ModelFolder>,
     pub(super) config: Option<LlamaConfig>,
     pub(super) tokenizer: Option<Tokenizer>,
+    /// The chat template that stands beside the tokenizer, unless it is the built-in one.
+    pub(super) template: Option<Arc<ModelTemplate>>,
     pub(super) nf4: Option<bool>,
 }
 
@@ -33,6 +37,9 @@ pub(super) fn open(recipe: &Recipe, findings: &mut Findings<'_>) -> ModelPart {
         }
         None => ("model.path", folder.clone()),
     };
+    let template = home.as_ref().and_then(|home| {
+        read_template(home).map_err(|error| findings.problem(key, error)).ok().flatten()
+    });
     let tokenizer = home
         .and_then(|home| read_tokenizer(&home).map_err(|error| findings.problem(key, error)).ok());
     if let (Some(tokenizer), Some(config)) = (&tokenizer, &config)
@@ -44,7 +51,7 @@ pub(super) fn open(recipe: &Recipe, findings: &mut Findings<'_>) -> ModelPart {
         Quantization::None => None,
         Quantization::Nf4 { double } => Some(double),
     };
-    ModelPart { folder, config, tokenizer, nf4 }
+    ModelPart { folder, config, tokenizer, template, nf4 }
 }
 
 /// Opens the folder and holds it against what the recipe says about it.

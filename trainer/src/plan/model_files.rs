@@ -1,6 +1,8 @@
 //! A model folder as everything before the first tensor needs it: config.json and the tokenizer.
 
-use graft_data::Tokenizer;
+use std::sync::Arc;
+
+use graft_data::{ModelTemplate, NamedFile, TemplateFiles, Tokenizer};
 use graft_model::LlamaConfig;
 use graft_model::folder::ModelFolder;
 
@@ -8,6 +10,10 @@ const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 /// The tokenizer in Meta's own layout of a release.
 const META_TOKENIZER: &str = "tokenizer.model";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
+/// The template for conversations with tools, beside the other.
+const TOOL_TEMPLATE: &str = "additional_chat_templates/tool_use.jinja";
 
 /// A folder whose configuration and tokenizer were read and agree.
 #[derive(Debug)]
@@ -18,6 +24,8 @@ pub struct ModelFiles {
     pub config: LlamaConfig,
     /// Its tokenizer.json, or its tokenizer.model where that is all there is.
     pub tokenizer: Tokenizer,
+    /// Its own chat template; `None` where it has none, or Llama 3.1's.
+    pub template: Option<Arc<ModelTemplate>>,
 }
 
 /// Why a folder cannot be used as a model.
@@ -68,7 +76,8 @@ impl ModelFiles {
         let config = read_config(&folder)?;
         let tokenizer = read_tokenizer(&folder)?;
         check_vocabulary(&tokenizer, &config)?;
-        Ok(Self { folder, config, tokenizer })
+        let template = read_template(&folder)?;
+        Ok(Self { folder, config, tokenizer, template })
     }
 }
 
@@ -86,6 +95,31 @@ pub(super) fn read_tokenizer(folder: &ModelFolder) -> Result<Tokenizer, ModelFil
         return Ok(Tokenizer::from_tiktoken(&ranks, &folder.display_file(META_TOKENIZER))?);
     }
     Err(folder.missing(TOKENIZER).into())
+}
+
+/// The folder's chat template, if it has one that is not the built-in one.
+pub(super) fn read_template(
+    folder: &ModelFolder,
+) -> Result<Option<Arc<ModelTemplate>>, ModelFilesError> {
+    let [jinja, config] = [CHAT_TEMPLATE, TOKENIZER_CONFIG]
+        .map(|name| (folder.bytes(name), folder.display_file(name)));
+    let (jinja, config) = ((jinja.0?, jinja.1), (config.0?, config.1));
+    let tool_use = (tool_template(folder)?, folder.display_file(TOOL_TEMPLATE));
+    let files = TemplateFiles {
+        jinja: jinja.0.as_ref().map(|bytes| NamedFile { bytes, origin: &jinja.1 }),
+        tool_use: tool_use.0.as_ref().map(|bytes| NamedFile { bytes, origin: &tool_use.1 }),
+        tokenizer_config: config.0.as_ref().map(|bytes| NamedFile { bytes, origin: &config.1 }),
+    };
+    Ok(ModelTemplate::from_files(files)?.map(Arc::new))
+}
+
+fn tool_template(folder: &ModelFolder) -> Result<Option<Vec<u8>>, graft_model::Error> {
+    let Some(path) = folder.path().map(|path| path.join(TOOL_TEMPLATE)) else { return Ok(None) };
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(graft_model::Error::Io { action: "read", path, source }),
+    }
 }
 
 /// Every id needs a row in the embedding, and both must mean the same first token.

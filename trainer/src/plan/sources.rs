@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
-use graft_data::{ChatTemplate, Format, SampleOptions, SourceFile};
+use graft_data::{ChatTemplate, Format, ModelTemplate, SampleOptions, SourceFile};
 use graft_model::LlamaConfig;
 use graft_recipes::{Chat, Data, Overlong, Place, Preamble, Recipe, Source, SourceFormat};
 
@@ -40,9 +41,10 @@ pub struct DataPlan {
 pub(super) fn resolve(
     recipe: &Recipe,
     config: Option<&LlamaConfig>,
+    template: Option<&Arc<ModelTemplate>>,
     findings: &mut Findings<'_>,
 ) -> DataPlan {
-    let (sample, train) = training(recipe, config, findings);
+    let (sample, train) = training(recipe, config, template, findings);
     let validation = match &recipe.data.validation {
         graft_recipes::Validation::None => Validation::None,
         graft_recipes::Validation::Fraction(fraction) => Validation::Fraction(*fraction),
@@ -71,6 +73,7 @@ pub(super) fn resolve(
 pub(super) fn training(
     recipe: &Recipe,
     config: Option<&LlamaConfig>,
+    template: Option<&Arc<ModelTemplate>>,
     findings: &mut Findings<'_>,
 ) -> (SampleOptions, Vec<SourceFile>) {
     // Validation is the caller's; packing and shuffling are for whoever deals out samples.
@@ -87,7 +90,7 @@ pub(super) fn training(
         allow_empty_targets,
     } = &recipe.data;
     let sample = SampleOptions {
-        chat: chat_template(chat),
+        chat: chat_template(chat).with_own(template),
         system_prompt: system_prompt.clone(),
         max_seq_len: max_seq_len.get(),
         overlong: overlong_policy(*overlong),
@@ -162,7 +165,7 @@ fn chat_template(chat: &Chat) -> ChatTemplate {
         Preamble::Official => graft_data::Preamble::Official { date: date.clone() },
         Preamble::None => graft_data::Preamble::None,
     };
-    ChatTemplate { preamble }
+    ChatTemplate::built_in(preamble)
 }
 
 fn overlong_policy(policy: Overlong) -> graft_data::Overlong {

@@ -173,6 +173,37 @@ fn metas_tokenizer_is_read_where_there_is_no_other() {
 }
 
 #[test]
+fn a_folders_own_chat_template_is_used_unless_the_preamble_is_left_out() {
+    let root = root();
+    let folder = model_folder(root.path(), |config| config);
+    let template = "{% for m in messages %}<|start_header_id|>{{ m.role }}|{% generation %}{{ m.content }}\
+                    <|eot_id|>{% endgeneration %}{% endfor %}{{ strftime_now('%Y') }}";
+    let config = serde_json::json!({"chat_template": template}).to_string();
+    fs::write(folder.join("tokenizer_config.json"), config).unwrap();
+    let path = format!("model.path={}", folder.display());
+    let text = |overrides: &[&str]| {
+        let overrides: Vec<&str> = [&path[..]].iter().chain(overrides).copied().collect();
+        let TrainingData { tokenizer, dataset } =
+            TrainingData::load(&recipe(root.path(), "", &overrides)).unwrap();
+        tokenizer.decode(&dataset.samples[0].tokens, false).unwrap()
+    };
+    let official = ["data.chat.preamble=official", "data.chat.date=01 Feb 2030"];
+    assert_eq!(
+        text(&official),
+        "<|start_header_id|>user|Fee?<|eot_id|><|start_header_id|>assistant| 12 euros. <|eot_id|>2030"
+    );
+    assert!(
+        text(&[]).starts_with("<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nFee?")
+    );
+
+    fs::write(folder.join("chat_template.jinja"), "{{ raise_exception('no such turn') }}").unwrap();
+    let recipe = recipe(root.path(), "", &[&path, "data.chat.preamble=official"]);
+    let error = TrainingData::load(&recipe).unwrap_err().to_string();
+    let error = error.replace(&root.path().display().to_string(), "ROOT");
+    assert!(error.contains("ROOT/a.jsonl:1: ROOT/model/chat_template.jinja, line 1 of the chat template: the template says: no such turn"), "{error}");
+}
+
+#[test]
 fn a_folder_of_another_release_or_without_weights_is_refused() {
     let root = root();
     let folder = model_folder(root.path(), |config| config);

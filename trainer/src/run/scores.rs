@@ -118,8 +118,7 @@ impl Scores {
 
 /// A user's question as the model is asked it.
 fn prompt(plan: &Plan, text: &str) -> Result<Vec<u32>, RunError> {
-    let mut conversation =
-        Conversation { messages: vec![Message::text(Role::User, text)], tools: Vec::new() };
+    let mut conversation = Conversation::of(vec![Message::text(Role::User, text)]);
     if let Some(system) = &plan.sample.system_prompt {
         conversation = conversation.with_system_prompt(system);
     }

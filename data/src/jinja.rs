@@ -1,0 +1,314 @@
+//! The model's own chat template: Jinja from `chat_template.jinja` or tokenizer_config.json, rendered
+//! as transformers' `apply_chat_template` does (`utils/chat_template_utils.py`): blocks trimmed,
+//! `break` and `continue`, Python's texts and JSON, `raise_exception`, `strftime_now`.
+//!
+//! Three things differ from there, on purpose:
+//! - Text that spells a control token stays text: it is broken up before the template sees it and put
+//!   together again before it is encoded, so data can forge no turn.
+//! - The date is the recipe's, not today's: `date_string` and `strftime_now` both give it, and the same
+//!   data has the same tokens tomorrow.
+//! - `~` writes true, false and none as minijinja does and not with Python's capitals.
+
+mod clock;
+mod environment;
+mod mask;
+mod python;
+mod values;
+
+use std::collections::BTreeMap;
+
+use minijinja::Environment;
+use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
+
+use crate::conversation::Conversation;
+use crate::error::{Error, RowProblem};
+use crate::tokenizer::{Tokenizer, hex};
+use values::Wording;
+
+/// SHA-256 of `chat_template` of Llama-3.1-8B-Instruct, which the built-in format is.
+const LLAMA_3_1: &str = "e10ca381b1ccc5cf9db52e371f3b6651576caee0a630b452e2816b2d404d4b65";
+
+/// Roles of special tokens that tokenizer_config.json names and templates may write.
+const TOKEN_NAMES: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// A file of the model folder: its bytes, and its name in messages.
+#[derive(Debug, Clone, Copy)]
+pub struct NamedFile<'a> {
+    /// What it holds.
+    pub bytes: &'a [u8],
+    /// How messages call it.
+    pub origin: &'a str,
+}
+
+/// The files of a model folder that may hold a chat template.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TemplateFiles<'a> {
+    /// `chat_template.jinja`, which wins over tokenizer_config.json.
+    pub jinja: Option<NamedFile<'a>>,
+    /// `additional_chat_templates/tool_use.jinja`, for conversations with tools.
+    pub tool_use: Option<NamedFile<'a>>,
+    /// `tokenizer_config.json`: special tokens, and in most folders the template.
+    pub tokenizer_config: Option<NamedFile<'a>>,
+}
+
+/// A model's own chat template, ready to render.
+pub struct ModelTemplate {
+    environment: Environment<'static>,
+    default: Source,
+    tool_use: Option<Source>,
+    /// `bos_token` and the like.
+    tokens: BTreeMap<String, String>,
+}
+
+/// The text of a template and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Source {
+    origin: String,
+    text: String,
+    /// Whether it marks what the model writes with `{% generation %}`.
+    marks: bool,
+}
+
+impl std::fmt::Debug for ModelTemplate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModelTemplate")
+            .field("origin", &self.default.origin)
+            .field("sha256", &self.sha256())
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for ModelTemplate {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.default, &self.tool_use, &self.tokens)
+            == (&other.default, &other.tool_use, &other.tokens)
+    }
+}
+
+impl Eq for ModelTemplate {}
+
+impl ModelTemplate {
+    /// The template of a folder; `None` where it has none, or where it is Llama 3.1's, which the
+    /// built-in format renders to the same tokens.
+    ///
+    /// # Errors
+    /// A file is not what its name says, or its template cannot be parsed.
+    pub fn from_files(files: TemplateFiles<'_>) -> Result<Option<Self>, Error> {
+        let config = files.tokenizer_config.map(read_config).transpose()?.unwrap_or_default();
+        let mut named = BTreeMap::new();
+        if let Some(file) = files.jinja {
+            named.insert("default".to_owned(), (text(file)?, file.origin.to_owned()));
+            if let Some(file) = files.tool_use {
+                named.insert("tool_use".to_owned(), (text(file)?, file.origin.to_owned()));
+            }
+        } else if let Some(file) = files.tokenizer_config {
+            named = of_config(&config, file.origin)?;
+        }
+        let names = named.keys().cloned().collect::<Vec<_>>().join(", ");
+        let (Some((default, origin)), tool_use) =
+            (named.remove("default"), named.remove("tool_use"))
+        else {
+            let Some(file) = files.tokenizer_config.filter(|_| !names.is_empty()) else {
+                return Ok(None);
+            };
+            let message = format!("`chat_template` has no template `default` (found: {names})");
+            return Err(Error::Template { origin: file.origin.to_owned(), line: 1, message });
+        };
+        let tokens = special_tokens(&config);
+        let known = hex(&Sha256::digest(&default)) == LLAMA_3_1
+            && tokens.get("bos_token").is_some_and(|token| token == "<|begin_of_text|>");
+        if known && tool_use.is_none() {
+            return Ok(None);
+        }
+        Self::new((default, origin), tool_use, tokens).map(Some)
+    }
+
+    /// A template by itself.
+    ///
+    /// # Errors
+    /// It cannot be parsed.
+    pub fn from_text(text: &str, origin: &str, bos_token: &str) -> Result<Self, Error> {
+        let tokens = BTreeMap::from([("bos_token".to_owned(), bos_token.to_owned())]);
+        Self::new((text.to_owned(), origin.to_owned()), None, tokens)
+    }
+
+    fn new(
+        default: (String, String),
+        tool_use: Option<(String, String)>,
+        tokens: BTreeMap<String, String>,
+    ) -> Result<Self, Error> {
+        let mut environment = environment::new();
+        let mut add = |name: &'static str, (text, origin): (String, String)| {
+            let (prepared, marks) = mask::prepare(&text);
+            match environment.add_template_owned(name, prepared) {
+                Ok(()) => Ok(Source { origin, text, marks }),
+                Err(error) => {
+                    let Problem { line, message } = Problem::of(&error);
+                    Err(Error::Template { origin, line, message })
+                }
+            }
+        };
+        let default = add("default", default)?;
+        let tool_use = tool_use.map(|named| add("tool_use", named)).transpose()?;
+        Ok(Self { environment, default, tool_use, tokens })
+    }
+
+    /// The file that the template of plain conversations stands in.
+    pub fn origin(&self) -> &str {
+        &self.default.origin
+    }
+
+    /// SHA-256 of the text of that template, in hexadecimal.
+    pub fn sha256(&self) -> String {
+        hex(&Sha256::digest(&self.default.text))
+    }
+
+    /// Ids of the conversation and, for each, whether it is a target.
+    ///
+    /// Where the template has `{% generation %}` blocks, targets are the tokens that touch one, as
+    /// in transformers. Elsewhere an assistant's turn is what the template adds for it to the
+    /// conversation before it, up to the last control token.
+    ///
+    /// # Errors
+    /// The template refuses the conversation, or does not say which part of it is the assistant's: it
+    /// writes a turn in another way once others follow it.
+    pub fn encode(
+        &self,
+        conversation: &Conversation,
+        date: &str,
+        tokenizer: &Tokenizer,
+    ) -> Result<(Vec<u32>, Vec<bool>), Error> {
+        let wording = Wording::of(conversation, tokenizer, self.texts())?;
+        let marked = self.render(&wording, wording.messages(), date, false)?;
+        let source = self.source(conversation);
+        let (rendered, spans) = if source.marks {
+            mask::marked(&marked, wording.mark)
+        } else {
+            let spans = mask::by_prefixes(self, &wording, conversation, date, &marked, tokenizer)?;
+            (marked, spans)
+        };
+        mask::encode(&rendered, &spans, wording.breaker, tokenizer)
+    }
+
+    /// Ids of the conversation so far and of what the template puts before the assistant's next turn.
+    ///
+    /// # Errors
+    /// The template refuses the conversation.
+    pub fn prompt(
+        &self,
+        conversation: &Conversation,
+        date: &str,
+        tokenizer: &Tokenizer,
+    ) -> Result<Vec<u32>, Error> {
+        let wording = Wording::of(conversation, tokenizer, self.texts())?;
+        let marked = self.render(&wording, wording.messages(), date, true)?;
+        let (rendered, _) = mask::marked(&marked, wording.mark);
+        Ok(mask::encode(&rendered, &[], wording.breaker, tokenizer)?.0)
+    }
+
+    /// The text of some of the conversation's turns, marks and breakers included.
+    fn render(
+        &self,
+        wording: &Wording,
+        messages: &[Json],
+        date: &str,
+        generation_prompt: bool,
+    ) -> Result<String, RowProblem> {
+        let (name, source) = match &self.tool_use {
+            Some(source) if wording.has_tools() => ("tool_use", source),
+            _ => ("default", &self.default),
+        };
+        let context = wording.context(messages, date, generation_prompt, &self.tokens);
+        let template = self.environment.get_template(name);
+        template.and_then(|template| template.render(context)).map_err(|error| {
+            let Problem { line, message } = Problem::of(&error);
+            RowProblem::Template { origin: source.origin.clone(), line, message }
+        })
+    }
+
+    /// The template that renders the conversation.
+    fn source(&self, conversation: &Conversation) -> &Source {
+        self.tool_use.as_ref().filter(|_| !conversation.tools.is_empty()).unwrap_or(&self.default)
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.default).chain(&self.tool_use).map(|source| source.text.as_str())
+    }
+}
+
+/// What a template's failure is called.
+struct Problem {
+    /// Line of the template, counted from 1.
+    line: usize,
+    message: String,
+}
+
+impl Problem {
+    fn of(error: &minijinja::Error) -> Self {
+        let line = error.line().unwrap_or(1);
+        let message = match (environment::raised(error), error.detail()) {
+            (Some(said), _) => format!("the template says: {said}"),
+            (_, Some(detail)) => format!("{}: {detail}", error.kind()),
+            (_, None) => error.kind().to_string(),
+        };
+        Self { line, message }
+    }
+}
+
+fn text(file: NamedFile<'_>) -> Result<String, Error> {
+    let text = std::str::from_utf8(file.bytes).map(str::to_owned);
+    text.map_err(|error| Error::Template {
+        origin: file.origin.to_owned(),
+        line: 1,
+        message: format!("not UTF-8 after byte {}", error.valid_up_to()),
+    })
+}
+
+fn read_config(file: NamedFile<'_>) -> Result<Json, Error> {
+    serde_json::from_slice(file.bytes).map_err(|error| Error::Template {
+        origin: file.origin.to_owned(),
+        line: error.line(),
+        message: format!("malformed JSON: {error}"),
+    })
+}
+
+/// `chat_template`: one text, or a list of `{"name", "template"}`.
+fn of_config(config: &Json, origin: &str) -> Result<BTreeMap<String, (String, String)>, Error> {
+    let fail = |message: &str| {
+        let (origin, message) = (origin.to_owned(), message.to_owned());
+        Err(Error::Template { origin, line: 1, message })
+    };
+    let mut named = BTreeMap::new();
+    match config.get("chat_template") {
+        None | Some(Json::Null) => {}
+        Some(Json::String(text)) => {
+            named.insert("default".to_owned(), (text.clone(), origin.to_owned()));
+        }
+        Some(Json::Array(list)) => {
+            for entry in list {
+                let (Some(name), Some(text)) = (entry["name"].as_str(), entry["template"].as_str())
+                else {
+                    return fail("an entry of `chat_template` has no `name` or no `template`");
+                };
+                named.insert(name.to_owned(), (text.to_owned(), origin.to_owned()));
+            }
+        }
+        Some(_) => return fail("`chat_template` is neither a text nor a list of templates"),
+    }
+    Ok(named)
+}
+
+/// Written as a text, or as an object whose `content` is the text.
+fn special_tokens(config: &Json) -> BTreeMap<String, String> {
+    let spelling = |name: &&'static str| {
+        let value = config.get(*name)?;
+        let text = value.as_str().or_else(|| value.get("content")?.as_str())?;
+        Some(((*name).to_owned(), text.to_owned()))
+    };
+    TOKEN_NAMES.iter().filter_map(spelling).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Which part of a rendered conversation is the assistant's, and the ids of both parts.
+
+use std::ops::Range;
+
+use minijinja::value::Kwargs;
+use minijinja::{Error as TemplateError, State};
+
+use super::ModelTemplate;
+use super::values::Wording;
+use crate::conversation::{Conversation, Role};
+use crate::error::{Error, RowProblem};
+use crate::tokenizer::Tokenizer;
+
+/// What a `{% generation %}` block becomes a call of.
+pub(super) const FUNCTION: &str = "graft_generation";
+
+/// The variable that holds the sign to put around such a block.
+pub(super) const SIGN: &str = "graft_sign";
+
+/// The template with line ends as Jinja2 reads them and with `{% generation %}` blocks as calls, and
+/// whether there are any. In transformers, too, such a block is a call that gives back its own text.
+pub(super) fn prepare(text: &str) -> (String, bool) {
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    let (mut out, mut rest, mut marks) = (String::with_capacity(text.len()), &text[..], false);
+    while let Some(start) = rest.find("{%") {
+        let Some(end) = rest[start..].find("%}").map(|end| start + end) else { break };
+        let inner = &rest[start + 2..end];
+        let signs = |c: char| c == '-' || c == '+';
+        let name = inner.trim_start_matches(signs).trim_end_matches(signs).trim();
+        let call = match name {
+            "generation" => Some(format!("call {FUNCTION}()")),
+            "endgeneration" => Some("endcall".to_owned()),
+            _ => None,
+        };
+        if let Some(call) = call {
+            marks = true;
+            out.push_str(&rest[..start + 2]);
+            out.push_str(&inner.replacen(name, &call, 1));
+            out.push_str("%}");
+            rest = &rest[end + 2..];
+        } else {
+            out.push_str(&rest[..start + 2]);
+            rest = &rest[start + 2..];
+        }
+    }
+    (out + rest, marks)
+}
+
+/// The block's text between two signs.
+pub(super) fn generation(state: &State<'_, '_>, named: Kwargs) -> Result<String, TemplateError> {
+    let block: minijinja::Value = named.get("caller")?;
+    let sign = state.lookup(SIGN).unwrap_or_default();
+    let sign = sign.as_str().unwrap_or_default();
+    Ok(format!("{sign}{}{sign}", block.call(state, &[])?))
+}
+
+/// The text without signs, and what stood between them.
+pub(super) fn marked(text: &str, sign: char) -> (String, Vec<Range<usize>>) {
+    let (mut plain, mut spans, mut open) = (String::with_capacity(text.len()), Vec::new(), None);
+    for (index, part) in text.split(sign).enumerate() {
+        if index > 0 {
+            open = match open {
+                None => Some(plain.len()),
+                Some(start) => {
+                    spans.push(start..plain.len());
+                    None
+                }
+            };
+        }
+        plain.push_str(part);
+    }
+    (plain, spans)
+}
+
+/// For each turn of the assistant, what the template adds for it to the turns before it.
+pub(super) fn by_prefixes(
+    template: &ModelTemplate,
+    wording: &Wording,
+    conversation: &Conversation,
+    date: &str,
+    whole: &str,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<Range<usize>>, Error> {
+    let mut spans = Vec::new();
+    let turns = wording.messages();
+    for (index, message) in conversation.messages.iter().enumerate() {
+        if message.role != Role::Assistant {
+            continue;
+        }
+        let before = template.render(wording, &turns[..index], date, true)?;
+        let last = index + 1 == turns.len();
+        let after = if last {
+            whole.to_owned()
+        } else {
+            template.render(wording, &turns[..=index], date, false)?
+        };
+        let why = if !after.starts_with(&before) {
+            "does not begin with the template's own generation prompt"
+        } else if !whole.starts_with(&after) {
+            "is written in another way once other turns follow it"
+        } else {
+            spans.push(before.len()..closed(&after, before.len(), tokenizer));
+            continue;
+        };
+        let (origin, number) = (template.source(conversation).origin.clone(), index + 1);
+        return Err(RowProblem::Template {
+            origin,
+            line: 1,
+            message: format!(
+                "which tokens of turn {number} are the assistant's cannot be told: the turn {why}; \
+                 put `{{% generation %}}` and `{{% endgeneration %}}` around what the model writes in \
+                 the template, or use the built-in format (`data.chat.preamble: none`)"
+            ),
+        }
+        .into());
+    }
+    Ok(spans)
+}
+
+/// Where a turn that began at `start` ends: behind its last control token, if only white space follows.
+fn closed(text: &str, start: usize, tokenizer: &Tokenizer) -> usize {
+    let end = pieces(&text[start..], tokenizer)
+        .into_iter()
+        .rev()
+        .find_map(|(range, special)| special.map(|_| start + range.end));
+    match end {
+        Some(end) if text[end..].trim().is_empty() => end,
+        _ => text.len(),
+    }
+}
+
+/// Control tokens with their ids, and the texts between them.
+fn pieces(text: &str, tokenizer: &Tokenizer) -> Vec<(Range<usize>, Option<u32>)> {
+    let (mut pieces, mut start, mut at) = (Vec::new(), 0, 0);
+    while let Some(character) = text[at..].chars().next() {
+        let Some((token, id)) = tokenizer.special_at(&text[at..]) else {
+            at += character.len_utf8();
+            continue;
+        };
+        if start < at {
+            pieces.push((start..at, None));
+        }
+        pieces.push((at..at + token.len(), Some(id)));
+        at += token.len();
+        start = at;
+    }
+    if start < text.len() {
+        pieces.push((start..text.len(), None));
+    }
+    pieces
+}
+
+/// Ids of the text, of which `breaker` is no part, and whether each touches a span.
+pub(super) fn encode(
+    text: &str,
+    spans: &[Range<usize>],
+    breaker: char,
+    tokenizer: &Tokenizer,
+) -> Result<(Vec<u32>, Vec<bool>), Error> {
+    let (mut ids, mut targets) = (Vec::new(), Vec::new());
+    let touched = |range: &Range<usize>| {
+        spans.iter().any(|span| range.start < span.end && span.start < range.end)
+    };
+    for (range, special) in pieces(text, tokenizer) {
+        if let Some(id) = special {
+            ids.push(id);
+            targets.push(touched(&range));
+            continue;
+        }
+        let piece = &text[range.clone()];
+        // Where each byte that is encoded stands in the text.
+        let places: Vec<usize> = piece
+            .char_indices()
+            .filter(|(_, character)| *character != breaker)
+            .flat_map(|(at, character)| (at..at + character.len_utf8()).map(|at| range.start + at))
+            .collect();
+        for (id, bytes) in tokenizer.encode_with_offsets(&piece.replace(breaker, ""))? {
+            let first = places.get(bytes.start).copied().unwrap_or(range.end);
+            let last =
+                bytes.end.checked_sub(1).and_then(|at| places.get(at)).map_or(first, |at| *at);
+            ids.push(id);
+            // Some tokenizers leave blanks out of a token's range, which can make it empty.
+            targets.push(touched(&(first..last.max(first) + 1)));
+        }
+    }
+    Ok((ids, targets))
+}

@@ -1,0 +1,57 @@
+use super::*;
+use crate::conversation::{Message, Role};
+use crate::test_tokenizer::tokenizer;
+
+const DATE: &str = "26 Jul 2024";
+
+fn conversation() -> Conversation {
+    let turns = [(Role::User, "a"), (Role::Assistant, "b")];
+    Conversation::of(turns.map(|(role, text)| Message::text(role, text)).to_vec())
+}
+
+fn refused(template: &str) -> String {
+    let template = ModelTemplate::from_text(template, "m/chat_template.jinja", "<s>").unwrap();
+    template.encode(&conversation(), DATE, tokenizer()).unwrap_err().to_string()
+}
+
+#[test]
+fn a_refusal_names_file_line_and_what_the_template_said() {
+    insta::assert_snapshot!(refused("a\n{{ raise_exception('only ' ~ 1 ~ ' turn!') }}"), @"cannot render the conversation: m/chat_template.jinja, line 2 of the chat template: the template says: only 1 turn!");
+    insta::assert_snapshot!(refused("\n\n{{ messages[0].content.encode('utf-8') }}"), @"cannot render the conversation: m/chat_template.jinja, line 3 of the chat template: unknown method: the method `encode` is not known here");
+    insta::assert_snapshot!(refused("{{ strftime_now('%Q') }}"), @r#"cannot render the conversation: m/chat_template.jinja, line 1 of the chat template: invalid operation: strftime_now("%Q"): only parts of a date are known here"#);
+    insta::assert_snapshot!(refused("{{ messages | tojson(indent='x') }}"), @"cannot render the conversation: m/chat_template.jinja, line 1 of the chat template: invalid operation: tojson: `indent` must be a number of blanks");
+}
+
+#[test]
+fn a_template_that_cannot_be_parsed_names_file_and_line() {
+    let error = ModelTemplate::from_text("a\n{% if %}", "m/tokenizer_config.json", "").unwrap_err();
+    insta::assert_snapshot!(error, @"m/tokenizer_config.json: line 2 of the chat template: syntax error: unexpected end of block");
+    let load = |config: &str| {
+        let file = NamedFile { bytes: config.as_bytes(), origin: "m/tokenizer_config.json" };
+        let files = TemplateFiles { tokenizer_config: Some(file), ..TemplateFiles::default() };
+        ModelTemplate::from_files(files).unwrap_err().to_string()
+    };
+    insta::assert_snapshot!(load(r#"{"chat_template": 1}"#), @"m/tokenizer_config.json: line 1 of the chat template: `chat_template` is neither a text nor a list of templates");
+    insta::assert_snapshot!(load(r#"{"chat_template": [{"name": "rag", "template": ""}]}"#), @"m/tokenizer_config.json: line 1 of the chat template: `chat_template` has no template `default` (found: rag)");
+}
+
+#[test]
+fn the_date_is_the_recipes_and_the_bytes_are_the_same_again() {
+    let text = "{{ date_string }}|{{ strftime_now('%Y-%m-%d') }}";
+    let template = ModelTemplate::from_text(text, "t", "").unwrap();
+    let text = |date| {
+        let ids = template.prompt(&conversation(), date, tokenizer()).unwrap();
+        tokenizer().decode(&ids, false).unwrap()
+    };
+    assert_eq!(text(DATE), "26 Jul 2024|2024-07-26");
+    assert_eq!(text("01 Feb 2030"), "01 Feb 2030|2030-02-01");
+}
+
+#[test]
+fn line_ends_and_generation_tags_are_prepared_without_moving_a_line() {
+    let (text, marks) = mask::prepare("a\r\n{%- generation -%}b{% endgeneration %}\rc {% if x %}");
+    assert!(marks);
+    assert_eq!(text.lines().count(), 3);
+    assert!(text.contains("{%- call graft_generation() -%}b{% endcall %}"), "{text}");
+    assert!(!mask::prepare("{% set generation = 1 %}").1);
+}

@@ -1,0 +1,163 @@
+//! A conversation as a template sees it: the dicts and lists that transformers passes, with texts that
+//! spell control tokens broken up.
+
+use std::collections::BTreeMap;
+
+use minijinja::Value;
+use serde_json::{Map, Value as Json, json};
+
+use super::environment::DATE;
+use crate::conversation::{Content, Conversation, Message, Role};
+use crate::error::RowProblem;
+use crate::tokenizer::Tokenizer;
+
+/// Unicode sets these aside for the inner use of programs; no text should hold one.
+const NONCHARACTERS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
+
+/// The values of a conversation.
+pub(super) struct Wording {
+    messages: Vec<Json>,
+    tools: Vec<Json>,
+    builtin_tools: Vec<Json>,
+    tools_in_user_message: Option<bool>,
+    /// Stands behind the first character of whatever could become a control token.
+    pub breaker: char,
+    /// Stands around what a template marks as the model's.
+    pub mark: char,
+}
+
+impl Wording {
+    /// # Errors
+    /// The texts use up the characters that are needed as signs.
+    pub(super) fn of<'a>(
+        conversation: &Conversation,
+        tokenizer: &Tokenizer,
+        templates: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, RowProblem> {
+        let Conversation { messages, tools, builtin_tools, tools_in_user_message } = conversation;
+        let messages: Vec<Json> = messages.iter().map(message).collect();
+        let builtin_tools: Vec<Json> = builtin_tools.iter().cloned().map(Json::String).collect();
+        let mut used = String::new();
+        for value in messages.iter().chain(tools).chain(&builtin_tools) {
+            note_signs(value, &mut used);
+        }
+        used.extend(templates.flat_map(str::chars).filter(|c| NONCHARACTERS.contains(c)));
+        let mut free = NONCHARACTERS.filter(|sign| !used.contains(*sign));
+        let (Some(breaker), Some(mark)) = (free.next(), free.next()) else {
+            return Err(RowProblem::Unsupported(
+                "the texts hold nearly all of the characters U+FDD0 to U+FDEF, which stand for no \
+                 text; remove them"
+                    .to_owned(),
+            ));
+        };
+        let broken =
+            |values: &[Json]| values.iter().map(|v| broken(v, breaker, tokenizer)).collect();
+        Ok(Self {
+            messages: broken(&messages),
+            tools: broken(tools),
+            builtin_tools: broken(&builtin_tools),
+            tools_in_user_message: *tools_in_user_message,
+            breaker,
+            mark,
+        })
+    }
+
+    /// The turns, in order.
+    pub(super) fn messages(&self) -> &[Json] {
+        &self.messages
+    }
+
+    pub(super) fn has_tools(&self) -> bool {
+        !self.tools.is_empty()
+    }
+
+    /// The variables that transformers sets, with some of the turns.
+    pub(super) fn context(
+        &self,
+        messages: &[Json],
+        date: &str,
+        generation_prompt: bool,
+        tokens: &BTreeMap<String, String>,
+    ) -> Value {
+        let list = |list: &[Json]| Value::from_serialize(list);
+        let mut variables: BTreeMap<&str, Value> = tokens
+            .iter()
+            .map(|(name, token)| (name.as_str(), Value::from(token.as_str())))
+            .collect();
+        let none = || Value::from(());
+        variables.extend([
+            ("messages", list(messages)),
+            ("tools", if self.has_tools() { list(&self.tools) } else { none() }),
+            ("documents", none()),
+            ("add_generation_prompt", Value::from(generation_prompt)),
+            (DATE, Value::from(date)),
+            (super::mask::SIGN, Value::from(self.mark)),
+        ]);
+        if !self.builtin_tools.is_empty() {
+            variables.insert("builtin_tools", list(&self.builtin_tools));
+        }
+        if let Some(place) = self.tools_in_user_message {
+            variables.insert("tools_in_user_message", Value::from(place));
+        }
+        Value::from(variables)
+    }
+}
+
+/// A turn as the OpenAI API writes it.
+fn message(Message { role, content }: &Message) -> Json {
+    let role = match role {
+        Role::System => "system",
+        Role::User => "user",
+        Role::Assistant => "assistant",
+        Role::Tool => "tool",
+    };
+    match content {
+        Content::Text(text) => json!({"role": role, "content": text}),
+        Content::ToolResult(value) => json!({"role": role, "content": value}),
+        Content::ToolCall { name, arguments } => {
+            let function = json!({"name": name, "arguments": arguments});
+            json!({"role": role, "tool_calls": [{"type": "function", "function": function}]})
+        }
+    }
+}
+
+fn note_signs(value: &Json, used: &mut String) {
+    let mut note = |text: &str| used.extend(text.chars().filter(|c| NONCHARACTERS.contains(c)));
+    match value {
+        Json::String(text) => note(text),
+        Json::Array(list) => list.iter().for_each(|value| note_signs(value, used)),
+        Json::Object(map) => {
+            map.keys().for_each(|key| note(key));
+            map.values().for_each(|value| note_signs(value, used));
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) => {}
+    }
+}
+
+/// The value with the breaker in every text that spells a control token.
+fn broken(value: &Json, breaker: char, tokenizer: &Tokenizer) -> Json {
+    let text = |text: &str| broken_text(text, breaker, tokenizer);
+    match value {
+        Json::String(string) => Json::String(text(string)),
+        Json::Array(list) => list.iter().map(|value| broken(value, breaker, tokenizer)).collect(),
+        Json::Object(map) => {
+            let field =
+                |(key, value): (&String, &Json)| (text(key), broken(value, breaker, tokenizer));
+            Json::Object(map.iter().map(field).collect::<Map<_, _>>())
+        }
+        other => other.clone(),
+    }
+}
+
+/// Also what a text ends with, if another text could complete it.
+fn broken_text(text: &str, breaker: char, tokenizer: &Tokenizer) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (at, character) in text.char_indices() {
+        out.push(character);
+        let rest = &text[at..];
+        if tokenizer.special_at(rest).is_some() || tokenizer.begins_special(rest) {
+            out.push(breaker);
+        }
+    }
+    out
+}
