@@ -18,7 +18,7 @@ use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, PeftAdapter, Sc
 use graft_kernels::{Precision, nf4};
 use graft_model::checkpoint::{Checkpoint, Dtype, TensorView};
 use graft_model::folder::ModelFolder;
-use graft_model::load::Weights;
+use graft_model::load::{Weights, left_to_quantise};
 use graft_model::param::host_values;
 use graft_model::{Context, Layout, Llama, LlamaConfig, Site};
 use graft_tests::Cpu;
@@ -26,7 +26,8 @@ use graft_tests::parity::{Deviations, cases};
 use half::bf16;
 
 /// Adapters and the bases that they are for.
-const ADAPTERS: [(&str, &str); 17] = [
+const ADAPTERS: [(&str, &str); 18] = [
+    ("from_pissa", "dense"),
     ("half_tensors", "dense"),
     ("head", "dense"),
     ("old_config", "dense"),
@@ -87,13 +88,19 @@ impl Base {
         Self::open(&area("bases").join(name)).unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// As the program asks for a folder in NF4: what it holds dense, it keeps dense.
+    fn nf4(&self) -> Option<bool> {
+        left_to_quantise(&self.config, self.config.quantization.as_ref().map(|bnb| bnb.double))
+    }
+
     fn with(&self, adapter: &PeftAdapter) -> Llama<Cpu, LoraLinear<Cpu>> {
         adapter.check_model(&self.config).unwrap_or_else(|error| panic!("{error}"));
         let device = Default::default();
         let config = adapter.model_config(&self.config);
         let weights = adapter.weights(&self.checkpoint, &self.config);
+        let nf4 = self.nf4();
         let mut factory =
-            LoraFactory { config: adapter.config(), start: adapter, nf4: None, device: &device };
+            LoraFactory { config: adapter.config(), start: adapter, nf4, device: &device };
         Llama::load(&config, &weights, &mut factory, &device, &mut |_| ())
             .unwrap_or_else(|error| panic!("{error}"))
     }
@@ -102,7 +109,8 @@ impl Base {
         let device = Default::default();
         let config = LoraConfig { scaling: Scaling::Standard, dropout: 0.0, sites: [].into() };
         let start = Fresh(|_, len| vec![0.0; len]);
-        let mut factory = LoraFactory { config: &config, start, nf4: None, device: &device };
+        let nf4 = self.nf4();
+        let mut factory = LoraFactory { config: &config, start, nf4, device: &device };
         Llama::load(&self.config, &self.checkpoint, &mut factory, &device, &mut |_| ())
             .unwrap_or_else(|error| panic!("{error}"))
     }
@@ -156,7 +164,9 @@ fn logits_off(model: &Llama<Cpu, LoraLinear<Cpu>>, expected: &Checkpoint) -> f64
     let tokens: Vec<u32> =
         view("tokens").bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
     let positions: Vec<u32> = (0..tokens.len() as u32).collect();
-    let layout = Layout::of_documents(&model.config, &model.rope, &positions, &[0..tokens.len()]);
+    let whole = 0..tokens.len();
+    let layout =
+        Layout::of_documents(&model.config, &model.rope, &positions, std::slice::from_ref(&whole));
     let hidden = model.hidden(&tokens, &layout, Context::evaluation(Precision::F32));
     let logits = model.logits(&hidden, Precision::F32);
     let logits = Tensor::<Cpu, 2>::from_primitive(TensorPrimitive::Float(logits));
@@ -225,7 +235,9 @@ fn compare(
 fn weights_merged_onto_a_bf16_base_are_those_of_peft() {
     let mut deviations = Deviations::of("adapters");
     let mut count = 0;
-    for (name, base) in ADAPTERS.into_iter().filter(|(_, base)| !base.starts_with("nf4")) {
+    // Its matrices are no short numbers, so its sums depend on their order.
+    let exact = |(name, base): &(&str, &str)| !base.starts_with("nf4") && *name != "from_pissa";
+    for (name, base) in ADAPTERS.into_iter().filter(exact) {
         let (case, base) = (Case::open(name), Base::of(base));
         let merged = base.merged(&case.adapter, Onto::Original);
         let expected = case.under("merged");
@@ -303,8 +315,8 @@ fn weights_merged_onto_bf16_ones_that_were_quantised_are_within_the_references_s
         let expected = expected.to_f32().expect("bf16 in the files");
         let off = |((found, expected), decoded): ((&f32, &f32), &f32)| {
             let size = expected.abs().max(decoded.abs()).max(found.abs());
-            let spacing = f64::from(size).log2().floor().exp2() / 128.0;
-            if found == expected { 0.0 } else { f64::from((found - expected).abs()) / spacing }
+            let spacing = f64::from(size.max(f32::MIN_POSITIVE)).log2().floor().exp2() / 128.0;
+            f64::from((found - expected).abs()) / spacing
         };
         let off = found.iter().zip(&expected).zip(&decoded).map(off);
         let off = off.fold(0.0, |max, value| if value <= max { max } else { value });

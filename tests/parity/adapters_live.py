@@ -168,19 +168,20 @@ class Live:
 
     def trained_there(self):
         rows = self.texts()
-        base = self.base("base-of-peft")
+        base = self.base("base-of-peft", tied=self.draw(True, False))
         quantised = self.out / "nf4-of-transformers"
         load(base, torch.bfloat16, self.draw(True, False)).save_pretrained(quantised)
         for file in ("tokenizer.json", "tokenizer_config.json"):
             (quantised / file).write_bytes((TOKENIZER / file).read_bytes())
         options = dict(r=self.draw(2, 5), lora_alpha=self.draw(3, 8), use_rslora=self.draw(True, False),
-                       rank_pattern={"q_proj": 3}, alpha_pattern={r".*\.1\..*": 6})
+                       rank_pattern={"q_proj": 3}, alpha_pattern={r".*\.1\..*": 6},
+                       modules_to_save=self.draw(None, ["lm_head"], ["embed_tokens"]))
         adapter = self.out / "adapter-of-peft"
         model = get_peft_model(load(quantised), LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM", **options))
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                if "lora_" in name:
-                    weight.normal_(std=0.1, generator=self.random)
+                if weight.requires_grad:
+                    weight.add_(torch.empty_like(weight).normal_(std=0.1, generator=self.random))
         model.save_pretrained(adapter)
         for comparison, folder in (("", base), (" over NF4", quantised)):
             tuned = PeftModel.from_pretrained(exactly(load(folder)), adapter).eval()

@@ -172,7 +172,7 @@ fn patterns<T>(
                 match (parsed, read) {
                     (Ok(pattern), Ok(value)) => patterns.push((pattern, value)),
                     (pattern, value) => {
-                        problems.extend(pattern.err().into_iter().chain(value.err()))
+                        problems.extend(pattern.err().into_iter().chain(value.err()));
                     }
                 }
             }

@@ -14,7 +14,7 @@ use super::pattern::Pattern;
 pub(super) struct Targets {
     /// `None` where the file leaves the choice to PEFT's table of models, or makes it in a pattern
     /// that is not read here.
-    targets: Option<Names>,
+    chosen: Option<Names>,
     excluded: Option<Names>,
     layers: Option<Vec<u64>>,
     /// The lists of blocks by name; a Llama has one, `layers`.
@@ -85,7 +85,7 @@ impl Targets {
             value => value.as_str().filter(|text| !text.is_empty()).into_iter().collect::<Vec<_>>(),
         };
         Self {
-            targets: Names::read(object.get("target_modules")),
+            chosen: Names::read(object.get("target_modules")),
             excluded: Names::read(excluded),
             layers,
             lists: lists.into_iter().filter_map(|list| Pattern::parse(list).ok()).collect(),
@@ -98,8 +98,8 @@ impl Targets {
         if self.excluded.as_ref().is_some_and(|names| names.contain(&name)) {
             return false;
         }
-        let Some(targets) = &self.targets else { return true };
-        if targets.contain_whole(&name) {
+        let Some(chosen) = &self.chosen else { return true };
+        if chosen.contain_whole(&name) {
             return true;
         }
         let counted =
@@ -108,7 +108,7 @@ impl Targets {
             .layers
             .as_ref()
             .is_none_or(|layers| counted && layers.contains(&(site.layer as u64)));
-        targets.contain(&name) && in_layer
+        chosen.contain(&name) && in_layer
     }
 }
 
