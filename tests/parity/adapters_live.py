@@ -29,7 +29,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, 
 # Sums of the reference depend on the width of its vectors and on its threads; Graft follows these.
 REFERENCE = {"ATEN_CPU_CAPABILITY": "avx2", "TORCHDYNAMO_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
 TOKENIZER = Path(__file__).parents[2] / "model/builtin/quickstart"
-PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ROPE = {"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 # A row's loss is a sum of a few dozen terms that carry the logits' error with either sign.
 LOSS = 1e-5
 # Both sum the same f32 products in another order, so a weight near the middle between two bf16
@@ -76,10 +77,7 @@ class Live:
             hidden_size=64, intermediate_size=self.draw(64, 128), num_hidden_layers=3, num_attention_heads=4,
             num_key_value_heads=self.draw(2, 4), head_dim=16, vocab_size=2_048, tie_word_embeddings=tied,
             rms_norm_eps=1e-5, max_position_embeddings=512, bos_token_id=1_792, eos_token_id=1_793,
-            rope_parameters={
-                "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
-            },
+            rope_parameters=ROPE,
         )
         model = LlamaForCausalLM(config)
         with torch.no_grad():
@@ -91,9 +89,7 @@ class Live:
                 if wild and "proj" in name:
                     self.make_wild(weight)
         model.to(dtype).save_pretrained(folder)
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            (folder / file).write_bytes((TOKENIZER / file).read_bytes())
-        return folder
+        return with_tokenizer(folder)
 
     def make_wild(self, weight):
         """Heavy tails, and rows that are constant, zero, subnormal or huge."""
@@ -116,7 +112,7 @@ class Live:
         scores = self.out / "scores.jsonl"
         self.command("eval", "--model", base, "--data", path, "--format", "text", "--compute-dtype", "f32",
                      "--per-example", scores, *flags)
-        worst, found = 0.0, [json.loads(line) for line in scores.read_text().splitlines()]
+        worst, found = 0.0, list(map(json.loads, scores.read_text().splitlines()))
         assert len(found) == len(ids), "rows"
         for score, tokens in zip(found, map(torch.tensor, ids)):
             with torch.no_grad():
@@ -131,9 +127,9 @@ class Live:
         recipe = {
             "name": name, "model": {"path": str(base)}, "quantization": quantization,
             "adapter": {
-                "method": "lora", "rank": self.draw(3, 4, 8), "alpha": self.draw(4, 8.5, 16), "rslora": self.draw(True, False),
+                "method": "lora", "rank": self.draw(3, 4, 8), "alpha": self.draw(4, 8.5, 16),
+                "rslora": self.draw(True, False), "layers": self.draw("all", {"last": 2}, [0, 2]),
                 "target_modules": self.draw("all-linear", ["q_proj", "down_proj"]),
-                "layers": self.draw("all", {"last": 2}, [0, 2]),
             },
             "data": {"train": [{"path": str(rows[0]), "format": "text"}], "max_seq_len": 256},
             "training": {"max_steps": 6, "micro_batch_size": 4, "learning_rate": 1e-2, "compute_dtype": "f32"},
@@ -149,15 +145,15 @@ class Live:
         model = PeftModel.from_pretrained(load(base), adapter)
         result = model.load_adapter(adapter, "again")
         left = [key for key in [*result.missing_keys, *result.unexpected_keys] if "lora_" in key]
-        self.rows.append(row("adapters", comparison, len(load_file(adapter / "adapter_model.safetensors")), len(left), 0.0))
+        saved = load_file(adapter / "adapter_model.safetensors")
+        self.rows.append(row("adapters", comparison, len(saved), len(left), 0.0))
 
     def trained_here(self):
-        rows = self.texts()
-        base = self.base("base", tied=self.draw(True, False))
+        rows, base = self.texts(), self.base("base", tied=self.draw(True, False))
         adapter = self.trained(base, rows, "over-bf16", "none")
         self.keys_of("keys of Graft's adapter in PEFT, missing or unexpected", base, adapter)
-        tuned = PeftModel.from_pretrained(load(base), adapter).eval()
-        assert float((tuned(torch.arange(9)[None]).logits - load(base)(torch.arange(9)[None]).logits).abs().max()) > 1e-3
+        tuned, ids = PeftModel.from_pretrained(load(base), adapter).eval(), torch.arange(9)[None]
+        assert float((tuned(ids).logits - load(base)(ids).logits).abs().max()) > 1e-3, "nothing was trained"
         self.compare_losses("losses of Graft's adapter in PEFT", tuned, rows, base, "--adapter", adapter)
         self.merged("Graft's merge of its adapter and PEFT's, bf16 spacings", base, adapter)
         quantised = self.quantised("base-nf4", base)
@@ -167,12 +163,10 @@ class Live:
         self.compare_losses("the same, over the folder that Graft quantised", tuned, rows, quantised, "--adapter", adapter)
 
     def trained_there(self):
-        rows = self.texts()
-        base = self.base("base-of-peft", tied=self.draw(True, False))
+        rows, base = self.texts(), self.base("base-of-peft", tied=self.draw(True, False))
         quantised = self.out / "nf4-of-transformers"
         load(base, torch.bfloat16, self.draw(True, False)).save_pretrained(quantised)
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            (quantised / file).write_bytes((TOKENIZER / file).read_bytes())
+        with_tokenizer(quantised)
         options = dict(r=self.draw(2, 5), lora_alpha=self.draw(3, 8), use_rslora=self.draw(True, False),
                        rank_pattern={"q_proj": 3}, alpha_pattern={r".*\.1\..*": 6},
                        modules_to_save=self.draw(None, ["lm_head"], ["embed_tokens"]))
@@ -232,18 +226,20 @@ class Live:
         self.rows.append(row("NF4", "logits of the two in transformers, differing", count // 2, logits, 0.0))
 
 
+def with_tokenizer(folder):
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).write_bytes((TOKENIZER / file).read_bytes())
+    return folder
+
+
 def load(folder, dtype=None, double=None):
     """In f32 where nothing else is said; quantised where `double` says how."""
     options = {}
     if double is not None:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=double,
-            bnb_4bit_compute_dtype=torch.bfloat16,
-        )
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype or torch.float32, attn_implementation="eager", device_map={"": "cpu"}, **options
-    )
-    return model.eval()
+        kind = dict(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+        options["quantization_config"] = BitsAndBytesConfig(bnb_4bit_use_double_quant=double, **kind)
+    options |= dict(dtype=dtype or torch.float32, attn_implementation="eager", device_map={"": "cpu"})
+    return AutoModelForCausalLM.from_pretrained(folder, **options).eval()
 
 
 def exactly(model):
@@ -260,8 +256,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--graft", type=Path, default=Path("target/release/graft"))
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--table", type=Path)
+    for name in ("--out", "--table"):
+        parser.add_argument(name, type=Path)
     arguments = parser.parse_args()
     if arguments.table is None:
         with TemporaryDirectory() as folder:
