@@ -15,6 +15,6 @@ pub mod quantize;
 
 pub use error::Error;
 pub use full::{DenseLinear, FullFactory};
-pub use lora::{Fresh, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Start};
+pub use lora::{Fresh, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Size, Start};
 pub use method::Trainable;
 pub use peft::PeftAdapter;

@@ -1,7 +1,7 @@
 //! Low-rank update of one projection: `y = x·Wᵀ + scale · (drop(x)·Aᵀ)·Bᵀ`, Hu et al. 2021, section
 //! 4.1, in the layout of PEFT: `A` `[rank, in]`, `B` `[out, rank]`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use burn::tensor::TensorData;
@@ -33,29 +33,69 @@ pub enum Scaling {
     RankStabilised,
 }
 
-/// Which projections are adapted, and how.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoraConfig {
+impl Scaling {
+    /// The factor on an update.
+    pub fn factor(self, Size { rank, alpha }: Size) -> f64 {
+        let rank = rank.get() as f64;
+        match self {
+            Self::Standard => alpha / rank,
+            Self::RankStabilised => alpha / rank.sqrt(),
+        }
+    }
+}
+
+/// How large one projection's update is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Size {
     /// Width of the update.
     pub rank: Rank,
     /// Numerator of the scale.
     pub alpha: f64,
+}
+
+/// Which projections are adapted, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraConfig {
     /// Kind of scale.
     pub scaling: Scaling,
     /// Probability that an input of `A` is dropped in training.
     pub dropout: f64,
     /// The adapted projections.
-    pub sites: BTreeSet<Site>,
+    pub sites: BTreeMap<Site, Size>,
 }
 
 impl LoraConfig {
-    /// The factor on the update.
-    pub fn scale(&self) -> f64 {
-        let rank = self.rank.get() as f64;
-        match self.scaling {
-            Scaling::Standard => self.alpha / rank,
-            Scaling::RankStabilised => self.alpha / rank.sqrt(),
+    /// Updates of one size on all these projections.
+    pub fn uniform(
+        size: Size,
+        scaling: Scaling,
+        dropout: f64,
+        sites: impl IntoIterator<Item = Site>,
+    ) -> Self {
+        let sites = sites.into_iter().map(|site| (site, size)).collect();
+        Self { scaling, dropout, sites }
+    }
+
+    /// The factor on a projection's update; `None` where it has none.
+    pub fn scale(&self, site: Site) -> Option<f64> {
+        self.sites.get(&site).map(|&size| self.scaling.factor(size))
+    }
+
+    /// The size of most updates, the smallest of several; `None` without any update.
+    pub fn usual_size(&self) -> Option<Size> {
+        // Alphas are above 0, and such floats order as their bits do.
+        let mut counts: BTreeMap<(Rank, u64), usize> = BTreeMap::new();
+        for Size { rank, alpha } in self.sites.values() {
+            *counts.entry((*rank, alpha.to_bits())).or_default() += 1;
         }
+        let (&(rank, alpha), _) = counts.iter().rev().max_by_key(|(_, count)| **count)?;
+        Some(Size { rank, alpha: f64::from_bits(alpha) })
+    }
+
+    /// The size of every update, where they are of one size.
+    pub fn one_size(&self) -> Option<Size> {
+        let usual = self.usual_size()?;
+        self.sites.values().all(|size| *size == usual).then_some(usual)
     }
 }
 
@@ -188,8 +228,8 @@ impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
         };
         let shape @ [out, inner] = weight.shape();
         let base = FrozenLinear::new(site, weight, self.device);
-        let update = self.config.sites.contains(&site).then(|| {
-            let rank = self.config.rank.get();
+        let update = self.config.sites.get(&site).map(|&size| {
+            let rank = size.rank.get();
             let [a, b] = self.start.matrices(site, rank, shape);
             let param = |matrix, values, shape: [usize; 2]| {
                 Param::new(tensor_name(site, matrix), values, &shape, self.device)
@@ -197,7 +237,7 @@ impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
             Update {
                 a: param(LoraMatrix::A, a, [rank, inner]),
                 b: param(LoraMatrix::B, b, [out, rank]),
-                scale: self.config.scale() as f32,
+                scale: self.config.scaling.factor(size) as f32,
                 dropout: self.config.dropout as f32,
             }
         });

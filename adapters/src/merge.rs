@@ -2,16 +2,19 @@
 //!
 //! An adapter that was trained over NF4 weights has learnt to correct *those*: merged onto the
 //! original weights it gives another model than the one that was trained. [`Onto`] says which `W` is
-//! meant. The sum is computed in f32 and rounded once, to the type of the base.
+//! meant. The sum is computed in f32 and rounded once, to the type of the base. A table that the
+//! adapter brings whole takes the place of the base's, in the base's type.
 
 use std::io::Write;
 use std::path::Path;
 
 use graft_kernels::FrozenMatrix;
-use graft_model::checkpoint::{Checkpoint, Dtype, Expected, ShardedWriter, TensorSpec, expected};
+use graft_model::checkpoint::{
+    Checkpoint, Dtype, Expected, ShardedWriter, TensorSpec, TensorView, expected,
+};
 use graft_model::config::FloatType;
 use graft_model::folder::ModelFolder;
-use graft_model::load::{Weights, quantise};
+use graft_model::load::{Weights, left_to_quantise, quantise};
 use graft_model::{LlamaConfig, Site};
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -19,7 +22,7 @@ use rayon::prelude::*;
 use crate::error::Error;
 pub use crate::out_folder::Summary;
 use crate::out_folder::{OutFolder, model_type};
-use crate::peft::PeftAdapter;
+use crate::peft::{PeftAdapter, WithTables};
 
 /// Bytes of output that are computed before they are written: enough rows for every thread.
 const BUFFER: usize = 8 << 20;
@@ -28,7 +31,7 @@ const BUFFER: usize = 8 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Onto {
     /// What the model computed with in training over NF4: every projection, adapted or not, is
-    /// quantised and decoded again. One that is stored in NF4 is decoded as it is.
+    /// quantised and decoded again. Of a folder that is in NF4 they are decoded as they are.
     Dequantised {
         /// Double quantisation, for projections that are stored dense.
         double: bool,
@@ -70,34 +73,48 @@ pub fn write(
     let checkpoint = Checkpoint::open(base)?;
     checkpoint.verify(config)?;
     adapter.check_model(config)?;
-    let tensors = expected(config);
+    let base = Base { checkpoint: &checkpoint, weights: adapter.weights(&checkpoint, config) };
+    let merged_config = adapter.model_config(config);
+    let tensors = expected(&merged_config);
     let mut specs = Vec::with_capacity(tensors.len());
     for tensor in &tensors {
-        specs.push(spec(tensor, &checkpoint, merge)?);
+        specs.push(spec(tensor, &base, merge)?);
     }
     let writer = ShardedWriter::new(specs, max_shard_bytes)?;
-    let changed = match onto {
+    let projections = match onto {
         Onto::Dequantised { .. } => Site::all(config).count(),
         Onto::Original => adapter.config().sites.len(),
     };
-    let config_json = config.to_json(model_type(config, &checkpoint), None);
+    let changed = projections + adapter.table_names().count();
+    let config_json = merged_config.to_json(model_type(config, &checkpoint), None);
     let (mut done, total) = (0, writer.total_bytes());
     out.write(&config_json, &writer, changed, |spec, file| {
-        write_tensor(spec, &checkpoint, merge, file)?;
+        write_tensor(spec, &base, merge, file)?;
         done += spec.byte_length()? as u64;
         progress(done, total);
         Ok(())
     })
 }
 
+/// The base as stored, and with the adapter's tables in the place of its own.
+struct Base<'a> {
+    checkpoint: &'a Checkpoint,
+    weights: WithTables<'a, Checkpoint>,
+}
+
+impl Base<'_> {
+    /// The base's tensor that stands for this one.
+    fn stored(&self, name: &str) -> Result<TensorView, Error> {
+        let name = self.weights.base_name(name);
+        let missing = || graft_model::Error::NoTensor { tensor: name.to_owned() };
+        Ok(self.checkpoint.tensor(name).ok_or_else(missing)?)
+    }
+}
+
 /// A tensor of the merged model: that of the base, or in the type it had before quantisation.
-fn spec(
-    tensor: &Expected,
-    checkpoint: &Checkpoint,
-    merge: &Merge<'_>,
-) -> Result<TensorSpec, Error> {
+fn spec(tensor: &Expected, base: &Base<'_>, merge: &Merge<'_>) -> Result<TensorSpec, Error> {
     let Expected { name, shape, site } = tensor.clone();
-    let nf4 = if site.is_some() { checkpoint.nf4(&name)? } else { None };
+    let nf4 = if site.is_some() { base.checkpoint.nf4(&name)? } else { None };
     let dtype = match nf4 {
         Some(_) if merge.onto == Onto::Original => {
             return Err(Error::NoOriginal { base: merge.base.display(), tensor: name });
@@ -107,37 +124,36 @@ fn spec(
             FloatType::F16 => Dtype::F16,
             FloatType::Bf16 => Dtype::BF16,
         },
-        None => required(checkpoint, &name)?.dtype,
+        None => base.stored(&name)?.dtype,
     };
     Ok(TensorSpec { name, dtype, shape })
 }
 
-fn required(
-    checkpoint: &Checkpoint,
-    name: &str,
-) -> Result<graft_model::checkpoint::TensorView, Error> {
-    let missing = || graft_model::Error::NoTensor { tensor: name.to_owned() };
-    Ok(checkpoint.tensor(name).ok_or_else(missing)?)
-}
-
 fn write_tensor(
     spec: &TensorSpec,
-    checkpoint: &Checkpoint,
+    base: &Base<'_>,
     merge: &Merge<'_>,
     file: &mut dyn Write,
 ) -> Result<(), Error> {
+    let Merge { config, adapter, onto, .. } = *merge;
     let name = spec.name.as_str();
     let site = Site::from_checkpoint_name(name);
-    let update = site.and_then(|site| Update::of(merge.adapter, site));
-    let weight = match (site, merge.onto) {
+    let update = site.and_then(|site| Update::of(adapter, site));
+    let weight = match (site, onto) {
         (Some(site), Onto::Dequantised { double }) => {
-            let weight = checkpoint.matrix(name, site.weight_shape(merge.config))?;
-            quantise(name, weight, double)?
+            let weight = base.weights.matrix(name, site.weight_shape(config))?;
+            match left_to_quantise(config, Some(double)) {
+                Some(double) => quantise(name, weight, double)?,
+                None => weight,
+            }
         }
         (Some(site), Onto::Original) if update.is_some() => {
-            checkpoint.matrix(name, site.weight_shape(merge.config))?
+            base.weights.matrix(name, site.weight_shape(config))?
         }
-        _ => return Ok(file.write_all(&required(checkpoint, name)?.bytes)?),
+        (None, _) if adapter.table(name).is_some() => {
+            base.weights.matrix(name, [config.vocab_size, config.d_model])?
+        }
+        _ => return Ok(file.write_all(&base.stored(name)?.bytes)?),
     };
     let [out, inner] = weight.shape();
     let row_bytes = inner * spec.dtype.bitsize() / 8;
@@ -164,7 +180,8 @@ impl Update {
     fn of(adapter: &PeftAdapter, site: Site) -> Option<Self> {
         let [a, b] = adapter.values(site)?;
         let config = adapter.config();
-        Some(Self { a, b, rank: config.rank.get(), scale: config.scale() as f32 })
+        let size = *config.sites.get(&site)?;
+        Some(Self { a, b, rank: size.rank.get(), scale: config.scaling.factor(size) as f32 })
     }
 
     /// Adds row `row` of `scale · B·A` to `sum`; `delta` is room for it.

@@ -1,21 +1,31 @@
 //! An adapter as PEFT stores it: adapter_config.json and adapter_model.safetensors.
 //!
 //! Follows PEFT 0.21.2 (`utils/save_and_load.py`, `tuners/lora/`). The update of a projection is
-//! `scale · B·A`, `A` `[rank, in]`, `B` `[out, rank]`, scale `alpha / rank` or `alpha / √rank`.
+//! `scale · B·A`, `A` `[rank, in]`, `B` `[out, rank]`, scale `alpha / rank` or `alpha / √rank`, rank
+//! and alpha of each projection its own. Beside updates an adapter may bring the embedding or the
+//! head whole (`modules_to_save`).
 
 mod config;
+mod pattern;
+mod save;
+mod tables;
+mod targets;
+mod tensors;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use graft_model::checkpoint::{Checkpoint, Dtype, TensorView, write_safetensors};
+use graft_model::checkpoint::{Checkpoint, TensorView};
 use graft_model::folder::ModelFolder;
-use graft_model::site::LoraMatrix;
-use graft_model::{LlamaConfig, Site, atomic};
+use graft_model::{LlamaConfig, Site};
 use serde_json::Value;
 
+pub use save::save;
+pub use tables::WithTables;
+
 use crate::error::Error;
-use crate::lora::{LoraConfig, Start, tensor_name};
+use crate::lora::{LoraConfig, Size, Start};
+use tensors::Tensors;
 
 /// The description.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -24,68 +34,6 @@ pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 
 /// PEFT's name of a model inside its wrapper.
 const PREFIX: &str = "base_model.model.";
-
-/// Writes an adapter's folder, whole or not at all. The bytes are a function of the arguments.
-///
-/// - `layers`: blocks of the base, to tell "every layer" from a choice of layers
-/// - `base`: `base_model_name_or_path`, for the tools that look for the base themselves
-/// - `tensors`: name inside the model (`….q_proj.lora_A.weight`), shape, values; in any order
-/// - `metadata`: goes into the header of the weights beside PEFT's own `format`
-///
-/// # Errors
-/// The disk's.
-///
-/// # Panics
-/// If the tensors are not those of `config`.
-pub fn save(
-    folder: &Path,
-    config: &LoraConfig,
-    layers: usize,
-    base: &str,
-    tensors: &[(String, Vec<usize>, Vec<f32>)],
-    mut metadata: BTreeMap<String, String>,
-) -> Result<(), Error> {
-    assert_tensors(config, tensors);
-    metadata.insert("format".to_owned(), "pt".to_owned());
-    let views: Vec<TensorView> = tensors
-        .iter()
-        .map(|(name, shape, values)| {
-            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            let (name, shape) = (format!("{PREFIX}{name}"), shape.clone());
-            TensorView { name, dtype: Dtype::F32, shape, bytes: bytes.into() }
-        })
-        .collect();
-    let text = config::write(config, layers, base);
-    atomic::replace_folder(folder, |folder| {
-        atomic::write_bytes(folder.join(CONFIG_FILE), text.as_bytes())?;
-        write_safetensors(&folder.join(WEIGHTS_FILE), &views, &metadata)?;
-        Ok(())
-    })
-}
-
-fn assert_tensors(config: &LoraConfig, tensors: &[(String, Vec<usize>, Vec<f32>)]) {
-    let rank = config.rank.get();
-    let found: BTreeSet<&str> = tensors.iter().map(|(name, _, _)| name.as_str()).collect();
-    let expected: BTreeSet<String> = config
-        .sites
-        .iter()
-        .flat_map(|&site| BOTH.map(|matrix| tensor_name(site, matrix)))
-        .collect();
-    assert!(
-        found.iter().copied().eq(expected.iter().map(String::as_str)) && !found.is_empty(),
-        "tensors {found:?} of an adapter that has {expected:?}"
-    );
-    for (name, shape, values) in tensors {
-        let side = usize::from(name.ends_with(".lora_B.weight"));
-        assert!(
-            shape.len() == 2 && shape[side] == rank && shape[0] * shape[1] == values.len(),
-            "{name}: {} values as {shape:?} in an adapter of rank {rank}",
-            values.len()
-        );
-    }
-}
-
-const BOTH: [LoraMatrix; 2] = [LoraMatrix::A, LoraMatrix::B];
 
 /// An adapter on disk, checked in itself; the matrices stay in the memory map.
 #[derive(Clone, Debug)]
@@ -96,6 +44,8 @@ pub struct PeftAdapter {
     metadata: BTreeMap<String, String>,
     /// `A` and `B` of every site.
     matrices: BTreeMap<Site, [TensorView; 2]>,
+    /// Whole tables, by their names in a checkpoint.
+    tables: BTreeMap<&'static str, TensorView>,
 }
 
 impl PeftAdapter {
@@ -103,7 +53,7 @@ impl PeftAdapter {
     /// beside them.
     ///
     /// # Errors
-    /// A file is missing or broken; the adapter is another kind than plain LoRA of one rank
+    /// A file is missing or broken; the adapter is another kind than plain LoRA
     /// ([`Error::AdapterConfig`]); a tensor is unknown, lacks its other half, is not finite or has
     /// another rank than the description says ([`Error::AdapterTensors`]).
     pub fn open(path: &Path) -> Result<Self, Error> {
@@ -120,15 +70,15 @@ impl PeftAdapter {
             config::read(&object).map_err(|problems| Error::AdapterConfig { file, problems })?;
         let checkpoint = Checkpoint::open_file(&folder, &weights)?;
         let file = folder.display_file(&weights);
-        let matrices = matrices(&checkpoint, written.rank.get())
+        let Tensors { matrices, tables } = Tensors::read(&checkpoint, &written)
             .map_err(|problems| Error::AdapterTensors { file: file.clone(), problems })?;
-        let config::AsWritten { rank, alpha, scaling, dropout, base } = written;
-        let sites = matrices.keys().copied().collect();
-        let config = LoraConfig { rank, alpha, scaling, dropout, sites };
-        Ok(Self { file, config, base, metadata: checkpoint.metadata().clone(), matrices })
+        let sites = matrices.keys().map(|&site| (site, written.size(site).0)).collect();
+        let config::AsWritten { scaling, dropout, base, .. } = written;
+        let config = LoraConfig { scaling, dropout, sites };
+        Ok(Self { file, config, base, metadata: checkpoint.metadata().clone(), matrices, tables })
     }
 
-    /// Rank, scale and sites.
+    /// Sizes, scale and sites.
     pub fn config(&self) -> &LoraConfig {
         &self.config
     }
@@ -154,30 +104,34 @@ impl PeftAdapter {
         Some(views.each_ref().map(|view| view.to_f32().expect("`open` accepts float types only")))
     }
 
-    /// Checks that every site exists in a model and that both matrices fit it.
+    /// Checks that every site exists in a model and that all tensors fit it.
     ///
     /// # Errors
     /// [`Error::AdapterMisfit`] with every difference, both shapes named.
     pub fn check_model(&self, model: &LlamaConfig) -> Result<(), Error> {
-        let rank = self.config.rank.get();
         let mut problems = Vec::new();
-        for (site, views) in &self.matrices {
-            if site.layer >= model.layers {
-                problems.push(format!(
-                    "`{site}` is adapted, but the model has {} layers",
-                    model.layers
-                ));
-                continue;
+        let mut fit = |view: &TensorView, expected: [usize; 2]| {
+            let TensorView { name, shape, .. } = view;
+            if *shape != expected {
+                problems.push(format!("`{name}` is {shape:?}, but the model needs {expected:?}"));
             }
+        };
+        for view in self.tables.values() {
+            fit(view, [model.vocab_size, model.d_model]);
+        }
+        for ((site, [a, b]), size) in self.matrices.iter().zip(self.config.sites.values()) {
             let [out, inner] = site.weight_shape(model);
-            for (view, expected) in views.iter().zip([[rank, inner], [out, rank]]) {
-                if view.shape != expected {
-                    let TensorView { name, shape, .. } = view;
-                    problems
-                        .push(format!("`{name}` is {shape:?}, but the model needs {expected:?}"));
-                }
+            if site.layer < model.layers {
+                fit(a, [size.rank.get(), inner]);
+                fit(b, [out, size.rank.get()]);
             }
         }
+        let beyond = self.matrices.keys().filter(|site| site.layer >= model.layers);
+        problems.extend(
+            beyond.map(|site| {
+                format!("`{site}` is adapted, but the model has {} layers", model.layers)
+            }),
+        );
         if problems.is_empty() {
             return Ok(());
         }
@@ -188,30 +142,52 @@ impl PeftAdapter {
     /// dropout must agree, or the first model would be another than the one that was saved.
     ///
     /// # Errors
-    /// [`Error::AdapterDiffers`] with every difference.
+    /// [`Error::AdapterDiffers`] with every difference; also where the adapter brings a table, which
+    /// training would neither use nor save.
     pub fn check_same(&self, asked: &LoraConfig) -> Result<(), Error> {
-        let LoraConfig { rank, alpha, scaling, dropout: _, sites } = &self.config;
+        let LoraConfig { scaling, dropout: _, sites } = &self.config;
         let mut problems = Vec::new();
-        if *rank != asked.rank {
-            problems.push(format!("its rank is {}, asked for is {}", rank.get(), asked.rank.get()));
-        }
-        if alpha.to_bits() != asked.alpha.to_bits() {
-            problems.push(format!("its alpha is {alpha}, asked for is {}", asked.alpha));
-        }
         if *scaling != asked.scaling {
             problems.push(format!("its scaling is {scaling:?}, asked for is {:?}", asked.scaling));
         }
-        let only_here = sites.difference(&asked.sites);
+        match (self.config.one_size(), asked.one_size()) {
+            (Some(found), Some(asked)) => problems.extend(differences("its", found, asked)),
+            _ => {
+                for (site, found) in sites {
+                    let asked = asked.sites.get(site).copied().unwrap_or(*found);
+                    problems.extend(differences(&format!("`{site}`: its"), *found, asked));
+                }
+            }
+        }
+        let only_here = sites.keys().filter(|site| !asked.sites.contains_key(site));
         problems
             .extend(only_here.map(|site| format!("it adapts `{site}`, which is not asked for")));
-        let only_asked = asked.sites.difference(sites);
+        let only_asked = asked.sites.keys().filter(|site| !sites.contains_key(site));
         problems
             .extend(only_asked.map(|site| format!("`{site}` is asked for, it does not adapt it")));
+        problems.extend(self.tables.values().map(|view| {
+            format!(
+                "it brings `{}` whole (`modules_to_save`), which is not trained here",
+                view.name
+            )
+        }));
         if problems.is_empty() {
             return Ok(());
         }
         Err(Error::AdapterDiffers { file: self.file.clone(), problems })
     }
+}
+
+fn differences(whose: &str, found: Size, asked: Size) -> Vec<String> {
+    let mut problems = Vec::new();
+    if found.rank != asked.rank {
+        let (found, asked) = (found.rank.get(), asked.rank.get());
+        problems.push(format!("{whose} rank is {found}, asked for is {asked}"));
+    }
+    if found.alpha.to_bits() != asked.alpha.to_bits() {
+        problems.push(format!("{whose} alpha is {}, asked for is {}", found.alpha, asked.alpha));
+    }
+    problems
 }
 
 /// Goes on from a saved adapter that [`PeftAdapter::check_model`] and [`PeftAdapter::check_same`]
@@ -252,58 +228,4 @@ fn locate(path: &Path) -> Result<(ModelFolder, String), Error> {
         return Err(missing(WEIGHTS_FILE, if pickled { pickle } else { hint }));
     }
     Ok((folder, weights))
-}
-
-/// Both halves of every site, or everything that is wrong.
-fn matrices(
-    checkpoint: &Checkpoint,
-    rank: usize,
-) -> Result<BTreeMap<Site, [TensorView; 2]>, Vec<String>> {
-    let mut problems = Vec::new();
-    let mut found: [BTreeMap<Site, TensorView>; 2] = Default::default();
-    for name in checkpoint.names() {
-        let Some((site, matrix)) = Site::from_peft_key(name) else {
-            problems.push(format!("`{name}` is no update of one of the seven projections"));
-            continue;
-        };
-        let Some(view) = checkpoint.tensor(name) else { continue };
-        problems.extend(problem(&view, matrix, rank));
-        let half = &mut found[usize::from(matrix == LoraMatrix::B)];
-        if let Some(other) = half.insert(site, view) {
-            problems.push(format!("`{name}` and `{}` are the same matrix", other.name));
-        }
-    }
-    let [mut first, mut second] = found;
-    let sites: BTreeSet<Site> = first.keys().chain(second.keys()).copied().collect();
-    let mut pairs = BTreeMap::new();
-    for site in sites {
-        match (first.remove(&site), second.remove(&site)) {
-            (Some(a), Some(b)) => _ = pairs.insert(site, [a, b]),
-            (Some(a), None) => {
-                problems.push(format!("`{}` lacks its `{}`", a.name, site.peft_key(LoraMatrix::B)));
-            }
-            (None, Some(b)) => {
-                problems.push(format!("`{}` lacks its `{}`", b.name, site.peft_key(LoraMatrix::A)));
-            }
-            (None, None) => {}
-        }
-    }
-    if pairs.is_empty() && problems.is_empty() {
-        problems.push("there is none at all".to_owned());
-    }
-    if problems.is_empty() { Ok(pairs) } else { Err(problems) }
-}
-
-fn problem(view: &TensorView, matrix: LoraMatrix, rank: usize) -> Option<String> {
-    let TensorView { name, dtype, shape, bytes: _ } = view;
-    let side = usize::from(matrix == LoraMatrix::B);
-    if shape.len() != 2 || shape[side] != rank {
-        let expected = if side == 0 { format!("[{rank}, in]") } else { format!("[out, {rank}]") };
-        return Some(format!("`{name}` is {shape:?}, but `r` in {CONFIG_FILE} needs {expected}"));
-    }
-    let Ok(values) = view.to_f32() else {
-        return Some(format!("`{name}` holds {dtype}, but must hold F32, F16 or BF16"));
-    };
-    let index = values.iter().position(|value| !value.is_finite())?;
-    Some(format!("`{name}`: value {index} is {}, but must be finite", values[index]))
 }

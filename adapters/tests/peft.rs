@@ -9,7 +9,7 @@ use std::path::Path;
 
 use graft_adapters::lora::tensor_name;
 use graft_adapters::peft::{self, CONFIG_FILE, WEIGHTS_FILE};
-use graft_adapters::{Error, LoraConfig, PeftAdapter, Rank, Scaling, Start};
+use graft_adapters::{Error, LoraConfig, PeftAdapter, Rank, Scaling, Size, Start};
 use graft_model::checkpoint::{Dtype, TensorView, write_safetensors};
 use graft_model::presets::llama3_2_1b;
 use graft_model::site::LoraMatrix;
@@ -23,24 +23,23 @@ fn tiny() -> LlamaConfig {
 }
 
 fn config(sites: impl IntoIterator<Item = (usize, ProjectionKind)>) -> LoraConfig {
-    LoraConfig {
-        rank: Rank(NonZeroUsize::new(4).unwrap()),
-        alpha: 6.0,
-        scaling: Scaling::Standard,
-        dropout: 0.05,
-        sites: sites.into_iter().map(|(layer, kind)| Site { layer, kind }).collect(),
-    }
+    let sites = sites.into_iter().map(|(layer, kind)| Site { layer, kind });
+    LoraConfig::uniform(size(4, 6.0), Scaling::Standard, 0.05, sites)
+}
+
+fn size(rank: usize, alpha: f64) -> Size {
+    Size { rank: Rank(NonZeroUsize::new(rank).unwrap()), alpha }
 }
 
 /// Values that name their place.
 fn tensors(config: &LoraConfig) -> Vec<Named> {
-    let rank = config.rank.get();
     let named = |site: Site, matrix, shape: [usize; 2]| {
         let start = site.layer as f32 + if matrix == LoraMatrix::A { 0.25 } else { -0.5 };
         let values = (0..shape[0] * shape[1]).map(|i| start + i as f32 / 1024.0).collect();
         (tensor_name(site, matrix), shape.to_vec(), values)
     };
-    let pairs = config.sites.iter().flat_map(|&site| {
+    let pairs = config.sites.iter().flat_map(|(&site, size)| {
+        let rank = size.rank.get();
         let [out, inner] = site.weight_shape(&tiny());
         [named(site, LoraMatrix::B, [out, rank]), named(site, LoraMatrix::A, [rank, inner])]
     });
@@ -71,14 +70,42 @@ fn what_is_saved_reads_back() {
             read.check_same(&config).unwrap();
             let written: BTreeMap<_, _> =
                 tensors(&config).into_iter().map(|(name, _, values)| (name, values)).collect();
-            for &site in &config.sites {
-                let [a, b] = (&read).matrices(site, 4, site.weight_shape(&tiny()));
+            for (&site, size) in &config.sites {
+                let [a, b] = (&read).matrices(site, size.rank.get(), site.weight_shape(&tiny()));
                 assert_eq!(a, written[&tensor_name(site, LoraMatrix::A)]);
                 assert_eq!(b, written[&tensor_name(site, LoraMatrix::B)]);
             }
             assert_eq!(read.values(Site { layer: 1, kind: Q }), None);
         }
     }
+}
+
+#[test]
+fn updates_of_different_sizes_read_back() {
+    let root = tempfile::tempdir().unwrap();
+    let mut config = config([(0, Q), (1, Q), (1, DOWN), (2, Q)]);
+    config.sites.insert(Site { layer: 1, kind: Q }, size(2, 6.0));
+    config.sites.insert(Site { layer: 1, kind: DOWN }, size(2, 0.5));
+    assert_eq!((config.usual_size(), config.one_size()), (Some(size(4, 6.0)), None));
+    save(root.path(), &config);
+    let text = fs::read(root.path().join(CONFIG_FILE)).unwrap();
+    let object: Map<String, Value> = serde_json::from_slice(&text).unwrap();
+    let [q, down] = ["self_attn.q_proj", "mlp.down_proj"].map(|m| format!("model.layers.1.{m}"));
+    assert_eq!(object["rank_pattern"], json!({&q: 2, &down: 2}));
+    assert_eq!(object["alpha_pattern"], json!({&down: 0.5}));
+    let read = PeftAdapter::open(root.path()).unwrap();
+    assert_eq!(read.config(), &config);
+    read.check_model(&tiny()).unwrap();
+    read.check_same(&config).unwrap();
+    let asked = LoraConfig::uniform(size(4, 6.0), Scaling::Standard, 0.0, config.sites.into_keys());
+    let Err(Error::AdapterDiffers { problems, .. }) = read.check_same(&asked) else {
+        panic!("must be refused")
+    };
+    let expected = "\
+`model.layers.1.self_attn.q_proj`: its rank is 2, asked for is 4
+`model.layers.1.mlp.down_proj`: its rank is 2, asked for is 4
+`model.layers.1.mlp.down_proj`: its alpha is 0.5, asked for is 6";
+    assert_eq!(problems.join("\n"), expected);
 }
 
 #[test]
@@ -148,7 +175,11 @@ fn descriptions_of_old_and_new_releases_are_understood() {
     fs::write(folder.join(CONFIG_FILE), smallest.to_string()).unwrap();
     let read = PeftAdapter::open(&folder).unwrap();
     assert_eq!(read.config(), &LoraConfig { dropout: 0.0, ..expected.clone() });
-    let newer = json!({
+    let pattern = json!({"rank_pattern": {"^k_proj": 8, "self_attn.q_proj": 4, "q_proj": 9},
+        "alpha_pattern": {"k_proj": 1, "q_proj|v_proj": 6}, "r": 16, "lora_alpha": 16,
+        "target_modules": r".*\.(q|v)_proj", "exclude_modules": ["v_proj"]});
+    assert_eq!(with_keys(&pattern).unwrap().config(), &expected);
+    let newer = json!({ "fan_in_fan_out": true, "modules_to_save": [], "layers_to_transform": [0],
         "alora_invocation_tokens": [], "qalora_group_size": 16, "peft_version": "0.21.2",
         "use_qalora": false, "lora_alpha": 6.0, "init_lora_weights": "gaussian", "of_2031": false,
         "auto_mapping": {"base_model_class": "LlamaForCausalLM"}, "bias": "none",
@@ -164,18 +195,33 @@ fn other_kinds_of_adapters_are_refused_by_name() {
     };
     let texts = [
         one("peft_type", json!("IA3")),
+        one("peft_type", json!("ADALORA")),
+        one("peft_type", json!("LOHA")),
         one("use_dora", json!(true)),
         one("bias", json!("lora_only")),
         one("lora_bias", json!(true)),
         one("modules_to_save", json!(["lm_head"])),
+        one("modules_to_save", json!(["norm", "lm_head"])),
         one("init_lora_weights", json!("pissa_niter_4")),
         one("init_lora_weights", json!("olora")),
-        one("fan_in_fan_out", json!(true)),
+        one("init_lora_weights", json!("corda")),
+        one("init_lora_weights", json!("loftq")),
+        one("init_lora_weights", json!("lora_ga")),
+        one("init_lora_weights", json!("mica")),
         one("target_parameters", json!(["experts"])),
         one("trainable_token_indices", json!([128_002])),
         one("layer_replication", json!([[0, 2]])),
         one("rank_pattern", json!({"q_proj": 8})),
-        one("alpha_pattern", json!({"q_proj": 8})),
+        one("rank_pattern", json!({"q_proj": 0})),
+        one("rank_pattern", json!({"(?=q)": 8})),
+        one("alpha_pattern", json!({"q_proj": "8"})),
+        one("alpha_pattern", json!(["q_proj"])),
+        one("target_modules", json!(["k_proj", "v_proj"])),
+        one("layers_to_transform", json!([1, 2])),
+        one("layers_to_transform", json!("1")),
+        one("alora_invocation_tokens", json!([128_006])),
+        one("use_qalora", json!(true)),
+        one("kasa_config", json!({"beta": 0.1})),
         one("of_2031", json!("on")),
         one("r", json!(0)),
         one("r", json!(null)),
@@ -184,18 +230,33 @@ fn other_kinds_of_adapters_are_refused_by_name() {
         one("use_rslora", json!("yes")),
     ];
     let expected = r#"`peft_type` is "IA3", but must be "LORA"
+`peft_type` is "ADALORA", but must be "LORA"
+`peft_type` is "LOHA", but must be "LORA"
 `use_dora` is true, but must be unset: Graft runs plain LoRA
 `bias` is "lora_only", but must be "none"
 `lora_bias` is true, but must be unset: Graft runs plain LoRA
-`modules_to_save` is ["lm_head"], but must be unset: Graft runs plain LoRA
+`modules_to_save` needs `base_model.model.lm_head.weight`, which is missing
+`modules_to_save` names "norm", but Graft takes over "lm_head" and "embed_tokens" only
 `init_lora_weights` is "pissa_niter_4", but must be true: such a start changes the base too; convert the adapter when saving (PEFT: `path_initial_model_for_weight_conversion`)
 `init_lora_weights` is "olora", but must be true: such a start changes the base too; convert the adapter when saving (PEFT: `path_initial_model_for_weight_conversion`)
-`fan_in_fan_out` is true, but must be unset: Graft runs plain LoRA
+`init_lora_weights` is "corda", but must be true: such a start changes the base too; convert the adapter when saving (PEFT: `path_initial_model_for_weight_conversion`)
+`init_lora_weights` is "loftq", but must be true: such a start changes the base too; convert the adapter when saving (PEFT: `path_initial_model_for_weight_conversion`)
+`init_lora_weights` is "lora_ga", but must be true: such a start changes the base too; convert the adapter when saving (PEFT: `path_initial_model_for_weight_conversion`)
+`init_lora_weights` is "mica", but must be true: such a start changes the base too; convert the adapter when saving (PEFT: `path_initial_model_for_weight_conversion`)
 `target_parameters` is ["experts"], but must be unset: Graft runs plain LoRA
 `trainable_token_indices` is [128002], but must be unset: Graft runs plain LoRA
 `layer_replication` is [[0,2]], but must be unset: Graft runs plain LoRA
-`rank_pattern` is {"q_proj":8}, but must be {}: one rank and one alpha for all projections
-`alpha_pattern` is {"q_proj":8}, but must be {}: one rank and one alpha for all projections
+`base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is [4, 64], but `rank_pattern` in adapter_config.json needs [8, in]
+`rank_pattern` gives "q_proj" 0, but must give a whole number above 0
+`rank_pattern` has the pattern "(?=q)", of which Graft does not read `(?=q…`, which looks around or refers back
+`alpha_pattern` gives "q_proj" "8", but must give a number above 0
+`alpha_pattern` is ["q_proj"], but must be an object `{…}`
+`model.layers.0.self_attn.q_proj` is adapted, but adapter_config.json does not choose it, so PEFT would leave it out
+`model.layers.0.self_attn.q_proj` is adapted, but adapter_config.json does not choose it, so PEFT would leave it out
+`layers_to_transform` is "1", but must be a block's number or a list of them
+`alora_invocation_tokens` is [128006], but must be unset: Graft runs plain LoRA
+`use_qalora` is true, but must be unset: Graft runs plain LoRA
+`kasa_config` is {"beta":0.1}, but must be unset: Graft runs plain LoRA
 `of_2031` is "on", but must be unset: Graft runs plain LoRA
 `r` is 0, but must be a whole number above 0
 `r` is missing, but must be a whole number above 0
@@ -233,7 +294,11 @@ fn tensors_that_do_not_belong_are_refused_by_name() {
     save(root.path(), &config([(0, Q)]));
     let q = "model.layers.0.self_attn.q_proj.lora_A";
     let tensors = [
-        view("lm_head.weight", &[2, 2], 0.0),
+        view("lm_head.weight", &[2, 2], f32::INFINITY),
+        view("lm_head.lora_A.weight", &[4, 64], 0.0),
+        view("model.embed_tokens.lora_embedding_A", &[4, 64], 0.0),
+        view("model.layers.0.self_attn.q_proj.lora_magnitude_vector", &[64], 0.0),
+        view("model.embed_tokens.token_adapter.trainable_tokens_delta", &[1, 64], 0.0),
         view(&format!("{q}.weight"), &[8, 64], 0.0),
         view(&format!("{q}.default.weight"), &[4, 64], 0.0),
         view("model.layers.0.self_attn.q_proj.lora_B.weight", &[64, 4], f32::NAN),
@@ -245,12 +310,18 @@ fn tensors_that_do_not_belong_are_refused_by_name() {
         panic!("must be refused")
     };
     let expected = "\
-`base_model.model.lm_head.weight` is no update of one of the seven projections
+`base_model.model.lm_head.lora_A.weight` is no update of one of the seven projections
+`base_model.model.lm_head.weight`: value 0 is inf, but must be finite
+`base_model.model.model.embed_tokens.lora_embedding_A` is no update of one of the seven projections
+`base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta` is no update of one of the seven projections
 `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is [8, 64], but `r` in adapter_config.json needs [4, in]
 `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` and `base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight` are the same matrix
 `base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight`: value 0 is NaN, but must be finite
+`base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector` is no update of one of the seven projections
 `base_model.model.model.layers.1.mlp.up_proj.lora_A.weight` is [4], but `r` in adapter_config.json needs [4, in]
+`model.layers.1.self_attn.q_proj` is adapted, but adapter_config.json does not choose it, so PEFT would leave it out
 `base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight` lacks its `base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight`
+`model.layers.1.mlp.up_proj` is adapted, but adapter_config.json does not choose it, so PEFT would leave it out
 `base_model.model.model.layers.1.mlp.up_proj.lora_A.weight` lacks its `base_model.model.model.layers.1.mlp.up_proj.lora_B.weight`";
     assert_eq!(problems.join("\n"), expected);
     write_safetensors(&root.path().join(WEIGHTS_FILE), &[], &BTreeMap::new()).unwrap();
@@ -272,19 +343,17 @@ fn an_adapter_of_another_model_or_kind_is_refused_with_both_values() {
 `model.layers.2.mlp.down_proj` is adapted, but the model has 2 layers";
     assert_eq!(problems.join("\n"), expected);
     let asked = LoraConfig {
-        rank: Rank(NonZeroUsize::new(8).unwrap()),
-        alpha: 16.0,
         scaling: Scaling::RankStabilised,
         dropout: 0.0,
-        ..config([(0, Q), (1, Q)])
+        sites: [0, 1].map(|layer| (Site { layer, kind: Q }, size(8, 16.0))).into(),
     };
     let Err(Error::AdapterDiffers { problems, .. }) = adapter.check_same(&asked) else {
         panic!("must be refused")
     };
     let expected = "\
+its scaling is Standard, asked for is RankStabilised
 its rank is 4, asked for is 8
 its alpha is 6, asked for is 16
-its scaling is Standard, asked for is RankStabilised
 it adapts `model.layers.2.mlp.down_proj`, which is not asked for
 `model.layers.1.self_attn.q_proj` is asked for, it does not adapt it";
     assert_eq!(problems.join("\n"), expected);

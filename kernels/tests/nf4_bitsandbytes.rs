@@ -22,7 +22,10 @@ struct Reader {
 
 impl Reader {
     fn open(name: &str) -> Self {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nf4");
+        // The live comparison draws fresh cases into a folder of its own.
+        let drawn = std::env::var_os("GRAFT_PARITY_CASES").map(PathBuf::from);
+        let committed = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let folder = drawn.unwrap_or_else(committed).join("nf4");
         let path = folder.join(format!("{name}.bin"));
         let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         Self { name: name.to_owned(), bytes: bytes.into_iter() }

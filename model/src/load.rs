@@ -48,19 +48,11 @@ pub trait Weights {
 }
 
 impl Weights for Checkpoint {
-    fn matrix(&self, name: &str, [out, inner]: [usize; 2]) -> Result<FrozenMatrix, Error> {
-        if let Some(tensor) = self.nf4(name)? {
-            return from_nf4(name, tensor);
+    fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<FrozenMatrix, Error> {
+        match self.nf4(name)? {
+            Some(tensor) => from_nf4(name, tensor),
+            None => dense(self.required(name)?, shape),
         }
-        let view = self.required(name)?;
-        let storage = match view.dtype {
-            Dtype::F32 => Storage::F32(view.bytes),
-            Dtype::F16 => Storage::F16(view.bytes),
-            Dtype::BF16 => Storage::Bf16(view.bytes),
-            found => return Err(Error::NotFloat { tensor: name.to_owned(), found }),
-        };
-        FrozenMatrix::new(out, inner, storage)
-            .map_err(|problem| Error::Stored { tensor: name.to_owned(), problem })
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
@@ -80,6 +72,21 @@ impl Checkpoint {
     }
 }
 
+/// The matrix of a float tensor.
+///
+/// # Errors
+/// The tensor holds no floats, or not as many as the shape.
+pub fn dense(view: TensorView, [out, inner]: [usize; 2]) -> Result<FrozenMatrix, Error> {
+    let TensorView { name: tensor, dtype, bytes, shape: _ } = view;
+    let storage = match dtype {
+        Dtype::F32 => Storage::F32(bytes),
+        Dtype::F16 => Storage::F16(bytes),
+        Dtype::BF16 => Storage::Bf16(bytes),
+        found => return Err(Error::NotFloat { tensor, found }),
+    };
+    FrozenMatrix::new(out, inner, storage).map_err(|problem| Error::Stored { tensor, problem })
+}
+
 fn from_nf4(name: &str, tensor: Nf4Tensor) -> Result<FrozenMatrix, Error> {
     let Nf4Tensor { shape: [out, inner], codes, absmax, quant_map, dtype: _ } = tensor;
     if let Some(index) = (0..16).find(|&i| quant_map[i].to_bits() != nf4::CODE[i].to_bits()) {
@@ -94,6 +101,12 @@ fn from_nf4(name: &str, tensor: Nf4Tensor) -> Result<FrozenMatrix, Error> {
     };
     FrozenMatrix::new(out, inner, Storage::Nf4 { codes, absmax })
         .map_err(|problem| Error::Stored { tensor: name.to_owned(), problem })
+}
+
+/// What is left to quantise of a model that is kept as `nf4` says: nothing where the folder is
+/// quantised already, for what it holds dense was left out of quantisation (`llm_int8_skip_modules`).
+pub fn left_to_quantise(config: &LlamaConfig, nf4: Option<bool>) -> Option<bool> {
+    nf4.filter(|_| config.quantization.is_none())
 }
 
 /// Whether [`quantise`], if it is asked at all, gives a weight back as it is.

@@ -1,7 +1,7 @@
 //! What the laws are tested on: models of random sizes with weights that keep activations near 1, random
 //! adapters on some of their projections, and rows of random lengths.
 
-use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling};
+use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Size};
 use graft_data::{CounterRng, Purpose, Sample};
 use graft_kernels::{FrozenMatrix, Precision};
 use graft_model::load::{Frozen, Weights};
@@ -76,13 +76,12 @@ impl Drawn {
     }
 
     pub(crate) fn lora(&self) -> LoraConfig {
-        LoraConfig {
+        let size = Size {
             rank: Rank(self.rank.try_into().expect("not zero")),
             alpha: 1.5 * self.rank as f64,
-            scaling: Scaling::Standard,
-            dropout: self.dropout,
-            sites: Site::all(&self.config()).skip(self.first).step_by(self.stride).collect(),
-        }
+        };
+        let sites = Site::all(&self.config()).skip(self.first).step_by(self.stride);
+        LoraConfig::uniform(size, Scaling::Standard, self.dropout, sites)
     }
 
     /// The model with its adapters; `B` is random times `size`.

@@ -9,7 +9,8 @@ use graft::optimizer::{AdamW, AdamWConfig};
 use graft::random_weights::RandomWeights;
 use graft::step::{StepOptions, Trainer};
 use graft_adapters::{
-    DenseLinear, Fresh, FullFactory, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Trainable,
+    DenseLinear, Fresh, FullFactory, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Size,
+    Trainable,
 };
 use graft_data::{Batch, CounterRng, IGNORE, Origin, Purpose, Sample};
 use graft_kernels::Precision;
@@ -74,13 +75,8 @@ pub fn tiny_config(tied: bool) -> LlamaConfig {
 
 /// LoRA of rank 4 on every projection.
 pub fn tiny_lora(config: &LlamaConfig, dropout: f64) -> LoraConfig {
-    LoraConfig {
-        rank: Rank(4.try_into().expect("not zero")),
-        alpha: 8.0,
-        scaling: Scaling::Standard,
-        dropout,
-        sites: Site::all(config).collect(),
-    }
+    let size = Size { rank: Rank(4.try_into().expect("not zero")), alpha: 8.0 };
+    LoraConfig::uniform(size, Scaling::Standard, dropout, Site::all(config))
 }
 
 /// Uniform numbers for adapters and batches.

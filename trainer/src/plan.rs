@@ -16,6 +16,7 @@ mod sources;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use graft_adapters::{LoraConfig, Size};
 use graft_data::{
     ChatTemplate, Packing, SampleOptions, Schedule, ScheduleOptions, SourceFile, Tokenizer,
 };
@@ -241,14 +242,12 @@ pub fn thread_count(threads: Threads) -> NonZeroUsize {
     }
 }
 
-/// Parameters of an adapter of `rank` beside each of `sites`.
-fn adapter_parameters<'a>(
-    sites: impl IntoIterator<Item = &'a Site>,
-    rank: usize,
-    config: &LlamaConfig,
-) -> u64 {
-    let of = |site: &Site| site.weight_shape(config).iter().sum::<usize>() as u64;
-    sites.into_iter().map(of).sum::<u64>() * rank as u64
+/// Parameters of an adapter.
+fn adapter_parameters(lora: &LoraConfig, config: &LlamaConfig) -> u64 {
+    let of = |(site, size): (&Site, &Size)| {
+        (site.weight_shape(config).iter().sum::<usize>() * size.rank.get()) as u64
+    };
+    lora.sites.iter().map(of).sum()
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use burn_flex::Flex;
 use graft_adapters::{Fresh, FullFactory, LoraFactory};
 use graft_data::{CounterRng, Purpose};
 use graft_model::checkpoint::Checkpoint;
-use graft_model::load::{Factory, Weights};
+use graft_model::load::{Factory, Weights, left_to_quantise};
 use graft_model::{Llama, Site};
 use graft_recipes::Init;
 
@@ -54,7 +54,7 @@ pub fn run(plan: &Plan, options: RunOptions<'_>) -> Result<Outcome, RunError> {
         }
         Adapter::Lora { config, init_from: None } => {
             let start = Fresh(|site, len| initial(plan.seed, site, len));
-            let nf4 = plan.nf4;
+            let nf4 = left_to_quantise(&plan.config, plan.nf4);
             let model = load(plan, &mut LoraFactory { config, start, nf4, device: &device })?;
             training::Run::new(plan, &data, model, options)?.finish()
         }
@@ -62,7 +62,7 @@ pub fn run(plan: &Plan, options: RunOptions<'_>) -> Result<Outcome, RunError> {
             let start = graft_adapters::peft::PeftAdapter::open(folder)?;
             start.check_model(&plan.config)?;
             start.check_same(config)?;
-            let nf4 = plan.nf4;
+            let nf4 = left_to_quantise(&plan.config, plan.nf4);
             let model =
                 load(plan, &mut LoraFactory { config, start: &start, nf4, device: &device })?;
             training::Run::new(plan, &data, model, options)?.finish()

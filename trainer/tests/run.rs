@@ -255,12 +255,23 @@ fn an_adapter_remembers_what_it_was_trained_with() {
     let mut merge = Command::new(env!("CARGO_BIN_EXE_graft"));
     merge.args(["merge", "--model", "builtin:quickstart", "--adapter"]);
     merge.arg(out.join("adapter")).arg("--out").arg(&merged);
-    succeed(&mut merge);
+    let said = finish(&mut merge);
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     // Without a flag the merge is onto NF4, as in training: the bytes are those of the run's own.
     let weights = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
     assert!(weights(&merged) == weights(&out.join("merged")), "merged onto other weights");
+    // Onto the originals the merged model is another one, and how far off it is is said.
+    let original = folder.path().join("original");
+    merge = Command::new(env!("CARGO_BIN_EXE_graft"));
+    merge.args(["merge", "--model", "builtin:quickstart", "--onto", "original", "--adapter"]);
+    let said_original = finish(merge.arg(out.join("adapter")).arg("--out").arg(&original));
+    let [near, far] = [said, said_original].map(|output| moved(&output.stdout));
+    assert!(0.0 < near && near < 1e-3 && near * 10.0 < far, "moved by {near} and by {far}");
+    // A base without a template of its own gets Llama 3.1's, with its preamble.
+    let base = base_folder(folder.path());
+    fs::remove_file(base.join("tokenizer_config.json")).unwrap();
     let mut answer = Command::new(env!("CARGO_BIN_EXE_graft"));
-    answer.args(["generate", "--model", "builtin:quickstart", "--json", "--prompt", "Hello?"]);
+    answer.args(["generate", "--json", "--prompt", "Hello?", "--model"]).arg(base);
     let prompt_tokens = |command: &mut Command| {
         let output = finish(command);
         let value: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -269,6 +280,16 @@ fn an_adapter_remembers_what_it_was_trained_with() {
     let official = prompt_tokens(&mut answer);
     let none = prompt_tokens(answer.arg("--adapter").arg(out.join("adapter")));
     assert!(none < official, "the preamble of training is not used: {none} and {official}");
+}
+
+/// How far `graft merge` says that the merged model is from base and adapter.
+fn moved(said: &[u8]) -> f64 {
+    let said = String::from_utf8_lossy(said);
+    let words = said.split_once("compared").and_then(|(_, rest)| rest.split_once("mean "));
+    let number = words.and_then(|(_, rest)| rest.split_once(','));
+    let (number, rest) = number.unwrap_or_else(|| panic!("no distance in {said}"));
+    assert!(rest.contains("nats a token from base + adapter"), "{said}");
+    number.parse().unwrap()
 }
 
 /// A random model folder of 71 million parameters, 142 MB in bf16.

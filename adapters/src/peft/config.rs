@@ -1,4 +1,4 @@
-//! adapter_config.json: what is written, and what is understood of what others wrote.
+//! adapter_config.json: what is understood of what others wrote.
 //!
 //! Follows PEFT 0.21.2 (`tuners/lora/config.py`). Whatever changes what the adapter computes and is
 //! not plain LoRA is refused by name, unknown keys that are set included.
@@ -6,23 +6,25 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
-use graft_model::{ProjectionKind, Site};
-use serde_json::{Map, Value, json};
+use graft_model::{Site, site};
+use serde_json::{Map, Value};
 
-use crate::lora::{LoraConfig, Rank, Scaling};
+use super::pattern::Pattern;
+use super::targets::Targets;
+use crate::lora::{Rank, Scaling, Size};
 
-/// Keys that change neither the function of a saved adapter nor its shapes: where it came from, how
-/// it began, and which modules it was put on, which the tensors say themselves.
-const WITHOUT_EFFECT: [&str; 21] = [
+/// Keys that change neither the function of a saved adapter nor its shapes: where it came from and
+/// how it began. `fan_in_fan_out` is for layers that hold their weight transposed; PEFT takes it
+/// back for those of a Llama.
+const WITHOUT_EFFECT: [&str; 19] = [
     "auto_mapping",
     "base_model_name_or_path",
+    "bias",
     "corda_config",
-    "ensure_weight_tying",
     "eva_config",
-    "exclude_modules",
+    "fan_in_fan_out",
     "inference_mode",
-    "layers_pattern",
-    "layers_to_transform",
+    "init_lora_weights",
     "loftq_config",
     "lora_ga_config",
     "megatron_config",
@@ -31,14 +33,25 @@ const WITHOUT_EFFECT: [&str; 21] = [
     "qalora_group_size",
     "revision",
     "runtime_config",
-    "target_modules",
     "task_type",
-    "bias",
-    "init_lora_weights",
+    "modules_to_save",
+    "ensure_weight_tying",
 ];
 
-/// Keys that are read below.
-const READ: [&str; 5] = ["peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora"];
+/// Keys that are read: here the numbers, in [`Targets`] the choice of modules.
+const READ: [&str; 11] = [
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "use_rslora",
+    "rank_pattern",
+    "alpha_pattern",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+];
 
 /// Ways of starting that leave the base as it is. The others subtract from the base what they put
 /// into the adapter, so the saved matrices belong to a base that no folder holds.
@@ -46,43 +59,161 @@ const PLAIN_STARTS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 /// What adapter_config.json says.
 pub(super) struct AsWritten {
-    pub(super) rank: Rank,
-    pub(super) alpha: f64,
+    size: Size,
+    ranks: Vec<(Pattern, Rank)>,
+    alphas: Vec<(Pattern, f64)>,
     pub(super) scaling: Scaling,
     pub(super) dropout: f64,
     pub(super) base: Option<String>,
+    pub(super) targets: Targets,
+    /// Names of the tables in a checkpoint that the adapter brings whole.
+    pub(super) tables: BTreeSet<&'static str>,
+}
+
+impl AsWritten {
+    /// The size of a projection's update, and the key that says its rank.
+    pub(super) fn size(&self, site: Site) -> (Size, &'static str) {
+        let name = site.module_name();
+        let rank = first(&self.ranks, &name);
+        let alpha = first(&self.alphas, &name).unwrap_or(self.size.alpha);
+        let key = if rank.is_some() { "rank_pattern" } else { "r" };
+        (Size { rank: rank.unwrap_or(self.size.rank), alpha }, key)
+    }
+}
+
+/// The value of the first pattern, in the order of the file, that the module's name ends with.
+fn first<T: Copy>(patterns: &[(Pattern, T)], name: &str) -> Option<T> {
+    patterns.iter().find(|(pattern, _)| pattern.matches_end_of(name)).map(|(_, value)| *value)
 }
 
 /// Reads the object, or lists everything that stands in the way.
 pub(super) fn read(object: &Map<String, Value>) -> Result<AsWritten, Vec<String>> {
     let mut problems = refusals(object);
-    let mut number = |key: &str, expected: &str, fits: &dyn Fn(f64) -> bool| {
-        let value = object.get(key).and_then(Value::as_f64);
-        value.filter(|&value| fits(value)).unwrap_or_else(|| {
-            let found = object.get(key).map_or("missing".to_owned(), shown);
-            problems.push(format!("`{key}` is {found}, but must be {expected}"));
-            1.0
-        })
-    };
-    let whole = |value: f64| value >= 1.0 && value.fract() == 0.0 && value <= f64::from(u32::MAX);
-    let rank = number("r", "a whole number above 0", &whole) as usize;
-    let alpha = number("lora_alpha", "a number above 0", &|value| value > 0.0);
+    let tables = tables(object, &mut problems);
+    let rank = value(object, "r", &mut problems, rank).unwrap_or(Rank(NonZeroUsize::MIN));
+    let alpha = value(object, "lora_alpha", &mut problems, alpha).unwrap_or(1.0);
     let dropout = match object.get("lora_dropout") {
         None | Some(Value::Null) => 0.0,
-        Some(_) => number("lora_dropout", "from 0 to below 1", &|p| (0.0..1.0).contains(&p)),
+        Some(_) => value(object, "lora_dropout", &mut problems, dropout).unwrap_or(0.0),
     };
+    let ranks = patterns(object, "rank_pattern", &mut problems, rank_of);
+    let alphas = patterns(object, "alpha_pattern", &mut problems, alpha_of);
+    let targets = Targets::read(object, &mut problems);
     if !problems.is_empty() {
         return Err(problems);
     }
     let stable = object.get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
     let base = object.get("base_model_name_or_path").and_then(Value::as_str);
     Ok(AsWritten {
-        rank: Rank(NonZeroUsize::new(rank).unwrap_or(NonZeroUsize::MIN)),
-        alpha,
+        size: Size { rank, alpha },
+        ranks,
+        alphas,
         scaling: if stable { Scaling::RankStabilised } else { Scaling::Standard },
         dropout,
         base: base.map(str::to_owned),
+        targets,
+        tables,
     })
+}
+
+/// A value that fits, or what it must be.
+type Reading<T> = Result<T, &'static str>;
+
+fn rank(value: &Value) -> Reading<Rank> {
+    let whole = value.as_f64().filter(|v| *v >= 1.0 && v.fract() == 0.0 && *v <= u32::MAX.into());
+    let rank = whole.and_then(|value| NonZeroUsize::new(value as usize)).map(Rank);
+    rank.ok_or("a whole number above 0")
+}
+
+fn alpha(value: &Value) -> Reading<f64> {
+    value.as_f64().filter(|&alpha| alpha > 0.0).ok_or("a number above 0")
+}
+
+fn dropout(value: &Value) -> Reading<f64> {
+    value.as_f64().filter(|p| (0.0..1.0).contains(p)).ok_or("from 0 to below 1")
+}
+
+use {alpha as alpha_of, rank as rank_of};
+
+fn value<T>(
+    object: &Map<String, Value>,
+    key: &str,
+    problems: &mut Vec<String>,
+    read: impl Fn(&Value) -> Reading<T>,
+) -> Option<T> {
+    let value = object.get(key);
+    let read = read(value.unwrap_or(&Value::Null)).map_err(|expected| {
+        let found = value.map_or("missing".to_owned(), shown);
+        problems.push(format!("`{key}` is {found}, but must be {expected}"));
+    });
+    read.ok()
+}
+
+/// The patterns of `rank_pattern` or `alpha_pattern` in the order of the file.
+fn patterns<T>(
+    object: &Map<String, Value>,
+    key: &str,
+    problems: &mut Vec<String>,
+    read: impl Fn(&Value) -> Reading<T>,
+) -> Vec<(Pattern, T)> {
+    let mut patterns = Vec::new();
+    match object.get(key) {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(entries)) => {
+            for (pattern, value) in entries {
+                let parsed = Pattern::parse(pattern).map_err(|part| {
+                    format!(
+                        "`{key}` has the pattern {pattern:?}, of which Graft does not read {part}"
+                    )
+                });
+                let read = read(value).map_err(|expected| {
+                    format!("`{key}` gives {pattern:?} {}, but must give {expected}", shown(value))
+                });
+                match (parsed, read) {
+                    (Ok(pattern), Ok(value)) => patterns.push((pattern, value)),
+                    (pattern, value) => {
+                        problems.extend(pattern.err().into_iter().chain(value.err()));
+                    }
+                }
+            }
+        }
+        Some(other) => {
+            problems.push(format!("`{key}` is {}, but must be an object `{{…}}`", shown(other)));
+        }
+    }
+    patterns
+}
+
+/// The tables that `modules_to_save` names. PEFT saves such a module whole, and puts it in place of
+/// the base's.
+fn tables(object: &Map<String, Value>, problems: &mut Vec<String>) -> BTreeSet<&'static str> {
+    const KEY: &str = "modules_to_save";
+    let mut tables = BTreeSet::new();
+    let value = object.get(KEY).unwrap_or(&Value::Null);
+    let names = match value {
+        Value::Array(names) => names.as_slice(),
+        _ if is_unset(value) => &[],
+        other => std::slice::from_ref(other),
+    };
+    for name in names {
+        match name.as_str() {
+            Some("lm_head") => _ = tables.insert(site::LM_HEAD),
+            Some("embed_tokens" | "model.embed_tokens") => _ = tables.insert(site::EMBED_TOKENS),
+            _ => problems.push(format!(
+                "`{KEY}` names {}, but Graft takes over \"lm_head\" and \"embed_tokens\" only",
+                shown(name)
+            )),
+        }
+    }
+    let tying = object.get("ensure_weight_tying").unwrap_or(&Value::Null);
+    if !tables.is_empty() && !is_unset(tying) {
+        problems.push(format!(
+            "`ensure_weight_tying` is {}, but must be false beside `{KEY}`: each table is taken \
+             over for itself",
+            shown(tying)
+        ));
+    }
+    tables
 }
 
 fn refusals(object: &Map<String, Value>) -> Vec<String> {
@@ -110,9 +241,6 @@ fn refusals(object: &Map<String, Value>) -> Vec<String> {
                 refuse(key, value, "true or false");
             }
             (known, _) if WITHOUT_EFFECT.contains(&known) || READ.contains(&known) => {}
-            ("rank_pattern" | "alpha_pattern", value) if !is_unset(value) => {
-                refuse(key, value, "{}: one rank and one alpha for all projections");
-            }
             (_, value) if !is_unset(value) => refuse(key, value, "unset: Graft runs plain LoRA"),
             _ => {}
         }
@@ -121,73 +249,21 @@ fn refusals(object: &Map<String, Value>) -> Vec<String> {
 }
 
 /// Null, false or empty: what PEFT writes for an option that is not used.
-fn is_unset(value: &Value) -> bool {
+pub(super) fn is_unset(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Array(list) => list.is_empty(),
         Value::Object(object) => object.is_empty(),
-        _ => false,
+        Value::String(text) => text.is_empty(),
+        Value::Number(_) | Value::Bool(true) => false,
     }
 }
 
 /// A value as an error shows it: on one line, shortened.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(80) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
-}
-
-/// The text of adapter_config.json for a model of `layers` blocks: the keys that old and new PEFT
-/// share, sorted, so that equal adapters have equal bytes.
-pub(super) fn write(config: &LoraConfig, layers: usize, base: &str) -> String {
-    let LoraConfig { rank, alpha, scaling, dropout, sites } = config;
-    let (target_modules, layers_to_transform) = targets(sites, layers);
-    let object = json!({
-        "alpha_pattern": {},
-        "auto_mapping": null,
-        "base_model_name_or_path": base,
-        "bias": "none",
-        "fan_in_fan_out": false,
-        "inference_mode": true,
-        "init_lora_weights": true,
-        "layer_replication": null,
-        "layers_pattern": null,
-        "layers_to_transform": layers_to_transform,
-        "loftq_config": {},
-        "lora_alpha": number(*alpha),
-        "lora_bias": false,
-        "lora_dropout": dropout,
-        "megatron_config": null,
-        "megatron_core": "megatron.core",
-        "modules_to_save": null,
-        "peft_type": "LORA",
-        "r": rank.get(),
-        "rank_pattern": {},
-        "revision": null,
-        "target_modules": target_modules,
-        "task_type": "CAUSAL_LM",
-        "use_dora": false,
-        "use_rslora": *scaling == Scaling::RankStabilised,
-    });
-    format!("{object:#}\n")
-}
-
-/// `target_modules` and `layers_to_transform` that select exactly these sites.
-fn targets(sites: &BTreeSet<Site>, layers: usize) -> (BTreeSet<String>, Option<BTreeSet<usize>>) {
-    let kinds: BTreeSet<ProjectionKind> = sites.iter().map(|site| site.kind).collect();
-    let chosen: BTreeSet<usize> = sites.iter().map(|site| site.layer).collect();
-    if kinds.len() * chosen.len() != sites.len() {
-        // Not every kind in every layer: PEFT takes whole module names too.
-        return (sites.iter().map(|site| site.module_name()).collect(), None);
-    }
-    let names = kinds.iter().map(|kind| kind.name().to_owned()).collect();
-    (names, (!chosen.iter().copied().eq(0..layers)).then_some(chosen))
-}
-
-/// PEFT declares alpha whole, and strict readers (vLLM, mistral.rs) take it at its word.
-fn number(alpha: f64) -> Value {
-    let whole = alpha.fract() == 0.0 && (0.0..1e15).contains(&alpha);
-    if whole { Value::from(alpha as u64) } else { Value::from(alpha) }
 }

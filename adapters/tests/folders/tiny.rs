@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use graft_adapters::lora::tensor_name;
-use graft_adapters::{LoraConfig, PeftAdapter, Rank, Scaling, peft};
+use graft_adapters::{LoraConfig, PeftAdapter, Rank, Scaling, Size, peft};
 use graft_model::checkpoint::{Checkpoint, Dtype, ShardedWriter, TensorSpec, expected};
 use graft_model::config::FloatType;
 use graft_model::folder::ModelFolder;
@@ -105,15 +105,10 @@ impl Tiny {
 
     /// An adapter of rank 4 on these sites, its `B` times `size`.
     pub(crate) fn adapter(&self, sites: impl IntoIterator<Item = Site>, size: f32) -> PeftAdapter {
-        let config = LoraConfig {
-            rank: Rank(NonZeroUsize::new(4).unwrap()),
-            alpha: 6.0,
-            scaling: Scaling::RankStabilised,
-            dropout: 0.0,
-            sites: sites.into_iter().collect(),
-        };
+        let four = Size { rank: Rank(NonZeroUsize::new(4).unwrap()), alpha: 6.0 };
+        let config = LoraConfig::uniform(four, Scaling::RankStabilised, 0.0, sites);
         let mut tensors = Vec::new();
-        for (seed, &site) in config.sites.iter().enumerate() {
+        for (seed, &site) in config.sites.keys().enumerate() {
             let [out, inner] = site.weight_shape(&self.config);
             let a = noise(1_000 + seed as u64, 4 * inner);
             let b = noise(2_000 + seed as u64, 4 * out).into_iter().map(|v| v * size).collect();

@@ -1,5 +1,6 @@
 //! `graft merge`: base and adapter in one folder, compared with both before it says done.
 
+use graft_adapters::PeftAdapter;
 use graft_adapters::merge::{self, Merge, Onto};
 use graft_recipes::MergeOnto;
 
@@ -52,7 +53,7 @@ pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
             "weights",
             format!("{}: {}", summary.weight_files.join(", "), page::bytes(summary.tensor_bytes)),
         ),
-        ("merged", format!("{} projections, onto {}", summary.changed, base_words(onto))),
+        ("merged", merged(summary.changed, adapter, onto)),
         ("taken over", summary.copied.join(", ")),
         (
             "compared",
@@ -67,6 +68,14 @@ pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
         ),
     ];
     Ok(page::print(&page::table(&rows))?)
+}
+
+/// What was merged: projections, and tables that the adapter brings whole.
+fn merged(changed: usize, adapter: &PeftAdapter, onto: Onto) -> String {
+    let tables: Vec<&str> = adapter.table_names().collect();
+    let projections = changed - tables.len();
+    let whole = if tables.is_empty() { String::new() } else { format!("; {}", tables.join(", ")) };
+    format!("{projections} projections, onto {}{whole}", base_words(onto))
 }
 
 /// Both models on one probe, one after the other in memory.

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, PeftAdapter, Rank, Scaling};
+use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, PeftAdapter, Scaling};
 use graft_model::checkpoint::Checkpoint;
+use graft_model::load::{Weights, left_to_quantise};
 use graft_model::{Llama, LlamaConfig};
 
 use crate::plan::ModelFiles;
@@ -50,11 +51,14 @@ impl Opening {
         let config = &self.files.config;
         let checkpoint = Checkpoint::open(&self.files.folder)?;
         checkpoint.verify(config)?;
+        let nf4 = left_to_quantise(config, nf4);
         let model = if let Some(adapter) = &self.adapter {
-            build(config, &checkpoint, adapter.config(), adapter, nf4)?
+            let weights = adapter.weights(&checkpoint, config);
+            build(&adapter.model_config(config), &weights, adapter.config(), adapter, nf4)?
         } else {
             let start = Fresh(|_, len| vec![0.0; len]);
-            build(config, &checkpoint, &nothing(), start, nf4)?
+            let nothing = LoraConfig { scaling: Scaling::Standard, dropout: 0.0, sites: [].into() };
+            build(config, &checkpoint, &nothing, start, nf4)?
         };
         Ok(model)
     }
@@ -62,7 +66,7 @@ impl Opening {
 
 fn build(
     config: &LlamaConfig,
-    checkpoint: &Checkpoint,
+    weights: &impl Weights,
     lora: &LoraConfig,
     start: impl graft_adapters::Start,
     nf4: Option<bool>,
@@ -71,20 +75,9 @@ fn build(
     let progress = Progress::new("load", config.layers as u64, Unit::Count("layers"));
     let mut factory = LoraFactory { config: lora, start, nf4, device: &device };
     let fields = Default::default();
-    let model = Llama::load(config, checkpoint, &mut factory, &device, &mut |done| {
+    let model = Llama::load(config, weights, &mut factory, &device, &mut |done| {
         progress.step(done as u64, &fields);
     })?;
     progress.finish(&format!("{} layers", config.layers));
     Ok(model)
-}
-
-/// A LoRA that adapts no projection.
-fn nothing() -> LoraConfig {
-    LoraConfig {
-        rank: Rank(std::num::NonZeroUsize::MIN),
-        alpha: 1.0,
-        scaling: Scaling::Standard,
-        dropout: 0.0,
-        sites: std::collections::BTreeSet::new(),
-    }
 }

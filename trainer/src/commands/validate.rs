@@ -88,7 +88,8 @@ fn as_text(plan: &Plan, data: &LoadedData, schedule: &Schedule) -> String {
 fn method(plan: &Plan) -> String {
     match &plan.adapter {
         Adapter::Lora { config, init_from: _ } => {
-            format!("lora of rank {} on {} projections", config.rank.get(), config.sites.len())
+            let rank = config.usual_size().map_or(0, |size| size.rank.get());
+            format!("lora of rank {rank} on {} projections", config.sites.len())
         }
         Adapter::Full => "every weight".to_owned(),
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use graft_adapters::{LoraConfig, PeftAdapter, Rank, Scaling};
+use graft_adapters::{LoraConfig, PeftAdapter, Rank, Scaling, Size};
 use graft_model::{LlamaConfig, ProjectionKind, Site};
 use graft_recipes::{AdapterMethod, Layers, ProjectionName, Recipe, TargetModules};
 
@@ -29,9 +29,7 @@ impl Adapter {
     /// Parameters that train.
     pub fn trainable_parameters(&self, config: &LlamaConfig) -> u64 {
         match self {
-            Self::Lora { config: lora, init_from: _ } => {
-                adapter_parameters(&lora.sites, lora.rank.get(), config)
-            }
+            Self::Lora { config: lora, init_from: _ } => adapter_parameters(lora, config),
             Self::Full => parameters(config),
         }
     }
@@ -70,10 +68,10 @@ pub(super) fn resolve(
         }
     }
     let of_layer = |layer| kinds.iter().map(move |&kind| Site { layer, kind });
-    let sites = layers.into_iter().flat_map(of_layer).collect();
+    let sites = layers.into_iter().flat_map(of_layer);
     let scaling = if *rslora { Scaling::RankStabilised } else { Scaling::Standard };
-    let rank = Rank(NonZeroUsize::new(rank.get())?);
-    let config = LoraConfig { rank, alpha: *alpha, scaling, dropout: *dropout, sites };
+    let size = Size { rank: Rank(NonZeroUsize::new(rank.get())?), alpha: *alpha };
+    let config = LoraConfig::uniform(size, scaling, *dropout, sites);
     if let Some(start) = start
         && let Err(error) = start.check_model(model).and_then(|()| start.check_same(&config))
     {

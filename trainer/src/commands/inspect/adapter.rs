@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use graft_adapters::peft::WEIGHTS_FILE;
-use graft_adapters::{LoraConfig, PeftAdapter, Scaling};
+use graft_adapters::{LoraConfig, PeftAdapter, Scaling, Size};
+use graft_model::Site;
 use graft_model::checkpoint::Checkpoint;
 use graft_model::folder::ModelFolder;
 use serde_json::json;
@@ -18,9 +19,10 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
     let adapter = PeftAdapter::open(path)?;
     let checkpoint = Checkpoint::open_file(&ModelFolder::at(path)?, WEIGHTS_FILE)?;
     let sums = Sums::of(&checkpoint);
-    let LoraConfig { rank, alpha, scaling, dropout, sites } = adapter.config();
-    let targets: BTreeSet<&str> = sites.iter().map(|site| site.kind.name()).collect();
-    let layers: BTreeSet<usize> = sites.iter().map(|site| site.layer).collect();
+    let LoraConfig { scaling, dropout, sites } = adapter.config();
+    let targets: BTreeSet<&str> = sites.keys().map(|site| site.kind.name()).collect();
+    let layers: BTreeSet<usize> = sites.keys().map(|site| site.layer).collect();
+    let tables: Vec<&str> = adapter.table_names().collect();
     let parameters: u64 = checkpoint
         .names()
         .filter_map(|name| checkpoint.tensor(name))
@@ -28,17 +30,28 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         .sum();
     let rslora = *scaling == Scaling::RankStabilised;
     let total = checkpoint.total_bytes();
+    let one = adapter.config().one_size();
+    let of_site = |(site, &size): (&Site, &Size)| {
+        let Size { rank, alpha } = size;
+        let size = json!({"rank": rank.get(), "alpha": alpha, "scale": scaling.factor(size)});
+        (site.module_name(), size)
+    };
+    // Of one size, as nearly all adapters are, it stands above.
+    let sizes: Option<serde_json::Map<_, _>> =
+        one.is_none().then(|| sites.iter().map(of_site).collect());
     let json = json!({
         "kind": "adapter",
         "path": path,
         "base": adapter.base(),
-        "rank": rank.get(),
-        "alpha": alpha,
+        "rank": one.map(|size| size.rank.get()),
+        "alpha": one.map(|size| size.alpha),
         "rslora": rslora,
-        "scale": adapter.config().scale(),
+        "scale": one.map(|size| scaling.factor(size)),
+        "sizes": sizes,
         "dropout": dropout,
         "target_modules": targets,
         "layers": layers,
+        "tables": tables,
         "parameters": parameters,
         "tensors": sums.json(),
         "bytes": total,
@@ -46,18 +59,31 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
     let blocks = if layers.len() == 1 { "block" } else { "blocks" };
     let kind = if rslora { ", rank-stabilised" } else { "" };
     let targets: Vec<&str> = targets.into_iter().collect();
-    let rows = vec![
+    let mut rows = vec![
         ("adapter", path.display().to_string()),
         ("base", adapter.base().unwrap_or("not said").to_owned()),
-        (
-            "rank",
-            format!("{}, alpha {alpha}, scale {}{kind}", rank.get(), adapter.config().scale()),
-        ),
+        ("rank", format!("{}{kind}", sizes_in_words(adapter.config()))),
         ("dropout", dropout.to_string()),
         ("targets", format!("{} in {} {blocks}", targets.join(", "), layers.len())),
         ("parameters", grouped(parameters)),
         ("tensors", sums.text()),
         ("size", bytes(total)),
     ];
+    if !tables.is_empty() {
+        rows.push(("whole", tables.join(", ")));
+    }
     Ok(Findings { rows, json })
+}
+
+/// The one size of all updates, or the span of the different ones.
+fn sizes_in_words(config: &LoraConfig) -> String {
+    if let Some(size @ Size { rank, alpha }) = config.one_size() {
+        return format!("{}, alpha {alpha}, scale {}", rank.get(), config.scaling.factor(size));
+    }
+    let ranks: BTreeSet<usize> = config.sites.values().map(|size| size.rank.get()).collect();
+    let scales = config.sites.values().map(|&size| config.scaling.factor(size));
+    let (least, most) = scales
+        .fold((f64::INFINITY, 0.0_f64), |(least, most), scale| (least.min(scale), most.max(scale)));
+    let ranks: Vec<String> = ranks.iter().map(usize::to_string).collect();
+    format!("{} by projection, scale {least} to {most}", ranks.join(", "))
 }

@@ -1,0 +1,142 @@
+//! What is written: the keys that old and new PEFT share, sorted, so that equal adapters have equal
+//! bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use graft_model::checkpoint::{Dtype, TensorView, write_safetensors};
+use graft_model::site::LoraMatrix;
+use graft_model::{ProjectionKind, Site, atomic};
+use serde_json::{Map, Value, json};
+
+use super::{CONFIG_FILE, PREFIX, WEIGHTS_FILE};
+use crate::error::Error;
+use crate::lora::{LoraConfig, Rank, Scaling, Size, tensor_name};
+
+/// Writes an adapter's folder, whole or not at all. The bytes are a function of the arguments.
+///
+/// - `layers`: blocks of the base, to tell "every layer" from a choice of layers
+/// - `base`: `base_model_name_or_path`, for the tools that look for the base themselves
+/// - `tensors`: name inside the model (`….q_proj.lora_A.weight`), shape, values; in any order
+/// - `metadata`: goes into the header of the weights beside PEFT's own `format`
+///
+/// # Errors
+/// The disk's.
+///
+/// # Panics
+/// If the tensors are not those of `config`.
+pub fn save(
+    folder: &Path,
+    config: &LoraConfig,
+    layers: usize,
+    base: &str,
+    tensors: &[(String, Vec<usize>, Vec<f32>)],
+    mut metadata: BTreeMap<String, String>,
+) -> Result<(), Error> {
+    assert_tensors(config, tensors);
+    metadata.insert("format".to_owned(), "pt".to_owned());
+    let views: Vec<TensorView> = tensors
+        .iter()
+        .map(|(name, shape, values)| {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let (name, shape) = (format!("{PREFIX}{name}"), shape.clone());
+            TensorView { name, dtype: Dtype::F32, shape, bytes: bytes.into() }
+        })
+        .collect();
+    let text = description(config, layers, base);
+    atomic::replace_folder(folder, |folder| {
+        atomic::write_bytes(folder.join(CONFIG_FILE), text.as_bytes())?;
+        write_safetensors(&folder.join(WEIGHTS_FILE), &views, &metadata)?;
+        Ok(())
+    })
+}
+
+fn assert_tensors(config: &LoraConfig, tensors: &[(String, Vec<usize>, Vec<f32>)]) {
+    let found: BTreeSet<&str> = tensors.iter().map(|(name, _, _)| name.as_str()).collect();
+    let expected: BTreeMap<String, (usize, usize)> = config
+        .sites
+        .iter()
+        .flat_map(|(&site, size)| {
+            let named = |matrix, side| (tensor_name(site, matrix), (side, size.rank.get()));
+            [named(LoraMatrix::A, 0), named(LoraMatrix::B, 1)]
+        })
+        .collect();
+    assert!(
+        found.iter().copied().eq(expected.keys().map(String::as_str)) && !found.is_empty(),
+        "tensors {found:?} of an adapter that has {expected:?}"
+    );
+    for (name, shape, values) in tensors {
+        let (side, rank) = expected[name];
+        assert!(
+            shape.len() == 2 && shape[side] == rank && shape[0] * shape[1] == values.len(),
+            "{name}: {} values as {shape:?} in an update of rank {rank}",
+            values.len()
+        );
+    }
+}
+
+/// The text of adapter_config.json for a model of `layers` blocks.
+fn description(config: &LoraConfig, layers: usize, base: &str) -> String {
+    let LoraConfig { scaling, dropout, sites } = config;
+    let usual = config.usual_size().expect("`assert_tensors` refuses an adapter of nothing");
+    let Size { rank, alpha } = usual;
+    let (target_modules, layers_to_transform) = targets(sites.keys().copied(), layers);
+    // A whole name matches itself only: PEFT's patterns begin at the name's start or behind a dot.
+    let pattern = |differs: &dyn Fn(&Size) -> Option<Value>| -> Map<String, Value> {
+        let entry = |(site, size): (&Site, &Size)| Some((site.module_name(), differs(size)?));
+        let sorted: BTreeMap<String, Value> = sites.iter().filter_map(entry).collect();
+        sorted.into_iter().collect()
+    };
+    let rank_pattern = pattern(&|size| (size.rank != rank).then(|| Value::from(size.rank.get())));
+    let alpha_pattern =
+        pattern(&|size| (size.alpha.to_bits() != alpha.to_bits()).then(|| number(size.alpha)));
+    let object = json!({
+        "alpha_pattern": alpha_pattern,
+        "auto_mapping": null,
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "layer_replication": null,
+        "layers_pattern": null,
+        "layers_to_transform": layers_to_transform,
+        "loftq_config": {},
+        "lora_alpha": number(alpha),
+        "lora_bias": false,
+        "lora_dropout": dropout,
+        "megatron_config": null,
+        "megatron_core": "megatron.core",
+        "modules_to_save": null,
+        "peft_type": "LORA",
+        "r": Rank::get(rank),
+        "rank_pattern": rank_pattern,
+        "revision": null,
+        "target_modules": target_modules,
+        "task_type": "CAUSAL_LM",
+        "use_dora": false,
+        "use_rslora": *scaling == Scaling::RankStabilised,
+    });
+    format!("{object:#}\n")
+}
+
+/// `target_modules` and `layers_to_transform` that select exactly these sites.
+fn targets(
+    sites: impl Iterator<Item = Site> + Clone,
+    layers: usize,
+) -> (BTreeSet<String>, Option<BTreeSet<usize>>) {
+    let kinds: BTreeSet<ProjectionKind> = sites.clone().map(|site| site.kind).collect();
+    let chosen: BTreeSet<usize> = sites.clone().map(|site| site.layer).collect();
+    if kinds.len() * chosen.len() != sites.clone().count() {
+        // Not every kind in every layer: PEFT takes whole module names too.
+        return (sites.map(Site::module_name).collect(), None);
+    }
+    let names = kinds.iter().map(|kind| kind.name().to_owned()).collect();
+    (names, (!chosen.iter().copied().eq(0..layers)).then_some(chosen))
+}
+
+/// PEFT declares alpha whole, and strict readers (vLLM, mistral.rs) take it at its word.
+fn number(alpha: f64) -> Value {
+    let whole = alpha.fract() == 0.0 && (0.0..1e15).contains(&alpha);
+    if whole { Value::from(alpha as u64) } else { Value::from(alpha) }
+}

@@ -1,0 +1,161 @@
+//! Which modules adapter_config.json puts updates on. The tensors say so themselves; but an update on
+//! a module that is not chosen is one that PEFT would leave out, so the two are held together.
+//!
+//! Follows PEFT 0.21.2 (`tuners/tuners_utils.py`, `check_target_module_exists`).
+
+use graft_model::Site;
+use serde_json::{Map, Value};
+
+use super::config::{is_unset, shown};
+use super::pattern::Pattern;
+
+/// The choice of modules.
+#[derive(Default)]
+pub(super) struct Targets {
+    /// `None` where the file leaves the choice to PEFT's table of models, or makes it in a pattern
+    /// that is not read here.
+    chosen: Option<Names>,
+    excluded: Option<Names>,
+    layers: Option<Vec<u64>>,
+    /// The lists of blocks by name; a Llama has one, `layers`.
+    lists: Vec<Pattern>,
+}
+
+enum Names {
+    /// Every projection.
+    All,
+    /// The whole name.
+    Match(Pattern),
+    /// Whole names, or what follows a dot.
+    Ends(Vec<String>),
+}
+
+impl Names {
+    fn read(value: Option<&Value>) -> Option<Self> {
+        match value? {
+            Value::String(text) if text.to_lowercase() == "all-linear" => Some(Self::All),
+            Value::String(text) => Pattern::parse(text).ok().map(Self::Match),
+            Value::Array(list) => {
+                let names = list.iter().filter_map(Value::as_str).map(str::to_owned);
+                Some(Self::Ends(names.collect()))
+            }
+            _ => None,
+        }
+    }
+
+    fn contain(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Match(pattern) => pattern.matches(name),
+            Self::Ends(ends) => ends.iter().any(|end| {
+                name.strip_suffix(end.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            }),
+        }
+    }
+
+    /// By its whole name: then no choice of layers applies.
+    fn contain_whole(&self, name: &str) -> bool {
+        match self {
+            Self::All | Self::Match(_) => self.contain(name),
+            Self::Ends(ends) => ends.iter().any(|end| end == name),
+        }
+    }
+}
+
+impl Targets {
+    /// Reads the four keys.
+    pub(super) fn read(object: &Map<String, Value>, problems: &mut Vec<String>) -> Self {
+        let excluded = object.get("exclude_modules").filter(|value| !is_unset(value));
+        let layers = match object.get("layers_to_transform").unwrap_or(&Value::Null) {
+            value if is_unset(value) => None,
+            Value::Array(list) => list.iter().map(Value::as_u64).collect(),
+            value => value.as_u64().map(|layer| vec![layer]),
+        };
+        let value = object.get("layers_to_transform").filter(|value| !is_unset(value));
+        if let (Some(value), None) = (value, &layers) {
+            let found = shown(value);
+            let problem = format!(
+                "`layers_to_transform` is {found}, but must be a block's number or a list of them"
+            );
+            problems.push(problem);
+        }
+        let lists = match object.get("layers_pattern").unwrap_or(&Value::Null) {
+            Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
+            value => value.as_str().filter(|text| !text.is_empty()).into_iter().collect::<Vec<_>>(),
+        };
+        Self {
+            chosen: Names::read(object.get("target_modules")),
+            excluded: Names::read(excluded),
+            layers,
+            lists: lists.into_iter().filter_map(|list| Pattern::parse(list).ok()).collect(),
+        }
+    }
+
+    /// Whether PEFT would put an update here.
+    pub(super) fn choose(&self, site: Site) -> bool {
+        let name = site.module_name();
+        if self.excluded.as_ref().is_some_and(|names| names.contain(&name)) {
+            return false;
+        }
+        let Some(chosen) = &self.chosen else { return true };
+        if chosen.contain_whole(&name) {
+            return true;
+        }
+        let counted =
+            self.lists.is_empty() || self.lists.iter().any(|l| l.matches_end_of("model.layers"));
+        let in_layer = self
+            .layers
+            .as_ref()
+            .is_none_or(|layers| counted && layers.contains(&(site.layer as u64)));
+        chosen.contain(&name) && in_layer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use graft_model::ProjectionKind;
+    use serde_json::json;
+
+    use super::*;
+
+    fn chosen(keys: &Value) -> Vec<String> {
+        let mut problems = Vec::new();
+        let targets = Targets::read(keys.as_object().unwrap(), &mut problems);
+        assert_eq!(problems, Vec::<String>::new());
+        let all = (0..3).flat_map(|layer| {
+            [ProjectionKind::Q, ProjectionKind::Down].map(|kind| Site { layer, kind })
+        });
+        let short = |site: Site| format!("{}{}", site.layer, &site.kind.name()[..1]);
+        all.filter(|&site| targets.choose(site)).map(short).collect()
+    }
+
+    #[test]
+    fn the_same_modules_are_chosen_as_by_peft() {
+        let all = ["0q", "0d", "1q", "1d", "2q", "2d"];
+        assert_eq!(chosen(&json!({})), all);
+        assert_eq!(chosen(&json!({"target_modules": "all-linear"})), all);
+        assert_eq!(chosen(&json!({"target_modules": ["q_proj"]})), ["0q", "1q", "2q"]);
+        assert_eq!(
+            chosen(&json!({"target_modules": ["proj", "mlp.down_proj"]})),
+            ["0d", "1d", "2d"]
+        );
+        let layers =
+            |layers: Value| json!({"target_modules": ["q_proj"], "layers_to_transform": layers});
+        assert_eq!(chosen(&layers(json!([0, 2]))), ["0q", "2q"]);
+        assert_eq!(chosen(&layers(json!(1))), ["1q"]);
+        assert_eq!(chosen(&layers(json!([]))), ["0q", "1q", "2q"]);
+        let whole = "model.layers.0.self_attn.q_proj";
+        let named = json!({"target_modules": [whole, "down_proj"], "layers_to_transform": [1],
+            "layers_pattern": "layers"});
+        assert_eq!(chosen(&named), ["0q", "1d"]);
+        let other = json!({"target_modules": ["q_proj"], "layers_to_transform": [1],
+            "layers_pattern": ["blocks"]});
+        assert_eq!(chosen(&other), Vec::<String>::new());
+        let pattern = json!({"target_modules": r".*layers\.[01]\..*_proj",
+            "exclude_modules": ["down_proj"]});
+        assert_eq!(chosen(&pattern), ["0q", "1q"]);
+        // Not read, so it is the tensors' word that counts.
+        assert_eq!(chosen(&json!({"target_modules": "(?!.*lm_head).*"})), all);
+    }
+}

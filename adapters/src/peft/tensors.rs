@@ -1,0 +1,122 @@
+//! The tensors of an adapter's file, held against its description.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use graft_model::Site;
+use graft_model::checkpoint::{Checkpoint, TensorView};
+use graft_model::site::{self, LoraMatrix};
+
+use super::config::AsWritten;
+use super::{CONFIG_FILE, PREFIX};
+
+/// What an adapter's file holds.
+pub(super) struct Tensors {
+    /// `A` and `B` of every site.
+    pub(super) matrices: BTreeMap<Site, [TensorView; 2]>,
+    /// Whole tables, by their names in a checkpoint.
+    pub(super) tables: BTreeMap<&'static str, TensorView>,
+}
+
+impl Tensors {
+    /// Both halves of every site and every table, or everything that is wrong.
+    pub(super) fn read(checkpoint: &Checkpoint, written: &AsWritten) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        let mut found: [BTreeMap<Site, TensorView>; 2] = Default::default();
+        let mut tables = BTreeMap::new();
+        for name in checkpoint.names() {
+            let Some(view) = checkpoint.tensor(name) else { continue };
+            if let Some(table) = table(name) {
+                problems.extend(table_problem(&view));
+                tables.insert(table, view);
+                continue;
+            }
+            let Some((site, matrix)) = Site::from_peft_key(name) else {
+                problems.push(format!("`{name}` is no update of one of the seven projections"));
+                continue;
+            };
+            problems.extend(problem(&view, site, matrix, written));
+            let half = &mut found[usize::from(matrix == LoraMatrix::B)];
+            if let Some(other) = half.insert(site, view) {
+                problems.push(format!("`{name}` and `{}` are the same matrix", other.name));
+            }
+        }
+        let matrices = pairs(found, written, &mut problems);
+        for table in written.tables.iter().filter(|table| !tables.contains_key(*table)) {
+            problems.push(format!("`modules_to_save` needs `{PREFIX}{table}`, which is missing"));
+        }
+        if matrices.is_empty() && problems.is_empty() {
+            problems.push("there is none at all".to_owned());
+        }
+        if problems.is_empty() { Ok(Self { matrices, tables }) } else { Err(problems) }
+    }
+}
+
+/// The table of this key; PEFT also saves both, unasked, where the vocabulary has grown.
+fn table(key: &str) -> Option<&'static str> {
+    let name = key.strip_prefix(PREFIX)?;
+    [site::LM_HEAD, site::EMBED_TOKENS].into_iter().find(|table| *table == name)
+}
+
+fn pairs(
+    [mut first, mut second]: [BTreeMap<Site, TensorView>; 2],
+    written: &AsWritten,
+    problems: &mut Vec<String>,
+) -> BTreeMap<Site, [TensorView; 2]> {
+    let sites: BTreeSet<Site> = first.keys().chain(second.keys()).copied().collect();
+    let mut pairs = BTreeMap::new();
+    for site in sites {
+        if !written.targets.choose(site) {
+            problems.push(format!(
+                "`{site}` is adapted, but {CONFIG_FILE} does not choose it, so PEFT would leave it \
+                 out"
+            ));
+        }
+        match (first.remove(&site), second.remove(&site)) {
+            (Some(a), Some(b)) => _ = pairs.insert(site, [a, b]),
+            (Some(a), None) => {
+                problems.push(format!("`{}` lacks its `{}`", a.name, site.peft_key(LoraMatrix::B)));
+            }
+            (None, Some(b)) => {
+                problems.push(format!("`{}` lacks its `{}`", b.name, site.peft_key(LoraMatrix::A)));
+            }
+            (None, None) => {}
+        }
+    }
+    pairs
+}
+
+fn problem(
+    view: &TensorView,
+    site: Site,
+    matrix: LoraMatrix,
+    written: &AsWritten,
+) -> Option<String> {
+    let TensorView { name, shape, .. } = view;
+    let side = usize::from(matrix == LoraMatrix::B);
+    let (size, key) = written.size(site);
+    let rank = size.rank.get();
+    if shape.len() != 2 || shape[side] != rank {
+        let expected = if side == 0 { format!("[{rank}, in]") } else { format!("[out, {rank}]") };
+        return Some(format!(
+            "`{name}` is {shape:?}, but `{key}` in {CONFIG_FILE} needs {expected}"
+        ));
+    }
+    not_numbers(view)
+}
+
+fn table_problem(view: &TensorView) -> Option<String> {
+    let TensorView { name, shape, .. } = view;
+    if shape.len() != 2 {
+        return Some(format!("`{name}` is {shape:?}, but must be [vocabulary, width]"));
+    }
+    not_numbers(view)
+}
+
+fn not_numbers(view: &TensorView) -> Option<String> {
+    let TensorView { name, dtype, .. } = view;
+    let Ok(values) = view.to_f32() else {
+        return Some(format!("`{name}` holds {dtype}, but must hold F32, F16 or BF16"));
+    };
+    let index = values.iter().position(|value| !value.is_finite())?;
+    Some(format!("`{name}`: value {index} is {}, but must be finite", values[index]))
+}
