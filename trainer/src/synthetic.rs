@@ -7,6 +7,7 @@
 mod pool;
 pub mod shapes;
 mod tensors;
+mod tokenizer;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,8 +25,9 @@ use crate::cli::page;
 use crate::plan::read_config;
 use pool::Pool;
 use tensors::{Maker, dense, f32_bytes, quantised};
+use tokenizer::Growth;
 
-/// Files taken over from the built-in model, whose tokenizer every synthetic model has.
+/// Files taken over from the built-in model, whose tokenizer every synthetic model has, grown.
 const BESIDE: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "generation_config.json"];
 
 /// How projections are stored.
@@ -70,6 +72,7 @@ pub enum Contents {
 pub struct Synthetic {
     config: LlamaConfig,
     config_json: String,
+    growth: Growth,
     contents: Contents,
     pool: Pool,
     writer: ShardedWriter,
@@ -91,7 +94,7 @@ impl Synthetic {
     /// Lays the model out; nothing is written yet. `layers` replaces the number of blocks.
     ///
     /// # Errors
-    /// None that a shape of [`shapes::SHAPES`] can cause.
+    /// The built-in tokenizer cannot be read, or two tensors have one name: faults of the program.
     pub fn new(
         mut config: LlamaConfig,
         layers: Option<usize>,
@@ -99,8 +102,9 @@ impl Synthetic {
         contents: Contents,
     ) -> anyhow::Result<Self> {
         let builtin = read_config(&builtin()?)?;
-        config.bos_token_id = builtin.bos_token_id;
-        config.eos_token_ids = builtin.eos_token_ids;
+        let growth = Growth::new(builtin.bos_token_id, config.vocab_size);
+        config.bos_token_id = growth.moved(builtin.bos_token_id);
+        config.eos_token_ids = builtin.eos_token_ids.iter().map(|id| growth.moved(*id)).collect();
         config.layers = layers.unwrap_or(config.layers);
         let config = config.with_fresh_raw();
         let bnb = format.double().map(BnbConfig::nf4);
@@ -125,7 +129,7 @@ impl Synthetic {
             makers.extend(parts.into_iter().map(|(spec, maker)| (spec.name, maker)));
         }
         let writer = unsplit(&groups, ShardedWriter::MAX_SHARD_BYTES)?;
-        Ok(Self { config, config_json, contents, pool, writer, makers })
+        Ok(Self { config, config_json, growth, contents, pool, writer, makers })
     }
 
     /// The model's configuration.
@@ -149,7 +153,7 @@ impl Synthetic {
         let builtin = builtin()?;
         let mut beside = Vec::new();
         for name in BESIDE {
-            beside.push((name, builtin.required(name)?));
+            beside.push((name, self.growth.file(&builtin.required(name)?)?));
         }
         let small: usize = beside.iter().map(|(_, bytes)| bytes.len()).sum();
         self.require_room(out, (small + self.config_json.len()) as u64)?;

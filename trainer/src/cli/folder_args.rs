@@ -80,7 +80,7 @@ impl MergeArgs {
 #[command(
     long_about = "Write random weights of a true shape in a true format, for measurements: a \
                   Hugging Face folder that `graft train` and transformers read. Its tokenizer is \
-                  the built-in model's, and so are its bos and eos tokens. The same seed gives the \
+                  the built-in model's, with ids added up to the shape's. The same seed gives the \
                   same weights in every format, up to the format's rounding.",
     after_help = "Examples:\n  graft synth-model --preset llama3.1-8b --format nf4-double --out models/synth-8b\n  \
                   graft synth-model --preset llama3.1-405b --format nf4-double --sparse --out models/synth-405b"
