@@ -205,7 +205,10 @@ impl Source<'_> {
 
 /// Lays the tensors out so that no weight is parted from its companions: readers that load a file
 /// at a time need them together.
-fn unsplit(groups: &[Vec<TensorSpec>], limit: u64) -> Result<ShardedWriter, Error> {
+///
+/// # Errors
+/// A name occurs twice or a shape is no number of bytes.
+pub fn unsplit(groups: &[Vec<TensorSpec>], limit: u64) -> Result<ShardedWriter, Error> {
     let mut sizes = Vec::with_capacity(groups.len());
     for group in groups {
         let lengths: Result<Vec<_>, _> = group.iter().map(TensorSpec::byte_length).collect();

@@ -98,7 +98,8 @@ impl LlamaConfig {
 
     /// The same model with `raw` written afresh in transformers 4's spelling, for configurations
     /// that were built in code.
-    pub(crate) fn with_fresh_raw(mut self) -> Self {
+    #[must_use]
+    pub fn with_fresh_raw(mut self) -> Self {
         let rope_scaling = self.rope_scaling.map_or(Value::Null, Llama3Scaling::to_json);
         let value = json!({
             "architectures": ["LlamaForCausalLM"],

@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 pub use globals::Globals;
 
 use crate::commands;
-use folder_args::{MergeArgs, QuantizeArgs};
+use folder_args::{MergeArgs, QuantizeArgs, SynthModelArgs};
 use model_args::{ChatArgs, EvalArgs, GenerateArgs};
 use recipe_args::{DataArgs, InspectArgs, RecipesArgs, TrainArgs, ValidateArgs};
 
@@ -66,6 +66,8 @@ pub enum Command {
     Merge(MergeArgs),
     /// Show what a model, adapter or run folder holds.
     Inspect(InspectArgs),
+    /// Write random weights of a true shape, for measurements.
+    SynthModel(SynthModelArgs),
 }
 
 /// Runs the command that the arguments of the process name.
@@ -104,6 +106,7 @@ impl Cli {
             Command::Quantize(args) => commands::quantize::run(globals, args),
             Command::Merge(args) => commands::merge::run(globals, args),
             Command::Inspect(args) => commands::inspect::run(args),
+            Command::SynthModel(args) => commands::synth_model::run(globals, args),
         }
     }
 }

@@ -9,5 +9,6 @@ pub mod merge;
 pub mod open;
 pub mod quantize;
 pub mod recipes;
+pub mod synth_model;
 pub mod train;
 pub mod validate;

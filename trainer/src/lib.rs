@@ -18,4 +18,5 @@ pub mod report;
 pub mod run;
 pub mod run_folder;
 pub mod step;
+pub mod synthetic;
 pub mod trained_with;

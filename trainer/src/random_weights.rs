@@ -8,7 +8,7 @@ use graft_kernels::FrozenMatrix;
 use graft_model::load::Weights;
 use graft_model::{Error, LlamaConfig, ProjectionKind, Site};
 
-const DEVIATION: f64 = 0.02;
+pub(crate) const DEVIATION: f64 = 0.02;
 
 /// Weights as a function of the seed and the tensor's name.
 #[derive(Clone, Copy, Debug)]
@@ -41,14 +41,14 @@ impl Weights for RandomWeights {
 }
 
 /// Box and Muller 1958.
-fn normal(random: &CounterRng, index: u64) -> f64 {
+pub(crate) fn normal(random: &CounterRng, index: u64) -> f64 {
     // One minus a number below one is above zero, so the logarithm is finite.
     let radius = (-2.0 * (1.0 - random.uniform_f64_at(2 * index)).ln()).sqrt();
     radius * (2.0 * std::f64::consts::PI * random.uniform_f64_at(2 * index + 1)).cos()
 }
 
 /// FNV-1a, so that each tensor has numbers of its own whatever the order of loading.
-fn name_hash(name: &str) -> u64 {
+pub(crate) fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

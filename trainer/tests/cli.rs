@@ -11,5 +11,7 @@ mod data;
 mod inspect;
 #[path = "cli/recipes.rs"]
 mod recipes;
+#[path = "cli/synth_model.rs"]
+mod synth_model;
 #[path = "cli/validate.rs"]
 mod validate;

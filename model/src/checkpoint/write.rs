@@ -4,7 +4,8 @@
 //! time: peak memory is one tensor. Same tensors, same bytes: order and metadata are sorted.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use safetensors::Dtype;
@@ -108,6 +109,32 @@ impl Layout {
             Failure::Disk(error) => Error::Write(error).into(),
             Failure::Source(error) => error,
         })
+    }
+}
+
+impl Layout {
+    /// As [`Layout::write`] into a plain file; tensors that `source` has no bytes for are holes.
+    fn write_sparse(
+        &self,
+        path: &Path,
+        source: &mut impl FnMut(&TensorSpec) -> Option<Vec<u8>>,
+    ) -> Result<(), Error> {
+        let failed = |source| Error::Io { action: "write", path: path.to_path_buf(), source };
+        let mut file = File::create_new(path).map_err(failed)?;
+        file.write_all(&self.header).map_err(failed)?;
+        let mut place = self.header.len() as u64;
+        for (spec, length) in &self.tensors {
+            if let Some(bytes) = source(spec) {
+                if bytes.len() != *length {
+                    let reason = format!("{} bytes came, {length} belong there", bytes.len());
+                    return Err(Error::Layout { tensor: spec.name.clone(), reason });
+                }
+                file.seek(SeekFrom::Start(place)).map_err(failed)?;
+                file.write_all(&bytes).map_err(failed)?;
+            }
+            place += *length as u64;
+        }
+        file.set_len(place).map_err(failed)
     }
 }
 
@@ -251,19 +278,42 @@ impl ShardedWriter {
         folder: &Path,
         mut source: impl FnMut(&TensorSpec, &mut dyn Write) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut weight_map = BTreeMap::new();
         for (name, layout) in &self.shards {
             layout.write(&folder.join(name), &mut source)?;
+        }
+        Ok(self.write_index(folder)?)
+    }
+
+    /// Writes all files into `folder`, which is new and not yet anybody's: [`atomic::replace_folder`]
+    /// makes one. Tensors for which `source` has no bytes are left as holes: they read as zeros and
+    /// take no disk, where the file system knows holes.
+    ///
+    /// # Errors
+    /// A tensor gets fewer or more bytes than its shape takes; the disk's.
+    pub fn write_sparse(
+        &self,
+        folder: &Path,
+        mut source: impl FnMut(&TensorSpec) -> Option<Vec<u8>>,
+    ) -> Result<(), Error> {
+        for (name, layout) in &self.shards {
+            layout.write_sparse(&folder.join(name), &mut source)?;
+        }
+        self.write_index(folder)
+    }
+
+    fn write_index(&self, folder: &Path) -> Result<(), Error> {
+        if self.shards.len() == 1 {
+            return Ok(());
+        }
+        let mut weight_map = BTreeMap::new();
+        for (name, layout) in &self.shards {
             weight_map.extend(layout.tensors.iter().map(|(spec, _)| (&spec.name, name)));
         }
-        if self.shards.len() > 1 {
-            let index = json!({
-                "metadata": {"total_size": self.total_bytes},
-                "weight_map": weight_map,
-            });
-            let text = format!("{index:#}\n");
-            atomic::write_bytes(folder.join(INDEX_FILE), text.as_bytes()).map_err(Error::Write)?;
-        }
-        Ok(())
+        let index = json!({
+            "metadata": {"total_size": self.total_bytes},
+            "weight_map": weight_map,
+        });
+        let text = format!("{index:#}\n");
+        atomic::write_bytes(folder.join(INDEX_FILE), text.as_bytes()).map_err(Error::Write)
     }
 }

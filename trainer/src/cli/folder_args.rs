@@ -1,4 +1,4 @@
-//! Commands that write a model folder: quantize, merge.
+//! Commands that write a model folder: quantize, merge, synth-model.
 
 use std::path::PathBuf;
 
@@ -10,6 +10,8 @@ use super::byte_size;
 use super::failure::WrongUse;
 use super::model_args::{Quantization, nf4};
 use super::named::named;
+use crate::synthetic::shapes::{SHAPES, Shape};
+use crate::synthetic::{Contents, Format};
 use crate::trained_with::TrainedWith;
 
 /// `graft quantize`.
@@ -70,6 +72,45 @@ impl MergeArgs {
         trained: &TrainedWith,
     ) -> Result<Option<bool>, WrongUse> {
         nf4(self.quantization, config, trained, &self.model)
+    }
+}
+
+/// `graft synth-model`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Write random weights of a true shape in a true format, for measurements: a \
+                  Hugging Face folder that `graft train` and transformers read. Its tokenizer is \
+                  the built-in model's, with ids added up to the shape's. The same seed gives the \
+                  same weights in every format, up to the format's rounding.",
+    after_help = "Examples:\n  graft synth-model --preset llama3.1-8b --format nf4-double --out models/synth-8b\n  \
+                  graft synth-model --preset llama3.1-405b --format nf4-double --sparse --out models/synth-405b"
+)]
+pub struct SynthModelArgs {
+    /// The shape: that of a release, or 100m, 12 blocks of width 768 with 32,000 tokens
+    #[arg(long, value_name = "NAME", value_parser = named(&SHAPES))]
+    pub preset: Shape,
+    /// How projections are stored; all else is bf16
+    #[arg(long, value_name = "FORMAT", default_value = "nf4-double", value_parser = named(Format::ALL))]
+    pub format: Format,
+    /// The new folder
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Blocks, instead of as many as the release has
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4_096))]
+    pub layers: Option<u16>,
+    /// The root of the draws
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub seed: u64,
+    /// Leave the weights as holes in the files: zeros that take no disk and, read, no time of the
+    /// disk. For shapes larger than the disk, where memory is what is measured
+    #[arg(long)]
+    pub sparse: bool,
+}
+
+impl SynthModelArgs {
+    /// What the weights are made of.
+    pub fn contents(&self) -> Contents {
+        if self.sparse { Contents::Holes } else { Contents::Random { seed: self.seed } }
     }
 }
 

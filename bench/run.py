@@ -1,0 +1,468 @@
+#!/usr/bin/env python3
+"""Graft and its peers side by side, on this machine. `bench/README.md` says what is measured and how.
+
+    python3 bench/run.py                    every work, three rounds
+    python3 bench/run.py --only 1b-qlora    the works whose name holds this
+    python3 bench/run.py --quick            does the bench itself work? two blocks, one round
+
+Needs Python 3.10 or later and nothing but its standard library; the peers go into a virtual
+environment of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from works import ALPHA, LARGE, RANK, SHAPES, WORKS, Work, attention_flops, gemm_flops, median
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE = ROOT / "bench"
+LEARNING_RATE = 1e-4
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def fail(text: str) -> None:
+    say(f"error: {text}")
+    sys.exit(1)
+
+
+# ---------------------------------------------------------------- processes
+
+
+class Watch(threading.Thread):
+    """Asks the kernel, ten times a second, what a process holds and has read."""
+
+    def __init__(self, pid: int):
+        super().__init__(daemon=True)
+        self.pid, self.anonymous, self.read, self.ended = pid, 0, 0, threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.1):
+            try:
+                status = Path(f"/proc/{self.pid}/status").read_text()
+                reads = Path(f"/proc/{self.pid}/io").read_text()
+            except OSError:
+                return
+            for line in status.splitlines():
+                if line.startswith("RssAnon:"):
+                    self.anonymous = max(self.anonymous, int(line.split()[1]) * 1024)
+            for line in reads.splitlines():
+                if line.startswith("read_bytes:"):
+                    self.read = max(self.read, int(line.split()[1]))
+
+
+def process(command: list, log: Path, cores: int) -> dict:
+    """Runs a command to its end; its output goes to `log`. Peak memory is the kernel's (VmHWM)."""
+    environment = dict(os.environ, BENCH_THREADS=str(cores), TOKENIZERS_PARALLELISM="true")
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
+        environment[name] = str(cores)
+    started = time.perf_counter()
+    with open(log, "wb") as out, open(log.with_suffix(".err"), "wb") as err:
+        child = subprocess.Popen([str(word) for word in command], stdout=out, stderr=err, cwd=ROOT, env=environment)
+        watch = Watch(child.pid)
+        watch.start()
+        _, status, usage = os.wait4(child.pid, 0)
+        watch.ended.set()
+    child.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - started
+    if child.returncode != 0:
+        tail = log.with_suffix(".err").read_text(errors="replace")[-3000:]
+        fail(f"`{' '.join(str(word) for word in command)}` ended with {child.returncode}:\n{tail}")
+    return {
+        "wall": wall,
+        "peak_bytes": usage.ru_maxrss * 1024,
+        "anonymous_bytes": watch.anonymous,
+        "read_bytes": watch.read,
+        "output": log.read_text(errors="replace"),
+    }
+
+
+def last_json(output: str) -> dict:
+    return json.loads(output.strip().splitlines()[-1])
+
+
+# ---------------------------------------------------------------- preparation
+
+
+def build() -> Path:
+    say("building Graft")
+    done = subprocess.run(["cargo", "build", "--release", "--workspace"], cwd=ROOT)
+    if done.returncode != 0:
+        fail("Graft does not build")
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return target / "release" / "graft"
+
+
+def virtual_environment(folder: Path) -> Path:
+    """The Python that has the pinned peers; installs them into `folder` where it does not exist."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        say(f"installing the peers into {folder}")
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*install, "-r", HERE / "requirements.txt"], check=True)
+    wanted = {}
+    for line in (HERE / "requirements.txt").read_text().splitlines():
+        if "==" in line:
+            name, version = line.strip().split("==")
+            wanted[name] = version
+    ask = (
+        "import importlib.metadata as m, json, sys\n"
+        "found = {}\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: found[name] = m.version(name)\n"
+        "    except m.PackageNotFoundError: found[name] = None\n"
+        "print(json.dumps(found))"
+    )
+    answer = subprocess.run([python, "-c", ask, *wanted], check=True, capture_output=True, text=True)
+    for name, found in json.loads(answer.stdout).items():
+        # A build for the CPU calls itself 2.15.0+cpu.
+        if (found or "").split("+")[0] != wanted[name]:
+            fail(f"{folder} has {name} {found}, the comparison is with {wanted[name]}: remove the folder, or give another `--venv`")
+    return python
+
+
+class Bench:
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.graft = options.graft or build()
+        self.python = virtual_environment(options.venv)
+        self.folder = options.work_dir
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.cores = options.threads or len(os.sched_getaffinity(0))
+
+    def layers(self, preset: str) -> int:
+        return 2 if self.options.quick else SHAPES[preset]["layers"]
+
+    def model(self, preset: str, form: str, sparse: bool = False) -> Path:
+        layers = self.layers(preset)
+        out = self.folder / f"{preset}-{form}-{layers}{'-sparse' if sparse else ''}"
+        if not out.exists():
+            say(f"writing {out.name}")
+            flags = ["--preset", preset, "--format", form, "--layers", layers, "--out", out]
+            command = [self.graft, "synth-model", *flags, *(["--sparse"] if sparse else [])]
+            process(command, self.folder / "synth-model.log", self.cores)
+        return out
+
+    # ------------------------------------------------------------ rows and recipe
+
+    def rows(self, work: Work, count: int) -> Path:
+        """Rows that are longer than the sequence in any tokenizer, so that cutting leaves it full."""
+        words = random.Random(7)
+        word = lambda: "".join(words.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(words.randint(2, 8)))
+        text = lambda length: " ".join(word() for _ in range(length))
+        path = self.folder / f"{work.name}.jsonl"
+        with open(path, "w", encoding="utf-8") as file:
+            for _ in range(count):
+                if work.targets == "all":
+                    row = {"text": text(work.seq)}
+                else:
+                    turns = []
+                    for _ in range(max(work.seq // 64, 2)):
+                        turns.append({"role": "user", "content": text(22)})
+                        turns.append({"role": "assistant", "content": text(8)})
+                    row = {"messages": turns}
+                file.write(json.dumps(row) + "\n")
+        return path
+
+    def recipe(self, work: Work, steps: int, out: Path) -> Path:
+        quantized = "none" if work.mode == "lora" else "{format: nf4, double: true}"
+        form = "text" if work.targets == "all" else "messages"
+        path = self.folder / f"{work.name}.yaml"
+        path.write_text(
+            f"name: {work.name}\n"
+            f"model: {{path: {self.model(work.preset, work.format, work.sparse)}}}\n"
+            f"quantization: {quantized}\n"
+            f"adapter: {{method: lora, rank: {RANK}, alpha: {ALPHA}, dropout: 0.0, target_modules: all-linear}}\n"
+            f"data:\n"
+            f"  train: [{{path: {self.rows(work, steps * work.rows)}, format: {form}}}]\n"
+            f"  chat: {{preamble: none}}\n"
+            f"  max_seq_len: {work.seq}\n"
+            f"  overlong: truncate_right\n"
+            f"  packing: false\n"
+            f"  shuffle: false\n"
+            f"training:\n"
+            f"  max_steps: {steps}\n"
+            f"  micro_batch_size: {work.rows}\n"
+            f"  learning_rate: {LEARNING_RATE}\n"
+            f"  schedule: {{constant: {{}}}}\n"
+            f"  checkpointing: {work.checkpointing}\n"
+            f"  compute_dtype: bf16\n"
+            f"logging: {{tensorboard: false}}\n"
+            f"output_dir: {out}\n"
+        )
+        return path
+
+    # ------------------------------------------------------------ the two sides
+
+    def run_graft(self, work: Work, recipe: Path, out: Path) -> dict:
+        if out.exists():
+            subprocess.run(["rm", "-rf", str(out)], check=True)
+        command = [self.graft, "train", recipe, "--quiet", "--threads", self.cores]
+        ran = process(command, self.folder / f"{work.name}.graft.log", self.cores)
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        return {
+            "seconds": [line["tokens"] / line["tokens_per_second"] for line in lines],
+            "losses": [line["loss"] for line in lines],
+            "tokens": lines[-1]["tokens"],
+            "targets": lines[-1]["target_tokens"],
+            **{key: ran[key] for key in ("wall", "peak_bytes", "anonymous_bytes", "read_bytes")},
+        }
+
+    def run_peer(self, work: Work, rows: Path, steps: int) -> dict:
+        task = {
+            "model": str(self.model(work.preset, work.format)),
+            "rows": str(rows),
+            "steps": steps,
+            "checkpointing": work.checkpointing,
+            "rank": RANK,
+            "alpha": ALPHA,
+            "learning_rate": LEARNING_RATE,
+        }
+        path = self.folder / f"{work.name}.task.json"
+        path.write_text(json.dumps(task))
+        ran = process([self.python, HERE / "peer.py", "train", path], self.folder / f"{work.name}.peer.log", self.cores)
+        found = last_json(ran["output"])
+        return {**found, "peak_bytes": ran["peak_bytes"], "anonymous_bytes": ran["anonymous_bytes"], "wall": ran["wall"]}
+
+    def measure(self, work: Work) -> dict:
+        """Both sides in turn, round after round, on the ids and labels that `graft data` shows."""
+        steps = self.options.steps + 1
+        out = self.folder / "runs" / work.name
+        recipe = self.recipe(work, steps, out)
+        samples = json.loads(
+            process([self.graft, "data", recipe, "--show", steps, "--json"], self.folder / "data.log", self.cores)["output"]
+        )["samples"]
+        lengths = {len(sample["tokens"]) for sample in samples}
+        if lengths != {work.seq}:
+            fail(f"{work.name}: rows of {sorted(lengths)} tokens, all should have {work.seq}")
+        rows = self.folder / f"{work.name}.ids.json"
+        rows.write_text(json.dumps(samples))
+        graft, peer = [], []
+        for number in range(self.options.rounds):
+            say(f"{work.name}: round {number + 1} of {self.options.rounds}")
+            graft.append(self.run_graft(work, recipe, out))
+            if work.peer:
+                peer.append(self.run_peer(work, rows, steps))
+                same_first_loss(work, graft[-1], peer[-1])
+        return {"work": work.name, "graft": graft, "peer": peer}
+
+    # ------------------------------------------------------------ limits and small works
+
+    def limits(self) -> dict:
+        gemm = process([self.python, HERE / "peer.py", "gemm"], self.folder / "gemm.log", self.cores)
+        bandwidth = process([self.python, HERE / "peer.py", "bandwidth"], self.folder / "bandwidth.log", self.cores)
+        return {**last_json(gemm["output"]), **last_json(bandwidth["output"])}
+
+    def decode(self, bandwidth: float) -> dict:
+        """Tokens a second of `graft generate`, and the share of the bandwidth that its reads make."""
+        preset = "100m" if self.options.quick else "llama3.2-1b"
+        model = self.model(preset, "nf4-double")
+        flags = ["--model", model, "--raw", "--prompt", "a", "--max-new-tokens", 64, "--compute-dtype", "bf16", "--json"]
+        rates = []
+        for _ in range(self.options.rounds):
+            ran = process([self.graft, "generate", *flags, "--threads", self.cores], self.folder / "decode.log", self.cores)
+            rates.append(json.loads(ran["output"])["tokens_per_second"])
+        config = json.loads((model / "config.json").read_text())
+        read = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+        if not config["tie_word_embeddings"]:
+            read -= 2 * config["vocab_size"] * config["hidden_size"]  # of the embedding, one row is read
+        rate = median(rates)
+        return {"model": model.name, "tokens_per_second": rate, "bytes_a_token": read, "share": rate * read / bandwidth}
+
+    def tokenize(self) -> dict:
+        """The same rows through `graft data` (all of it: start, reading, statistics) and `tokenizers` (encoding alone)."""
+        size = 2 << 20 if self.options.quick else 64 << 20
+        model = self.model("100m", "bf16")
+        rows = self.folder / "texts.jsonl"
+        words = random.Random(7)
+        vocabulary = ["".join(words.choice("etaoinshrdlu") for _ in range(words.randint(1, 9))) for _ in range(20_000)]
+        written = 0
+        with open(rows, "w", encoding="utf-8") as file:
+            while written < size:
+                text = " ".join(words.choices(vocabulary, k=400))
+                file.write(json.dumps({"text": text}) + "\n")
+                written += len(text)
+        task = self.folder / "tokenize.json"
+        task.write_text(json.dumps({"tokenizer": str(model / "tokenizer.json"), "rows": str(rows)}))
+        flags = ["--file", rows, "--format", "text", "--model", model, "--max-seq-len", 100_000, "--show", 0, "--json"]
+        graft, peer = [], []
+        for _ in range(self.options.rounds):
+            ran = process([self.graft, "data", *flags, "--threads", self.cores], self.folder / "tokenize.graft.log", self.cores)
+            graft.append(written / ran["wall"])
+            ran = process([self.python, HERE / "peer.py", "tokenize", task], self.folder / "tokenize.peer.log", self.cores)
+            found = last_json(ran["output"])
+            peer.append(found["bytes"] / found["seconds"])
+        return {"graft": median(graft), "peer": median(peer)}
+
+
+def same_first_loss(work: Work, graft: dict, peer: dict) -> None:
+    """Before the first update an adapter adds nothing: both sides must compute the same number."""
+    one, other = graft["losses"][0], peer["losses"][0]
+    # Both round to bf16, each in its own order.
+    if abs(one - other) > 0.02 * other:
+        fail(f"{work.name}: the first loss is {one} in Graft and {other} in the peer: they do not compute the same")
+
+
+# ---------------------------------------------------------------- the table
+
+
+def steady(runs: list) -> list:
+    """Seconds of every step but each process's first, which also warms caches and the allocator."""
+    return [seconds for run in runs for seconds in run["seconds"][1:]]
+
+
+def gib(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB"
+
+
+def training_table(bench: Bench, results: list, limit: float) -> list:
+    lines = [
+        "| work | learnt | Graft tokens/s | PEFT tokens/s | ratio | Graft memory | PEFT memory | ratio | GEMM share | attention |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for work, result in results:
+        graft, peer = result["graft"], result["peer"]
+        tokens, targets = graft[0]["tokens"], graft[0]["targets"]
+        seconds = median(steady(graft))
+        memory = median([run["peak_bytes"] for run in graft])
+        layers = bench.layers(work.preset)
+        flops = sum(gemm_flops(work, layers, targets).values())
+        attention = attention_flops(work, layers)
+        cells = [work.name, f"{targets / tokens:.0%}", f"{tokens / seconds:.1f}"]
+        if peer:
+            other, its_memory = median(steady(peer)), median([run["peak_bytes"] for run in peer])
+            cells += [f"{tokens / other:.1f}", f"{other / seconds:.2f}×", gib(memory), gib(its_memory), f"{memory / its_memory:.2f}×"]
+        else:
+            cells += ["–", "–", gib(memory), "–", "–"]
+        cells.append(f"{flops / seconds / limit:.0%}")
+        cells.append(f"{attention / (flops + attention):.1%}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def large_table(results: list) -> list:
+    lines = ["| work | step | whole run | resident | anonymous | read from disk |", "|---|---|---|---|---|---|"]
+    for work, result in results:
+        run = result["graft"][-1]
+        seconds = median(run["seconds"])
+        cells = [work.name, f"{seconds:.1f} s", f"{run['wall']:.1f} s", gib(run["peak_bytes"]), gib(run["anonymous_bytes"]), gib(run["read_bytes"])]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def machine(bench: Bench) -> list:
+    cpu = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.machine())
+    flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
+    known = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags.split()]
+    memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    graft = subprocess.run([bench.graft, "--version"], capture_output=True, text=True).stdout.strip()
+    return [
+        f"- machine: {cpu}, {bench.cores} threads, {int(memory.split()[1]) / 2**20:.1f} GiB, {' '.join(known) or 'no wide vectors'}, {platform.system()} {platform.release()}",
+        f"- Graft: {graft} at {commit}",
+    ]
+
+
+def report(bench: Bench, found: dict, loads: list) -> str:
+    limits = found["limits"]
+    rates = limits["flops_per_second"]
+    versions = ", ".join(f"{name} {version}" for name, version in limits["versions"].items())
+    shown = ", ".join(f"{shape} {rate / 1e9:.0f}" for shape, rate in rates.items())
+    lines = [*machine(bench), f"- peers: {versions}; Python {platform.python_version()}"]
+    lines.append(f"- load average: {loads[0]:.2f} before, {loads[1]:.2f} after (own work included)")
+    lines.append(f"- {bench.options.rounds} rounds, {bench.options.steps} steps a round after one that is not counted; medians")
+    lines.append(f"- PyTorch's bf16 GEMM in GFLOP/s: {shown}; the highest is the limit of `GEMM share`")
+    lines.append(f"- memory is read at {limits['bytes_per_second'] / 1e9:.1f} GB/s")
+    if bench.options.quick:
+        lines.append("- QUICK: models of two blocks, to see that the bench works. These are no results.")
+    if found["training"]:
+        lines += ["", *training_table(bench, found["training"], max(rates.values()))]
+    if found["large"]:
+        lines += ["", *large_table(found["large"])]
+    if found.get("decode"):
+        row = found["decode"]
+        lines += ["", f"Decoding, {row['model']}: {row['tokens_per_second']:.1f} tokens/s, {row['bytes_a_token'] / 1e9:.3f} GB a token, {row['share']:.0%} of the memory's rate."]
+    if found.get("tokenize"):
+        row = found["tokenize"]
+        lines += ["", f"Tokenising: {row['graft'] / 1e6:.1f} MB/s in `graft data`, {row['peer'] / 1e6:.1f} MB/s in `tokenizers`: {row['graft'] / row['peer']:.2f}×."]
+    return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------- the command
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--only", action="append", default=[], metavar="NAME", help="works whose name holds this; may be repeated")
+    add("--list", action="store_true", help="show the names and end")
+    add("--rounds", type=int, metavar="N", help="how often both sides run (default 3)")
+    add("--steps", type=int, metavar="N", help="steps counted in each run (default 5)")
+    add("--quick", action="store_true", help="models of two blocks, one round, two steps: tests the bench, measures nothing")
+    add("--large", action="store_true", help="also the 8B, 70B and 405B shapes, Graft alone; the 70B takes 39 GB of disk")
+    add("--no-peer", action="store_true", help="Graft alone in every work")
+    add("--decode", action="store_true", help="also decoding against the memory's rate")
+    add("--tokenize", action="store_true", help="also tokenising against `tokenizers`")
+    add("--threads", type=int, metavar="N", help="threads of both sides (default: all cores)")
+    add("--venv", type=Path, default=ROOT / "target" / "bench" / "venv", metavar="DIR", help="where the peers are, or are installed")
+    add("--work-dir", type=Path, default=ROOT / "target" / "bench", metavar="DIR", help="models, rows, logs")
+    add("--graft", type=Path, metavar="FILE", help="a built `graft`, instead of building it")
+    add("--record", type=Path, metavar="FILE", help="also write the report there, such as bench/RESULTS.md")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.steps = options.steps or (2 if options.quick else 5)
+    if options.record and options.quick:
+        parser.error("--quick gives no results to record")
+    return options
+
+
+def main() -> None:
+    options = arguments()
+    # Works of the large shapes run where they are asked for by flag only.
+    works = WORKS + (LARGE if options.large else [])
+    works = [work for work in works if not options.only or any(name in work.name for name in options.only)]
+    if options.no_peer:
+        works = [Work(**{**vars(work), "peer": False}) for work in works]
+    if options.list:
+        print("\n".join(work.name for work in works))
+        return
+    if not works and not (options.decode or options.tokenize):
+        fail(f"no work is called {' or '.join(options.only)}: `--list` shows the names")
+    options.work_dir, options.venv = options.work_dir.resolve(), options.venv.absolute()
+    options.graft = options.graft and options.graft.resolve()
+    bench = Bench(options)
+    before = os.getloadavg()[0]
+    if before > 0.5 and not options.quick:
+        say(f"warning: something else runs here (load average {before:.2f}); both sides will suffer, not always alike")
+    found = {"limits": bench.limits(), "training": [], "large": []}
+    for work in works:
+        kind = "large" if work in LARGE else "training"
+        found[kind].append((work, bench.measure(work)))
+    if options.decode:
+        found["decode"] = bench.decode(found["limits"]["bytes_per_second"])
+    if options.tokenize:
+        found["tokenize"] = bench.tokenize()
+    text = report(bench, found, [before, os.getloadavg()[0]])
+    raw = {**found, "training": [row for _, row in found["training"]], "large": [row for _, row in found["large"]]}
+    (bench.folder / "results.json").write_text(json.dumps(raw, indent=1))
+    print(text)
+    if options.record:
+        title = "# Results\n\nWritten by `bench/run.py --record`; `bench/README.md` says what the columns mean.\n\n"
+        options.record.write_text(title + text)
+
+
+if __name__ == "__main__":
+    main()

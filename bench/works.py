@@ -1,0 +1,123 @@
+"""What is measured: the works, the models they need, and the FLOPs of a training step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+RANK = 16
+ALPHA = 32
+
+# Name of `graft synth-model --preset`, then what it takes from the release's config.json.
+SHAPES = {
+    "100m": dict(d_model=768, d_ff=2048, layers=12, heads=12, kv_heads=4, head_dim=64, vocab=32_000),
+    "llama3.2-1b": dict(d_model=2048, d_ff=8192, layers=16, heads=32, kv_heads=8, head_dim=64, vocab=128_256),
+    "llama3.1-8b": dict(d_model=4096, d_ff=14336, layers=32, heads=32, kv_heads=8, head_dim=128, vocab=128_256),
+    "llama3.1-70b": dict(d_model=8192, d_ff=28672, layers=80, heads=64, kv_heads=8, head_dim=128, vocab=128_256),
+    "llama3.1-405b": dict(d_model=16384, d_ff=53248, layers=126, heads=128, kv_heads=8, head_dim=128, vocab=128_256),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row of the table: a training step that both sides take."""
+
+    preset: str
+    mode: str  # lora: frozen bf16 weights; qlora: NF4 with quantised scales
+    seq: int
+    checkpointing: str  # block | none, as recipes call it
+    targets: str = "all"  # all | quarter
+    rows: int = 1  # sequences an optimizer step
+    sparse: bool = False  # weights are holes in the files
+    peer: bool = True  # whether the other side can do it at all
+
+    @property
+    def name(self) -> str:
+        short = self.preset.rsplit("-", 1)[-1]
+        parts = [short, self.mode, str(self.seq), self.checkpointing]
+        if self.rows > 1:
+            parts.append(f"x{self.rows}")
+        if self.targets != "all":
+            parts.append(self.targets)
+        return "-".join(parts)
+
+    @property
+    def format(self) -> str:
+        return {"lora": "bf16", "qlora": "nf4-double"}[self.mode]
+
+
+WORKS = [
+    Work("100m", mode, seq, checkpointing)
+    for seq in (512, 2048)
+    for mode in ("lora", "qlora")
+    for checkpointing in ("block", "none")
+]
+WORKS += [Work("llama3.2-1b", mode, 512, "block") for mode in ("qlora", "lora")]
+WORKS += [
+    Work(preset, mode, 512, "block", targets="quarter")
+    for preset in ("100m", "llama3.2-1b")
+    for mode in ("qlora", "lora")
+]
+
+# Larger than the peer can take on such machines: Graft alone, by `--large`.
+LARGE = [
+    Work("llama3.1-8b", "qlora", 512, "block", peer=False),
+    Work("llama3.1-70b", "qlora", 16, "block", rows=16, peer=False),
+    Work("llama3.1-405b", "qlora", 16, "block", sparse=True, peer=False),
+]
+
+# Which frozen products Graft's backward pass runs again under `checkpointing: block`, in every block
+# but the last, whose tape is kept. Follows trainer/src/engine/walk.rs: change both together.
+REPLAYED = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+def projections(shape: dict) -> dict:
+    """in × out of each projection of a block."""
+    d, f = shape["d_model"], shape["d_ff"]
+    q, kv = shape["heads"] * shape["head_dim"], shape["kv_heads"] * shape["head_dim"]
+    return {"q": (d, q), "k": (d, kv), "v": (d, kv), "o": (q, d), "gate": (d, f), "up": (d, f), "down": (f, d)}
+
+
+def gemm_flops(work: Work, layers: int, targets: int) -> dict:
+    """FLOPs of the matrix products of one optimizer step of Graft, 2 a multiply-add, by kind.
+
+    T tokens, of which `targets` are learnt; L blocks; W = Σ in·out over a block's projections;
+    A = Σ rank·(in + out) over them. No frozen weight has a gradient.
+
+        forward   2·T·W·L                     dx       2·T·W·L
+        replay    2·T·W_replayed·(L − 1)      head     2·2·targets·d_model·vocab
+        adapters  2·T·A·L forward, 4·T·A·L backward, and the replay's share again
+
+    Attention's products are not counted: their share is stated apart by `attention_flops`.
+    """
+    shape = SHAPES[work.preset]
+    tokens = work.seq * work.rows
+    sizes = projections(shape)
+    dense = {kind: a * b for kind, (a, b) in sizes.items()}
+    low = {kind: RANK * (a + b) for kind, (a, b) in sizes.items()}
+    blocks_again = layers - 1 if work.checkpointing == "block" else 0
+    again = sum(dense[kind] for kind in REPLAYED) * blocks_again
+    low_again = sum(low[kind] for kind in REPLAYED) * blocks_again
+    return {
+        "forward": 2 * tokens * sum(dense.values()) * layers,
+        "dx": 2 * tokens * sum(dense.values()) * layers,
+        "replay": 2 * tokens * again,
+        "head": 2 * 2 * targets * shape["d_model"] * shape["vocab"],
+        "adapters": 6 * tokens * sum(low.values()) * layers + 2 * tokens * low_again,
+    }
+
+
+def attention_flops(work: Work, layers: int) -> int:
+    """FLOPs of causal attention: two products forward, five backward, forward again in a replay."""
+    shape = SHAPES[work.preset]
+    product = work.rows * work.seq * (work.seq + 1) * shape["heads"] * shape["head_dim"]  # half of 2·T²·d
+    again = 2 * product * (layers - 1) if work.checkpointing == "block" else 0
+    return 7 * product * layers + again
+
+
+def median(values: list) -> float:
+    values = sorted(values)
+    if not values:
+        return math.nan
+    middle = len(values) // 2
+    return values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
