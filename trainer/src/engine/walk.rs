@@ -8,7 +8,7 @@
 
 use burn::backend::Autodiff;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::ops::{FloatTensor, FloatTensorOps};
+use burn::tensor::ops::FloatTensor;
 use graft_adapters::Trainable;
 use graft_data::Batch;
 use graft_kernels::{Kernels, Ops, backward_from};
