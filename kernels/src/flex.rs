@@ -13,11 +13,10 @@ mod simd;
 
 use std::sync::Arc;
 
-use burn::tensor::ops::FloatTensorOps;
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{Flex, FlexDevice, FlexTensor, Layout};
 
-use self::gemm::{ByInput, ByOutput, Product, View, gemm, gemm_new};
+use self::gemm::{ByInput, ByOutput, Left, Product, View, gemm, gemm_new};
 use crate::frozen::FrozenMatrix;
 use crate::kernels::{AttentionSaved, Kernels, LoraSaved, LowRank};
 use crate::layout::{AttentionShape, Direction, Rotation};
@@ -56,32 +55,6 @@ impl Dense {
         let cols = shape.as_slice().last().copied().unwrap_or(1);
         [self.0.layout().num_elements() / cols.max(1), cols]
     }
-}
-
-/// Which way the right side of a product lies.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    AsIs,
-    Transposed,
-}
-
-/// `c += a·b`, or `c += a·bᵀ`, in place.
-fn add_product(
-    c: &mut FlexTensor,
-    a: &FlexTensor,
-    b: &FlexTensor,
-    turn: Turn,
-    precision: Precision,
-) {
-    let (a, b) = (Dense::new(a), Dense::new(b));
-    let ([rows, depth], [_, b_cols]) = (a.rows_cols(), b.rows_cols());
-    let cols = c.layout().num_elements() / rows.max(1);
-    let right = match turn {
-        Turn::AsIs => View::transposed(b.values(), b_cols),
-        Turn::Transposed => View::rows(b.values(), b_cols),
-    };
-    let product = Product { accumulate: true, ..Product::new(rows, cols, depth, precision) };
-    gemm(product, &View::rows(a.values(), depth), &right, c.storage_mut::<f32>());
 }
 
 impl Kernels for Flex {
@@ -134,10 +107,20 @@ impl Kernels for Flex {
         update: &LowRank<Self>,
         precision: Precision,
     ) -> [FlexTensor; 2] {
-        let low = Self::lora_low(x, update, precision);
-        let mut y = Self::frozen_linear(x, weight, precision);
-        add_product(&mut y, &low, &update.b, Turn::Transposed, precision);
-        [y, low]
+        let (x, a, b) = (Dense::new(x), Dense::new(&update.a), Dense::new(&update.b));
+        let ([rows, depth], [rank, _]) = (x.rows_cols(), a.rows_cols());
+        let [cols, in_features] = weight.shape();
+        assert_eq!(depth, in_features, "x of a linear layer [{cols}, {in_features}]");
+        let to_y = Product::new(rows, cols, depth, precision);
+        let to_low = Product { cols: rank, ldc: rank, ..to_y };
+        let left = Left::packed(to_y, &View::rows(x.values(), depth), to_y.is_large());
+        let mut low = left.multiply_new(to_low, &View::rows(a.values(), depth));
+        low.iter_mut().for_each(|value| *value *= update.scale);
+        let mut y = left.multiply_new(to_y, &ByOutput(weight));
+        drop(left);
+        let add = Product { depth: rank, accumulate: true, ..to_y };
+        gemm(add, &View::rows(&low, rank), &View::rows(b.values(), rank), &mut y);
+        [tensor(y, [rows, cols]), tensor(low, [rows, rank])]
     }
 
     fn lora_linear_backward(
@@ -147,16 +130,29 @@ impl Kernels for Flex {
         precision: Precision,
     ) -> (Option<FlexTensor>, [FlexTensor; 2]) {
         let LoraSaved { x, low, weight, update } = saved;
-        let d_low = Self::dense_linear_dx(dy, &update.b, precision); // [tokens, rank]
-        let d_low = Self::float_mul_scalar(d_low, update.scale.into());
-        let da = Self::dense_linear_dw(&d_low, x, precision);
-        let db = Self::dense_linear_dw(dy, low, precision);
-        let dx = wants_dx.then(|| {
-            let mut dx = Self::frozen_linear_dx(dy, weight, precision);
-            add_product(&mut dx, &d_low, &update.a, Turn::AsIs, precision);
-            dx
+        let (dy, x, low) = (Dense::new(dy), Dense::new(x), Dense::new(low));
+        let (a, b) = (Dense::new(&update.a), Dense::new(&update.b));
+        let ([rows, depth], [_, rank]) = (dy.rows_cols(), low.rows_cols());
+        let [_, cols] = weight.shape();
+        let to_dx = Product::new(rows, cols, depth, precision);
+        let to_low = Product { cols: rank, ldc: rank, ..to_dx };
+        let left = Left::packed(to_dx, &View::rows(dy.values(), depth), to_dx.is_large());
+        let mut d_low = left.multiply_new(to_low, &View::transposed(b.values(), rank));
+        d_low.iter_mut().for_each(|value| *value *= update.scale);
+        let dx = wants_dx.then(|| left.multiply_new(to_dx, &ByInput(weight)));
+        drop(left);
+        let dx = dx.map(|mut dx| {
+            let add = Product { depth: rank, accumulate: true, ..to_dx };
+            gemm(add, &View::rows(&d_low, rank), &View::transposed(a.values(), cols), &mut dx);
+            tensor(dx, [rows, cols])
         });
-        (dx, [da, db])
+        let to_da = Product::new(rank, cols, rows, precision);
+        let low_across = View::transposed(&d_low, rank);
+        let da = gemm_new(to_da, &low_across, &View::transposed(x.values(), cols));
+        let to_db = Product::new(depth, rank, rows, precision);
+        let dy_across = View::transposed(dy.values(), depth);
+        let db = gemm_new(to_db, &dy_across, &View::transposed(low.values(), rank));
+        (dx, [tensor(da, [rank, cols]), tensor(db, [depth, rank])])
     }
 
     fn dense_linear(x: &FlexTensor, weight: &FlexTensor, precision: Precision) -> FlexTensor {

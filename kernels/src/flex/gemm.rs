@@ -74,7 +74,8 @@ impl Product {
         Self { rows, cols, depth, ldc: cols, accumulate: false, precision }
     }
 
-    fn is_large(self) -> bool {
+    /// Whether it is worth several threads.
+    pub(crate) fn is_large(self) -> bool {
         self.rows * self.cols * self.depth >= PARALLEL
     }
 }
@@ -88,54 +89,106 @@ unsafe impl Sync for Destination {}
 
 /// `c[i, j] (+)= Σ_d a(i, d)·b(j, d)` with all threads.
 pub(crate) fn gemm(product: Product, a: &impl Operand, b: &impl Operand, c: &mut [f32]) {
-    let destination = Destination { start: c.as_mut_ptr(), len: c.len() };
-    run(product, a, b, &destination, product.is_large());
+    Left::packed(product, a, product.is_large()).multiply(product, b, c);
 }
 
 /// The same into memory of its own, `[rows, cols]`, that nothing has to clear first.
 pub(crate) fn gemm_new(product: Product, a: &impl Operand, b: &impl Operand) -> Vec<f32> {
-    let Product { rows, cols, ldc, accumulate, .. } = product;
-    assert!(ldc == cols && !accumulate, "a product of its own");
-    let mut c = Vec::with_capacity(rows * cols);
-    let destination = Destination { start: c.as_mut_ptr(), len: rows * cols };
-    run(product, a, b, &destination, product.is_large());
-    // SAFETY: `run` has written every element of `[rows, cols]`.
-    unsafe { c.set_len(rows * cols) };
-    c
+    Left::packed(product, a, product.is_large()).multiply_new(product, b)
 }
 
 /// The same on the calling thread, for tasks that are parallel already.
 pub(crate) fn gemm_serial(product: Product, a: &impl Operand, b: &impl Operand, c: &mut [f32]) {
     let destination = Destination { start: c.as_mut_ptr(), len: c.len() };
-    run(product, a, b, &destination, false);
+    Left::packed(product, a, false).run(product, b, &destination, false);
 }
 
-/// Writes every element of `c` that the product has.
-fn run(product: Product, a: &impl Operand, b: &impl Operand, c: &Destination, parallel: bool) {
-    let Product { rows, cols, depth, ldc, .. } = product;
-    if rows == 0 || cols == 0 {
-        return;
+/// The left side of a product, packed: several products of one depth may share it.
+pub(crate) struct Left {
+    rows: usize,
+    depth: usize,
+    micro: Micro,
+    precision: Precision,
+    /// Blocks of [`ROWS`] rows.
+    packed: Vec<f32>,
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        // The next one takes the memory over.
+        PACKED.set(std::mem::take(&mut self.packed));
     }
-    assert!(c.len >= (rows - 1) * ldc + cols, "output holds {} of {rows} x {ldc}", c.len);
-    let micro = match product.precision {
-        Precision::F32 => micro::f32_kernel(),
-        Precision::Bf16 => micro::bf16_kernel().unwrap_or_else(micro::f32_kernel),
-    };
-    if depth == 0 {
-        if !product.accumulate {
-            // SAFETY: rows of `cols` elements lie in `c`, asserted above.
-            (0..rows).for_each(|i| unsafe { c.start.add(i * ldc).write_bytes(0, cols) });
+}
+
+impl Left {
+    /// Packs `a` for products with the rows, depth and precision of `product`.
+    pub(crate) fn packed(product: Product, a: &impl Operand, parallel: bool) -> Self {
+        let Product { rows, depth, precision, .. } = product;
+        let micro = match precision {
+            Precision::F32 => micro::f32_kernel(),
+            Precision::Bf16 => micro::bf16_kernel().unwrap_or_else(micro::f32_kernel),
+        };
+        let mut left = Self { rows, depth, micro, precision, packed: PACKED.take() };
+        let sweeps: Vec<Sweep> = left.sweeps(product).collect();
+        let words = sweeps.last().map_or(0, |sweep| sweep.start + sweep.left_words());
+        left.packed.resize(words, 0.0);
+        for sweep in sweeps {
+            sweep.pack_left(a, &mut left.packed, parallel);
         }
-        return;
+        left
     }
-    let mut packed = PACKED.take();
-    for row0 in (0..rows).step_by(ROWS) {
-        let block = ROWS.min(rows - row0);
-        let sweep = Sweep { product, micro, row0, block };
-        sweep.pack_left(a, &mut packed, parallel);
-        sweep.multiply(&packed, b, c, parallel);
+
+    fn sweeps(&self, product: Product) -> impl Iterator<Item = Sweep> + use<> {
+        let &Self { rows, micro, .. } = self;
+        let mut start = 0;
+        (0..rows).step_by(ROWS).map(move |row0| {
+            let sweep = Sweep { product, micro, row0, block: ROWS.min(rows - row0), start };
+            start += sweep.left_words();
+            sweep
+        })
     }
-    PACKED.set(packed);
+
+    /// `c (+)= a·bᵀ` with all threads.
+    pub(crate) fn multiply(&self, product: Product, b: &impl Operand, c: &mut [f32]) {
+        let destination = Destination { start: c.as_mut_ptr(), len: c.len() };
+        self.run(product, b, &destination, product.is_large());
+    }
+
+    /// `a·bᵀ`, `[rows, cols]`, in memory that nothing has to clear first.
+    pub(crate) fn multiply_new(&self, product: Product, b: &impl Operand) -> Vec<f32> {
+        let Product { rows, cols, ldc, accumulate, .. } = product;
+        assert!(ldc == cols && !accumulate, "a product of its own");
+        let mut c = Vec::with_capacity(rows * cols);
+        let destination = Destination { start: c.as_mut_ptr(), len: rows * cols };
+        self.run(product, b, &destination, product.is_large());
+        // SAFETY: `run` has written every element of `[rows, cols]`.
+        unsafe { c.set_len(rows * cols) };
+        c
+    }
+
+    /// Writes every element of `c` that the product has.
+    fn run(&self, product: Product, b: &impl Operand, c: &Destination, parallel: bool) {
+        let Product { rows, cols, depth, ldc, precision, .. } = product;
+        assert_eq!(
+            (rows, depth, precision),
+            (self.rows, self.depth, self.precision),
+            "a product of another left side"
+        );
+        if rows == 0 || cols == 0 {
+            return;
+        }
+        assert!(c.len >= (rows - 1) * ldc + cols, "output holds {} of {rows} x {ldc}", c.len);
+        if depth == 0 {
+            if !product.accumulate {
+                // SAFETY: rows of `cols` elements lie in `c`, asserted above.
+                (0..rows).for_each(|i| unsafe { c.start.add(i * ldc).write_bytes(0, cols) });
+            }
+            return;
+        }
+        for sweep in self.sweeps(product) {
+            sweep.multiply(&self.packed[sweep.start..], b, c, parallel);
+        }
+    }
 }
 
 /// One block of left rows against the whole right operand.
@@ -144,6 +197,8 @@ struct Sweep {
     micro: Micro,
     row0: usize,
     block: usize,
+    /// Where its packed rows begin.
+    start: usize,
 }
 
 /// Right panels and left panels that one task multiplies.
@@ -166,11 +221,20 @@ impl Sweep {
         self.form(0).steps(DEPTH.min(self.product.depth)) * self.micro.mr
     }
 
+    /// Words of the whole block.
+    fn left_words(&self) -> usize {
+        self.product.depth.div_ceil(DEPTH) * self.row_panels() * self.left_part()
+    }
+
     /// Packs the block's rows: `[depth blocks][panels of mr rows][steps][mr]`.
-    fn pack_left(&self, a: &impl Operand, packed: &mut Vec<f32>, parallel: bool) {
-        let Self { product: Product { depth, .. }, micro: Micro { mr, .. }, row0, block } = *self;
+    fn pack_left(&self, a: &impl Operand, packed: &mut [f32], parallel: bool) {
+        let Self { product: Product { depth, .. }, micro: Micro { mr, .. }, row0, block, start } =
+            *self;
         let (panels, part) = (self.row_panels(), self.left_part());
-        packed.resize(depth.div_ceil(DEPTH) * panels * part, 0.0);
+        if part == 0 {
+            return;
+        }
+        let packed = &mut packed[start..start + self.left_words()];
         let pack = |(index, out): (usize, &mut [f32])| {
             let (depth0, row) = (index / panels * DEPTH, index % panels * mr);
             let (rows, depth) = (mr.min(block - row), DEPTH.min(depth - depth0));

@@ -39,17 +39,20 @@ pub(super) fn f32_kernel() -> Micro {
 /// The bf16 kernel of this machine, if its processor multiplies bf16 pairs.
 pub(super) fn bf16_kernel() -> Option<Micro> {
     #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512bf16")
-            && is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-        {
-            return Some(Micro { mr: 12, nr: 32, pairs: true, run: x86::avx512_bf16 });
-        }
+    if *BF16 {
+        return Some(Micro { mr: 12, nr: 32, pairs: true, run: x86::avx512_bf16 });
     }
     None
 }
+
+/// Looked up once: packing asks for every run.
+#[cfg(target_arch = "x86_64")]
+static BF16: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
+    is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+});
 
 /// Plain loops, for processors without a kernel of their own.
 ///

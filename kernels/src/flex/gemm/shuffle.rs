@@ -59,9 +59,10 @@ pub(super) fn transpose(lines: &[f32], rows: usize, steps: usize, panel: &mut [f
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256i, __m512, __mmask16, _mm256_mask_storeu_epi16, _mm512_castpd_ps, _mm512_castps_pd,
-        _mm512_cvtneps_pbh, _mm512_loadu_epi16, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-        _mm512_permutex2var_epi16, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_si512,
+        __m256i, __m512, __m512i, __mmask16, _mm256_mask_storeu_epi16, _mm512_castpd_ps,
+        _mm512_castps_pd, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_loadu_epi16,
+        _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16,
+        _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_storeu_si512,
         _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
     };
 
@@ -74,7 +75,17 @@ mod x86 {
     /// Needs avx512f, bw, vl and bf16; the slices have one length.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     pub(super) unsafe fn round_run(values: &[f32], out: &mut [u16]) {
-        for start in (0..values.len()).step_by(16) {
+        let whole = values.len() / 32 * 32;
+        for start in (0..whole).step_by(32) {
+            // SAFETY: whole registers inside the slices.
+            unsafe {
+                let low = _mm512_loadu_ps(values.as_ptr().add(start));
+                let high = _mm512_loadu_ps(values.as_ptr().add(start + 16));
+                let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_storeu_si512(out.as_mut_ptr().add(start).cast(), rounded);
+            }
+        }
+        for start in (whole..values.len()).step_by(16) {
             let lanes = mask(values.len() - start);
             // SAFETY: masked lanes are not touched, the others lie inside the slices.
             unsafe {
@@ -116,6 +127,7 @@ mod x86 {
         panel: &mut [f32],
         width: usize,
     ) {
+        let end = steps * width;
         for row0 in (0..rows).step_by(16) {
             let height = (rows - row0).min(16);
             for step0 in (0..steps).step_by(16) {
@@ -125,15 +137,30 @@ mod x86 {
                     // SAFETY: row `row0 + i`, masked to its steps.
                     *line = unsafe {
                         let from = lines.as_ptr().add((row0 + i) * steps + step0);
-                        _mm512_maskz_loadu_ps(mask(count), from)
+                        if count == 16 {
+                            _mm512_loadu_ps(from)
+                        } else {
+                            _mm512_maskz_loadu_ps(mask(count), from)
+                        }
                     };
                 }
                 let block = transpose_16(&block);
                 for (step, column) in block.iter().take(count).enumerate() {
-                    // SAFETY: step `step0 + step` of the panel, masked to its rows.
+                    let start = (step0 + step) * width + row0;
+                    // What a whole register spills into the next step, that step overwrites. Masked
+                    // stores are several times slower.
+                    let spills = row0 + 16 > width;
+                    let fits =
+                        if spills { start + 16 <= end && height == width } else { height == 16 };
+                    // SAFETY: a whole register inside the panel, or step `step0 + step` of it, masked to
+                    // its rows.
                     unsafe {
-                        let to = panel.as_mut_ptr().add((step0 + step) * width + row0);
-                        _mm512_mask_storeu_ps(to, mask(height), *column);
+                        let to = panel.as_mut_ptr().add(start);
+                        if fits {
+                            _mm512_storeu_ps(to, *column);
+                        } else {
+                            _mm512_mask_storeu_ps(to, mask(height), *column);
+                        }
                     }
                 }
             }
