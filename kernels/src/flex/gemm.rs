@@ -29,7 +29,7 @@ const PARALLEL: usize = 1 << 17;
 
 /// Whether this processor multiplies pairs of bf16.
 pub(crate) fn bf16_is_native() -> bool {
-    micro::bf16_kernel().is_some()
+    micro::bf16_is_native()
 }
 
 /// Right panels packed together, where there are enough of them: what lies beside one panel's part of a
@@ -125,8 +125,8 @@ impl Left {
     pub(crate) fn packed(product: Product, a: &impl Operand, parallel: bool) -> Self {
         let Product { rows, depth, precision, .. } = product;
         let micro = match precision {
-            Precision::F32 => micro::f32_kernel(),
-            Precision::Bf16 => micro::bf16_kernel().unwrap_or_else(micro::f32_kernel),
+            Precision::F32 => micro::f32_kernel(rows),
+            Precision::Bf16 => micro::bf16_kernel(rows).unwrap_or_else(|| micro::f32_kernel(rows)),
         };
         let mut left = Self { rows, depth, micro, precision, packed: PACKED.take() };
         let sweeps: Vec<Sweep> = left.sweeps(product).collect();

@@ -16,33 +16,71 @@ pub(super) struct Micro {
     pub(super) pairs: bool,
     /// `run(steps, a, b, c, ldc, accumulate)`: `steps` panel rows are multiplied; the full tile is
     /// written to `c` with row stride `ldc`, added to what is there if `accumulate`.
-    pub(super) run: unsafe fn(usize, *const f32, *const f32, *mut f32, usize, bool),
+    pub(super) run: Run,
 }
+
+type Run = unsafe fn(usize, *const f32, *const f32, *mut f32, usize, bool);
 
 /// The largest tile of any kernel, in elements.
 pub(super) const MAX_TILE: usize = 12 * 32;
 
-/// The fastest f32 kernel of this machine.
-pub(super) fn f32_kernel() -> Micro {
+/// The fastest f32 kernel of this machine for so many rows.
+pub(super) fn f32_kernel(rows: usize) -> Micro {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
-            return Micro { mr: 12, nr: 32, pairs: false, run: x86::avx512_f32 };
+            let (mr, run): (usize, Run) = match tile_rows(rows) {
+                1 => (1, x86::avx512_f32::<1>),
+                2 => (2, x86::avx512_f32::<2>),
+                4 => (4, x86::avx512_f32::<4>),
+                8 => (8, x86::avx512_f32::<8>),
+                _ => (12, x86::avx512_f32::<12>),
+            };
+            return Micro { mr, nr: 32, pairs: false, run };
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             return Micro { mr: 6, nr: 16, pairs: false, run: x86::avx2_f32 };
         }
     }
+    let _ = rows;
     Micro { mr: 4, nr: 16, pairs: false, run: portable_f32 }
 }
 
-/// The bf16 kernel of this machine, if its processor multiplies bf16 pairs.
-pub(super) fn bf16_kernel() -> Option<Micro> {
+/// The bf16 kernel of this machine for so many rows, if its processor multiplies bf16 pairs.
+pub(super) fn bf16_kernel(rows: usize) -> Option<Micro> {
     #[cfg(target_arch = "x86_64")]
-    if *BF16 {
-        return Some(Micro { mr: 12, nr: 32, pairs: true, run: x86::avx512_bf16 });
+    if bf16_is_native() {
+        let (mr, run): (usize, Run) = match tile_rows(rows) {
+            1 => (1, x86::avx512_bf16::<1>),
+            2 => (2, x86::avx512_bf16::<2>),
+            4 => (4, x86::avx512_bf16::<4>),
+            8 => (8, x86::avx512_bf16::<8>),
+            _ => (12, x86::avx512_bf16::<12>),
+        };
+        return Some(Micro { mr, nr: 32, pairs: true, run });
     }
+    let _ = rows;
     None
+}
+
+/// Rows of the tiles that cover `rows` with the fewest instructions: a step costs two for each row of a
+/// tile and two for its columns. The height of a tile does not change a bit.
+#[cfg(target_arch = "x86_64")]
+fn tile_rows(rows: usize) -> usize {
+    let cost = |mr: usize| rows.div_ceil(mr) * (2 * mr + 2);
+    [12, 8, 4, 2, 1].into_iter().min_by_key(|&mr| cost(mr)).unwrap_or(12)
+}
+
+/// Whether this processor multiplies bf16 pairs.
+pub(super) fn bf16_is_native() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        *BF16
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
 }
 
 /// Looked up once: packing asks for every run.
@@ -98,12 +136,13 @@ mod x86 {
         _mm512_storeu_ps,
     };
 
-    /// 12 × 32 tile, f32: 24 accumulators of 16 lanes.
+    /// `MR` × 32 tile, f32: with 12 rows, 24 accumulators of 16 lanes.
     ///
     /// # Safety
-    /// Needs avx512f; `a` holds `steps * 12`, `b` holds `steps * 32` values, `c` a 12 × 32 tile.
+    /// Needs avx512f; `a` holds `steps * MR`, `b` holds `steps * 32` values, `c` an
+    /// `MR` × 32 tile.
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn avx512_f32(
+    pub(super) unsafe fn avx512_f32<const MR: usize>(
         steps: usize,
         a: *const f32,
         b: *const f32,
@@ -113,12 +152,12 @@ mod x86 {
     ) {
         // SAFETY: pointers stay inside the panels and the tile, by the caller's guarantee.
         unsafe {
-            let mut acc = [[_mm512_setzero_ps(); 2]; 12];
+            let mut acc = [[_mm512_setzero_ps(); 2]; MR];
             for step in 0..steps {
                 let b0 = _mm512_loadu_ps(b.add(step * 32));
                 let b1 = _mm512_loadu_ps(b.add(step * 32 + 16));
                 for (i, row) in acc.iter_mut().enumerate() {
-                    let left = _mm512_set1_ps(*a.add(step * 12 + i));
+                    let left = _mm512_set1_ps(*a.add(step * MR + i));
                     row[0] = _mm512_fmadd_ps(left, b0, row[0]);
                     row[1] = _mm512_fmadd_ps(left, b1, row[1]);
                 }
@@ -134,13 +173,13 @@ mod x86 {
         }
     }
 
-    /// 12 × 32 tile of bf16 pairs with f32 accumulators (`vdpbf16ps`).
+    /// `MR` × 32 tile of bf16 pairs with f32 accumulators (`vdpbf16ps`).
     ///
     /// # Safety
-    /// Needs avx512f and avx512bf16; `a` holds `steps * 12`, `b` holds `steps * 32` pairs, `c` a
-    /// 12 × 32 tile.
+    /// Needs avx512f and avx512bf16; `a` holds `steps * MR`, `b` holds `steps * 32` pairs, `c` an
+    /// `MR` × 32 tile.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(super) unsafe fn avx512_bf16(
+    pub(super) unsafe fn avx512_bf16<const MR: usize>(
         steps: usize,
         a: *const f32,
         b: *const f32,
@@ -152,14 +191,14 @@ mod x86 {
         // of bf16 and an i32 have the same bits and size.
         unsafe {
             let a = a.cast::<i32>();
-            let mut acc = [[_mm512_setzero_ps(); 2]; 12];
+            let mut acc = [[_mm512_setzero_ps(); 2]; MR];
             for step in 0..steps {
                 let b0: __m512bh = std::mem::transmute(_mm512_loadu_si512(b.add(step * 32).cast()));
                 let b1: __m512bh =
                     std::mem::transmute(_mm512_loadu_si512(b.add(step * 32 + 16).cast()));
                 for (i, row) in acc.iter_mut().enumerate() {
                     let left: __m512bh =
-                        std::mem::transmute(_mm512_set1_epi32(*a.add(step * 12 + i)));
+                        std::mem::transmute(_mm512_set1_epi32(*a.add(step * MR + i)));
                     row[0] = _mm512_dpbf16_ps(row[0], left, b0);
                     row[1] = _mm512_dpbf16_ps(row[1], left, b1);
                 }
