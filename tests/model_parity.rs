@@ -18,7 +18,7 @@ mod run;
 use std::collections::BTreeSet;
 
 use arrangement::Arrangement;
-use cell::{BF16, Cell, LOSS, distance, length, row_losses};
+use cell::{BF16, Cell, LOSS, Pools, distance, length, row_losses};
 use fixture::{CASES, Fixture, Weights, entries};
 use graft_kernels::Precision;
 use graft_tests::parity::{Deviations, cases};
@@ -57,16 +57,25 @@ const FORMATS: [(Weights, Precision); 6] = [
 fn compare(precision: Precision) {
     let mut deviations = Deviations::of("model");
     let (mut cells, mut notes) = (0, 0);
-    for fixture in CASES.map(Fixture::open) {
-        for (weights, _) in FORMATS.into_iter().filter(|format| format.1 == precision) {
-            for arrangement in Arrangement::ALL {
-                let cell = Cell { fixture: &fixture, weights, precision, arrangement };
-                notes += cell.compare(&mut deviations);
+    let fixtures = CASES.map(Fixture::open);
+    for (weights, _) in FORMATS.into_iter().filter(|format| format.1 == precision) {
+        for arrangement in Arrangement::ALL {
+            let mut pools = Pools::default();
+            let mut row = String::new();
+            for fixture in &fixtures {
+                let cell = Cell { fixture, weights, precision, arrangement };
+                notes += cell.compare(&mut deviations, &mut pools);
                 cells += 1;
+                row = format!("gradients, {cell}");
             }
+            notes += pools.note(&row, &mut deviations);
         }
     }
     assert_eq!(cells, 7 * 3 * 4, "cells of the matrix in {}", precision.name());
+    if precision == Precision::Bf16 {
+        // Logits and pooled gradients of seven cases, pooled gradients of seven projections' A and B.
+        assert_eq!(notes, 3 * 4 * (2 * 7 + 14));
+    }
     deviations.finish(notes);
 }
 
