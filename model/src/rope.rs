@@ -26,20 +26,21 @@ impl Rope {
             return Self { frequencies: frequencies.collect() };
         };
         let original = scaling.original_max_position_embeddings as f64;
-        let longest_kept = original / scaling.high_freq_factor;
-        let shortest_scaled = original / scaling.low_freq_factor;
+        let longest_kept = (original / scaling.high_freq_factor) as f32;
+        let shortest_scaled = (original / scaling.low_freq_factor) as f32;
+        let [original, factor, low] =
+            [original, scaling.factor, scaling.low_freq_factor].map(|value| value as f32);
+        let band = (scaling.high_freq_factor - scaling.low_freq_factor) as f32;
         let scaled = frequencies.map(|frequency| {
-            let wavelength = 2.0 * std::f64::consts::PI / f64::from(frequency);
-            let stretched = frequency / scaling.factor as f32;
+            // Each step in f32, in the reference's order: f64 would land a unit or two beside it.
+            let wavelength = 2.0 * std::f32::consts::PI / frequency;
             if wavelength < longest_kept {
                 frequency
             } else if wavelength > shortest_scaled {
-                stretched
+                frequency / factor
             } else {
-                let smooth = ((original / wavelength - scaling.low_freq_factor)
-                    / (scaling.high_freq_factor - scaling.low_freq_factor))
-                    as f32;
-                (1.0 - smooth) * stretched + smooth * frequency
+                let smooth = (original / wavelength - low) / band;
+                (1.0 - smooth) * frequency / factor + smooth * frequency
             }
         });
         Self { frequencies: scaled.collect() }
@@ -85,6 +86,24 @@ mod tests {
         for (scaled, plain) in scaled.frequencies.iter().zip(&plain.frequencies) {
             assert!(*scaled <= *plain && *scaled >= *plain / 8.0, "{scaled} from {plain}");
         }
+    }
+
+    #[test]
+    fn blended_frequencies_are_those_of_transformers_to_the_bit() {
+        // `LlamaRotaryEmbedding.inv_freq[28:36]` of transformers 5.17.0 for Llama 3.1.
+        let expected = [
+            0x3b52_7720,
+            0x3b0d_fd06,
+            0x3ab3_d11d,
+            0x3a60_979e,
+            0x3a09_95d2,
+            0x39a3_f108,
+            0x393b_2dd2,
+            0x38c8_6886,
+        ];
+        let rope = Rope::new(&presets::llama3_1_8b());
+        let found: Vec<u32> = rope.frequencies[28..36].iter().map(|f| f.to_bits()).collect();
+        assert_eq!(found, expected);
     }
 
     #[test]

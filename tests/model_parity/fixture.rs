@@ -1,46 +1,107 @@
 //! A case of `fixtures/model`: a model folder, an adapter, and what the reference made of them; the
 //! header of `generate.py` there describes every file.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::PathBuf;
 
 use graft_adapters::{LoraFactory, LoraLinear, PeftAdapter};
-use graft_data::{Batch, Origin, Sample};
+use graft_data::{Origin, Sample};
+use graft_kernels::nf4;
 use graft_model::checkpoint::{Checkpoint, Dtype, TensorView};
 use graft_model::folder::ModelFolder;
-use graft_model::{Llama, LlamaConfig};
+use graft_model::{Llama, LlamaConfig, Site};
+use graft_tests::Cpu;
 use graft_tests::parity::cases;
-use graft_tests::{Cpu, batch};
+
+/// A tiny model with its adapter.
+pub(crate) type Model = Llama<Cpu, LoraLinear<Cpu>>;
 
 /// All of them.
-pub(crate) const CASES: [&str; 6] =
-    ["llama3_1", "llama3_2", "one_kv_head", "kv_heads_are_heads", "wide_heads", "odd_vocabulary"];
+pub(crate) const CASES: [&str; 7] = [
+    "llama3_1",
+    "llama3_2",
+    "one_kv_head",
+    "kv_heads_are_heads",
+    "wide_heads",
+    "odd_vocabulary",
+    "around_original_length",
+];
+
+/// Form of the frozen projections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weights {
+    Dense,
+    Nf4,
+    Nf4Double,
+}
+
+impl Weights {
+    /// Its name in the table and in the names of files.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Dense => "dense",
+            Self::Nf4 => "nf4",
+            Self::Nf4Double => "nf4_double",
+        }
+    }
+
+    fn nf4(self) -> Option<bool> {
+        match self {
+            Self::Dense => None,
+            Self::Nf4 => Some(false),
+            Self::Nf4Double => Some(true),
+        }
+    }
+}
 
 /// A case's folder.
 pub(crate) struct Fixture {
+    /// Its name.
+    pub(crate) case: &'static str,
     path: PathBuf,
     folder: ModelFolder,
 }
 
 impl Fixture {
     /// Opens a case; fails where it is missing.
-    pub(crate) fn open(case: &str) -> Self {
+    pub(crate) fn open(case: &'static str) -> Self {
         let path = cases("model").join(case);
         let folder = ModelFolder::at(&path).unwrap_or_else(|error| panic!("{error}"));
-        Self { path, folder }
+        Self { case, path, folder }
     }
 
-    /// The model with its adapter, as the program loads them.
-    pub(crate) fn model(&self) -> Llama<Cpu, LoraLinear<Cpu>> {
+    /// The model with its adapter, as the program loads them: quantised on the way if asked.
+    pub(crate) fn model(&self, weights: Weights) -> Model {
+        self.load(&self.folder, weights.nf4())
+    }
+
+    /// The same out of the folder that transformers saved with bitsandbytes.
+    pub(crate) fn bitsandbytes_model(&self, weights: Weights) -> Model {
+        let path = self.path.join(format!("bnb_{}", weights.name()));
+        let folder = ModelFolder::at(&path).unwrap_or_else(|error| panic!("{error}"));
+        self.load(&folder, None)
+    }
+
+    /// Whether every projection is a whole number of NF4 blocks, as bitsandbytes' folders must have
+    /// them.
+    pub(crate) fn is_whole_blocks(&self) -> bool {
+        let config = self.model(Weights::Dense).config;
+        let mut shapes = Site::all(&config).map(|site| site.weight_shape(&config));
+        shapes.all(|[out, inner]| (out * inner).is_multiple_of(nf4::BLOCK))
+    }
+
+    fn load(&self, folder: &ModelFolder, nf4: Option<bool>) -> Model {
         let load = || -> Result<_, Box<dyn std::error::Error>> {
-            let text = self.folder.required("config.json")?;
-            let config = LlamaConfig::from_json(&text, &self.folder.display_file("config.json"))?;
-            let checkpoint = Checkpoint::open(&self.folder)?;
+            let text = folder.required("config.json")?;
+            let config = LlamaConfig::from_json(&text, &folder.display_file("config.json"))?;
+            let checkpoint = Checkpoint::open(folder)?;
             checkpoint.verify(&config)?;
             let adapter = PeftAdapter::open(&self.path.join("adapter"))?;
             adapter.check_model(&config)?;
             let device = Default::default();
             let (lora, start) = (adapter.config(), &adapter);
-            let mut factory = LoraFactory { config: lora, start, nf4: None, device: &device };
+            let mut factory = LoraFactory { config: lora, start, nf4, device: &device };
             Ok(Llama::load(&config, &checkpoint, &mut factory, &device, &mut |_| ())?)
         };
         load().unwrap_or_else(|error| panic!("{error}"))
@@ -48,19 +109,28 @@ impl Fixture {
 
     /// The rows that the answers are about.
     pub(crate) fn rows(&self) -> Vec<Sample> {
-        self.tensors("expected.safetensors").rows()
-    }
-
-    /// These rows as one batch.
-    pub(crate) fn batch(&self) -> Batch {
-        batch(&self.rows())
+        self.tensors("rows").rows()
     }
 
     /// A file of answers.
     pub(crate) fn tensors(&self, file: &str) -> Tensors {
-        let checkpoint = Checkpoint::open_file(&self.folder, file);
+        let checkpoint = Checkpoint::open_file(&self.folder, &format!("{file}.safetensors"));
         Tensors(checkpoint.unwrap_or_else(|error| panic!("{error}")))
     }
+
+    /// The names of the files and folders in it.
+    pub(crate) fn entries(&self) -> BTreeSet<String> {
+        entries(&self.path).into_iter().map(|(name, _)| name).collect()
+    }
+}
+
+/// The names in a folder, and whether each is a folder itself.
+pub(crate) fn entries(path: &std::path::Path) -> BTreeSet<(String, bool)> {
+    let entries = fs::read_dir(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let entries = entries.map(|entry| entry.expect("a folder that opened lists its entries"));
+    entries
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path().is_dir()))
+        .collect()
 }
 
 /// Named answers of the reference.
@@ -76,6 +146,13 @@ impl Tensors {
         let view = self.view(name);
         assert_eq!(view.dtype, Dtype::F32, "{name}");
         view.to_f32().expect("the line above")
+    }
+
+    /// The value of an f32 tensor of one element.
+    pub(crate) fn number(&self, name: &str) -> f64 {
+        let values = self.floats(name);
+        assert_eq!(values.len(), 1, "{name}");
+        f64::from(values[0])
     }
 
     /// The values of an f32 tensor that must have this shape.

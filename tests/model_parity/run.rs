@@ -1,0 +1,56 @@
+//! Twenty steps of training against PEFT and PyTorch: warm-up, decay, accumulation and clipping.
+
+use graft::engine::Checkpointing;
+use graft::learning_rate::{Decay, LearningRate};
+use graft_data::Batch;
+use graft_kernels::Precision;
+use graft_tests::parity::Deviations;
+use graft_tests::trainer;
+
+use crate::cell::{GRADIENT, LOSS, distance};
+use crate::fixture::{Fixture, Weights};
+
+/// Of the way that a tensor went in the run. AdamW divides by the gradient's own size, so an entry
+/// whose gradient is near zero takes a step that its rounding decides; these are few in a tensor.
+const PATH: f64 = 1e-4;
+
+fn compare(weights: Weights, file: &str) {
+    let fixture = Fixture::open("llama3_1");
+    let reference = fixture.tensors(file);
+    let [losses, norms] = ["losses", "grad_norms"].map(|name| reference.floats(name));
+    let rows = reference.rows();
+    assert_eq!((losses.len(), norms.len(), rows.len()), (20, 20, 80));
+    let mut trainer = trainer(fixture.model(weights), Checkpointing::Block, Precision::F32);
+    let decay = Decay::Linear { final_ratio: 0.0 };
+    trainer.options.learning_rate = LearningRate { peak: 1e-3, warmup: 5, total: 20, decay };
+    let start = trainer.parameters.values().to_vec();
+    let mut deviations = Deviations::of("model");
+    let row = |thing: &str| format!("AdamW run, {}: {thing}", weights.name());
+    for ((step, rows), (loss, norm)) in (1..).zip(rows.chunks(4)).zip(losses.iter().zip(norms)) {
+        let batches = rows.chunks(2).map(|rows| Batch::collate(&[&rows[0], &rows[1]], 1, 0));
+        let outcome = trainer.step(step, &batches.collect::<Vec<_>>()).expect("finite");
+        let moved = |found: f64, expected: f32| (found / f64::from(expected) - 1.0).abs();
+        let what = format!("step {step}");
+        deviations.note(&row("losses"), &what, moved(outcome.loss, *loss), LOSS);
+        deviations.note(&row("gradient norms"), &what, moved(outcome.grad_norm, norm), GRADIENT);
+    }
+    for slot in trainer.parameters.slots() {
+        let expected = reference.shaped(&format!("adapter.{}", slot.name), &slot.shape);
+        let way = distance(&expected, &start[slot.range.clone()]);
+        let off = distance(&trainer.parameters.values()[slot.range.clone()], &expected);
+        deviations.note(&row("final adapter"), &slot.name, off / way, PATH);
+    }
+    let tensors = 14 * trainer.model.config.layers;
+    assert_eq!(reference.count("adapter."), tensors, "tensors of the reference's adapter");
+    deviations.finish(40 + tensors);
+}
+
+#[test]
+fn twenty_steps_of_adamw_end_where_pytorch_ends() {
+    compare(Weights::Dense, "run");
+}
+
+#[test]
+fn twenty_steps_over_a_quantised_base_end_where_pytorch_ends() {
+    compare(Weights::Nf4Double, "run_nf4_double");
+}
