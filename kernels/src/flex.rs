@@ -7,6 +7,7 @@ mod attention;
 mod cross_entropy;
 mod decode;
 mod elementwise;
+mod few_rows;
 mod gemm;
 mod rms_norm;
 mod simd;
@@ -85,6 +86,22 @@ impl Kernels for Flex {
         let product = Product::new(rows, cols, depth, precision);
         let y = gemm_new(product, &View::rows(x.values(), depth), &ByOutput(weight));
         tensor(y, [rows, cols])
+    }
+
+    fn frozen_linear_decode(
+        x: &FlexTensor,
+        weight: &Self::Frozen,
+        precision: Precision,
+    ) -> FlexTensor {
+        let dense = Dense::new(x);
+        let [rows, _] = dense.rows_cols();
+        let few = (precision == Precision::Bf16)
+            .then(|| few_rows::linear(dense.values(), rows, weight))
+            .flatten();
+        match few {
+            Some(y) => tensor(y, [rows, weight.shape()[0]]),
+            None => <Self as Kernels>::frozen_linear(x, weight, precision),
+        }
     }
 
     fn frozen_linear_dx(

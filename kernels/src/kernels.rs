@@ -33,6 +33,16 @@ pub trait Kernels: Backend<FloatElem = f32> {
         precision: Precision,
     ) -> FloatTensor<Self>;
 
+    /// The same for the next token of a few sequences, where reading the weight is the work. The sums
+    /// may run in another order.
+    fn frozen_linear_decode(
+        x: &FloatTensor<Self>,
+        weight: &Self::Frozen,
+        precision: Precision,
+    ) -> FloatTensor<Self> {
+        Self::frozen_linear(x, weight, precision)
+    }
+
     /// `dy·W`: `[tokens, out]` → `[tokens, in]`.
     fn frozen_linear_dx(
         dy: &FloatTensor<Self>,

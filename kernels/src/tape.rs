@@ -13,7 +13,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops as Step, OpsKind, binary, unary};
 use burn::tensor::TensorMetadata;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::ops::FloatTensor;
+use burn::tensor::ops::{FloatTensor, FloatTensorOps};
 use burn_flex::Flex;
 
 use crate::kernels::{AttentionSaved, Kernels, LoraSaved, LowRank};
@@ -26,6 +26,9 @@ use crate::precision::Precision;
 pub enum Output {
     /// They are read.
     Read,
+    /// They are read while sequences are continued token by token:
+    /// [`Kernels::frozen_linear_decode`] may serve. On a tape the same as [`Output::Read`].
+    Decoded,
     /// Only gradients flow through it.
     Unread,
 }
@@ -88,8 +91,11 @@ macro_rules! ops_without_tape {
                 x: FloatTensor<Self>,
                 weight: &<Self as Kernels>::Frozen,
                 precision: Precision,
-                _output: Output,
+                output: Output,
             ) -> FloatTensor<Self> {
+                if output == Output::Decoded {
+                    return <Self as Kernels>::frozen_linear_decode(&x, weight, precision);
+                }
                 <Self as Kernels>::frozen_linear(&x, weight, precision)
             }
 
@@ -98,8 +104,14 @@ macro_rules! ops_without_tape {
                 weight: &<Self as Kernels>::Frozen,
                 update: LowRank<Self>,
                 precision: Precision,
-                _output: Output,
+                output: Output,
             ) -> FloatTensor<Self> {
+                if output == Output::Decoded {
+                    let low = <Self as Kernels>::lora_low(&x, &update, precision);
+                    let y = <Self as Kernels>::frozen_linear_decode(&x, weight, precision);
+                    let high = <Self as Kernels>::dense_linear(&low, &update.b, precision);
+                    return Self::float_add(y, high);
+                }
                 let [y, _low] = <Self as Kernels>::lora_linear(&x, weight, &update, precision);
                 y
             }
@@ -169,7 +181,7 @@ impl<B: Kernels> Ops for Autodiff<B> {
             }
         }
         let y = match output {
-            Output::Read => B::frozen_linear(&x.primitive, weight, precision),
+            Output::Read | Output::Decoded => B::frozen_linear(&x.primitive, weight, precision),
             Output::Unread => unread::<B>(&x.primitive, weight),
         };
         match FrozenLinear.prepare::<NoCheckpointing>([x.node]).compute_bound().stateful() {
@@ -210,7 +222,7 @@ impl<B: Kernels> Ops for Autodiff<B> {
         let (a, b) = (update.a.primitive, update.b.primitive);
         let (x, update) = (x.primitive, LowRank { a, b, scale: update.scale });
         let [y, low] = match output {
-            Output::Read => B::lora_linear(&x, weight, &update, precision),
+            Output::Read | Output::Decoded => B::lora_linear(&x, weight, &update, precision),
             Output::Unread => [unread::<B>(&x, weight), B::lora_low(&x, &update, precision)],
         };
         match LoraLinear.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use burn_flex::Flex;
-use graft_kernels::frozen::{FrozenMatrix, Storage};
+use graft_kernels::frozen::{Absmax, FrozenMatrix, Storage};
 use graft_kernels::{
-    AttentionShape, Kernels, Ops, Output, Precision, Rotation, Span, backward_from, reference,
+    AttentionShape, Kernels, Ops, Output, Precision, Rotation, Span, backward_from, nf4, reference,
 };
 use proptest::prelude::*;
 
@@ -105,8 +105,37 @@ fn stored(seed: u64, out: usize, depth: usize) -> Vec<(&'static str, FrozenMatri
     vec![("f32", full), ("f16", half), ("bf16", bf16)]
 }
 
+/// A random weight in NF4.
+fn nf4(seed: u64, out: usize, depth: usize) -> FrozenMatrix {
+    let packed = nf4::quantize(&values(seed, out * depth), nf4::AbsmaxFormat::Plain).unwrap();
+    let nf4::Absmax::Plain(scales) = packed.absmax else { panic!("plain was asked for") };
+    let scales: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+    let storage = Storage::Nf4 { codes: packed.codes.into(), absmax: Absmax::Plain(scales.into()) };
+    FrozenMatrix::new(out, depth, storage).unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn decoding_is_the_same_product_up_to_the_order_of_its_sums(
+        rows in 1_usize..7, blocks in 1_usize..9, extra in 0_usize..2, out in 1_usize..80,
+    ) {
+        // Whole blocks have a way of their own, others take the usual one.
+        let depth = 64 * blocks - extra;
+        let mut forms = stored(1, out, depth);
+        forms.push(("nf4", nf4(1, out, depth)));
+        for (form, matrix) in forms {
+            let x = raw(&inner(2, [rows, depth])).primitive;
+            let frozen = Flex::freeze(matrix, &Default::default());
+            let values = |y| to_vec(Tensor::<Flex, 2>::from_primitive(TensorPrimitive::Float(y)));
+            for precision in [Precision::F32, Precision::Bf16] {
+                let expected = <Flex as Kernels>::frozen_linear(&x, &frozen, precision);
+                let found = Flex::frozen_linear_decode(&x, &frozen, precision);
+                close(form, &values(found), &values(expected));
+            }
+        }
+    }
 
     #[test]
     fn frozen_linear_is_a_product_with_the_decoded_weight(

@@ -4,7 +4,7 @@
 //! f32; only the operands of frozen products are rounded when the precision says so.
 
 use burn::tensor::ops::{FloatTensor, FloatTensorOps};
-use graft_kernels::{Kernels, Ops, Output};
+use graft_kernels::{Kernels, Ops};
 
 use crate::layout::Layout;
 use crate::param::Param;
@@ -86,9 +86,9 @@ impl<B: Kernels, P: Projection<B>> Block<B, P> {
     ) -> FloatTensor<R::On> {
         let weight = pass.param(&self.input_layernorm);
         let x = R::On::rms_norm(x, weight, layout.eps);
-        let q = self.q_proj.forward(x.clone(), Output::Read, pass); // [tokens, heads * head_dim]
-        let k = self.k_proj.forward(x.clone(), Output::Read, pass); // [tokens, kv_heads * head_dim]
-        let v = self.v_proj.forward(x, Output::Read, pass); // [tokens, kv_heads * head_dim]
+        let q = self.q_proj.forward(x.clone(), pass.output(), pass); // [tokens, heads * head_dim]
+        let k = self.k_proj.forward(x.clone(), pass.output(), pass); // [tokens, kv_heads * head_dim]
+        let v = self.v_proj.forward(x, pass.output(), pass); // [tokens, kv_heads * head_dim]
         let q = R::On::rope(q, &layout.rotation);
         let k = R::On::rope(k, &layout.rotation);
         let [k, v] = pass.keys_values(self.layer, k, v);
@@ -105,8 +105,8 @@ impl<B: Kernels, P: Projection<B>> Block<B, P> {
     ) -> FloatTensor<R::On> {
         let weight = pass.param(&self.post_attention_layernorm);
         let h = R::On::rms_norm(h, weight, eps);
-        let gate = self.gate_proj.forward(h.clone(), Output::Read, pass); // [tokens, d_ff]
-        let up = self.up_proj.forward(h, Output::Read, pass); // [tokens, d_ff]
+        let gate = self.gate_proj.forward(h.clone(), pass.output(), pass); // [tokens, d_ff]
+        let up = self.up_proj.forward(h, pass.output(), pass); // [tokens, d_ff]
         self.down_proj.forward(R::On::swiglu(gate, up), pass.branch_output(), pass)
     }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
-use graft_kernels::{Kernels, Ops};
+use graft_kernels::{Kernels, Ops, Output};
 
 use crate::param::Param;
 use crate::pass::{Context, Pass};
@@ -71,6 +71,10 @@ impl<B: Kernels + Ops<Inner = B>> Pass for Cached<'_, B> {
 
     fn constant(&self, tensor: FloatTensor<B>) -> FloatTensor<B> {
         tensor
+    }
+
+    fn output(&self) -> Output {
+        Output::Decoded
     }
 
     fn keys_values(

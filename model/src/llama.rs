@@ -59,9 +59,16 @@ where
 
     /// Logits of hidden states, `[rows, d_model]` → `[rows, vocab]`.
     pub fn logits(&self, hidden: &FloatTensor<B>, precision: Precision) -> FloatTensor<B> {
-        let normed =
-            <B as Kernels>::rms_norm(hidden, self.norm.tensor(), self.config.rms_norm_eps as f32);
-        self.head().logits(&normed, precision)
+        self.head().logits(&self.normed(hidden), precision)
+    }
+
+    /// The same for the next token of a few sequences: the sums may run in another order.
+    pub fn next_logits(&self, hidden: &FloatTensor<B>, precision: Precision) -> FloatTensor<B> {
+        self.head().next_logits(&self.normed(hidden), precision)
+    }
+
+    fn normed(&self, hidden: &FloatTensor<B>) -> FloatTensor<B> {
+        <B as Kernels>::rms_norm(hidden, self.norm.tensor(), self.config.rms_norm_eps as f32)
     }
 
     /// Visits every dense tensor: embedding, layers in order, norm, head.

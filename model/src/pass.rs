@@ -51,9 +51,14 @@ pub trait Pass {
     /// A constant on the pass's backend.
     fn constant(&self, tensor: FloatTensor<Self::Inner>) -> FloatTensor<Self::On>;
 
-    /// Whether the values of a residual branch are read, or only their gradient is wanted.
-    fn branch_output(&self) -> Output {
+    /// How the values inside a residual branch are read.
+    fn output(&self) -> Output {
         Output::Read
+    }
+
+    /// Whether the values of a whole branch are read, or only their gradient is wanted.
+    fn branch_output(&self) -> Output {
+        self.output()
     }
 
     /// Keys and values that the block's queries see, given those of the new tokens.

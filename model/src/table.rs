@@ -48,6 +48,14 @@ impl<B: Kernels> Table<B> {
         }
     }
 
+    /// The same for the next token of a few sequences: the sums may run in another order.
+    pub fn next_logits(&self, x: &FloatTensor<B>, precision: Precision) -> FloatTensor<B> {
+        match self {
+            Self::Frozen(weight) => B::frozen_linear_decode(x, weight, precision),
+            Self::Dense(_) => self.logits(x, precision),
+        }
+    }
+
     /// `dy·W`: the gradient of [`Table::logits`] with respect to `x`.
     pub fn logits_dx(&self, dy: &FloatTensor<B>, precision: Precision) -> FloatTensor<B> {
         match self {

@@ -98,7 +98,7 @@ where
             hidden.clone().narrow(0, end - 1, 1)
         });
         let last = Tensor::cat(last.collect(), 0); // [sequences, d_model]
-        host_values::<B>(model.logits(&last.into_primitive().tensor(), self.precision))
+        host_values::<B>(model.next_logits(&last.into_primitive().tensor(), self.precision))
     }
 }
 

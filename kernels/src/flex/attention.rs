@@ -280,7 +280,7 @@ fn weigh(
             let highest = max(seen) * scale;
             if *level == f32::NEG_INFINITY {
                 *level = highest;
-            } else if !(highest <= *level) {
+            } else if highest > *level || highest.is_nan() {
                 let factor = exp(*level - highest);
                 *total *= factor;
                 for sum in sums {
