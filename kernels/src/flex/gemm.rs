@@ -36,6 +36,9 @@ pub(crate) fn bf16_is_native() -> bool {
 /// row shares its cache lines, and the left rows stay in the second cache while these are swept.
 const GROUP: usize = 4;
 
+/// Left panels packed together: transposed operands are read in runs across as many rows.
+const LEFT_GROUP: usize = 8;
+
 thread_local! {
     static PACKED: RefCell<Vec<f32>> = RefCell::default();
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -212,39 +215,46 @@ impl Sweep {
         self.block.div_ceil(self.micro.mr)
     }
 
-    fn form(&self, width: usize) -> Form {
-        Form { width, pairs: self.micro.pairs, precision: self.product.precision }
+    /// The form of panels of `width` lines, for a product or a part of it `depth` deep.
+    fn form(&self, width: usize, depth: usize) -> Form {
+        let pairs = self.micro.pairs;
+        let steps = if pairs { depth.div_ceil(2) } else { depth };
+        Form { width, stride: steps * width, pairs, precision: self.product.precision }
     }
 
-    /// Words of a left panel's part in one block of depths.
-    fn left_part(&self) -> usize {
-        self.form(0).steps(DEPTH.min(self.product.depth)) * self.micro.mr
+    /// Left panels, as long as the longest block of depths.
+    fn left_form(&self) -> Form {
+        self.form(self.micro.mr, DEPTH.min(self.product.depth))
     }
 
     /// Words of the whole block.
     fn left_words(&self) -> usize {
-        self.product.depth.div_ceil(DEPTH) * self.row_panels() * self.left_part()
+        self.product.depth.div_ceil(DEPTH) * self.row_panels() * self.left_form().stride
     }
 
     /// Packs the block's rows: `[depth blocks][panels of mr rows][steps][mr]`.
     fn pack_left(&self, a: &impl Operand, packed: &mut [f32], parallel: bool) {
         let Self { product: Product { depth, .. }, micro: Micro { mr, .. }, row0, block, start } =
             *self;
-        let (panels, part) = (self.row_panels(), self.left_part());
-        if part == 0 {
+        let (panels, form) = (self.row_panels(), self.left_form());
+        if form.stride == 0 {
             return;
         }
         let packed = &mut packed[start..start + self.left_words()];
-        let pack = |(index, out): (usize, &mut [f32])| {
-            let (depth0, row) = (index / panels * DEPTH, index % panels * mr);
-            let (rows, depth) = (mr.min(block - row), DEPTH.min(depth - depth0));
-            let from = Block { row0: row0 + row, rows, depth0, depth };
-            PACKING.with_borrow_mut(|buffers| pack(a, from, out, self.form(mr), buffers));
-        };
-        if parallel {
-            packed.par_chunks_mut(part).enumerate().for_each(pack);
-        } else {
-            packed.chunks_mut(part).enumerate().for_each(pack);
+        for (index, packed) in packed.chunks_mut(panels * form.stride).enumerate() {
+            let depth0 = index * DEPTH;
+            let depth = DEPTH.min(depth - depth0);
+            let pack = |(group, out): (usize, &mut [f32])| {
+                let row = group * LEFT_GROUP * mr;
+                let rows = (LEFT_GROUP * mr).min(block - row);
+                let from = Block { row0: row0 + row, rows, depth0, depth };
+                PACKING.with_borrow_mut(|buffers| pack(a, from, out, form, buffers));
+            };
+            if parallel {
+                packed.par_chunks_mut(LEFT_GROUP * form.stride).enumerate().for_each(pack);
+            } else {
+                packed.chunks_mut(LEFT_GROUP * form.stride).enumerate().for_each(pack);
+            }
         }
     }
 
@@ -281,17 +291,18 @@ impl Sweep {
     fn task(&self, packed: &[f32], b: &impl Operand, c: &Destination, task: &Task) {
         let Product { cols, depth, .. } = self.product;
         let Micro { mr, nr, .. } = self.micro;
-        let (form, tile) = (self.form(nr), mr * nr);
-        let (left_part, row_panels) = (self.left_part(), self.row_panels());
+        let (tile, row_panels) = (mr * nr, self.row_panels());
+        let left_part = self.left_form().stride;
         let row0 = task.panels.start * nr;
         let rows = (task.panels.end * nr).min(cols) - row0;
         SCRATCH.with_borrow_mut(|Scratch { panels, sums, buffers }| {
-            panels.resize(task.panels.len() * form.steps(DEPTH) * nr, 0.0);
+            panels.resize(task.panels.len() * self.form(nr, DEPTH).stride, 0.0);
             if depth > DEPTH {
                 sums.resize(task.panels.len() * task.row_panels.len() * tile, 0.0);
             }
             for depth0 in (0..depth).step_by(DEPTH) {
                 let part = DEPTH.min(depth - depth0);
+                let form = self.form(nr, part);
                 let steps = form.steps(part);
                 pack(b, Block { row0, rows, depth0, depth: part }, panels, form, buffers);
                 let last = depth0 + part == depth;

@@ -134,6 +134,8 @@ pub(super) struct Block {
 pub(super) struct Form {
     /// Rows of the operand in a panel.
     pub(super) width: usize,
+    /// Words from one panel to the next.
+    pub(super) stride: usize,
     /// Whether a word holds the bf16 values of two depths.
     pub(super) pairs: bool,
     /// Precision of the product.
@@ -151,7 +153,7 @@ impl Form {
 /// processor to foresee.
 const AHEAD: usize = 8;
 
-/// Packs a block into panels of `form.width` of its rows, one after the other, each `[steps][width]`.
+/// Packs a block into panels of `form.width` of its rows, `form.stride` apart, each `[steps][width]`.
 /// Columns beyond the block's rows hold anything.
 ///
 /// With [`Precision::Bf16`] and a kernel of f32 the values are rounded to bf16, so that the product has
@@ -166,7 +168,7 @@ pub(super) fn pack(
     let steps = form.steps(block.depth);
     match operand.runs() {
         Runs::AlongDepth => {
-            for (index, panel) in panels.chunks_mut(steps * form.width).enumerate() {
+            for (index, panel) in panels.chunks_mut(form.stride).enumerate() {
                 let done = index * form.width;
                 if done >= block.rows {
                     break;
@@ -179,8 +181,10 @@ pub(super) fn pack(
         Runs::AcrossRows => across_rows(operand, block, panels, form, buffers),
     }
     if form.precision == Precision::Bf16 && !form.pairs {
-        for value in &mut panels[..steps * block.rows.next_multiple_of(form.width)] {
-            *value = bf16::from_f32(*value).to_f32();
+        for panel in panels.chunks_mut(form.stride).take(block.rows.div_ceil(form.width)) {
+            for value in &mut panel[..steps * form.width] {
+                *value = bf16::from_f32(*value).to_f32();
+            }
         }
     }
 }
@@ -227,7 +231,7 @@ fn across_rows(
     lines.resize(rows.max(1), 0.0);
     let (low, high) = shuffle::halves(lines).split_at_mut(rows);
     let part = |step: usize, panel: usize, rows: usize| {
-        let start = (panel * steps + step) * width;
+        let start = panel * form.stride + step * width;
         start..start + width.min(rows - panel * width)
     };
     for step in 0..steps {

@@ -27,14 +27,13 @@ pub(super) fn halves(words: &mut [f32]) -> &mut [u16] {
 /// Pairs two lines: `out[i]` holds `low[i]` and `high[i]`.
 pub(super) fn pair_lines(low: &[u16], high: &[u16], out: &mut [f32]) {
     assert!(low.len() == high.len() && low.len() <= out.len(), "pairs of two lines");
-    let mut done = 0;
     #[cfg(target_arch = "x86_64")]
     if super::bf16_is_native() {
-        done = low.len() / 32 * 32;
-        // SAFETY: the features were detected; whole registers inside the slices.
-        unsafe { x86::pair_lines(&low[..done], &high[..done], &mut out[..done]) };
+        // SAFETY: the features were detected, the lengths asserted.
+        unsafe { x86::pair_lines(low, high, out) };
+        return;
     }
-    for (out, (&low, &high)) in out[done..].iter_mut().zip(low[done..].iter().zip(&high[done..])) {
+    for (out, (&low, &high)) in out.iter_mut().zip(low.iter().zip(high)) {
         *out = f32::from_bits(u32::from(high) << 16 | u32::from(low));
     }
 }
@@ -60,10 +59,11 @@ pub(super) fn transpose(lines: &[f32], rows: usize, steps: usize, panel: &mut [f
 mod x86 {
     use std::arch::x86_64::{
         __m256i, __m512, __m512i, __mmask16, _mm256_mask_storeu_epi16, _mm512_castpd_ps,
-        _mm512_castps_pd, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_loadu_epi16,
-        _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16,
-        _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_storeu_si512,
-        _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+        _mm512_castps_pd, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
+        _mm512_loadu_epi16, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi16,
+        _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+        _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
+        _mm512_unpacklo_pd, _mm512_unpacklo_ps,
     };
 
     /// The first `count` of 16 lanes.
@@ -97,16 +97,30 @@ mod x86 {
     }
 
     /// # Safety
-    /// Needs avx512f and bw; the slices have one length, a multiple of 32.
+    /// Needs avx512f and bw; `out` is at least as long as the others, which have one length.
     #[target_feature(enable = "avx512f,avx512bw")]
     pub(super) unsafe fn pair_lines(low: &[u16], high: &[u16], out: &mut [f32]) {
         // Lane 2i takes lane i of the first register, lane 2i + 1 that of the second.
         let order: [u16; 64] = std::array::from_fn(|i| (i / 2 + i % 2 * 32) as u16);
-        // SAFETY: whole registers inside the slices.
+        let whole = low.len() / 32 * 32;
+        // SAFETY: whole registers inside the slices, then lanes masked to what is left.
         unsafe {
             let first = _mm512_loadu_epi16(order.as_ptr().cast());
             let second = _mm512_loadu_epi16(order.as_ptr().add(32).cast());
-            for start in (0..low.len()).step_by(32) {
+            if whole < low.len() {
+                let left = low.len() - whole;
+                let lanes = (1_u32 << left) - 1;
+                let low = _mm512_maskz_loadu_epi16(lanes, low.as_ptr().add(whole).cast());
+                let high = _mm512_maskz_loadu_epi16(lanes, high.as_ptr().add(whole).cast());
+                let out = out.as_mut_ptr().add(whole);
+                let pairs = _mm512_castsi512_ps(_mm512_permutex2var_epi16(low, first, high));
+                _mm512_mask_storeu_ps(out, mask(left), pairs);
+                if left > 16 {
+                    let pairs = _mm512_castsi512_ps(_mm512_permutex2var_epi16(low, second, high));
+                    _mm512_mask_storeu_ps(out.add(16), mask(left - 16), pairs);
+                }
+            }
+            for start in (0..whole).step_by(32) {
                 let low = _mm512_loadu_epi16(low.as_ptr().add(start).cast());
                 let high = _mm512_loadu_epi16(high.as_ptr().add(start).cast());
                 let out = out.as_mut_ptr().add(start);
