@@ -58,6 +58,12 @@ impl Dense {
     }
 }
 
+fn scale(values: &mut [f32], factor: f32) {
+    for value in values {
+        *value *= factor;
+    }
+}
+
 impl Kernels for Flex {
     type Frozen = Arc<FrozenMatrix>;
 
@@ -132,7 +138,7 @@ impl Kernels for Flex {
         let to_low = Product { cols: rank, ldc: rank, ..to_y };
         let left = Left::packed(to_y, &View::rows(x.values(), depth), to_y.is_large());
         let mut low = left.multiply_new(to_low, &View::rows(a.values(), depth));
-        low.iter_mut().for_each(|value| *value *= update.scale);
+        scale(&mut low, update.scale);
         let mut y = left.multiply_new(to_y, &ByOutput(weight));
         drop(left);
         let add = Product { depth: rank, accumulate: true, ..to_y };
@@ -155,7 +161,7 @@ impl Kernels for Flex {
         let to_low = Product { cols: rank, ldc: rank, ..to_dx };
         let left = Left::packed(to_dx, &View::rows(dy.values(), depth), to_dx.is_large());
         let mut d_low = left.multiply_new(to_low, &View::transposed(b.values(), rank));
-        d_low.iter_mut().for_each(|value| *value *= update.scale);
+        scale(&mut d_low, update.scale);
         let dx = wants_dx.then(|| left.multiply_new(to_dx, &ByInput(weight)));
         drop(left);
         let dx = dx.map(|mut dx| {

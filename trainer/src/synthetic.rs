@@ -2,7 +2,7 @@
 //! and disk is as in the release, only the numbers are not learnt.
 //!
 //! The folder is what `graft quantize` would make of random bf16 weights, tensor by tensor, written
-//! without quantising: see [`pool`] for where the numbers come from.
+//! without quantising: see `pool` for where the numbers come from.
 
 mod pool;
 pub mod shapes;

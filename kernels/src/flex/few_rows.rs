@@ -64,7 +64,7 @@ pub(super) fn linear(x: &[f32], rows: usize, weight: &FrozenMatrix) -> Option<Ve
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256i, __m512, __m512bh, _mm_loadu_si128, _mm512_add_ps, _mm512_castsi256_si512,
+        __m256i, __m512, __m512bh, __m512i, _mm_loadu_si128, _mm512_add_ps, _mm512_castsi256_si512,
         _mm512_cvtepu8_epi32, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_inserti64x4,
         _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_or_si512,
         _mm512_permutexvar_epi16, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps,
@@ -109,7 +109,7 @@ mod x86 {
                             );
                             let weights = _mm512_permutexvar_epi16(index, table);
                             let at = x.as_ptr().add(block * BLOCK + half * 32);
-                            multiply(&mut acc, half, std::mem::transmute(weights), at, depth);
+                            multiply(&mut acc, half, weights, at, depth);
                         }
                     }
                 }
@@ -119,7 +119,6 @@ mod x86 {
                         for half in 0..2 {
                             let at = block * BLOCK + half * 32;
                             let weights = _mm512_loadu_si512(values.add(at * 2).cast());
-                            let weights = std::mem::transmute(weights);
                             multiply(&mut acc, half, weights, x.as_ptr().add(at), depth);
                         }
                     }
@@ -141,10 +140,12 @@ mod x86 {
     unsafe fn multiply<const ROWS: usize>(
         acc: &mut [[__m512; 2]; ROWS],
         half: usize,
-        weights: __m512bh,
+        weights: __m512i,
         x: *const u16,
         depth: usize,
     ) {
+        // SAFETY: 512 bits of pairs of bf16, whatever their type.
+        let weights: __m512bh = unsafe { std::mem::transmute(weights) };
         for (row, acc) in acc.iter_mut().enumerate() {
             // SAFETY: by the caller's promise.
             let x: __m512bh =
