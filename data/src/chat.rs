@@ -1,5 +1,5 @@
 //! How conversations become tokens, and which of them are learnt: Llama 3.1's format, built in
-//! ([`llama3_1`]), or the model's own Jinja template ([`ModelTemplate`]).
+//! (`llama3_1`), or the model's own Jinja template ([`ModelTemplate`]).
 //!
 //! Either way text never turns into a control token, and the loss counts the assistant's turns with
 //! the token that closes each.

@@ -7,11 +7,14 @@
 //! start of a span, so a sequence has the same bits wherever it lies.
 #![expect(unsafe_code, reason = "tasks write disjoint heads of one output")]
 
+mod operands;
+
 use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::gemm::{Operand, Product, Runs, View, gemm_serial};
+use self::operands::{Across, Head, Stacked};
+use super::gemm::{Product, View, gemm_serial};
 use super::simd::{dot, exp, max, sum, vectorize};
 use crate::layout::{AttentionShape, Span};
 use crate::precision::Precision;
@@ -35,66 +38,6 @@ struct Scratch {
     level: Vec<f32>,
     /// The sum of the weights so far.
     total: Vec<f32>,
-}
-
-/// One key head's columns of a `[tokens, width]` matrix, from row `row` on.
-#[derive(Clone, Copy)]
-struct Head<'a> {
-    data: &'a [f32],
-    width: usize,
-    row: usize,
-    column: usize,
-}
-
-impl Operand for Head<'_> {
-    fn runs(&self) -> Runs {
-        Runs::AlongDepth
-    }
-
-    fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
-        let start = (self.row + line) * self.width + self.column + start;
-        &self.data[start..start + scratch.len()]
-    }
-}
-
-/// The query heads of a key head, one below the other: `rows` rows of each, `dim` wide.
-#[derive(Clone, Copy)]
-struct Stacked<'a> {
-    first: Head<'a>,
-    rows: usize,
-    dim: usize,
-}
-
-impl Stacked<'_> {
-    /// Where a stacked row begins.
-    fn start(&self, line: usize) -> usize {
-        let Head { width, row, column, .. } = self.first;
-        (row + line % self.rows) * width + column + line / self.rows * self.dim
-    }
-}
-
-impl Operand for Stacked<'_> {
-    fn runs(&self) -> Runs {
-        Runs::AlongDepth
-    }
-
-    fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
-        let start = self.start(line) + start;
-        &self.first.data[start..start + scratch.len()]
-    }
-}
-
-/// The transpose of an operand whose runs lie along the depth.
-struct Across<T>(T);
-
-impl<T: Operand> Operand for Across<T> {
-    fn runs(&self) -> Runs {
-        Runs::AcrossRows
-    }
-
-    fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
-        self.0.run(line, start, scratch)
-    }
 }
 
 /// A matrix that tasks write disjoint parts of.

@@ -1,0 +1,63 @@
+//! Heads of queries and keys as sides of a product, where they lie.
+
+use super::super::gemm::{Operand, Runs};
+
+/// One key head's columns of a `[tokens, width]` matrix, from row `row` on.
+#[derive(Clone, Copy)]
+pub(super) struct Head<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) width: usize,
+    pub(super) row: usize,
+    pub(super) column: usize,
+}
+
+impl Operand for Head<'_> {
+    fn runs(&self) -> Runs {
+        Runs::AlongDepth
+    }
+
+    fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
+        let start = (self.row + line) * self.width + self.column + start;
+        &self.data[start..start + scratch.len()]
+    }
+}
+
+/// The query heads of a key head, one below the other: `rows` rows of each, `dim` wide.
+#[derive(Clone, Copy)]
+pub(super) struct Stacked<'a> {
+    pub(super) first: Head<'a>,
+    pub(super) rows: usize,
+    pub(super) dim: usize,
+}
+
+impl Stacked<'_> {
+    /// Where a stacked row begins.
+    pub(super) fn start(&self, line: usize) -> usize {
+        let Head { width, row, column, .. } = self.first;
+        (row + line % self.rows) * width + column + line / self.rows * self.dim
+    }
+}
+
+impl Operand for Stacked<'_> {
+    fn runs(&self) -> Runs {
+        Runs::AlongDepth
+    }
+
+    fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
+        let start = self.start(line) + start;
+        &self.first.data[start..start + scratch.len()]
+    }
+}
+
+/// The transpose of an operand whose runs lie along the depth.
+pub(super) struct Across<T>(pub(super) T);
+
+impl<T: Operand> Operand for Across<T> {
+    fn runs(&self) -> Runs {
+        Runs::AcrossRows
+    }
+
+    fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
+        self.0.run(line, start, scratch)
+    }
+}
