@@ -151,14 +151,13 @@ def compare(python, graft, seed):
 
 def files(python, graft, seed, out):
     """What Graft writes, read by the peers."""
-    code = (
-        "import json, sys; sys.path.insert(0, sys.argv[1]); import adapters_live\n"
-        "print(json.dumps(adapters_live.run(sys.argv[2], sys.argv[3], sys.argv[4])))"
-    )
-    done = run([python, "-c", code, HERE, graft, seed, out], env=os.environ | REFERENCE)
+    command = [python, HERE / "adapters_live.py", "--graft", graft, "--seed", seed, "--out", out]
+    done = run(command, env=os.environ | REFERENCE)
     try:
-        rows = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+    except ValueError:
+        rows = []
+    if not rows:
         return [row("adapters", "files that Graft writes", 1, math.nan)]
     for found in rows:
         if "error" in found:
@@ -170,7 +169,7 @@ class Line:
     """One comparison over the seeds."""
 
     def __init__(self):
-        self.compared, self.tolerance, self.worst = 0, 0.0, {}
+        self.compared, self.tolerance, self.worst, self.none = 0, 0.0, {}, False
 
     def add(self, seed, found):
         self.compared += found["compared"]
@@ -179,7 +178,7 @@ class Line:
         worst = math.nan if found["worst"] is None else found["worst"]
         before = self.worst.get(seed, 0.0)
         self.worst[seed] = worst if math.isnan(worst) or worst > before else before
-        self.none = found["compared"] == 0 or getattr(self, "none", False)
+        self.none = self.none or found["compared"] == 0
 
     def ok(self, seeds):
         return not self.none and all(self.worst.get(seed, math.nan) <= self.tolerance for seed in seeds)
