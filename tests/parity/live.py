@@ -53,7 +53,7 @@ DUE = [
     ("chat_template", "Meta's Jinja"),
     ("adapters", "Graft's adapter in PEFT"),
     ("adapters", "Graft's merge of its adapter"),
-    ("NF4", "`graft quantize`"),
+    ("NF4", "bytes of `graft quantize`"),
 ]
 
 
