@@ -47,9 +47,15 @@ const AREAS: [Area; 7] = [
             ("every case is there", "every_fixture_is_compared_and_none_is_missing"),
             ("logits", "adapters_give_the_logits_that_peft_gives"),
             ("merge, bf16", "weights_merged_onto_a_bf16_base_are_those_of_peft"),
-            ("merge, originals", "weights_merged_onto_the_originals_of_an_nf4_base_are_those_of_peft"),
+            (
+                "merge, originals",
+                "weights_merged_onto_the_originals_of_an_nf4_base_are_those_of_peft",
+            ),
             ("merge, decoded", "weights_merged_onto_dequantised_ones_are_those_of_peft"),
-            ("folders with bitsandbytes", "folders_that_transformers_quantised_give_the_same_logits"),
+            (
+                "folders with bitsandbytes",
+                "folders_that_transformers_quantised_give_the_same_logits",
+            ),
             ("refusals", "folders_of_other_formats_are_refused_by_name"),
         ],
     },
@@ -120,7 +126,7 @@ fn read(path: &Path) -> String {
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder);
     let entries = entries.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let paths = entries.map(|entry| entry.unwrap().path());
+    let paths = entries.map(|entry| entry.expect("a readable folder").path());
     paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 

@@ -203,7 +203,7 @@ def missing(lines):
 
 
 def number(value):
-    return "—" if value is None else "none" if math.isnan(value) else "0" if value == 0 else f"{value:.1e}"
+    return "—" if value is None else "NaN" if math.isnan(value) else "0" if value == 0 else f"{value:.1e}"
 
 
 def markdown(lines, seeds):
