@@ -16,6 +16,10 @@ fmt:
 test:
     cargo test --release --workspace
 
+# Graft beside transformers, PEFT and bitsandbytes on freshly drawn cases; installs them into target/parity first.
+parity *args:
+    python3 tests/parity/live.py {{ args }}
+
 # The API documentation, in target/doc.
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps

@@ -160,7 +160,7 @@ class Live:
         adapter = self.trained(base, rows, "over-nf4", {"format": "nf4", "double": True})
         tuned = PeftModel.from_pretrained(exactly(load(quantised)), adapter).eval()
         self.compare_losses("losses of Graft's adapter over NF4 in PEFT", tuned, rows, base, "--adapter", adapter)
-        self.compare_losses("the same, over the folder that Graft quantised", tuned, rows, quantised, "--adapter", adapter)
+        self.compare_losses("losses of Graft's adapter over a folder of `graft quantize`", tuned, rows, quantised, "--adapter", adapter)
 
     def trained_there(self):
         rows, base = self.texts(), self.base("base-of-peft", tied=self.draw(True, False))
@@ -222,8 +222,8 @@ class Live:
                         with torch.no_grad():
                             logits += not torch.equal(load(ours, dtype)(ids).logits, load(theirs, dtype)(ids).logits)
         self.rows.append(row("NF4", "bytes of `graft quantize` and transformers' folders, differing", count, other, 0.0))
-        self.rows.append(row("NF4", "config.json of the two, differing", count, configs, 0.0))
-        self.rows.append(row("NF4", "logits of the two in transformers, differing", count // 2, logits, 0.0))
+        self.rows.append(row("NF4", "config.json of `graft quantize` and transformers' folders, differing", count, configs, 0.0))
+        self.rows.append(row("NF4", "logits of these folders in transformers, differing", count // 2, logits, 0.0))
 
 
 def with_tokenizer(folder):
