@@ -67,8 +67,11 @@ LARGE = [
 ]
 
 # Which frozen products Graft's backward pass runs again under `checkpointing: block`, in every block
-# but the last, whose tape is kept. Follows trainer/src/engine/walk.rs: change both together.
-REPLAYED = ("q", "k", "v", "o", "gate", "up", "down")
+# but the last, whose tape is kept; the outputs of `o` and `down` nobody reads. Below the lowest adapter
+# nothing is propagated: the first block's `q`, `k` and `v` give no dx. Follows
+# trainer/src/engine/walk.rs: change both together.
+REPLAYED = ("q", "k", "v", "gate", "up")
+LOWEST = ("q", "k", "v")
 
 
 def projections(shape: dict) -> dict:
@@ -84,7 +87,7 @@ def gemm_flops(work: Work, layers: int, targets: int) -> dict:
     T tokens, of which `targets` are learnt; L blocks; W = Σ in·out over a block's projections;
     A = Σ rank·(in + out) over them. No frozen weight has a gradient.
 
-        forward   2·T·W·L                     dx       2·T·W·L
+        forward   2·T·W·L                     dx       2·T·(W·L − W_lowest)
         replay    2·T·W_replayed·(L − 1)      head     2·2·targets·d_model·vocab
         adapters  2·T·A·L forward, 4·T·A·L backward, and the replay's share again
 
@@ -97,10 +100,13 @@ def gemm_flops(work: Work, layers: int, targets: int) -> dict:
     low = {kind: RANK * (a + b) for kind, (a, b) in sizes.items()}
     blocks_again = layers - 1 if work.checkpointing == "block" else 0
     again = sum(dense[kind] for kind in REPLAYED) * blocks_again
-    low_again = sum(low[kind] for kind in REPLAYED) * blocks_again
+    # `x·Aᵀ` of the others is run again for the gradient of `B`.
+    halves = sum(RANK * sizes[kind][0] for kind in sizes if kind not in REPLAYED)
+    low_again = (sum(low[kind] for kind in REPLAYED) + halves) * blocks_again
+    lowest = sum(dense[kind] for kind in LOWEST)
     return {
         "forward": 2 * tokens * sum(dense.values()) * layers,
-        "dx": 2 * tokens * sum(dense.values()) * layers,
+        "dx": 2 * tokens * (sum(dense.values()) * layers - lowest),
         "replay": 2 * tokens * again,
         "head": 2 * 2 * targets * shape["d_model"] * shape["vocab"],
         "adapters": 6 * tokens * sum(low.values()) * layers + 2 * tokens * low_again,
