@@ -94,10 +94,8 @@ fn blocks<T>(start: usize, out: &mut [T], mut work: impl FnMut(usize, usize, &mu
 fn bf16_nf4(codes: &[u8], absmax: &Absmax, start: usize, out: &mut [u16]) {
     #[cfg(target_arch = "x86_64")]
     if super::gemm::bf16_is_native() {
-        // SAFETY: the features were detected; `blocks` gives runs inside `codes` and `out`.
-        blocks(start, out, |block, offset, run| unsafe {
-            x86::bf16_block(codes, absmax.scale(block), offset, run);
-        });
+        // SAFETY: the features were detected; the run lies inside `codes`.
+        unsafe { x86::bf16_run(codes, absmax, start, out) };
         return;
     }
     blocks(start, out, |block, offset, run| {
@@ -130,11 +128,29 @@ mod x86 {
     };
 
     use super::look_up;
-    use crate::nf4::CODE;
+    use crate::frozen::Absmax;
+    use crate::nf4::{BLOCK, CODE};
 
     pub(super) fn prefetch(byte: &u8) {
         // SAFETY: a hint; it reads nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
+    }
+
+    /// A run, block by block; the loop is compiled with what it calls.
+    ///
+    /// # Safety
+    /// Needs avx512f, bw, vl and bf16; `codes` holds the values `start..start + out.len()`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub(super) unsafe fn bf16_run(codes: &[u8], absmax: &Absmax, start: usize, out: &mut [u16]) {
+        let (mut index, mut rest) = (start, out);
+        while !rest.is_empty() {
+            let len = (BLOCK - index % BLOCK).min(rest.len());
+            let (run, tail) = rest.split_at_mut(len);
+            // SAFETY: by the caller's promise.
+            unsafe { bf16_block(codes, absmax.scale(index / BLOCK), index, run) };
+            index += len;
+            rest = tail;
+        }
     }
 
     /// Part of a block, from value `offset` of the matrix on, as bf16.
@@ -142,7 +158,8 @@ mod x86 {
     /// # Safety
     /// Needs avx512f, bw, vl and bf16; `codes` holds the values `offset..offset + out.len()`.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    pub(super) unsafe fn bf16_block(codes: &[u8], scale: f32, offset: usize, out: &mut [u16]) {
+    #[inline]
+    unsafe fn bf16_block(codes: &[u8], scale: f32, offset: usize, out: &mut [u16]) {
         // SAFETY: sixteen bytes of codes are read and 32 values written while so many are left.
         unsafe {
             let scaled = _mm512_mul_ps(_mm512_loadu_ps(CODE.as_ptr()), _mm512_set1_ps(scale));
