@@ -188,28 +188,32 @@ impl FrozenMatrix {
 
 /// Decodes values `start..start + out.len()` of the flattened matrix.
 fn decode_nf4(codes: &[u8], absmax: &Absmax, start: usize, out: &mut [f32]) {
-    let mut index = start;
-    let mut rest = out;
-    while !rest.is_empty() {
-        let block = index / nf4::BLOCK;
-        let in_block = (nf4::BLOCK - index % nf4::BLOCK).min(rest.len());
-        let (run, tail) = rest.split_at_mut(in_block);
+    blocks(start, out, |block, offset, run| {
         let scale = absmax.scale(block);
-        if index.is_multiple_of(2) && in_block.is_multiple_of(2) {
-            let bytes = &codes[index / 2..usize::midpoint(index, in_block)];
-            for (pair, &byte) in run.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-                pair[0] = nf4::CODE[usize::from(byte >> 4)] * scale;
-                pair[1] = nf4::CODE[usize::from(byte & 15)] * scale;
-            }
-        } else {
-            for (offset, out) in run.iter_mut().enumerate() {
-                let byte = codes[usize::midpoint(index, offset)];
-                let code = if (index + offset).is_multiple_of(2) { byte >> 4 } else { byte & 15 };
-                *out = nf4::CODE[usize::from(code)] * scale;
-            }
-        }
-        index += in_block;
+        look_up(codes, &nf4::CODE.map(|code| code * scale), offset, run);
+    });
+}
+
+/// Cuts a run of the flattened matrix where blocks begin: `work(block, first index, part of out)`.
+pub(crate) fn blocks<T>(start: usize, out: &mut [T], mut work: impl FnMut(usize, usize, &mut [T])) {
+    let (mut index, mut rest) = (start, out);
+    while !rest.is_empty() {
+        let len = (nf4::BLOCK - index % nf4::BLOCK).min(rest.len());
+        let (run, tail) = rest.split_at_mut(len);
+        work(index / nf4::BLOCK, index, run);
+        index += len;
         rest = tail;
+    }
+}
+
+/// `out[i] = table[code of value offset + i]`.
+#[inline(always)]
+pub(crate) fn look_up<T: Copy>(codes: &[u8], table: &[T; 16], offset: usize, out: &mut [T]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        let index = offset + i;
+        let byte = codes[index / 2];
+        let code = if index.is_multiple_of(2) { byte >> 4 } else { byte & 15 };
+        *out = table[usize::from(code)];
     }
 }
 

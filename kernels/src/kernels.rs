@@ -56,12 +56,7 @@ pub trait Kernels: Backend<FloatElem = f32> {
         weight: &Self::Frozen,
         update: &LowRank<Self>,
         precision: Precision,
-    ) -> [FloatTensor<Self>; 2] {
-        let low = Self::lora_low(x, update, precision);
-        let y = Self::frozen_linear(x, weight, precision);
-        let high = Self::dense_linear(&low, &update.b, precision);
-        [Self::float_add(y, high), low]
-    }
+    ) -> [FloatTensor<Self>; 2];
 
     /// The `low` of [`Kernels::lora_linear`] alone.
     fn lora_low(
@@ -80,18 +75,7 @@ pub trait Kernels: Backend<FloatElem = f32> {
         saved: &LoraSaved<Self>,
         wants_dx: bool,
         precision: Precision,
-    ) -> (Option<FloatTensor<Self>>, [FloatTensor<Self>; 2]) {
-        let LoraSaved { x, low, weight, update } = saved;
-        let d_low = Self::dense_linear_dx(dy, &update.b, precision); // [tokens, rank]
-        let d_low = Self::float_mul_scalar(d_low, update.scale.into());
-        let da = Self::dense_linear_dw(&d_low, x, precision);
-        let db = Self::dense_linear_dw(dy, low, precision);
-        let dx = wants_dx.then(|| {
-            let dx = Self::frozen_linear_dx(dy, weight, precision);
-            Self::float_add(dx, Self::dense_linear_dx(&d_low, &update.a, precision))
-        });
-        (dx, [da, db])
-    }
+    ) -> (Option<FloatTensor<Self>>, [FloatTensor<Self>; 2]);
 
     /// `x·Wᵀ` with a dense `weight` `[out, in]`.
     fn dense_linear(

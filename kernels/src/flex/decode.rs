@@ -7,8 +7,8 @@
 use half::bf16;
 
 use super::gemm::shuffle;
-use crate::frozen::{Absmax, FrozenMatrix, Storage};
-use crate::nf4::{BLOCK, CODE};
+use crate::frozen::{Absmax, FrozenMatrix, Storage, blocks, look_up};
+use crate::nf4::CODE;
 
 /// Values that other forms pass through on their way to bf16.
 const CHUNK: usize = 128;
@@ -79,18 +79,6 @@ fn assert_run(matrix: &FrozenMatrix, row: usize, column: usize, len: usize) {
     assert!(row < rows && column + len <= cols, "{len} values at {row}, {column}");
 }
 
-/// Cuts a run of the flattened matrix where blocks begin: `work(block, first index, part of out)`.
-fn blocks<T>(start: usize, out: &mut [T], mut work: impl FnMut(usize, usize, &mut [T])) {
-    let (mut index, mut rest) = (start, out);
-    while !rest.is_empty() {
-        let len = (BLOCK - index % BLOCK).min(rest.len());
-        let (run, tail) = rest.split_at_mut(len);
-        work(index / BLOCK, index, run);
-        index += len;
-        rest = tail;
-    }
-}
-
 fn bf16_nf4(codes: &[u8], absmax: &Absmax, start: usize, out: &mut [u16]) {
     #[cfg(target_arch = "x86_64")]
     if super::gemm::bf16_is_native() {
@@ -105,35 +93,49 @@ fn bf16_nf4(codes: &[u8], absmax: &Absmax, start: usize, out: &mut [u16]) {
     });
 }
 
-/// `out[i] = table[code of value offset + i]`.
-#[inline(always)]
-fn look_up<T: Copy>(codes: &[u8], table: &[T; 16], offset: usize, out: &mut [T]) {
-    for (i, out) in out.iter_mut().enumerate() {
-        let index = offset + i;
-        let byte = codes[index / 2];
-        let code = if index.is_multiple_of(2) { byte >> 4 } else { byte & 15 };
-        *out = table[usize::from(code)];
-    }
-}
-
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(super) mod x86 {
     use std::arch::x86_64::{
         __m256i, __m512i, _MM_HINT_T0, _mm_loadl_epi64, _mm_loadu_si128, _mm_prefetch,
-        _mm256_storeu_si256, _mm512_castsi256_si512, _mm512_cvtepu8_epi32, _mm512_cvtepu8_epi64,
-        _mm512_cvtneps_pbh, _mm512_inserti64x4, _mm512_loadu_ps, _mm512_mul_ps, _mm512_or_si512,
-        _mm512_permutexvar_epi16, _mm512_permutexvar_ps, _mm512_set1_ps, _mm512_slli_epi32,
-        _mm512_slli_epi64, _mm512_srli_epi32, _mm512_srli_epi64, _mm512_storeu_ps,
-        _mm512_storeu_si512,
+        _mm256_storeu_si256, _mm512_castsi256_si512, _mm512_castsi512_si256, _mm512_cvtepu8_epi32,
+        _mm512_cvtepu8_epi64, _mm512_cvtneps_pbh, _mm512_inserti64x4, _mm512_loadu_ps,
+        _mm512_mul_ps, _mm512_or_si512, _mm512_permutexvar_epi16, _mm512_permutexvar_ps,
+        _mm512_set1_ps, _mm512_slli_epi32, _mm512_slli_epi64, _mm512_srli_epi32, _mm512_srli_epi64,
+        _mm512_storeu_ps, _mm512_storeu_si512,
     };
 
-    use super::look_up;
-    use crate::frozen::Absmax;
+    use crate::frozen::{Absmax, look_up};
     use crate::nf4::{BLOCK, CODE};
 
     pub(super) fn prefetch(byte: &u8) {
         // SAFETY: a hint; it reads nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
+    }
+
+    /// A block's sixteen values as bf16, twice, since an index has five bits and a code only four.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    #[inline]
+    pub(in crate::flex) fn bf16_table(scale: f32) -> __m512i {
+        // SAFETY: the code has sixteen values; bf16 and integers of as many bits take any.
+        unsafe {
+            let scaled = _mm512_mul_ps(_mm512_loadu_ps(CODE.as_ptr()), _mm512_set1_ps(scale));
+            let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(scaled));
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(rounded), rounded)
+        }
+    }
+
+    /// The 32 values of sixteen bytes of codes.
+    ///
+    /// # Safety
+    /// Needs the features; `codes` points to sixteen bytes.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    #[inline]
+    pub(in crate::flex) unsafe fn bf16_values(codes: *const u8, table: __m512i) -> __m512i {
+        // SAFETY: by the caller's promise.
+        let pairs = _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(codes.cast()) });
+        // The high nibble is the first value: the low half of a pair.
+        let index = _mm512_or_si512(_mm512_srli_epi32::<4>(pairs), _mm512_slli_epi32::<16>(pairs));
+        _mm512_permutexvar_epi16(index, table)
     }
 
     /// A run, block by block; the loop is compiled with what it calls.
@@ -162,27 +164,19 @@ mod x86 {
     unsafe fn bf16_block(codes: &[u8], scale: f32, offset: usize, out: &mut [u16]) {
         // SAFETY: sixteen bytes of codes are read and 32 values written while so many are left.
         unsafe {
-            let scaled = _mm512_mul_ps(_mm512_loadu_ps(CODE.as_ptr()), _mm512_set1_ps(scale));
-            let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(scaled));
+            let table = bf16_table(scale);
             let mut done = 0;
             if offset.is_multiple_of(2) {
-                // Twice, since an index has five bits and a code only four.
-                let table = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(rounded), rounded);
                 while done + 32 <= out.len() {
-                    let from = codes.as_ptr().add(usize::midpoint(offset, done)).cast();
-                    let pairs = _mm512_cvtepu8_epi32(_mm_loadu_si128(from));
-                    // The high nibble is the first value: the low half of a pair.
-                    let index = _mm512_or_si512(
-                        _mm512_srli_epi32::<4>(pairs),
-                        _mm512_slli_epi32::<16>(pairs),
-                    );
-                    let values = _mm512_permutexvar_epi16(index, table);
+                    let values =
+                        bf16_values(codes.as_ptr().add(usize::midpoint(offset, done)), table);
                     _mm512_storeu_si512(out.as_mut_ptr().add(done).cast(), values);
                     done += 32;
                 }
             }
             if done < out.len() {
                 let mut table = [0_u16; 16];
+                let rounded = _mm512_castsi512_si256(bf16_table(scale));
                 _mm256_storeu_si256(table.as_mut_ptr().cast(), rounded);
                 look_up(codes, &table, offset + done, &mut out[done..]);
             }

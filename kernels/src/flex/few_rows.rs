@@ -64,15 +64,13 @@ pub(super) fn linear(x: &[f32], rows: usize, weight: &FrozenMatrix) -> Option<Ve
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256i, __m512, __m512bh, __m512i, _mm_loadu_si128, _mm512_add_ps, _mm512_castsi256_si512,
-        _mm512_cvtepu8_epi32, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_inserti64x4,
-        _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_or_si512,
-        _mm512_permutexvar_epi16, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps,
-        _mm512_slli_epi32, _mm512_srli_epi32,
+        __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_si512,
+        _mm512_reduce_add_ps, _mm512_setzero_ps,
     };
 
+    use super::super::decode::x86::{bf16_table, bf16_values};
     use crate::frozen::{FrozenMatrix, Storage};
-    use crate::nf4::{BLOCK, CODE};
+    use crate::nf4::BLOCK;
 
     /// One output of `ROWS` rows of bf16 inputs.
     ///
@@ -93,21 +91,11 @@ mod x86 {
             match weight.storage() {
                 Storage::Nf4 { codes, absmax } => {
                     let codes = codes.as_ptr().add(row * depth / 2);
-                    let code = _mm512_loadu_ps(CODE.as_ptr());
                     for block in 0..depth / BLOCK {
-                        let scale = absmax.scale(row * (depth / BLOCK) + block);
-                        let scaled = _mm512_mul_ps(code, _mm512_set1_ps(scale));
-                        let table: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(scaled));
-                        // Twice, since an index has five bits and a code only four.
-                        let table = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(table), table);
+                        let table = bf16_table(absmax.scale(row * (depth / BLOCK) + block));
                         for half in 0..2 {
-                            let from = codes.add(block * BLOCK / 2 + half * 16).cast();
-                            let pairs = _mm512_cvtepu8_epi32(_mm_loadu_si128(from));
-                            let index = _mm512_or_si512(
-                                _mm512_srli_epi32::<4>(pairs),
-                                _mm512_slli_epi32::<16>(pairs),
-                            );
-                            let weights = _mm512_permutexvar_epi16(index, table);
+                            let from = codes.add(block * BLOCK / 2 + half * 16);
+                            let weights = bf16_values(from, table);
                             let at = x.as_ptr().add(block * BLOCK + half * 32);
                             multiply(&mut acc, half, weights, at, depth);
                         }
