@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use burn::tensor::ops::FloatTensor;
-use graft_kernels::{FrozenMatrix, Kernels, Ops, Output};
+use graft_kernels::{FrozenMatrix, Kernels, Ops};
 use graft_model::checkpoint::{Dtype, ShardedWriter, TensorSpec, expected};
 use graft_model::config::FloatType;
 use graft_model::folder::ModelFolder;
 use graft_model::load::Factory;
-use graft_model::{Error, LlamaConfig, Param, Pass, Projection, Site, Table};
+use graft_model::{Error, LlamaConfig, Param, Pass, Projection, Role, Site, Table};
 use half::{bf16, f16};
 
 use crate::method::Trainable;
@@ -24,11 +24,14 @@ impl<B: Kernels> Projection<B> for DenseLinear<B> {
     fn forward<R: Pass<Inner = B>>(
         &self,
         x: FloatTensor<R::On>,
-        _output: Output,
+        role: Role,
         pass: &mut R,
     ) -> FloatTensor<R::On> {
         let weight = pass.param(&self.weight);
-        R::On::dense_linear(x, weight, pass.context().precision)
+        let output = pass.output(role, false);
+        let y = R::On::dense_linear(x, weight, pass.context().precision, output);
+        pass.gave(role, &y, None);
+        y
     }
 
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Param<B>)) {

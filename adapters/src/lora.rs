@@ -6,10 +6,10 @@ use std::num::NonZeroUsize;
 
 use burn::tensor::TensorData;
 use burn::tensor::ops::{FloatTensor, FloatTensorOps};
-use graft_kernels::{FrozenMatrix, Kernels, LowRank, Ops, Output};
+use graft_kernels::{FrozenMatrix, Kernels, LowRank, Ops};
 use graft_model::load::{Factory, is_kept, quantise};
 use graft_model::site::LoraMatrix;
-use graft_model::{Error, FrozenLinear, Param, Pass, Projection, Site, Table};
+use graft_model::{Error, FrozenLinear, Param, Pass, Projection, Role, Site, Table};
 
 use crate::method::Trainable;
 
@@ -131,23 +131,21 @@ impl<B: Kernels> Projection<B> for LoraLinear<B> {
     fn forward<R: Pass<Inner = B>>(
         &self,
         x: FloatTensor<R::On>,
-        output: Output,
+        role: Role,
         pass: &mut R,
     ) -> FloatTensor<R::On> {
         let Some(update) = &self.update else {
-            return self.base.forward(x, output, pass);
+            return self.base.forward(x, role, pass);
         };
         let (a, b, scale) = (pass.param(&update.a), pass.param(&update.b), update.scale);
+        let keep = update.keep(&x, self.base.site(), pass);
+        let input = keep.map(|keep| R::On::float_mul(x.clone(), keep));
+        let update = LowRank { a, b, scale, input };
+        let output = pass.output(role, true);
         let precision = pass.context().precision;
-        let Some(keep) = update.keep(&x, self.base.site(), pass) else {
-            let update = LowRank { a, b, scale };
-            return R::On::lora_linear(x, self.base.weight(), update, precision, output);
-        };
-        let y = self.base.forward(x.clone(), output, pass);
-        let low = R::On::dense_linear(R::On::float_mul(x, keep), a, precision); // [tokens, rank]
-        let low = R::On::float_mul_scalar(low, scale.into());
-        let high = R::On::dense_linear(low, b, precision); // [tokens, out]
-        R::On::float_add(y, high)
+        let (y, low) = R::On::lora_linear(x, self.base.weight(), update, precision, output);
+        pass.gave(role, &y, Some(&low));
+        y
     }
 
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Param<B>)) {

@@ -8,7 +8,7 @@ use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use graft_kernels::frozen::{Absmax, Storage};
-use graft_kernels::{FrozenMatrix, Kernels, Precision, nf4};
+use graft_kernels::{FrozenMatrix, Kernels, Precision, Rounding, nf4};
 
 /// Numbers between -1 and 1 that look random.
 fn numbers(len: usize) -> Vec<f32> {
@@ -61,7 +61,8 @@ fn linear(criterion: &mut Criterion) {
                 let label = format!("{name} {}, {tokens} x {inner} x {out}", precision.name());
                 group.bench_function(BenchmarkId::new("y", &label), |bench| {
                     bench.iter(|| {
-                        black_box(<Flex as Kernels>::frozen_linear(&x, weight, precision))
+                        let exact = Rounding::Exact;
+                        black_box(<Flex as Kernels>::frozen_linear(&x, weight, precision, exact))
                     });
                 });
                 group.bench_function(BenchmarkId::new("dx", &label), |bench| {

@@ -8,20 +8,24 @@ mod cross_entropy;
 mod decode;
 mod elementwise;
 mod few_rows;
+mod fresh;
 mod gemm;
 mod rms_norm;
 mod simd;
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{Flex, FlexDevice, FlexTensor, Layout};
+use half::bf16;
 
-use self::gemm::{ByInput, ByOutput, Left, Product, View, gemm, gemm_new};
+use self::gemm::{ByInput, ByOutput, Left, Operand, Product, Right, View, gemm_new, low_rank};
 use crate::frozen::FrozenMatrix;
-use crate::kernels::{AttentionSaved, Kernels, LoraSaved, LowRank};
+use crate::kernels::{AttentionSaved, Kernels, LoraGradients, LoraSaved, LowRank};
 use crate::layout::{AttentionShape, Direction, Rotation};
-use crate::precision::Precision;
+use crate::precision::{Precision, Rounding};
 
 /// Whether this processor multiplies pairs of bf16.
 pub(crate) fn bf16_is_native() -> bool {
@@ -58,6 +62,56 @@ impl Dense {
     }
 }
 
+thread_local! {
+    /// The last input that was packed, with its packed form: the projections of a layer share theirs.
+    /// Holding the tensor keeps others from writing to its memory.
+    static LAST: RefCell<Option<(FlexTensor, Rc<Left>)>> = RefCell::default();
+}
+
+/// An input `[rows, depth]`, packed for products like `product`, maybe by the one before.
+fn packed_input(x: &Dense, product: Product) -> Rc<Left> {
+    LAST.with_borrow_mut(|last| {
+        if let Some((seen, left)) = last
+            && left.serves(product)
+            && Arc::ptr_eq(&seen.data_arc(), &x.0.data_arc())
+            && seen.layout() == x.0.layout()
+        {
+            return left.clone();
+        }
+        *last = None; // Its memory serves the next one.
+        let view = View::rows(x.values(), product.depth);
+        let left = Rc::new(Left::packed(product, &view, product.is_large()));
+        *last = Some((x.0.clone(), left.clone()));
+        left
+    })
+}
+
+/// A gradient, packed; no other product shares it.
+fn packed_gradient(dy: &Dense, product: Product) -> Left {
+    LAST.set(None);
+    Left::packed(product, &View::rows(dy.values(), product.depth), product.is_large())
+}
+
+fn rounded(precision: Precision, rounding: Rounding) -> bool {
+    (precision, rounding) == (Precision::Bf16, Rounding::Operand)
+}
+
+/// `x·Wᵀ` for any right side, rounded if asked.
+fn linear(
+    x: &Dense,
+    weight: &impl Operand,
+    [cols, in_features]: [usize; 2],
+    precision: Precision,
+    rounding: Rounding,
+) -> FlexTensor {
+    let [rows, depth] = x.rows_cols();
+    assert_eq!(depth, in_features, "x of a linear layer [{cols}, {in_features}]");
+    let rounded = rounded(precision, rounding);
+    let product = Product { rounded, ..Product::new(rows, cols, depth, precision) };
+    let left = packed_input(x, product);
+    tensor(left.multiply_new(product, &Right::of(weight)), [rows, cols])
+}
+
 fn scale(values: &mut [f32], factor: f32) {
     for value in values {
         *value *= factor;
@@ -84,14 +138,13 @@ impl Kernels for Flex {
         tensor(values, [ids.len(), cols])
     }
 
-    fn frozen_linear(x: &FlexTensor, weight: &Self::Frozen, precision: Precision) -> FlexTensor {
-        let x = Dense::new(x);
-        let [rows, depth] = x.rows_cols();
-        let [cols, in_features] = weight.shape();
-        assert_eq!(depth, in_features, "x of a linear layer [{cols}, {in_features}]");
-        let product = Product::new(rows, cols, depth, precision);
-        let y = gemm_new(product, &View::rows(x.values(), depth), &ByOutput(weight));
-        tensor(y, [rows, cols])
+    fn frozen_linear(
+        x: &FlexTensor,
+        weight: &Self::Frozen,
+        precision: Precision,
+        rounding: Rounding,
+    ) -> FlexTensor {
+        linear(&Dense::new(x), &ByOutput(weight), weight.shape(), precision, rounding)
     }
 
     fn frozen_linear_decode(
@@ -106,7 +159,7 @@ impl Kernels for Flex {
             .flatten();
         match few {
             Some(y) => tensor(y, [rows, weight.shape()[0]]),
-            None => <Self as Kernels>::frozen_linear(x, weight, precision),
+            None => <Self as Kernels>::frozen_linear(x, weight, precision, Rounding::Exact),
         }
     }
 
@@ -120,30 +173,42 @@ impl Kernels for Flex {
         let [out_features, cols] = weight.shape();
         assert_eq!(depth, out_features, "dy of a linear layer [{out_features}, {cols}]");
         let product = Product::new(rows, cols, depth, precision);
-        let dx = gemm_new(product, &View::rows(dy.values(), depth), &ByInput(weight));
-        tensor(dx, [rows, cols])
+        let left = packed_gradient(&dy, product);
+        tensor(left.multiply_new(product, &Right::of(&ByInput(weight))), [rows, cols])
+    }
+
+    fn lora_low(x: &FlexTensor, update: &LowRank<Self>, precision: Precision) -> FlexTensor {
+        let x = Dense::new(update.input.as_ref().unwrap_or(x));
+        let a = Dense::new(&update.a);
+        let ([rows, depth], [rank, in_features]) = (x.rows_cols(), a.rows_cols());
+        assert_eq!(depth, in_features, "x of an update [{rank}, {in_features}]");
+        let product = Product::new(rows, rank, depth, precision);
+        let view = View::rows(a.values(), depth);
+        let mut low = packed_input(&x, product).multiply_new(product, &Right::of(&view));
+        scale(&mut low, update.scale);
+        tensor(low, [rows, rank])
     }
 
     fn lora_linear(
         x: &FlexTensor,
         weight: &Self::Frozen,
         update: &LowRank<Self>,
+        low: &FlexTensor,
         precision: Precision,
-    ) -> [FlexTensor; 2] {
-        let (x, a, b) = (Dense::new(x), Dense::new(&update.a), Dense::new(&update.b));
-        let ([rows, depth], [rank, _]) = (x.rows_cols(), a.rows_cols());
+        rounding: Rounding,
+    ) -> FlexTensor {
+        let (x, low, b) = (Dense::new(x), Dense::new(low), Dense::new(&update.b));
+        let ([rows, depth], [_, rank]) = (x.rows_cols(), b.rows_cols());
         let [cols, in_features] = weight.shape();
         assert_eq!(depth, in_features, "x of a linear layer [{cols}, {in_features}]");
-        let to_y = Product::new(rows, cols, depth, precision);
-        let to_low = Product { cols: rank, ldc: rank, ..to_y };
-        let left = Left::packed(to_y, &View::rows(x.values(), depth), to_y.is_large());
-        let mut low = left.multiply_new(to_low, &View::rows(a.values(), depth));
-        scale(&mut low, update.scale);
-        let mut y = left.multiply_new(to_y, &ByOutput(weight));
-        drop(left);
-        let add = Product { depth: rank, accumulate: true, ..to_y };
-        gemm(add, &View::rows(&low, rank), &View::rows(b.values(), rank), &mut y);
-        [tensor(y, [rows, cols]), tensor(low, [rows, rank])]
+        let rounded = rounded(precision, rounding);
+        let product = Product { rounded, ..Product::new(rows, cols, depth, precision) };
+        let left = packed_input(&x, product);
+        let narrow = View::rows(low.values(), rank);
+        let low = Left::packed(Product { depth: rank, ..product }, &narrow, false);
+        let high = View::rows(b.values(), rank);
+        let right = Right { matrix: &ByOutput(weight), update: Some((&low, high, rank)) };
+        tensor(left.multiply_new(product, &right), [rows, cols])
     }
 
     fn lora_linear_backward(
@@ -151,40 +216,57 @@ impl Kernels for Flex {
         saved: &LoraSaved<Self>,
         wants_dx: bool,
         precision: Precision,
-    ) -> (Option<FlexTensor>, [FlexTensor; 2]) {
+    ) -> LoraGradients<Self> {
         let LoraSaved { x, low, weight, update } = saved;
-        let (dy, x, low) = (Dense::new(dy), Dense::new(x), Dense::new(low));
+        let input = Dense::new(update.input.as_ref().unwrap_or(x));
+        let (dy, low) = (Dense::new(dy), Dense::new(low));
         let (a, b) = (Dense::new(&update.a), Dense::new(&update.b));
         let ([rows, depth], [_, rank]) = (dy.rows_cols(), low.rows_cols());
         let [_, cols] = weight.shape();
         let to_dx = Product::new(rows, cols, depth, precision);
         let to_low = Product { cols: rank, ldc: rank, ..to_dx };
-        let left = Left::packed(to_dx, &View::rows(dy.values(), depth), to_dx.is_large());
-        let mut d_low = left.multiply_new(to_low, &View::transposed(b.values(), rank));
+        let left = packed_gradient(&dy, to_dx);
+        let across = View::transposed(b.values(), rank);
+        let mut d_low = left.multiply_new(to_low, &Right::of(&across));
         scale(&mut d_low, update.scale);
-        let dx = wants_dx.then(|| left.multiply_new(to_dx, &ByInput(weight)));
-        drop(left);
-        let dx = dx.map(|mut dx| {
-            let add = Product { depth: rank, accumulate: true, ..to_dx };
-            gemm(add, &View::rows(&d_low, rank), &View::transposed(a.values(), cols), &mut dx);
-            tensor(dx, [rows, cols])
-        });
-        let to_da = Product::new(rank, cols, rows, precision);
-        let low_across = View::transposed(&d_low, rank);
-        let da = gemm_new(to_da, &low_across, &View::transposed(x.values(), cols));
-        let to_db = Product::new(depth, rank, rows, precision);
-        let dy_across = View::transposed(dy.values(), depth);
-        let db = gemm_new(to_db, &dy_across, &View::transposed(low.values(), rank));
-        (dx, [tensor(da, [rank, cols]), tensor(db, [depth, rank])])
+        let (mut dx, mut d_input) = (None, None);
+        if wants_dx {
+            let through_low = Product { depth: rank, ..to_dx };
+            let view = View::rows(&d_low, rank);
+            let low_left = Left::packed(through_low, &view, false);
+            let across = View::transposed(a.values(), cols);
+            let matrix = &ByInput(weight);
+            // An update with an input of its own has a gradient of its own.
+            let update = if update.input.is_some() {
+                let values = low_left.multiply_new(through_low, &Right::of(&across));
+                d_input = Some(tensor(values, [rows, cols]));
+                None
+            } else {
+                Some((&low_left, across, rank))
+            };
+            let values = left.multiply_new(to_dx, &Right { matrix, update });
+            dx = Some(tensor(values, [rows, cols]));
+        }
+        let da = low_rank::across(&d_low, rank, input.values(), cols);
+        let db = low_rank::across(low.values(), rank, dy.values(), depth);
+        LoraGradients {
+            x: dx,
+            input: d_input,
+            a: tensor(da, [rank, cols]),
+            b: tensor(low_rank::transposed(&db, depth), [depth, rank]),
+        }
     }
 
-    fn dense_linear(x: &FlexTensor, weight: &FlexTensor, precision: Precision) -> FlexTensor {
-        let (x, weight) = (Dense::new(x), Dense::new(weight));
-        let ([rows, depth], [cols, in_features]) = (x.rows_cols(), weight.rows_cols());
-        assert_eq!(depth, in_features, "x of a linear layer [{cols}, {in_features}]");
-        let product = Product::new(rows, cols, depth, precision);
-        let (a, b) = (View::rows(x.values(), depth), View::rows(weight.values(), depth));
-        tensor(gemm_new(product, &a, &b), [rows, cols])
+    fn dense_linear(
+        x: &FlexTensor,
+        weight: &FlexTensor,
+        precision: Precision,
+        rounding: Rounding,
+    ) -> FlexTensor {
+        let weight = Dense::new(weight);
+        let shape @ [_, in_features] = weight.rows_cols();
+        let view = View::rows(weight.values(), in_features);
+        linear(&Dense::new(x), &view, shape, precision, rounding)
     }
 
     fn dense_linear_dx(dy: &FlexTensor, weight: &FlexTensor, precision: Precision) -> FlexTensor {
@@ -267,6 +349,42 @@ impl Kernels for Flex {
             precision,
         );
         [tensor(dq, q.rows_cols()), tensor(dk, k.rows_cols()), tensor(dv, v.rows_cols())]
+    }
+
+    fn add(mut a: FlexTensor, b: &FlexTensor) -> FlexTensor {
+        if !a.is_contiguous() || !a.is_unique() || a.layout().start_offset() != 0 {
+            let (a, b) = (Dense::new(&a), Dense::new(b));
+            return tensor(elementwise::sum(a.values(), b.values()), a.rows_cols());
+        }
+        let b = Dense::new(b);
+        let len = b.values().len();
+        elementwise::add_to(&mut a.storage_mut::<f32>()[..len], b.values());
+        a
+    }
+
+    fn round(mut x: FlexTensor, precision: Precision) -> FlexTensor {
+        if precision == Precision::Bf16 {
+            elementwise::round(x.storage_mut::<f32>());
+        }
+        x
+    }
+
+    fn compact(x: &FlexTensor, precision: Precision) -> FlexTensor {
+        let x = Dense::new(x);
+        if precision == Precision::F32 {
+            return x.0;
+        }
+        let halves: Vec<bf16> = elementwise::compact(x.values());
+        let layout = Layout::contiguous(Shape::new(x.rows_cols()));
+        FlexTensor::new(Bytes::from_elems(halves), layout, DType::BF16)
+    }
+
+    fn expand(x: FlexTensor) -> FlexTensor {
+        if x.dtype() == DType::F32 {
+            return x;
+        }
+        let shape = [x.layout().shape()[0], x.layout().shape()[1]];
+        tensor(elementwise::expand(x.storage::<bf16>()), shape)
     }
 
     fn swiglu(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {

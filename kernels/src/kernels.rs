@@ -10,7 +10,7 @@ use burn::tensor::ops::FloatTensor;
 
 use crate::frozen::FrozenMatrix;
 use crate::layout::{AttentionShape, Direction, Rotation};
-use crate::precision::Precision;
+use crate::precision::{Precision, Rounding};
 
 /// Fused ops and their gradients.
 pub trait Kernels: Backend<FloatElem = f32> {
@@ -31,16 +31,17 @@ pub trait Kernels: Backend<FloatElem = f32> {
         x: &FloatTensor<Self>,
         weight: &Self::Frozen,
         precision: Precision,
+        rounding: Rounding,
     ) -> FloatTensor<Self>;
 
-    /// The same for the next token of a few sequences, where reading the weight is the work. The sums
-    /// may run in another order.
+    /// The same for the next token of a few sequences, where reading the weight is the work: exact, but
+    /// the sums may run in another order.
     fn frozen_linear_decode(
         x: &FloatTensor<Self>,
         weight: &Self::Frozen,
         precision: Precision,
     ) -> FloatTensor<Self> {
-        Self::frozen_linear(x, weight, precision)
+        Self::frozen_linear(x, weight, precision, Rounding::Exact)
     }
 
     /// `dy·W`: `[tokens, out]` → `[tokens, in]`.
@@ -50,38 +51,38 @@ pub trait Kernels: Backend<FloatElem = f32> {
         precision: Precision,
     ) -> FloatTensor<Self>;
 
-    /// `x·Wᵀ + low·Bᵀ` and `low = scale · x·Aᵀ`: `[tokens, out]` and `[tokens, rank]`.
-    fn lora_linear(
-        x: &FloatTensor<Self>,
-        weight: &Self::Frozen,
-        update: &LowRank<Self>,
-        precision: Precision,
-    ) -> [FloatTensor<Self>; 2];
-
-    /// The `low` of [`Kernels::lora_linear`] alone.
+    /// The narrow product of an update, `low = scale · x·Aᵀ`: `[tokens, rank]`.
     fn lora_low(
         x: &FloatTensor<Self>,
         update: &LowRank<Self>,
         precision: Precision,
-    ) -> FloatTensor<Self> {
-        let low = Self::dense_linear(x, &update.a, precision);
-        Self::float_mul_scalar(low, update.scale.into())
-    }
+    ) -> FloatTensor<Self>;
 
-    /// Gradient of [`Kernels::lora_linear`] with respect to `x`, which has no part in the others', and
-    /// those of `A` and `B`.
+    /// `x·Wᵀ + low·Bᵀ`: `[tokens, out]`.
+    fn lora_linear(
+        x: &FloatTensor<Self>,
+        weight: &Self::Frozen,
+        update: &LowRank<Self>,
+        low: &FloatTensor<Self>,
+        precision: Precision,
+        rounding: Rounding,
+    ) -> FloatTensor<Self>;
+
+    /// Gradients of [`Kernels::lora_linear`]; those of the inputs where `wants_dx`, which have no part in
+    /// the others'.
     fn lora_linear_backward(
         dy: &FloatTensor<Self>,
         saved: &LoraSaved<Self>,
         wants_dx: bool,
         precision: Precision,
-    ) -> (Option<FloatTensor<Self>>, [FloatTensor<Self>; 2]);
+    ) -> LoraGradients<Self>;
 
     /// `x·Wᵀ` with a dense `weight` `[out, in]`.
     fn dense_linear(
         x: &FloatTensor<Self>,
         weight: &FloatTensor<Self>,
         precision: Precision,
+        rounding: Rounding,
     ) -> FloatTensor<Self>;
 
     /// `dy·W` with a dense `weight`.
@@ -119,8 +120,8 @@ pub trait Kernels: Backend<FloatElem = f32> {
         direction: Direction,
     ) -> FloatTensor<Self>;
 
-    /// Causal attention inside each span: output `[queries, heads * head_dim]` and the log-sum-exp
-    /// of every row, `[heads, queries]`.
+    /// Causal attention inside each span: output `[queries, heads * head_dim]`, rounded as an operand,
+    /// and the log-sum-exp of every row, `[heads, queries]`.
     fn causal_attention(
         q: &FloatTensor<Self>,
         k: &FloatTensor<Self>,
@@ -136,6 +137,18 @@ pub trait Kernels: Backend<FloatElem = f32> {
         shape: &AttentionShape,
         precision: Precision,
     ) -> [FloatTensor<Self>; 3];
+
+    /// `a + b`, of one shape.
+    fn add(a: FloatTensor<Self>, b: &FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Rounds values as operands of products are.
+    fn round(x: FloatTensor<Self>, precision: Precision) -> FloatTensor<Self>;
+
+    /// Values that were rounded as operands, in the least memory that holds them.
+    fn compact(x: &FloatTensor<Self>, precision: Precision) -> FloatTensor<Self>;
+
+    /// The f32 values of what [`Kernels::compact`] gave.
+    fn expand(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// `silu(gate) · up`.
     fn swiglu(gate: &FloatTensor<Self>, up: &FloatTensor<Self>) -> FloatTensor<Self>;
@@ -165,6 +178,8 @@ pub struct LowRank<B: Backend> {
     pub b: FloatTensor<B>,
     /// The factor.
     pub scale: f32,
+    /// What `A` multiplies where it is not `x` itself, for instance `x` after dropout: `[tokens, in]`.
+    pub input: Option<FloatTensor<B>>,
 }
 
 /// What the gradient of an adapted projection needs from its forward pass.
@@ -178,6 +193,19 @@ pub struct LoraSaved<B: Kernels> {
     pub weight: B::Frozen,
     /// Its update.
     pub update: LowRank<B>,
+}
+
+/// Gradients of an adapted projection.
+#[derive(Clone, Debug)]
+pub struct LoraGradients<B: Kernels> {
+    /// Of its input, where asked for.
+    pub x: Option<FloatTensor<B>>,
+    /// Of the update's own input, where it has one and it was asked for.
+    pub input: Option<FloatTensor<B>>,
+    /// Of `A`.
+    pub a: FloatTensor<B>,
+    /// Of `B`.
+    pub b: FloatTensor<B>,
 }
 
 /// What the gradient of attention needs from its forward pass.

@@ -15,7 +15,7 @@ pub mod reference;
 mod tape;
 
 pub use frozen::FrozenMatrix;
-pub use kernels::{AttentionSaved, Kernels, LoraSaved, LowRank};
+pub use kernels::{AttentionSaved, Kernels, LoraGradients, LoraSaved, LowRank};
 pub use layout::{AttentionShape, Direction, Rotation, Span};
-pub use precision::Precision;
-pub use tape::{Ops, Output, backward_from};
+pub use precision::{Precision, Rounding};
+pub use tape::{Attended, Ops, Output, Values, backward_from};

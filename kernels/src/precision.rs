@@ -9,6 +9,16 @@ pub enum Precision {
     Bf16,
 }
 
+/// What becomes of the sums of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// They stay f32.
+    Exact,
+    /// They are rounded as operands of the product's precision are, for they are operands themselves
+    /// next. Such values can be kept in that form and are the same when they are read again.
+    Operand,
+}
+
 impl Precision {
     /// The name as recipes and flags write it.
     pub fn name(self) -> &'static str {

@@ -4,6 +4,8 @@
 //! gradient and no copy. Because both passes run the same kernels, a block that is replayed on a tape
 //! gives the bits of the first pass.
 
+mod lora;
+
 use std::sync::Arc;
 
 use burn::backend::Autodiff;
@@ -13,25 +15,47 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops as Step, OpsKind, binary, unary};
 use burn::tensor::TensorMetadata;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::ops::{FloatTensor, FloatTensorOps};
+use burn::tensor::ops::FloatTensor;
 use burn_flex::Flex;
 
 use crate::kernels::{AttentionSaved, Kernels, LoraSaved, LowRank};
 use crate::layout::{AttentionShape, Direction, Rotation};
-use crate::precision::Precision;
+use crate::precision::{Precision, Rounding};
 
-/// Whether anything reads the values of a result. A gradient may need none of them: then they are not
-/// computed, and what stands in their place has the right shape only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// They are read.
-    Read,
-    /// They are read while sequences are continued token by token:
-    /// [`Kernels::frozen_linear_decode`] may serve. On a tape the same as [`Output::Read`].
+/// Where the values of a product come from. A gradient may need none of them.
+#[derive(Clone, Debug)]
+pub enum Values<B: Kernels> {
+    /// They are computed.
+    Computed,
+    /// They are computed while sequences are continued token by token:
+    /// [`Kernels::frozen_linear_decode`] may serve. On a tape the same as [`Values::Computed`].
     Decoded,
-    /// Only gradients flow through it.
+    /// They are known from before.
+    Known(FloatTensor<B>),
+    /// Nobody reads them, only gradients flow through: what stands in their place has the right shape.
     Unread,
 }
+
+/// What a product is to give.
+#[derive(Clone, Debug)]
+pub struct Output<B: Kernels> {
+    /// Where its values come from.
+    pub values: Values<B>,
+    /// What becomes of its sums.
+    pub rounding: Rounding,
+    /// The `low` of [`Kernels::lora_linear`], where it is known from before.
+    pub low: Option<FloatTensor<B>>,
+}
+
+impl<B: Kernels> Output<B> {
+    /// Values that are computed.
+    pub fn computed(rounding: Rounding) -> Self {
+        Self { values: Values::Computed, rounding, low: None }
+    }
+}
+
+/// What attention gives: its output and the log-sum-exp of every row.
+pub type Attended<B> = [FloatTensor<B>; 2];
 
 /// Differentiable ops, on a backend with or without a tape.
 pub trait Ops: Backend<FloatElem = f32> {
@@ -43,23 +67,24 @@ pub trait Ops: Backend<FloatElem = f32> {
         x: FloatTensor<Self>,
         weight: &<Self::Inner as Kernels>::Frozen,
         precision: Precision,
-        output: Output,
+        output: Output<Self::Inner>,
     ) -> FloatTensor<Self>;
 
-    /// `x·Wᵀ + scale · (x·Aᵀ)·Bᵀ`.
+    /// `x·Wᵀ + scale · (x·Aᵀ)·Bᵀ`, and its `scale · x·Aᵀ`, which has no gradient of its own.
     fn lora_linear(
         x: FloatTensor<Self>,
         weight: &<Self::Inner as Kernels>::Frozen,
         update: LowRank<Self>,
         precision: Precision,
-        output: Output,
-    ) -> FloatTensor<Self>;
+        output: Output<Self::Inner>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self::Inner>);
 
     /// `x·Wᵀ` with a dense `[out, in]` weight.
     fn dense_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         precision: Precision,
+        output: Output<Self::Inner>,
     ) -> FloatTensor<Self>;
 
     /// RMSNorm over the last dimension.
@@ -68,14 +93,15 @@ pub trait Ops: Backend<FloatElem = f32> {
     /// Rotary positions.
     fn rope(x: FloatTensor<Self>, rotation: &Arc<Rotation>) -> FloatTensor<Self>;
 
-    /// Causal attention inside each span.
+    /// Causal attention inside each span; its results may be known from before.
     fn causal_attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         shape: &AttentionShape,
         precision: Precision,
-    ) -> FloatTensor<Self>;
+        known: Option<Attended<Self::Inner>>,
+    ) -> (FloatTensor<Self>, Attended<Self::Inner>);
 
     /// `silu(gate) · up`.
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -91,12 +117,13 @@ macro_rules! ops_without_tape {
                 x: FloatTensor<Self>,
                 weight: &<Self as Kernels>::Frozen,
                 precision: Precision,
-                output: Output,
+                output: Output<Self>,
             ) -> FloatTensor<Self> {
-                if output == Output::Decoded {
-                    return <Self as Kernels>::frozen_linear_decode(&x, weight, precision);
+                if let Values::Decoded = output.values {
+                    let y = <Self as Kernels>::frozen_linear_decode(&x, weight, precision);
+                    return rounded::<Self>(y, precision, output.rounding);
                 }
-                <Self as Kernels>::frozen_linear(&x, weight, precision)
+                <Self as Kernels>::frozen_linear(&x, weight, precision, output.rounding)
             }
 
             fn lora_linear(
@@ -104,24 +131,30 @@ macro_rules! ops_without_tape {
                 weight: &<Self as Kernels>::Frozen,
                 update: LowRank<Self>,
                 precision: Precision,
-                output: Output,
-            ) -> FloatTensor<Self> {
-                if output == Output::Decoded {
+                output: Output<Self>,
+            ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+                let rounding = output.rounding;
+                if let Values::Decoded = output.values {
                     let low = <Self as Kernels>::lora_low(&x, &update, precision);
                     let y = <Self as Kernels>::frozen_linear_decode(&x, weight, precision);
-                    let high = <Self as Kernels>::dense_linear(&low, &update.b, precision);
-                    return Self::float_add(y, high);
+                    let exact = Rounding::Exact;
+                    let high = <Self as Kernels>::dense_linear(&low, &update.b, precision, exact);
+                    let y = <Self as Kernels>::add(y, &high);
+                    return (rounded::<Self>(y, precision, rounding), low);
                 }
-                let [y, _low] = <Self as Kernels>::lora_linear(&x, weight, &update, precision);
-                y
+                let low = <Self as Kernels>::lora_low(&x, &update, precision);
+                let y =
+                    <Self as Kernels>::lora_linear(&x, weight, &update, &low, precision, rounding);
+                (y, low)
             }
 
             fn dense_linear(
                 x: FloatTensor<Self>,
                 weight: FloatTensor<Self>,
                 precision: Precision,
+                output: Output<Self>,
             ) -> FloatTensor<Self> {
-                <Self as Kernels>::dense_linear(&x, &weight, precision)
+                <Self as Kernels>::dense_linear(&x, &weight, precision, output.rounding)
             }
 
             fn rms_norm(
@@ -142,8 +175,12 @@ macro_rules! ops_without_tape {
                 v: FloatTensor<Self>,
                 shape: &AttentionShape,
                 precision: Precision,
-            ) -> FloatTensor<Self> {
-                <Self as Kernels>::causal_attention(&q, &k, &v, shape, precision).0
+                known: Option<Attended<Self>>,
+            ) -> (FloatTensor<Self>, Attended<Self>) {
+                let attended = known.unwrap_or_else(|| {
+                    <Self as Kernels>::causal_attention(&q, &k, &v, shape, precision).into()
+                });
+                (attended[0].clone(), attended)
             }
 
             fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -155,6 +192,17 @@ macro_rules! ops_without_tape {
 
 ops_without_tape!(Flex);
 
+fn rounded<B: Kernels>(
+    y: FloatTensor<B>,
+    precision: Precision,
+    rounding: Rounding,
+) -> FloatTensor<B> {
+    match rounding {
+        Rounding::Exact => y,
+        Rounding::Operand => B::round(y, precision),
+    }
+}
+
 impl<B: Kernels> Ops for Autodiff<B> {
     type Inner = B;
 
@@ -162,7 +210,7 @@ impl<B: Kernels> Ops for Autodiff<B> {
         x: FloatTensor<Self>,
         weight: &B::Frozen,
         precision: Precision,
-        output: Output,
+        output: Output<B>,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct FrozenLinear;
@@ -180,9 +228,12 @@ impl<B: Kernels> Ops for Autodiff<B> {
                 });
             }
         }
-        let y = match output {
-            Output::Read | Output::Decoded => B::frozen_linear(&x.primitive, weight, precision),
-            Output::Unread => unread::<B>(&x.primitive, weight),
+        let y = match output.values {
+            Values::Computed | Values::Decoded => {
+                B::frozen_linear(&x.primitive, weight, precision, output.rounding)
+            }
+            Values::Known(y) => y,
+            Values::Unread => unread::<B>(&x.primitive, B::frozen_shape(weight)[0]),
         };
         match FrozenLinear.prepare::<NoCheckpointing>([x.node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((weight.clone(), precision), y),
@@ -195,49 +246,38 @@ impl<B: Kernels> Ops for Autodiff<B> {
         weight: &B::Frozen,
         update: LowRank<Self>,
         precision: Precision,
-        output: Output,
-    ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct LoraLinear;
-        impl<B: Kernels> Backward<B, 3> for LoraLinear {
-            type State = (LoraSaved<B>, Precision);
-            fn backward(
-                self,
-                step: Step<Self::State, 3>,
-                grads: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let (saved, precision) = step.state;
-                let dy = grads.consume::<B>(&step.node);
-                let [x, a, b] = step.parents;
-                let (dx, [da, db]) = B::lora_linear_backward(&dy, &saved, x.is_some(), precision);
-                for (parent, gradient) in [(x, dx), (a, Some(da)), (b, Some(db))] {
-                    if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                        grads.register::<B>(parent.id, gradient);
-                    }
-                }
-            }
-        }
-        let nodes = [x.node, update.a.node, update.b.node];
-        let (a, b) = (update.a.primitive, update.b.primitive);
-        let (x, update) = (x.primitive, LowRank { a, b, scale: update.scale });
-        let [y, low] = match output {
-            Output::Read | Output::Decoded => B::lora_linear(&x, weight, &update, precision),
-            Output::Unread => [unread::<B>(&x, weight), B::lora_low(&x, &update, precision)],
+        output: Output<B>,
+    ) -> (FloatTensor<Self>, FloatTensor<B>) {
+        let parents = (x, update.a, update.b, update.input);
+        let inner = |tensor: &FloatTensor<Self>| tensor.primitive.clone();
+        let x = inner(&parents.0);
+        let update = LowRank {
+            a: inner(&parents.1),
+            b: inner(&parents.2),
+            scale: update.scale,
+            input: parents.3.as_ref().map(inner),
         };
-        match LoraLinear.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => {
-                let saved = LoraSaved { x, low, weight: weight.clone(), update };
-                prepared.finish((saved, precision), y)
+        let low = output.low.unwrap_or_else(|| B::lora_low(&x, &update, precision));
+        let y = match output.values {
+            Values::Computed | Values::Decoded => {
+                B::lora_linear(&x, weight, &update, &low, precision, output.rounding)
             }
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
-        }
+            Values::Known(y) => y,
+            Values::Unread => unread::<B>(&x, B::frozen_shape(weight)[0]),
+        };
+        let saved = LoraSaved { x, low: low.clone(), weight: weight.clone(), update };
+        let y = match parents {
+            (x, a, b, None) => lora::one_input::<B>([x, a, b], y, saved, precision),
+            (x, a, b, Some(input)) => lora::two_inputs::<B>([x, a, b, input], y, saved, precision),
+        };
+        (y, low)
     }
 
     fn dense_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         precision: Precision,
+        output: Output<B>,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Linear;
@@ -259,7 +299,13 @@ impl<B: Kernels> Ops for Autodiff<B> {
                 );
             }
         }
-        let y = B::dense_linear(&x.primitive, &weight.primitive, precision);
+        let y = match output.values {
+            Values::Computed | Values::Decoded => {
+                B::dense_linear(&x.primitive, &weight.primitive, precision, output.rounding)
+            }
+            Values::Known(y) => y,
+            Values::Unread => unread::<B>(&x.primitive, weight.primitive.shape()[0]),
+        };
         let nodes = [x.node, weight.node];
         match Linear.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
@@ -328,7 +374,8 @@ impl<B: Kernels> Ops for Autodiff<B> {
         v: FloatTensor<Self>,
         shape: &AttentionShape,
         precision: Precision,
-    ) -> FloatTensor<Self> {
+        known: Option<Attended<B>>,
+    ) -> (FloatTensor<Self>, Attended<B>) {
         #[derive(Debug)]
         struct Attention;
         impl<B: Kernels> Backward<B, 3> for Attention {
@@ -349,10 +396,12 @@ impl<B: Kernels> Ops for Autodiff<B> {
                 }
             }
         }
-        let (out, lse) =
-            B::causal_attention(&q.primitive, &k.primitive, &v.primitive, shape, precision);
+        let attended = known.unwrap_or_else(|| {
+            B::causal_attention(&q.primitive, &k.primitive, &v.primitive, shape, precision).into()
+        });
+        let [out, lse] = attended.clone();
         let nodes = [q.node, k.node, v.node];
-        match Attention.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+        let out = match Attention.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
                 let saved = AttentionSaved {
                     q: q.primitive,
@@ -364,7 +413,8 @@ impl<B: Kernels> Ops for Autodiff<B> {
                 prepared.finish((saved, shape.clone(), precision), out)
             }
             OpsKind::UnTracked(prepared) => prepared.finish(out),
-        }
+        };
+        (out, attended)
     }
 
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -397,9 +447,8 @@ impl<B: Kernels> Ops for Autodiff<B> {
     }
 }
 
-/// Stands for `x·Wᵀ` where nothing reads it: one zero, seen as `[tokens, out]`.
-fn unread<B: Kernels>(x: &FloatTensor<B>, weight: &B::Frozen) -> FloatTensor<B> {
-    let [out, _] = B::frozen_shape(weight);
+/// Stands for a product where nothing reads it: one zero, seen as `[tokens, out]`.
+fn unread<B: Kernels>(x: &FloatTensor<B>, out: usize) -> FloatTensor<B> {
     let zero = B::float_zeros([1, 1].into(), &B::float_device(x), x.dtype().into());
     B::float_expand(zero, [x.shape()[0], out].into())
 }

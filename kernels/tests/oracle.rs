@@ -12,7 +12,8 @@ use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use burn_flex::Flex;
 use graft_kernels::frozen::{Absmax, FrozenMatrix, Storage};
 use graft_kernels::{
-    AttentionShape, Kernels, Ops, Output, Precision, Rotation, Span, backward_from, nf4, reference,
+    AttentionShape, Kernels, Ops, Output, Precision, Rotation, Rounding, Span, backward_from, nf4,
+    reference,
 };
 use proptest::prelude::*;
 
@@ -105,6 +106,11 @@ fn stored(seed: u64, out: usize, depth: usize) -> Vec<(&'static str, FrozenMatri
     vec![("f32", full), ("f16", half), ("bf16", bf16)]
 }
 
+/// Values computed and left as they are.
+fn computed() -> Output<Flex> {
+    Output::computed(Rounding::Exact)
+}
+
 /// A random weight in NF4.
 fn nf4(seed: u64, out: usize, depth: usize) -> FrozenMatrix {
     let packed = nf4::quantize(&values(seed, out * depth), nf4::AbsmaxFormat::Plain).unwrap();
@@ -130,7 +136,7 @@ proptest! {
             let frozen = Flex::freeze(matrix, &Default::default());
             let values = |y| to_vec(Tensor::<Flex, 2>::from_primitive(TensorPrimitive::Float(y)));
             for precision in [Precision::F32, Precision::Bf16] {
-                let expected = <Flex as Kernels>::frozen_linear(&x, &frozen, precision);
+                let expected = <Flex as Kernels>::frozen_linear(&x, &frozen, precision, Rounding::Exact);
                 let found = Flex::frozen_linear_decode(&x, &frozen, precision);
                 close(form, &values(found), &values(expected));
             }
@@ -144,7 +150,7 @@ proptest! {
         for (form, matrix) in stored(1, out, depth) {
             let x = leaf(2, [tokens, depth]);
             let frozen = Flex::freeze(matrix.clone(), &Default::default());
-            let ours = wrap(Tape::frozen_linear(raw(&x), &frozen, Precision::F32, Output::Read));
+            let ours = wrap(Tape::frozen_linear(raw(&x), &frozen, Precision::F32, computed()));
             let oracle = x.clone().matmul(dense(&matrix).transpose());
             compare(form, &[&x], ours, oracle);
         }
@@ -160,7 +166,7 @@ proptest! {
         let x = leaf(3, [tokens, depth]);
         let matrix = FrozenMatrix::from_f32(out, depth, &values(4, out * depth));
         let frozen = Flex::freeze(matrix.clone(), &Default::default());
-        let ours = wrap(Tape::frozen_linear(raw(&x), &frozen, Precision::Bf16, Output::Read));
+        let ours = wrap(Tape::frozen_linear(raw(&x), &frozen, Precision::Bf16, computed()));
         let rounded = Tensor::<Flex, 2>::from_data(
             TensorData::new(round(to_vec(x.inner())), [tokens, depth]), &Default::default());
         let oracle = rounded.matmul(dense(&matrix.to_bf16()).inner().transpose());
@@ -172,7 +178,7 @@ proptest! {
         tokens in 1_usize..70, depth in 1_usize..300, out in 1_usize..70,
     ) {
         let (x, w) = (leaf(5, [tokens, depth]), leaf(6, [out, depth]));
-        let ours = wrap(Tape::dense_linear(raw(&x), raw(&w), Precision::F32));
+        let ours = wrap(Tape::dense_linear(raw(&x), raw(&w), Precision::F32, computed()));
         let oracle = x.clone().matmul(w.clone().transpose());
         compare("linear", &[&x, &w], ours, oracle);
     }
@@ -225,7 +231,7 @@ proptest! {
         let q = leaf(13, [tokens, heads * head_dim]);
         let k = leaf(14, [tokens, kv_heads * head_dim]);
         let v = leaf(15, [tokens, kv_heads * head_dim]);
-        let ours = wrap(Tape::causal_attention(raw(&q), raw(&k), raw(&v), &shape, Precision::F32));
+        let ours = wrap(Tape::causal_attention(raw(&q), raw(&k), raw(&v), &shape, Precision::F32, None).0);
         let oracle = reference::attention(q.clone(), k.clone(), v.clone(), &shape);
         compare("attention", &[&q, &k, &v], ours, oracle);
     }
@@ -257,9 +263,9 @@ proptest! {
         let q = inner(17, [tokens, heads * head_dim]);
         let k = inner(18, [tokens, kv_heads * head_dim]);
         let v = inner(19, [tokens, kv_heads * head_dim]);
-        let whole = wrap(Tape::causal_attention(raw(&q), raw(&k), raw(&v), &full, Precision::F32));
+        let whole = wrap(Tape::causal_attention(raw(&q), raw(&k), raw(&v), &full, Precision::F32, None).0);
         let last = q.narrow(0, cached, new);
-        let part = wrap(Tape::causal_attention(raw(&last), raw(&k), raw(&v), &tail, Precision::F32));
+        let part = wrap(Tape::causal_attention(raw(&last), raw(&k), raw(&v), &tail, Precision::F32, None).0);
         close("tail", &to_vec(part.inner()), &to_vec(whole.narrow(0, cached, new).inner()));
     }
 }

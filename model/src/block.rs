@@ -8,7 +8,7 @@ use graft_kernels::{Kernels, Ops};
 
 use crate::layout::Layout;
 use crate::param::Param;
-use crate::pass::Pass;
+use crate::pass::{Pass, Role};
 use crate::projection::Projection;
 
 /// The two halves of a layer, each a branch whose output is added to the residual stream.
@@ -86,15 +86,14 @@ impl<B: Kernels, P: Projection<B>> Block<B, P> {
     ) -> FloatTensor<R::On> {
         let weight = pass.param(&self.input_layernorm);
         let x = R::On::rms_norm(x, weight, layout.eps);
-        let q = self.q_proj.forward(x.clone(), pass.output(), pass); // [tokens, heads * head_dim]
-        let k = self.k_proj.forward(x.clone(), pass.output(), pass); // [tokens, kv_heads * head_dim]
-        let v = self.v_proj.forward(x, pass.output(), pass); // [tokens, kv_heads * head_dim]
+        let q = self.q_proj.forward(x.clone(), Role::Inner, pass); // [tokens, heads * head_dim]
+        let k = self.k_proj.forward(x.clone(), Role::Inner, pass); // [tokens, kv_heads * head_dim]
+        let v = self.v_proj.forward(x, Role::Inner, pass); // [tokens, kv_heads * head_dim]
         let q = R::On::rope(q, &layout.rotation);
         let k = R::On::rope(k, &layout.rotation);
         let [k, v] = pass.keys_values(self.layer, k, v);
-        let precision = pass.context().precision;
-        let out = R::On::causal_attention(q, k, v, &layout.attention, precision);
-        self.o_proj.forward(out, pass.branch_output(), pass)
+        let out = pass.attention([q, k, v], &layout.attention);
+        self.o_proj.forward(out, Role::Branch, pass)
     }
 
     fn feed_forward<R: Pass<Inner = B>>(
@@ -105,9 +104,9 @@ impl<B: Kernels, P: Projection<B>> Block<B, P> {
     ) -> FloatTensor<R::On> {
         let weight = pass.param(&self.post_attention_layernorm);
         let h = R::On::rms_norm(h, weight, eps);
-        let gate = self.gate_proj.forward(h.clone(), pass.output(), pass); // [tokens, d_ff]
-        let up = self.up_proj.forward(h, pass.output(), pass); // [tokens, d_ff]
-        self.down_proj.forward(R::On::swiglu(gate, up), pass.branch_output(), pass)
+        let gate = self.gate_proj.forward(h.clone(), Role::Inner, pass); // [tokens, d_ff]
+        let up = self.up_proj.forward(h, Role::Inner, pass); // [tokens, d_ff]
+        self.down_proj.forward(R::On::swiglu(gate, up), Role::Branch, pass)
     }
 
     /// The seven projections with their kinds, in the order of [`crate::site::ProjectionKind::ALL`].

@@ -2,10 +2,10 @@
 
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
-use graft_kernels::{Kernels, Ops, Output};
+use graft_kernels::{Kernels, Ops, Output, Values};
 
 use crate::param::Param;
-use crate::pass::{Context, Pass};
+use crate::pass::{Context, Pass, Role};
 
 /// Keys and values `[tokens, kv_heads · head_dim]` of every layer and sequence.
 #[derive(Clone, Debug)]
@@ -73,8 +73,8 @@ impl<B: Kernels + Ops<Inner = B>> Pass for Cached<'_, B> {
         tensor
     }
 
-    fn output(&self) -> Output {
-        Output::Decoded
+    fn output(&mut self, role: Role, _has_update: bool) -> Output<B> {
+        Output { values: Values::Decoded, ..Output::computed(role.rounding()) }
     }
 
     fn keys_values(

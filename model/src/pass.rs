@@ -4,11 +4,13 @@
 //! backend it runs on; the taped pass makes the trainable ones leaves and remembers them by name, which
 //! is how gradients leave a block.
 
+use std::collections::VecDeque;
+
 use burn::backend::Autodiff;
 use burn::backend::autodiff::grads::Gradients;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::FloatTensor;
-use graft_kernels::{Kernels, Ops, Output, Precision};
+use graft_kernels::{AttentionShape, Kernels, Ops, Output, Precision, Rounding, Values};
 
 use crate::param::{Param, host_values};
 use crate::site::Site;
@@ -35,6 +37,25 @@ impl Context<'_> {
     }
 }
 
+/// What a projection's values are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Operands of further products inside a residual branch.
+    Inner,
+    /// The branch itself: what is added to the residual stream.
+    Branch,
+}
+
+impl Role {
+    /// The stream stays f32.
+    pub(crate) fn rounding(self) -> Rounding {
+        match self {
+            Self::Inner => Rounding::Operand,
+            Self::Branch => Rounding::Exact,
+        }
+    }
+}
+
 /// One way of running blocks.
 pub trait Pass {
     /// The kernels' backend, where the model is stored.
@@ -51,14 +72,33 @@ pub trait Pass {
     /// A constant on the pass's backend.
     fn constant(&self, tensor: FloatTensor<Self::Inner>) -> FloatTensor<Self::On>;
 
-    /// How the values inside a residual branch are read.
-    fn output(&self) -> Output {
-        Output::Read
+    /// What the next projection is to give.
+    ///
+    /// `has_update` says whether it will tell of a narrow product, see [`Pass::gave`].
+    fn output(&mut self, role: Role, has_update: bool) -> Output<Self::Inner> {
+        let _ = has_update;
+        Output::computed(role.rounding())
     }
 
-    /// Whether the values of a whole branch are read, or only their gradient is wanted.
-    fn branch_output(&self) -> Output {
-        self.output()
+    /// Told what a projection gave, and the narrow product of its update if it has one.
+    fn gave(
+        &mut self,
+        role: Role,
+        y: &FloatTensor<Self::On>,
+        low: Option<&FloatTensor<Self::Inner>>,
+    ) {
+        let _ = (role, y, low);
+    }
+
+    /// Causal attention inside each span.
+    fn attention(
+        &mut self,
+        qkv: [FloatTensor<Self::On>; 3],
+        shape: &AttentionShape,
+    ) -> FloatTensor<Self::On> {
+        let [q, k, v] = qkv;
+        let precision = self.context().precision;
+        Self::On::causal_attention(q, k, v, shape, precision, None).0
     }
 
     /// Keys and values that the block's queries see, given those of the new tokens.
@@ -103,23 +143,116 @@ impl<B: Kernels + Ops<Inner = B>> Pass for Plain<'_, B> {
     }
 }
 
+/// Results of a branch's products, in the order they come, in the least memory that holds them: with
+/// them a branch can be put on a tape without multiplying again.
+#[derive(Clone, Debug, Default)]
+pub struct Products<B: Kernels>(VecDeque<FloatTensor<B>>);
+
+impl<B: Kernels> Products<B> {
+    fn keep(&mut self, tensor: &FloatTensor<B>, precision: Precision) {
+        self.0.push_back(B::compact(tensor, precision));
+    }
+
+    fn keep_exact(&mut self, tensor: &FloatTensor<B>) {
+        self.0.push_back(tensor.clone());
+    }
+
+    fn next(&mut self) -> FloatTensor<B> {
+        B::expand(self.0.pop_front().expect("a branch runs the same way again"))
+    }
+}
+
+/// No tape, but the results of the products are kept.
+pub struct Keeping<'a, B: Kernels> {
+    plain: Plain<'a, B>,
+    products: Products<B>,
+}
+
+impl<'a, B: Kernels> Keeping<'a, B> {
+    /// A pass in this context.
+    pub fn new(context: Context<'a>) -> Self {
+        Self { plain: Plain::new(context), products: Products(VecDeque::new()) }
+    }
+
+    /// What was kept.
+    pub fn into_products(self) -> Products<B> {
+        self.products
+    }
+}
+
+impl<B: Kernels + Ops<Inner = B>> Pass for Keeping<'_, B> {
+    type Inner = B;
+    type On = B;
+
+    fn context(&self) -> Context<'_> {
+        self.plain.context
+    }
+
+    fn param(&mut self, param: &Param<B>) -> FloatTensor<B> {
+        self.plain.param(param)
+    }
+
+    fn constant(&self, tensor: FloatTensor<B>) -> FloatTensor<B> {
+        tensor
+    }
+
+    fn gave(&mut self, role: Role, y: &FloatTensor<B>, low: Option<&FloatTensor<B>>) {
+        if let Some(low) = low {
+            self.products.keep_exact(low);
+        }
+        if role == Role::Inner {
+            self.products.keep(y, self.plain.context.precision);
+        }
+    }
+
+    fn attention(
+        &mut self,
+        [q, k, v]: [FloatTensor<B>; 3],
+        shape: &AttentionShape,
+    ) -> FloatTensor<B> {
+        let precision = self.plain.context.precision;
+        let (out, lse) = <B as Kernels>::causal_attention(&q, &k, &v, shape, precision);
+        self.products.keep(&out, precision);
+        self.products.keep_exact(&lse);
+        out
+    }
+}
+
+/// What a taped pass knows from an earlier one.
+enum Known<B: Kernels> {
+    Nothing,
+    /// What the branch gave in the end is known elsewhere, and nobody reads it again.
+    Branch,
+    /// The results of every product.
+    Products(Products<B>),
+}
+
 /// On burn's tape; the parameters for which `trains` holds become leaves.
 pub struct Taped<'a, B: Kernels> {
     context: Context<'a>,
     trains: &'a dyn Fn(&str) -> bool,
-    output: Output,
+    known: Known<B>,
     leaves: Vec<(String, FloatTensor<Autodiff<B>>)>,
 }
 
 impl<'a, B: Kernels> Taped<'a, B> {
     /// A pass in this context.
     pub fn new(context: Context<'a>, trains: &'a dyn Fn(&str) -> bool) -> Self {
-        Self { context, trains, output: Output::Read, leaves: Vec::new() }
+        Self { context, trains, known: Known::Nothing, leaves: Vec::new() }
     }
 
     /// A pass for gradients alone: what the branches add to the residual stream is known already.
     pub fn replay(context: Context<'a>, trains: &'a dyn Fn(&str) -> bool) -> Self {
-        Self { output: Output::Unread, ..Self::new(context, trains) }
+        Self { known: Known::Branch, ..Self::new(context, trains) }
+    }
+
+    /// The same with the results of the products, so that only what lies between them is run.
+    pub fn recall(
+        context: Context<'a>,
+        trains: &'a dyn Fn(&str) -> bool,
+        products: Products<B>,
+    ) -> Self {
+        Self { known: Known::Products(products), ..Self::new(context, trains) }
     }
 
     /// The leaves that the run blocks asked for, in the order they asked.
@@ -146,8 +279,33 @@ impl<B: Kernels> Pass for Taped<'_, B> {
         leaf
     }
 
-    fn branch_output(&self) -> Output {
-        self.output
+    fn output(&mut self, role: Role, has_update: bool) -> Output<B> {
+        let mut output = Output::computed(role.rounding());
+        match (&mut self.known, role) {
+            (Known::Nothing, _) | (Known::Branch, Role::Inner) => {}
+            (Known::Branch, Role::Branch) => output.values = Values::Unread,
+            (Known::Products(products), role) => {
+                output.low = has_update.then(|| products.next());
+                output.values = match role {
+                    Role::Inner => Values::Known(products.next()),
+                    Role::Branch => Values::Unread,
+                };
+            }
+        }
+        output
+    }
+
+    fn attention(
+        &mut self,
+        [q, k, v]: [FloatTensor<Autodiff<B>>; 3],
+        shape: &AttentionShape,
+    ) -> FloatTensor<Autodiff<B>> {
+        let known = match &mut self.known {
+            Known::Products(products) => Some([products.next(), products.next()]),
+            Known::Nothing | Known::Branch => None,
+        };
+        let precision = self.context.precision;
+        Autodiff::<B>::causal_attention(q, k, v, shape, precision, known).0
     }
 
     fn constant(&self, tensor: FloatTensor<B>) -> FloatTensor<Autodiff<B>> {

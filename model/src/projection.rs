@@ -1,19 +1,19 @@
 //! One of the seven linear maps of a decoder layer, and the seam that adapters fill.
 
 use burn::tensor::ops::FloatTensor;
-use graft_kernels::{FrozenMatrix, Kernels, Ops, Output};
+use graft_kernels::{FrozenMatrix, Kernels, Ops};
 
 use crate::param::Param;
-use crate::pass::Pass;
+use crate::pass::{Pass, Role};
 use crate::site::Site;
 
 /// A linear map without bias; what it is made of, a decoder does not know.
 pub trait Projection<B: Kernels> {
-    /// `[tokens, in]` → `[tokens, out]`. The values may be left out where `output` is not read.
+    /// `[tokens, in]` → `[tokens, out]`, as the pass has it: see [`Pass::output`] and [`Pass::gave`].
     fn forward<R: Pass<Inner = B>>(
         &self,
         x: FloatTensor<R::On>,
-        output: Output,
+        role: Role,
         pass: &mut R,
     ) -> FloatTensor<R::On>;
 
@@ -52,9 +52,12 @@ impl<B: Kernels> Projection<B> for FrozenLinear<B> {
     fn forward<R: Pass<Inner = B>>(
         &self,
         x: FloatTensor<R::On>,
-        output: Output,
+        role: Role,
         pass: &mut R,
     ) -> FloatTensor<R::On> {
-        R::On::frozen_linear(x, &self.weight, pass.context().precision, output)
+        let output = pass.output(role, false);
+        let y = R::On::frozen_linear(x, &self.weight, pass.context().precision, output);
+        pass.gave(role, &y, None);
+        y
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
-use graft_kernels::{FrozenMatrix, Kernels, Precision};
+use graft_kernels::{FrozenMatrix, Kernels, Precision, Rounding};
 
 use crate::param::Param;
 
@@ -43,8 +43,8 @@ impl<B: Kernels> Table<B> {
     /// `x·Wᵀ`: `[rows, d_model]` → `[rows, vocab]`.
     pub fn logits(&self, x: &FloatTensor<B>, precision: Precision) -> FloatTensor<B> {
         match self {
-            Self::Frozen(weight) => B::frozen_linear(x, weight, precision),
-            Self::Dense(param) => B::dense_linear(x, param.tensor(), precision),
+            Self::Frozen(weight) => B::frozen_linear(x, weight, precision, Rounding::Exact),
+            Self::Dense(param) => B::dense_linear(x, param.tensor(), precision, Rounding::Exact),
         }
     }
 

@@ -85,7 +85,7 @@ const KEYS: &[Key] = &[
     key("training.optimizer.adamw.eps", "number in (0, 1]", "1.0e-8", "1.0e-6", "Added to the root of the mean square."),
     key("training.optimizer.adamw.weight_decay", "number, at least 0", "0.01", "0.1", "Decay of the trained weights a step, times the rate."),
     key("training.max_grad_norm", "number above 0, or none", "1.0", "none", "The global gradient norm is clipped to this."),
-    key("training.checkpointing", "block, none", "block", "none", "What the backward pass replays rather than keeps."),
+    key("training.checkpointing", "block, selective, none", "block", "none", "What the backward pass replays rather than keeps."),
     key("training.compute_dtype", "auto, bf16, f32", "auto", "f32", "The type activations are computed in."),
     key("training.seed", "whole number", "7", "8", "The root of all randomness."),
     key("training.threads", "auto or count", "auto", "2", "CPU threads; results do not depend on them."),

@@ -12,6 +12,9 @@ named! {
     pub enum Checkpointing {
         /// Each block's inside; only the blocks' inputs are kept.
         Block = "block",
+        /// What lies between the matrix products, whose results are kept in the precision of their
+        /// operands.
+        Selective = "selective",
         /// Nothing: the whole tape is kept.
         None = "none",
     }

@@ -49,6 +49,8 @@ proptest! {
         let replayed = slope(&drawn, Checkpointing::Block, std::slice::from_ref(&batch));
         let kept = slope(&drawn, Checkpointing::None, std::slice::from_ref(&batch));
         prop_assert_eq!(replayed.bits(), kept.bits());
+        let recalled = slope(&drawn, Checkpointing::Selective, std::slice::from_ref(&batch));
+        prop_assert_eq!(replayed.bits(), recalled.bits());
         prop_assert_eq!(bits(&replayed.gradient), bits(&full_tape(&drawn, &batch)));
     }
 }

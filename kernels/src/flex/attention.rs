@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use self::operands::{Across, Head, Stacked};
-use super::gemm::{Product, View, gemm_serial};
+use super::gemm::{Product, View, gemm_serial, shuffle};
 use super::simd::{dot, exp, max, sum, vectorize};
 use crate::layout::{AttentionShape, Span};
 use crate::precision::Precision;
@@ -165,6 +165,9 @@ pub(super) fn forward(
                 let inverse = 1.0 / total[line];
                 for (out, sum) in out.iter_mut().zip(sums) {
                     *out = sum * inverse;
+                }
+                if precision == Precision::Bf16 {
+                    shuffle::round_in_place(out);
                 }
                 *lse = level[line] + total[line].ln();
             }

@@ -1,12 +1,71 @@
-//! Rotary positions and the gated activation: one pass over memory each.
+//! Rotary positions, the gated activation, sums and roundings: one pass over memory each.
+#![expect(unsafe_code, reason = "results are written whole, see `fresh`")]
 
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
+use super::fresh::{unwritten, written};
+use super::gemm::shuffle;
 use super::simd::{exp, vectorize};
 use crate::layout::{Direction, Rotation};
 
 /// Values a task takes: large enough to be worth a task, small enough to share.
 const CHUNK: usize = 1 << 14;
+
+/// `a += b`.
+pub(super) fn add_to(a: &mut [f32], b: &[f32]) {
+    assert_eq!(a.len(), b.len(), "sides of a sum");
+    a.par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK)).for_each(|(a, b)| {
+        vectorize(
+            #[inline(always)]
+            || {
+                for (a, &b) in a.iter_mut().zip(b) {
+                    *a += b;
+                }
+            },
+        );
+    });
+}
+
+/// `a + b`.
+pub(super) fn sum(a: &[f32], b: &[f32]) -> Vec<f32> {
+    let mut sum = a.to_vec();
+    add_to(&mut sum, b);
+    sum
+}
+
+/// Rounds to bf16 where the values are.
+pub(super) fn round(values: &mut [f32]) {
+    values.par_chunks_mut(CHUNK).for_each(shuffle::round_in_place);
+}
+
+/// Rounded to bf16.
+pub(super) fn compact(values: &[f32]) -> Vec<bf16> {
+    let mut halves = vec![bf16::ZERO; values.len()];
+    halves
+        .par_chunks_mut(CHUNK)
+        .zip(values.par_chunks(CHUNK))
+        .for_each(|(halves, values)| shuffle::round_run(values, halves.reinterpret_cast_mut()));
+    halves
+}
+
+/// The values of bf16 halves.
+pub(super) fn expand(halves: &[bf16]) -> Vec<f32> {
+    let mut values = unwritten(halves.len());
+    values.par_chunks_mut(CHUNK).zip(halves.par_chunks(CHUNK)).for_each(|(values, halves)| {
+        vectorize(
+            #[inline(always)]
+            || {
+                for (value, half) in values.iter_mut().zip(halves) {
+                    value.write(f32::from_bits(u32::from(half.to_bits()) << 16));
+                }
+            },
+        );
+    });
+    // SAFETY: one value a half.
+    unsafe { written(values) }
+}
 
 /// Rotates pairs `(i, i + half)` of every head, Su et al. 2021 in the half-split layout of Hugging
 /// Face checkpoints. `x` is `[tokens, width]`.
@@ -18,7 +77,7 @@ pub(super) fn rope(x: &[f32], width: usize, rotation: &Rotation, direction: Dire
         Direction::Forward => 1.0,
         Direction::Backward => -1.0,
     };
-    let mut y = vec![0.0; x.len()];
+    let mut y = unwritten(x.len());
     y.par_chunks_exact_mut(width)
         .zip(x.par_chunks_exact(width))
         .zip(rotation.cos.par_chunks_exact(half).zip(rotation.sin.par_chunks_exact(half)))
@@ -35,39 +94,41 @@ pub(super) fn rope(x: &[f32], width: usize, rotation: &Rotation, direction: Dire
                         for ((y_low, y_high), ((&low, &high), (&cos, &sin))) in outputs.zip(inputs)
                         {
                             let sin = sign * sin;
-                            *y_low = low * cos - high * sin;
-                            *y_high = high * cos + low * sin;
+                            y_low.write(low * cos - high * sin);
+                            y_high.write(high * cos + low * sin);
                         }
                     }
                 },
             );
         });
-    y
+    // SAFETY: both halves of every head of every row; there is an angle for each, asserted above.
+    unsafe { written(y) }
 }
 
 /// `silu(gate) · up` with `silu(g) = g / (1 + e^−g)`.
 pub(super) fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
     assert_eq!(gate.len(), up.len(), "gate and up of one size");
-    let mut y = vec![0.0; gate.len()];
+    let mut y = unwritten(gate.len());
     y.par_chunks_mut(CHUNK).zip(gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK))).for_each(
         |(y, (gate, up))| {
             vectorize(
                 #[inline(always)]
                 || {
                     for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
-                        *y = gate / (1.0 + exp(-gate)) * up;
+                        y.write(gate / (1.0 + exp(-gate)) * up);
                     }
                 },
             );
         },
     );
-    y
+    // SAFETY: gate and up are as long as y, asserted above.
+    unsafe { written(y) }
 }
 
 /// Gradients of gate and up: `dg = dy·up·σ(g)·(1 + g·(1 − σ(g)))`, `du = dy·g·σ(g)`.
 pub(super) fn swiglu_backward(gate: &[f32], up: &[f32], dy: &[f32]) -> [Vec<f32>; 2] {
-    let mut d_gate = vec![0.0; gate.len()];
-    let mut d_up = vec![0.0; gate.len()];
+    assert!(gate.len() == up.len() && gate.len() == dy.len(), "gate, up and dy of one size");
+    let (mut d_gate, mut d_up) = (unwritten(gate.len()), unwritten(gate.len()));
     let outputs = d_gate.par_chunks_mut(CHUNK).zip(d_up.par_chunks_mut(CHUNK));
     let inputs = gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK));
     outputs.zip(inputs).for_each(|((d_gate, d_up), ((gate, up), dy))| {
@@ -80,11 +141,12 @@ pub(super) fn swiglu_backward(gate: &[f32], up: &[f32], dy: &[f32]) -> [Vec<f32>
                 {
                     let sigmoid = 1.0 / (1.0 + exp(-gate));
                     let silu = gate * sigmoid;
-                    *d_gate = dy * up * (sigmoid + silu * (1.0 - sigmoid));
-                    *d_up = dy * silu;
+                    d_gate.write(dy * up * (sigmoid + silu * (1.0 - sigmoid)));
+                    d_up.write(dy * silu);
                 }
             },
         );
     });
-    [d_gate, d_up]
+    // SAFETY: the inputs are as long as the outputs, asserted above.
+    unsafe { [written(d_gate), written(d_up)] }
 }

@@ -2,10 +2,11 @@
 //! operand ever exists whole in another form.
 //!
 //! The loop order follows Goto and van de Geijn 2008: the right operand is decoded once per block of
-//! [`ROWS`] left rows and swept by all of them. Every element of `C` is summed in the same depth
+//! about [`ROWS`] left rows and swept by all of them. Every element of `C` is summed in the same depth
 //! order whatever the number of threads, so the bits do not depend on it.
 #![expect(unsafe_code, reason = "threads write disjoint tiles of one output")]
 
+pub(super) mod low_rank;
 mod micro;
 mod pack;
 pub(super) mod shuffle;
@@ -22,8 +23,9 @@ use crate::precision::Precision;
 
 /// Depth of a packed block: an f32 panel of 32 columns fills 32 KiB.
 const DEPTH: usize = 256;
-/// Left rows packed at a time: bounds the packed copy of the activations.
-const ROWS: usize = 504;
+/// Left rows packed at a time, about: with the sums of a group of panels they fill the second cache.
+/// The right operand is decoded once for each such block.
+const ROWS: usize = 516;
 /// Below this many multiply-adds a product runs on the calling thread.
 const PARALLEL: usize = 1 << 17;
 
@@ -40,6 +42,7 @@ const GROUP: usize = 4;
 const LEFT_GROUP: usize = 8;
 
 thread_local! {
+    /// Memory of the largest left side that was dropped.
     static PACKED: RefCell<Vec<f32>> = RefCell::default();
     static SCRATCH: RefCell<Scratch> = RefCell::default();
     static PACKING: RefCell<Buffers> = RefCell::default();
@@ -69,17 +72,35 @@ pub(crate) struct Product {
     pub(crate) accumulate: bool,
     /// Precision of the operands; sums are f32.
     pub(crate) precision: Precision,
+    /// Whether the finished sums are rounded to bf16.
+    pub(crate) rounded: bool,
 }
 
 impl Product {
     /// A product that fills a row-major `[rows, cols]`.
     pub(crate) fn new(rows: usize, cols: usize, depth: usize, precision: Precision) -> Self {
-        Self { rows, cols, depth, ldc: cols, accumulate: false, precision }
+        Self { rows, cols, depth, ldc: cols, accumulate: false, precision, rounded: false }
     }
 
     /// Whether it is worth several threads.
     pub(crate) fn is_large(self) -> bool {
         self.rows * self.cols * self.depth >= PARALLEL
+    }
+}
+
+/// The right side of a product, and what a low-rank update adds to it: `a·bᵀ + low·highᵀ` is one sum
+/// whose depth is longer by the rank.
+pub(crate) struct Right<'a, B> {
+    /// `b`.
+    pub(crate) matrix: &'a B,
+    /// `low`, packed, and `high` with its rank.
+    pub(crate) update: Option<(&'a Left, View<'a>, usize)>,
+}
+
+impl<'a, B> Right<'a, B> {
+    /// Without an update.
+    pub(crate) fn of(matrix: &'a B) -> Self {
+        Self { matrix, update: None }
     }
 }
 
@@ -90,20 +111,15 @@ struct Destination {
 // SAFETY: tasks write disjoint tiles, see `Sweep::tile`.
 unsafe impl Sync for Destination {}
 
-/// `c[i, j] (+)= Σ_d a(i, d)·b(j, d)` with all threads.
-pub(crate) fn gemm(product: Product, a: &impl Operand, b: &impl Operand, c: &mut [f32]) {
-    Left::packed(product, a, product.is_large()).multiply(product, b, c);
-}
-
-/// The same into memory of its own, `[rows, cols]`, that nothing has to clear first.
+/// `a·bᵀ` with all threads, `[rows, cols]` in memory that nothing has to clear first.
 pub(crate) fn gemm_new(product: Product, a: &impl Operand, b: &impl Operand) -> Vec<f32> {
-    Left::packed(product, a, product.is_large()).multiply_new(product, b)
+    Left::packed(product, a, product.is_large()).multiply_new(product, &Right::of(b))
 }
 
-/// The same on the calling thread, for tasks that are parallel already.
+/// `c[i, j] (+)= Σ_d a(i, d)·b(j, d)` on the calling thread, for tasks that are parallel already.
 pub(crate) fn gemm_serial(product: Product, a: &impl Operand, b: &impl Operand, c: &mut [f32]) {
     let destination = Destination { start: c.as_mut_ptr(), len: c.len() };
-    Left::packed(product, a, false).run(product, b, &destination, false);
+    Left::packed(product, a, false).run(product, &Right::of(b), &destination, false);
 }
 
 /// The left side of a product, packed: several products of one depth may share it.
@@ -112,14 +128,26 @@ pub(crate) struct Left {
     depth: usize,
     micro: Micro,
     precision: Precision,
-    /// Blocks of [`ROWS`] rows.
+    /// Blocks of about [`ROWS`] rows.
     packed: Vec<f32>,
 }
 
 impl Drop for Left {
     fn drop(&mut self) {
-        // The next one takes the memory over.
-        PACKED.set(std::mem::take(&mut self.packed));
+        // The next one takes the memory over. At the end of a thread nobody does.
+        let _ = PACKED.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.capacity() < self.packed.capacity() {
+                *spare = std::mem::take(&mut self.packed);
+            }
+        });
+    }
+}
+
+/// Makes room for `len` values; what lies beyond stays, so that nothing is cleared twice.
+fn grow(values: &mut Vec<f32>, len: usize) {
+    if values.len() < len {
+        values.resize(len, 0.0);
     }
 }
 
@@ -134,31 +162,33 @@ impl Left {
         let mut left = Self { rows, depth, micro, precision, packed: PACKED.take() };
         let sweeps: Vec<Sweep> = left.sweeps(product).collect();
         let words = sweeps.last().map_or(0, |sweep| sweep.start + sweep.left_words());
-        left.packed.resize(words, 0.0);
+        grow(&mut left.packed, words);
         for sweep in sweeps {
             sweep.pack_left(a, &mut left.packed, parallel);
         }
         left
     }
 
+    /// Whether it serves products with the rows, depth and precision of `product`.
+    pub(crate) fn serves(&self, product: Product) -> bool {
+        (self.rows, self.depth, self.precision) == (product.rows, product.depth, product.precision)
+    }
+
     fn sweeps(&self, product: Product) -> impl Iterator<Item = Sweep> + use<> {
         let &Self { rows, micro, .. } = self;
+        // Blocks of one size: a short last one would decode the right operand for little.
+        let blocks = ((rows + ROWS / 2) / ROWS).max(1);
+        let block = rows.div_ceil(blocks).next_multiple_of(micro.mr);
         let mut start = 0;
-        (0..rows).step_by(ROWS).map(move |row0| {
-            let sweep = Sweep { product, micro, row0, block: ROWS.min(rows - row0), start };
+        (0..rows).step_by(block.max(1)).map(move |row0| {
+            let sweep = Sweep { product, micro, row0, block: block.min(rows - row0), start };
             start += sweep.left_words();
             sweep
         })
     }
 
-    /// `c (+)= a·bᵀ` with all threads.
-    pub(crate) fn multiply(&self, product: Product, b: &impl Operand, c: &mut [f32]) {
-        let destination = Destination { start: c.as_mut_ptr(), len: c.len() };
-        self.run(product, b, &destination, product.is_large());
-    }
-
     /// `a·bᵀ`, `[rows, cols]`, in memory that nothing has to clear first.
-    pub(crate) fn multiply_new(&self, product: Product, b: &impl Operand) -> Vec<f32> {
+    pub(crate) fn multiply_new<B: Operand>(&self, product: Product, b: &Right<'_, B>) -> Vec<f32> {
         let Product { rows, cols, ldc, accumulate, .. } = product;
         assert!(ldc == cols && !accumulate, "a product of its own");
         let mut c = Vec::with_capacity(rows * cols);
@@ -170,26 +200,36 @@ impl Left {
     }
 
     /// Writes every element of `c` that the product has.
-    fn run(&self, product: Product, b: &impl Operand, c: &Destination, parallel: bool) {
-        let Product { rows, cols, depth, ldc, precision, .. } = product;
-        assert_eq!(
-            (rows, depth, precision),
-            (self.rows, self.depth, self.precision),
-            "a product of another left side"
-        );
+    fn run<B: Operand>(&self, product: Product, b: &Right<'_, B>, c: &Destination, parallel: bool) {
+        let Product { rows, cols, depth, ldc, .. } = product;
+        assert!(self.serves(product), "a product of another left side");
         if rows == 0 || cols == 0 {
             return;
         }
         assert!(c.len >= (rows - 1) * ldc + cols, "output holds {} of {rows} x {ldc}", c.len);
         if depth == 0 {
+            assert!(b.update.is_none(), "an update of nothing");
             if !product.accumulate {
                 // SAFETY: rows of `cols` elements lie in `c`, asserted above.
                 (0..rows).for_each(|i| unsafe { c.start.add(i * ldc).write_bytes(0, cols) });
             }
             return;
         }
+        let mut updates = b.update.as_ref().map(|&(low, _, rank)| {
+            let product = Product { depth: rank, ..product };
+            assert!(low.serves(product), "an update of another left side");
+            low.sweeps(product)
+        });
         for sweep in self.sweeps(product) {
-            sweep.multiply(&self.packed[sweep.start..], b, c, parallel);
+            let update = updates.as_mut().and_then(Iterator::next);
+            let main = Side { sweep: &sweep, packed: &self.packed[sweep.start..], right: b.matrix };
+            let update = update.as_ref().zip(b.update.as_ref());
+            let update = update.map(|(sweep, (low, high, _))| Side {
+                sweep,
+                packed: &low.packed[sweep.start..],
+                right: high,
+            });
+            sweep.multiply(&main, update.as_ref(), c, parallel);
         }
     }
 }
@@ -204,10 +244,24 @@ struct Sweep {
     start: usize,
 }
 
+/// A part of the depth: what a sweep multiplies.
+struct Side<'a, B> {
+    sweep: &'a Sweep,
+    packed: &'a [f32],
+    right: &'a B,
+}
+
 /// Right panels and left panels that one task multiplies.
 struct Task {
     panels: Range<usize>,
     row_panels: Range<usize>,
+}
+
+/// Where a part of the depth stands in its sum.
+#[derive(Clone, Copy)]
+struct Order {
+    first: bool,
+    last: bool,
 }
 
 impl Sweep {
@@ -258,7 +312,13 @@ impl Sweep {
         }
     }
 
-    fn multiply(&self, packed: &[f32], b: &impl Operand, c: &Destination, parallel: bool) {
+    fn multiply<B: Operand>(
+        &self,
+        main: &Side<'_, B>,
+        update: Option<&Side<'_, View<'_>>>,
+        c: &Destination,
+        parallel: bool,
+    ) {
         let panels = self.product.cols.div_ceil(self.micro.nr);
         let row_panels = self.row_panels();
         let threads = if parallel { rayon::current_num_threads() } else { 1 };
@@ -270,60 +330,22 @@ impl Sweep {
         let per_split = row_panels.div_ceil(splits);
         let work = |task: usize| {
             let (start, first) = (task % splits * per_split, task / splits * group);
-            self.task(
-                packed,
-                b,
-                c,
-                &Task {
-                    panels: first..(first + group).min(panels),
-                    row_panels: start.min(row_panels)..(start + per_split).min(row_panels),
-                },
-            );
+            let task = Task {
+                panels: first..(first + group).min(panels),
+                row_panels: start.min(row_panels)..(start + per_split).min(row_panels),
+            };
+            SCRATCH.with_borrow_mut(|scratch| {
+                main.add(c, &task, Order { first: true, last: update.is_none() }, scratch);
+                if let Some(update) = update {
+                    update.add(c, &task, Order { first: false, last: true }, scratch);
+                }
+            });
         };
         if parallel {
             (0..groups * splits).into_par_iter().for_each(work);
         } else {
             (0..groups * splits).for_each(work);
         }
-    }
-
-    /// All depth blocks of some right panels, against some left panels.
-    fn task(&self, packed: &[f32], b: &impl Operand, c: &Destination, task: &Task) {
-        let Product { cols, depth, .. } = self.product;
-        let Micro { mr, nr, .. } = self.micro;
-        let (tile, row_panels) = (mr * nr, self.row_panels());
-        let left_part = self.left_form().stride;
-        let row0 = task.panels.start * nr;
-        let rows = (task.panels.end * nr).min(cols) - row0;
-        SCRATCH.with_borrow_mut(|Scratch { panels, sums, buffers }| {
-            panels.resize(task.panels.len() * self.form(nr, DEPTH).stride, 0.0);
-            if depth > DEPTH {
-                sums.resize(task.panels.len() * task.row_panels.len() * tile, 0.0);
-            }
-            for depth0 in (0..depth).step_by(DEPTH) {
-                let part = DEPTH.min(depth - depth0);
-                let form = self.form(nr, part);
-                let steps = form.steps(part);
-                pack(b, Block { row0, rows, depth0, depth: part }, panels, form, buffers);
-                let last = depth0 + part == depth;
-                let tiles =
-                    task.panels.clone().flat_map(|j| task.row_panels.clone().map(move |i| (i, j)));
-                for (index, (i, j)) in tiles.enumerate() {
-                    let left = &packed[(depth0 / DEPTH * row_panels + i) * left_part..];
-                    let right = &panels[(j - task.panels.start) * steps * nr..];
-                    let operands = Operands { steps, left, right };
-                    if depth <= DEPTH {
-                        self.tile(i, j, &operands, c);
-                        continue;
-                    }
-                    let sums = &mut sums[index * tile..(index + 1) * tile];
-                    self.sum(&operands, sums, depth0 > 0);
-                    if last {
-                        self.write(i, j, sums, c);
-                    }
-                }
-            }
-        });
     }
 
     /// A whole tile into `sums`, `[mr][nr]`.
@@ -356,7 +378,8 @@ impl Sweep {
 
     /// Writes the part of a finished tile that `C` has.
     fn write(&self, i: usize, j: usize, sums: &[f32], c: &Destination) {
-        let Product { cols, ldc, accumulate, .. } = self.product;
+        let Product { cols, ldc, accumulate, rounded, .. } = self.product;
+        assert!(!(accumulate && rounded), "what is rounded is whole");
         let Micro { mr, nr, .. } = self.micro;
         let (height, width) = (mr.min(self.block - i * mr), nr.min(cols - j * nr));
         for (r, sums) in sums.chunks_exact(nr).take(height).enumerate() {
@@ -365,12 +388,55 @@ impl Sweep {
             unsafe {
                 let start = c.start.add((self.row0 + i * mr + r) * ldc + j * nr);
                 if !accumulate {
-                    start.copy_from_nonoverlapping(sums.as_ptr(), width);
+                    shuffle::write(sums.as_ptr(), width, start, rounded);
                     continue;
                 }
                 let out = std::slice::from_raw_parts_mut(start, width);
                 for (out, &sum) in out.iter_mut().zip(sums) {
                     *out += sum;
+                }
+            }
+        }
+    }
+}
+
+impl<B: Operand> Side<'_, B> {
+    /// All its depths for some right panels and some left panels.
+    fn add(&self, c: &Destination, task: &Task, order: Order, scratch: &mut Scratch) {
+        let Self { sweep, packed, right } = self;
+        let Product { cols, depth, rounded, .. } = sweep.product;
+        let Micro { mr, nr, .. } = sweep.micro;
+        let (tile, row_panels) = (mr * nr, sweep.row_panels());
+        let left_part = sweep.left_form().stride;
+        let row0 = task.panels.start * nr;
+        let rows = (task.panels.end * nr).min(cols) - row0;
+        let is_whole = order.first && order.last && depth <= DEPTH && !rounded;
+        let Scratch { panels, sums, buffers } = scratch;
+        grow(panels, task.panels.len() * sweep.form(nr, DEPTH).stride);
+        if !is_whole {
+            grow(sums, task.panels.len() * task.row_panels.len() * tile);
+        }
+        for depth0 in (0..depth).step_by(DEPTH) {
+            let part = DEPTH.min(depth - depth0);
+            let form = sweep.form(nr, part);
+            let steps = form.steps(part);
+            pack(*right, Block { row0, rows, depth0, depth: part }, panels, form, buffers);
+            let is_first = order.first && depth0 == 0;
+            let is_last = order.last && depth0 + part == depth;
+            let tiles =
+                task.panels.clone().flat_map(|j| task.row_panels.clone().map(move |i| (i, j)));
+            for (index, (i, j)) in tiles.enumerate() {
+                let left = &packed[(depth0 / DEPTH * row_panels + i) * left_part..];
+                let right = &panels[(j - task.panels.start) * steps * nr..];
+                let operands = Operands { steps, left, right };
+                if is_whole {
+                    sweep.tile(i, j, &operands, c);
+                    continue;
+                }
+                let sums = &mut sums[index * tile..(index + 1) * tile];
+                sweep.sum(&operands, sums, !is_first);
+                if is_last {
+                    sweep.write(i, j, sums, c);
                 }
             }
         }

@@ -15,16 +15,19 @@ use graft_kernels::{Kernels, Ops, backward_from};
 use graft_model::param::host_values;
 use graft_model::pass::Leaves;
 use graft_model::site::EMBED_TOKENS;
-use graft_model::{Block, Branch, Context, Layout, Llama, Plain, Taped};
+use graft_model::{Block, Branch, Context, Keeping, Layout, Llama, Plain, Products, Taped};
 
 use super::loss::{NextToken, Targets};
 use super::parameters::{Gradient, Parameters};
 
-/// What is kept between the passes.
+/// What is kept between the passes. The gradients are the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checkpointing {
     /// What enters each branch; each is replayed for its gradient.
     Block,
+    /// Besides, what its products and its attention gave, in the precision of their operands: only what
+    /// lies between them is run again.
+    Selective,
     /// Every branch's tape.
     None,
 }
@@ -41,6 +44,7 @@ pub struct Walk<'a, B: Kernels, P> {
 /// A branch that ran forward, with what its backward pass needs.
 enum Kept<B: Kernels> {
     Input(FloatTensor<B>),
+    Products(FloatTensor<B>, Products<B>),
     Tape(Tape<B>),
 }
 
@@ -101,11 +105,12 @@ where
             })
             .collect();
         for (layer, block) in model.blocks.iter().enumerate() {
-            let keeps_tape = self.keeps_tape(layer, running.len());
+            let keeps = self.keeps(layer, running.len());
             for running in &mut running {
                 for branch in Branch::BOTH {
                     let trains = (layer, branch as usize) >= self.lowest;
-                    self.forward(block, branch, trains, keeps_tape, running);
+                    let keeps = trains.then_some(keeps);
+                    self.forward(block, branch, keeps, running);
                 }
             }
         }
@@ -129,33 +134,42 @@ where
     }
 
     /// The last block's tapes are kept in any case where they are wanted next.
-    fn keeps_tape(&self, layer: usize, running: usize) -> bool {
+    fn keeps(&self, layer: usize, running: usize) -> Checkpointing {
         let is_next = layer + 1 == self.model.blocks.len() && running == 1;
-        self.checkpointing == Checkpointing::None || is_next
+        if is_next { Checkpointing::None } else { self.checkpointing }
     }
 
+    /// Runs a branch and keeps what its gradient needs, or nothing where none is wanted.
     fn forward(
         &self,
         block: &Block<B, P>,
         branch: Branch,
-        trains: bool,
-        keeps_tape: bool,
+        keeps: Option<Checkpointing>,
         running: &mut Running<'_, B>,
     ) {
         let Running { context, layout, stream, kept, .. } = running;
-        let added = if trains && keeps_tape {
-            let tape =
-                self.tape(block, branch, stream.clone(), layout, Taped::new(*context, &P::trains));
-            let added = tape.output.primitive.clone();
-            kept.push(Kept::Tape(tape));
-            added
-        } else {
-            if trains {
-                kept.push(Kept::Input(stream.clone()));
+        let input = stream.clone();
+        let added = match keeps {
+            Some(Checkpointing::None) => {
+                let pass = Taped::new(*context, &P::trains);
+                let tape = self.tape(block, branch, input, layout, pass);
+                let added = tape.output.primitive.clone();
+                kept.push(Kept::Tape(tape));
+                added
             }
-            block.branch(branch, stream.clone(), layout, &mut Plain::new(*context))
+            Some(Checkpointing::Selective) => {
+                let mut pass = Keeping::new(*context);
+                let added = block.branch(branch, input.clone(), layout, &mut pass);
+                kept.push(Kept::Products(input, pass.into_products()));
+                added
+            }
+            Some(Checkpointing::Block) => {
+                kept.push(Kept::Input(input.clone()));
+                block.branch(branch, input, layout, &mut Plain::new(*context))
+            }
+            None => block.branch(branch, input, layout, &mut Plain::new(*context)),
         };
-        *stream = B::float_add(stream.clone(), added);
+        *stream = B::add(added, stream);
     }
 
     fn head(&self, running: &mut Running<'_, B>, scale: f32, gradient: &mut Gradient<'_>) -> f64 {
@@ -181,11 +195,15 @@ where
             Kept::Input(input) => {
                 self.tape(block, branch, input, layout, Taped::replay(*context, &P::trains))
             }
+            Kept::Products(input, products) => {
+                let pass = Taped::recall(*context, &P::trains, products);
+                self.tape(block, branch, input, layout, pass)
+            }
         };
         let gradients = backward_from::<B>(output, stream.clone());
         leaves.gradients(&gradients, |name, values| gradient.add(name, &values));
         if let Some(dx) = <Autodiff<B> as AutodiffBackend>::grad(&input, &gradients) {
-            *stream = B::float_add(stream.clone(), dx);
+            *stream = B::add(dx, stream);
         }
     }
 

@@ -168,11 +168,9 @@ pub(super) fn pack(
     let steps = form.steps(block.depth);
     match operand.runs() {
         Runs::AlongDepth => {
-            for (index, panel) in panels.chunks_mut(form.stride).enumerate() {
+            let panels = panels.chunks_mut(form.stride).take(block.rows.div_ceil(form.width));
+            for (index, panel) in panels.enumerate() {
                 let done = index * form.width;
-                if done >= block.rows {
-                    break;
-                }
                 let rows = form.width.min(block.rows - done);
                 let block = Block { row0: block.row0 + done, rows, ..block };
                 along_depth(operand, block, panel, form, buffers);

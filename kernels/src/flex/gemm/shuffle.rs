@@ -18,6 +18,46 @@ pub(crate) fn round_run(values: &[f32], out: &mut [u16]) {
     }
 }
 
+/// Copies a short line; a call of the system's copy costs more than the line.
+#[inline(always)]
+pub(super) fn copy(from: &[f32], to: &mut [f32]) {
+    let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+    }
+    for (to, from) in to_rest.iter_mut().zip(from_rest) {
+        *to = *from;
+    }
+}
+
+/// Writes a line of finished sums to memory that may hold nothing yet, rounded to bf16 if asked.
+///
+/// # Safety
+/// `sums` points to `len` values and `to` to room for as many; it may be the same place.
+pub(super) unsafe fn write(sums: *const f32, len: usize, to: *mut f32, rounded: bool) {
+    #[cfg(target_arch = "x86_64")]
+    if super::bf16_is_native() {
+        // SAFETY: the features were detected; the rest by the caller's promise.
+        unsafe { x86::write(sums, len, to, rounded) };
+        return;
+    }
+    for i in 0..len {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let sum = sums.add(i).read();
+            let value = if rounded { half::bf16::from_f32(sum).to_f32() } else { sum };
+            to.add(i).write(value);
+        }
+    }
+}
+
+/// Rounds values to bf16, to nearest even, where they are.
+pub(crate) fn round_in_place(values: &mut [f32]) {
+    let to = values.as_mut_ptr();
+    // SAFETY: the values themselves; each is read before it is written.
+    unsafe { write(to, values.len(), to, true) };
+}
+
 /// The words as halves: two a word, the low one first.
 pub(super) fn halves(words: &mut [f32]) -> &mut [u16] {
     // SAFETY: an `f32` has the size and more than the alignment of two `u16`, and both take any bits.
@@ -60,10 +100,10 @@ mod x86 {
     use std::arch::x86_64::{
         __m256i, __m512, __m512i, __mmask16, _mm256_mask_storeu_epi16, _mm512_castpd_ps,
         _mm512_castps_pd, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
-        _mm512_loadu_epi16, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi16,
-        _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_setzero_ps, _mm512_shuffle_f32x4,
-        _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
-        _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+        _mm512_cvtpbh_ps, _mm512_loadu_epi16, _mm512_loadu_ps, _mm512_mask_storeu_ps,
+        _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16,
+        _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_storeu_si512,
+        _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
     };
 
     /// The first `count` of 16 lanes.
@@ -92,6 +132,29 @@ mod x86 {
                 let values = _mm512_maskz_loadu_ps(lanes, values.as_ptr().add(start));
                 let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(values));
                 _mm256_mask_storeu_epi16(out.as_mut_ptr().add(start).cast(), lanes, rounded);
+            }
+        }
+    }
+
+    /// # Safety
+    /// Needs avx512f, vl and bf16; `sums` points to `len` values and `to` to room for as many. It may
+    /// be the same place.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    pub(super) unsafe fn write(sums: *const f32, len: usize, to: *mut f32, rounded: bool) {
+        for start in (0..len).step_by(16) {
+            let left = len - start;
+            // SAFETY: whole registers inside both, then lanes masked to what is left.
+            unsafe {
+                let (from, to) = (sums.add(start), to.add(start));
+                let round = |values| {
+                    if rounded { _mm512_cvtpbh_ps(_mm512_cvtneps_pbh(values)) } else { values }
+                };
+                if left >= 16 {
+                    _mm512_storeu_ps(to, round(_mm512_loadu_ps(from)));
+                } else {
+                    let values = round(_mm512_maskz_loadu_ps(mask(left), from));
+                    _mm512_mask_storeu_ps(to, mask(left), values);
+                }
             }
         }
     }

@@ -1,0 +1,114 @@
+//! Gradients of a low-rank update's matrices: `narrowᵀ·wide`, a sum over tokens of outer products.
+//!
+//! One side is as narrow as the rank, so that rounding and packing the wide one would cost more than the
+//! product. Both are read where they lie, in f32; the sums run over the tokens in order.
+#![expect(unsafe_code, reason = "micro-kernels read panels whose sizes are asserted")]
+
+use rayon::prelude::*;
+
+use super::micro::{self, Micro};
+use super::shuffle;
+
+/// Tokens whose part of a panel stays in the first cache while the ranks pass over it.
+const TOKENS: usize = 128;
+
+/// `narrowᵀ·wide`, `[rank, width]`, of `narrow` `[tokens, rank]` and `wide` `[tokens, width]`.
+pub(crate) fn across(narrow: &[f32], rank: usize, wide: &[f32], width: usize) -> Vec<f32> {
+    let micro @ Micro { mr, nr, .. } = micro::f32_kernel(rank);
+    let tokens = narrow.len() / rank;
+    assert_eq!(tokens * width, wide.len(), "tokens of both sides");
+    // [panels][tokens][mr]
+    let mut left = vec![0.0; rank.div_ceil(mr) * tokens * mr];
+    for (panel, left) in left.chunks_exact_mut((tokens * mr).max(1)).enumerate() {
+        let lines = left.chunks_exact_mut(mr).zip(narrow.chunks_exact(rank));
+        for (left, narrow) in lines {
+            let narrow = &narrow[panel * mr..rank.min((panel + 1) * mr)];
+            left[..narrow.len()].copy_from_slice(narrow);
+        }
+    }
+    let columns: Vec<Vec<f32>> = (0..width.div_ceil(nr))
+        .into_par_iter()
+        .with_min_len(4)
+        .map(|column| column_of_tiles(micro, &left, wide, width, column * nr))
+        .collect();
+    let mut result = Vec::with_capacity(rank * width);
+    for row in 0..rank {
+        for (column, sums) in columns.iter().enumerate() {
+            result.extend_from_slice(&sums[row * nr..][..nr.min(width - column * nr)]);
+        }
+    }
+    result
+}
+
+/// The sums of a panel's columns from `column` on: `[panels · mr][nr]`.
+fn column_of_tiles(
+    Micro { mr, nr, run, .. }: Micro,
+    left: &[f32],
+    wide: &[f32],
+    width: usize,
+    column: usize,
+) -> Vec<f32> {
+    let tokens = wide.len() / width;
+    let panels = left.len() / (tokens * mr).max(1);
+    let count = nr.min(width - column);
+    let mut sums = vec![0.0; panels * mr * nr];
+    let mut right = vec![0.0; TOKENS * nr];
+    for first in (0..tokens).step_by(TOKENS) {
+        let here = TOKENS.min(tokens - first);
+        for (token, right) in right.chunks_exact_mut(nr).take(here).enumerate() {
+            let from = &wide[(first + token) * width + column..];
+            shuffle::copy(&from[..count], &mut right[..count]);
+        }
+        for (panel, tile) in sums.chunks_exact_mut(mr * nr).enumerate() {
+            let left = &left[(panel * tokens + first) * mr..][..here * mr];
+            // SAFETY: `left` holds `here · mr`, `right` `here · nr`, `tile` `mr · nr` values; the kernel's
+            // features were detected when it was chosen.
+            unsafe { run(here, left.as_ptr(), right.as_ptr(), tile.as_mut_ptr(), nr, true) };
+        }
+    }
+    sums
+}
+
+/// The transpose of a row-major `[rows, cols]`.
+pub(crate) fn transposed(values: &[f32], cols: usize) -> Vec<f32> {
+    let rows = values.len() / cols.max(1);
+    let mut result = Vec::with_capacity(values.len());
+    for column in 0..cols {
+        result.extend((0..rows).map(|row| values[row * cols + column]));
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sums_are_those_of_plain_loops_at_every_edge() {
+        for (tokens, rank, width) in
+            [(1, 1, 1), (3, 8, 32), (130, 16, 33), (257, 9, 96), (40, 7, 31), (129, 1, 65)]
+        {
+            let value = |i: usize| (i as f32 * 0.61).sin();
+            let narrow: Vec<f32> = (0..tokens * rank).map(value).collect();
+            let wide: Vec<f32> = (0..tokens * width).map(|i| value(3 * i + 1)).collect();
+            let found = across(&narrow, rank, &wide, width);
+            let mut expected = vec![0.0_f32; rank * width];
+            for (narrow, wide) in narrow.chunks_exact(rank).zip(wide.chunks_exact(width)) {
+                for (row, &left) in expected.chunks_exact_mut(width).zip(narrow) {
+                    for (sum, &right) in row.iter_mut().zip(wide) {
+                        *sum += left * right;
+                    }
+                }
+            }
+            for (found, expected) in found.iter().zip(&expected) {
+                let near = (found - expected).abs() <= 1e-5 * tokens as f32;
+                assert!(near, "{found}, {expected}: {tokens} tokens, {rank} x {width}");
+            }
+            let across = transposed(&found, width);
+            assert_eq!(across.len(), found.len());
+            assert!(
+                across.iter().enumerate().all(|(i, v)| *v == found[i % rank * width + i / rank])
+            );
+        }
+    }
+}
