@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-pub use globals::Globals;
+pub use globals::{Globals, on_threads};
 
 use crate::commands;
 use folder_args::{MergeArgs, QuantizeArgs, SynthModelArgs};
@@ -100,9 +100,9 @@ impl Cli {
             Command::Validate(args) => commands::validate::run(globals, args),
             Command::Data(args) => commands::data::run(globals, args),
             Command::Train(args) => commands::train::run(globals, args),
-            Command::Eval(args) => commands::eval::run(globals, args),
-            Command::Generate(args) => commands::generate::run(globals, args),
-            Command::Chat(args) => commands::chat::run(globals, args),
+            Command::Eval(args) => on_threads(|| commands::eval::run(globals, args)),
+            Command::Generate(args) => on_threads(|| commands::generate::run(globals, args)),
+            Command::Chat(args) => on_threads(|| commands::chat::run(globals, args)),
             Command::Quantize(args) => commands::quantize::run(globals, args),
             Command::Merge(args) => commands::merge::run(globals, args),
             Command::Inspect(args) => commands::inspect::run(args),

@@ -100,7 +100,11 @@ pub(super) fn max(values: &[f32]) -> f32 {
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     let clamped = x.clamp(-87.336_54, 88.722_83);
-    let n = (clamped * std::f32::consts::LOG2_E + 12_582_912.0) - 12_582_912.0;
+    // Adding 1.5 · 2^23 leaves no bit for a fraction: the lowest bits are the integer. A conversion to
+    // one would be done lane by lane, for it has to look for NaN.
+    let shifted = clamped * std::f32::consts::LOG2_E + 12_582_912.0;
+    let n = shifted - 12_582_912.0;
+    let integer = (shifted.to_bits() as i32).wrapping_sub(0x4b40_0000);
     // ln 2 in two parts, so that n·ln 2 is exact enough.
     let r = clamped - n * 0.693_359_4 + n * 2.121_944_4e-4;
     let mut p = 1.987_569_1e-4_f32;
@@ -111,9 +115,9 @@ pub(super) fn exp(x: f32) -> f32 {
     p = p * r + 0.5;
     let value = p * r * r + r + 1.0;
     // Two factors, since 2^128 itself has no bits.
-    let half = (n as i32) >> 1;
-    let rest = n as i32 - half;
-    let pow = |e: i32| f32::from_bits(((e + 127) as u32) << 23);
+    let half = integer >> 1;
+    let rest = integer.wrapping_sub(half);
+    let pow = |e: i32| f32::from_bits((e.wrapping_add(127) as u32) << 23);
     let result = value * pow(half) * pow(rest);
     let result = if x < -87.336_54 { 0.0 } else { result };
     if x.is_nan() { x } else { result }

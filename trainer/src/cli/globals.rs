@@ -108,6 +108,12 @@ impl Globals {
     }
 }
 
+/// Does `work` on one of the pool's own threads, so that what it shares out is not handed over to the pool
+/// and waited for by a sleeping thread each time.
+pub fn on_threads<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}
+
 fn start_threads(count: NonZeroUsize) -> anyhow::Result<()> {
     // Beyond this the count is a slip, and systems fail in ways of their own.
     const MOST: usize = 1_024;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cli::recipe_args::TrainArgs;
-use crate::cli::{Globals, page};
+use crate::cli::{Globals, on_threads, page};
 use crate::plan::{Plan, Start};
 use crate::run::{Outcome, RunOptions, run as run_plan};
 use crate::run_folder::RunFolder;
@@ -39,7 +39,7 @@ pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
     }
     let interrupted = interrupts()?;
     let options = RunOptions { resume: args.resume, interrupted: &interrupted };
-    let outcome = run_plan(&plan, options)?;
+    let outcome = on_threads(|| run_plan(&plan, options))?;
     if args.json {
         return Ok(page::print_json(&serde_json::to_value(&outcome)?)?);
     }
