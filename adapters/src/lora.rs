@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use burn::tensor::TensorData;
-use burn::tensor::ops::{FloatTensor, FloatTensorOps};
+use burn::tensor::ops::FloatTensor;
 use graft_kernels::{FrozenMatrix, Kernels, LowRank, Ops};
 use graft_model::load::{Factory, is_kept, quantise};
 use graft_model::site::LoraMatrix;
@@ -139,7 +139,7 @@ impl<B: Kernels> Projection<B> for LoraLinear<B> {
         };
         let (a, b, scale) = (pass.param(&update.a), pass.param(&update.b), update.scale);
         let keep = update.keep(&x, self.base.site(), pass);
-        let input = keep.map(|keep| R::On::float_mul(x.clone(), keep));
+        let input = keep.map(|keep| R::On::scaled(x.clone(), keep));
         let update = LowRank { a, b, scale, input };
         let output = pass.output(role, true);
         let precision = pass.context().precision;
@@ -169,14 +169,14 @@ impl<B: Kernels> Update<B> {
         x: &FloatTensor<R::On>,
         site: Site,
         pass: &R,
-    ) -> Option<FloatTensor<R::On>> {
+    ) -> Option<FloatTensor<B>> {
         let noise = pass.context().noise.filter(|_| self.dropout > 0.0)?;
         let in_features = self.a.shape()[1];
         let len = burn::tensor::TensorMetadata::shape(x).num_elements();
         let keep = noise.keep(site, len, self.dropout);
         let data = TensorData::new(keep, [len / in_features, in_features]);
         let device = B::float_device(self.a.tensor());
-        Some(pass.constant(B::float_from_data(data, &device)))
+        Some(B::float_from_data(data, &device))
     }
 }
 

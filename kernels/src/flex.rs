@@ -10,6 +10,7 @@ mod elementwise;
 mod few_rows;
 mod fresh;
 mod gemm;
+mod matrix;
 mod rms_norm;
 mod simd;
 
@@ -17,11 +18,13 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use burn::tensor::{Bytes, DType, Shape};
+use burn::tensor::{Bytes, DType, Element, Shape};
 use burn_flex::{Flex, FlexDevice, FlexTensor, Layout};
+use bytemuck::Pod;
 use half::bf16;
 
 use self::gemm::{ByInput, ByOutput, Left, Operand, Product, Right, View, gemm_new, low_rank};
+use self::matrix::Matrix;
 use crate::frozen::FrozenMatrix;
 use crate::kernels::{AttentionSaved, Kernels, LoraGradients, LoraSaved, LowRank};
 use crate::layout::{AttentionShape, Direction, Rotation};
@@ -32,10 +35,10 @@ pub(crate) fn bf16_is_native() -> bool {
     gemm::bf16_is_native()
 }
 
-/// A row-major f32 tensor.
-fn tensor(values: Vec<f32>, shape: [usize; 2]) -> FlexTensor {
+/// A row-major tensor.
+fn tensor<T: Element + Pod>(values: Vec<T>, shape: [usize; 2]) -> FlexTensor {
     debug_assert_eq!(values.len(), shape[0] * shape[1], "values of a {shape:?} tensor");
-    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::new(shape)), DType::F32)
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::new(shape)), T::dtype())
 }
 
 /// A tensor whose values can be borrowed as one row-major slice.
@@ -44,14 +47,26 @@ struct Dense(FlexTensor);
 impl Dense {
     /// Views `tensor`, copying only if its layout is not contiguous.
     fn new(tensor: &FlexTensor) -> Self {
-        assert_eq!(tensor.dtype(), DType::F32, "kernels take f32 tensors");
         Self(tensor.to_contiguous())
     }
 
+    /// The values of an f32 tensor.
     fn values(&self) -> &[f32] {
+        self.typed()
+    }
+
+    fn typed<T: Element + Pod>(&self) -> &[T] {
         let start = self.0.layout().start_offset();
         let len = self.0.layout().num_elements();
-        &self.0.storage::<f32>()[start..start + len]
+        &self.0.storage::<T>()[start..start + len]
+    }
+
+    /// The values, f32 or bf16.
+    fn matrix(&self) -> Matrix<'_> {
+        match self.0.dtype() {
+            DType::BF16 => Matrix::Bf16(self.typed()),
+            _ => Matrix::F32(self.typed()),
+        }
     }
 
     /// Rows and the last dimension.
@@ -79,7 +94,7 @@ fn packed_input(x: &Dense, product: Product) -> Rc<Left> {
             return left.clone();
         }
         *last = None; // Its memory serves the next one.
-        let view = View::rows(x.values(), product.depth);
+        let view = View::rows(x.matrix(), product.depth);
         let left = Rc::new(Left::packed(product, &view, product.is_large()));
         *last = Some((x.0.clone(), left.clone()));
         left
@@ -89,14 +104,26 @@ fn packed_input(x: &Dense, product: Product) -> Rc<Left> {
 /// A gradient, packed; no other product shares it.
 fn packed_gradient(dy: &Dense, product: Product) -> Left {
     LAST.set(None);
-    Left::packed(product, &View::rows(dy.values(), product.depth), product.is_large())
+    Left::packed(product, &View::rows(dy.matrix(), product.depth), product.is_large())
 }
 
-fn rounded(precision: Precision, rounding: Rounding) -> bool {
-    (precision, rounding) == (Precision::Bf16, Rounding::Operand)
+/// A product in the form that is asked for.
+fn product_of<B: Operand>(
+    left: &Left,
+    product: Product,
+    right: &Right<'_, B>,
+    rounding: Rounding,
+) -> FlexTensor {
+    let shape = [product.rows, product.cols];
+    match (product.precision, rounding) {
+        (Precision::Bf16, Rounding::Operand) => {
+            tensor(left.multiply_rounded(product, right), shape)
+        }
+        _ => tensor(left.multiply_new(product, right), shape),
+    }
 }
 
-/// `x·Wᵀ` for any right side, rounded if asked.
+/// `x·Wᵀ` for any right side.
 fn linear(
     x: &Dense,
     weight: &impl Operand,
@@ -106,10 +133,8 @@ fn linear(
 ) -> FlexTensor {
     let [rows, depth] = x.rows_cols();
     assert_eq!(depth, in_features, "x of a linear layer [{cols}, {in_features}]");
-    let rounded = rounded(precision, rounding);
-    let product = Product { rounded, ..Product::new(rows, cols, depth, precision) };
-    let left = packed_input(x, product);
-    tensor(left.multiply_new(product, &Right::of(weight)), [rows, cols])
+    let product = Product::new(rows, cols, depth, precision);
+    product_of(&packed_input(x, product), product, &Right::of(weight), rounding)
 }
 
 fn scale(values: &mut [f32], factor: f32) {
@@ -155,7 +180,7 @@ impl Kernels for Flex {
         let dense = Dense::new(x);
         let [rows, _] = dense.rows_cols();
         let few = (precision == Precision::Bf16)
-            .then(|| few_rows::linear(dense.values(), rows, weight))
+            .then(|| few_rows::linear(dense.matrix(), rows, weight))
             .flatten();
         match few {
             Some(y) => tensor(y, [rows, weight.shape()[0]]),
@@ -201,14 +226,13 @@ impl Kernels for Flex {
         let ([rows, depth], [_, rank]) = (x.rows_cols(), b.rows_cols());
         let [cols, in_features] = weight.shape();
         assert_eq!(depth, in_features, "x of a linear layer [{cols}, {in_features}]");
-        let rounded = rounded(precision, rounding);
-        let product = Product { rounded, ..Product::new(rows, cols, depth, precision) };
+        let product = Product::new(rows, cols, depth, precision);
         let left = packed_input(&x, product);
         let narrow = View::rows(low.values(), rank);
         let low = Left::packed(Product { depth: rank, ..product }, &narrow, false);
         let high = View::rows(b.values(), rank);
         let right = Right { matrix: &ByOutput(weight), update: Some((&low, high, rank)) };
-        tensor(left.multiply_new(product, &right), [rows, cols])
+        product_of(&left, product, &right, rounding)
     }
 
     fn lora_linear_backward(
@@ -247,8 +271,8 @@ impl Kernels for Flex {
             let values = left.multiply_new(to_dx, &Right { matrix, update });
             dx = Some(tensor(values, [rows, cols]));
         }
-        let da = low_rank::across(&d_low, rank, input.values(), cols);
-        let db = low_rank::across(low.values(), rank, dy.values(), depth);
+        let da = low_rank::across(&d_low, rank, input.matrix(), cols);
+        let db = low_rank::across(low.values(), rank, dy.matrix(), depth);
         LoraGradients {
             x: dx,
             input: d_input,
@@ -274,7 +298,7 @@ impl Kernels for Flex {
         let ([rows, depth], [out_features, cols]) = (dy.rows_cols(), weight.rows_cols());
         assert_eq!(depth, out_features, "dy of a linear layer [{out_features}, {cols}]");
         let product = Product::new(rows, cols, depth, precision);
-        let (a, b) = (View::rows(dy.values(), depth), View::transposed(weight.values(), cols));
+        let (a, b) = (View::rows(dy.matrix(), depth), View::transposed(weight.values(), cols));
         tensor(gemm_new(product, &a, &b), [rows, cols])
     }
 
@@ -283,13 +307,17 @@ impl Kernels for Flex {
         let ([depth, rows], [tokens, cols]) = (dy.rows_cols(), x.rows_cols());
         assert_eq!(depth, tokens, "tokens of dy and x");
         let product = Product::new(rows, cols, depth, precision);
-        let (a, b) = (View::transposed(dy.values(), rows), View::transposed(x.values(), cols));
+        let (a, b) = (View::transposed(dy.matrix(), rows), View::transposed(x.matrix(), cols));
         tensor(gemm_new(product, &a, &b), [rows, cols])
     }
 
-    fn rms_norm(x: &FlexTensor, weight: &FlexTensor, eps: f32) -> FlexTensor {
-        let (x, weight) = (Dense::new(x), Dense::new(weight));
-        tensor(rms_norm::forward(x.values(), weight.values(), eps), x.rows_cols())
+    fn rms_norm(x: &FlexTensor, weight: &FlexTensor, eps: f32, operands: Precision) -> FlexTensor {
+        let (x, weight, shape) = (Dense::new(x), Dense::new(weight), Dense::new(x).rows_cols());
+        let (x, weight) = (x.values(), weight.values());
+        match operands {
+            Precision::F32 => tensor(rms_norm::forward::<f32>(x, weight, eps), shape),
+            Precision::Bf16 => tensor(rms_norm::forward::<bf16>(x, weight, eps), shape),
+        }
     }
 
     fn rms_norm_dx(x: &FlexTensor, weight: &FlexTensor, eps: f32, dy: &FlexTensor) -> FlexTensor {
@@ -308,10 +336,25 @@ impl Kernels for Flex {
         )
     }
 
-    fn rope(x: &FlexTensor, rotation: &Arc<Rotation>, direction: Direction) -> FlexTensor {
+    fn rope(
+        x: &FlexTensor,
+        rotation: &Arc<Rotation>,
+        direction: Direction,
+        operands: Precision,
+    ) -> FlexTensor {
         let x = Dense::new(x);
-        let shape = x.rows_cols();
-        tensor(elementwise::rope(x.values(), shape[1], rotation, direction), shape)
+        let shape @ [_, width] = x.rows_cols();
+        match (x.matrix(), operands) {
+            (Matrix::F32(x), Precision::F32) => {
+                tensor(elementwise::rope::<_, f32>(x, width, rotation, direction), shape)
+            }
+            (Matrix::F32(x), Precision::Bf16) => {
+                tensor(elementwise::rope::<_, bf16>(x, width, rotation, direction), shape)
+            }
+            (Matrix::Bf16(x), _) => {
+                tensor(elementwise::rope::<_, bf16>(x, width, rotation, direction), shape)
+            }
+        }
     }
 
     fn causal_attention(
@@ -321,11 +364,20 @@ impl Kernels for Flex {
         shape: &AttentionShape,
         precision: Precision,
     ) -> (FlexTensor, FlexTensor) {
-        let (q, k, v) = (Dense::new(q), Dense::new(k), Dense::new(v));
-        let [queries, width] = q.rows_cols();
-        let (out, lse) =
-            attention::forward([q.values(), k.values(), v.values()], queries, shape, precision);
-        (tensor(out, [queries, width]), tensor(lse, [shape.heads, queries]))
+        let [q, k, v] = [q, k, v].map(Dense::new);
+        let sizes @ [queries, _] = q.rows_cols();
+        let qkv = [q.matrix(), k.matrix(), v.matrix()];
+        let (out, lse) = match precision {
+            Precision::F32 => {
+                let (out, lse) = attention::forward::<f32>(qkv, queries, shape, precision);
+                (tensor(out, sizes), lse)
+            }
+            Precision::Bf16 => {
+                let (out, lse) = attention::forward::<bf16>(qkv, queries, shape, precision);
+                (tensor(out, sizes), lse)
+            }
+        };
+        (out, tensor(lse, [shape.heads, queries]))
     }
 
     fn causal_attention_backward(
@@ -338,10 +390,10 @@ impl Kernels for Flex {
             [&saved.q, &saved.k, &saved.v, &saved.out, &saved.lse, d_out].map(Dense::new);
         let [dq, dk, dv] = attention::backward(
             &attention::Saved {
-                q: q.values(),
-                k: k.values(),
-                v: v.values(),
-                out: out.values(),
+                q: q.matrix(),
+                k: k.matrix(),
+                v: v.matrix(),
+                out: out.matrix(),
                 lse: lse.values(),
             },
             d_out.values(),
@@ -362,41 +414,41 @@ impl Kernels for Flex {
         a
     }
 
-    fn round(mut x: FlexTensor, precision: Precision) -> FlexTensor {
-        if precision == Precision::Bf16 {
-            elementwise::round(x.storage_mut::<f32>());
-        }
-        x
-    }
-
-    fn compact(x: &FlexTensor, precision: Precision) -> FlexTensor {
-        let x = Dense::new(x);
-        if precision == Precision::F32 {
-            return x.0;
-        }
-        let halves: Vec<bf16> = elementwise::compact(x.values());
-        let layout = Layout::contiguous(Shape::new(x.rows_cols()));
-        FlexTensor::new(Bytes::from_elems(halves), layout, DType::BF16)
-    }
-
-    fn expand(x: FlexTensor) -> FlexTensor {
-        if x.dtype() == DType::F32 {
+    fn operand(x: FlexTensor, precision: Precision) -> FlexTensor {
+        if precision == Precision::F32 || x.dtype() == DType::BF16 {
             return x;
         }
-        let shape = [x.layout().shape()[0], x.layout().shape()[1]];
-        tensor(elementwise::expand(x.storage::<bf16>()), shape)
+        let x = Dense::new(&x);
+        tensor(elementwise::rounded(x.values()), x.rows_cols())
+    }
+
+    fn scaled(x: &FlexTensor, keep: &FlexTensor) -> FlexTensor {
+        let (x, keep) = (Dense::new(x), Dense::new(keep));
+        let shape = x.rows_cols();
+        match x.matrix() {
+            Matrix::F32(x) => tensor(elementwise::scaled(x, keep.values()), shape),
+            Matrix::Bf16(x) => tensor(elementwise::scaled(x, keep.values()), shape),
+        }
     }
 
     fn swiglu(gate: &FlexTensor, up: &FlexTensor) -> FlexTensor {
         let (gate, up) = (Dense::new(gate), Dense::new(up));
-        tensor(elementwise::swiglu(gate.values(), up.values()), gate.rows_cols())
+        let shape = gate.rows_cols();
+        match gate.matrix() {
+            Matrix::F32(gate) => tensor(elementwise::swiglu(gate, up.typed()), shape),
+            Matrix::Bf16(gate) => tensor(elementwise::swiglu(gate, up.typed()), shape),
+        }
     }
 
     fn swiglu_backward(gate: &FlexTensor, up: &FlexTensor, dy: &FlexTensor) -> [FlexTensor; 2] {
         let (gate, up, dy) = (Dense::new(gate), Dense::new(up), Dense::new(dy));
-        let shape = gate.rows_cols();
-        elementwise::swiglu_backward(gate.values(), up.values(), dy.values())
-            .map(|values| tensor(values, shape))
+        let (shape, dy) = (gate.rows_cols(), dy.values());
+        match gate.matrix() {
+            Matrix::F32(gate) => elementwise::swiglu_backward(gate, up.typed(), dy)
+                .map(|values| tensor(values, shape)),
+            Matrix::Bf16(gate) => elementwise::swiglu_backward(gate, up.typed(), dy)
+                .map(|values| tensor(values, shape)),
+        }
     }
 
     fn cross_entropy(logits: FlexTensor, targets: &[u32], scale: f32) -> (Vec<f32>, FlexTensor) {

@@ -1,6 +1,6 @@
 //! The one trait that an implementation of the kernels provides, on a backend without a tape.
 //!
-//! Tensors are f32. `tokens` is the flat run of a micro-batch's tokens; weights are `[out, in]`.
+//! Tensors are f32; those that are only ever operands of bf16 products are bf16. `tokens` is the flat run of a micro-batch's tokens; weights are `[out, in]`.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -99,8 +99,13 @@ pub trait Kernels: Backend<FloatElem = f32> {
         precision: Precision,
     ) -> FloatTensor<Self>;
 
-    /// `x / sqrt(mean(x²) + eps) · weight` over the last dimension.
-    fn rms_norm(x: &FloatTensor<Self>, weight: &FloatTensor<Self>, eps: f32) -> FloatTensor<Self>;
+    /// `x / sqrt(mean(x²) + eps) · weight` over the last dimension, as operands of such products.
+    fn rms_norm(
+        x: &FloatTensor<Self>,
+        weight: &FloatTensor<Self>,
+        eps: f32,
+        operands: Precision,
+    ) -> FloatTensor<Self>;
 
     /// Gradient of [`Kernels::rms_norm`] with respect to `x`.
     fn rms_norm_dx(
@@ -113,11 +118,13 @@ pub trait Kernels: Backend<FloatElem = f32> {
     /// Gradient of [`Kernels::rms_norm`] with respect to `weight`.
     fn rms_norm_dw(x: &FloatTensor<Self>, eps: f32, dy: &FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// Rotates every head of `[tokens, heads * head_dim]`: dimension `i` with `i + head_dim / 2`.
+    /// Rotates every head of `[tokens, heads * head_dim]`: dimension `i` with `i + head_dim / 2`. The
+    /// result is an operand of such products.
     fn rope(
         x: &FloatTensor<Self>,
         rotation: &Arc<Rotation>,
         direction: Direction,
+        operands: Precision,
     ) -> FloatTensor<Self>;
 
     /// Causal attention inside each span: output `[queries, heads * head_dim]`, rounded as an operand,
@@ -141,14 +148,11 @@ pub trait Kernels: Backend<FloatElem = f32> {
     /// `a + b`, of one shape.
     fn add(a: FloatTensor<Self>, b: &FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// Rounds values as operands of products are.
-    fn round(x: FloatTensor<Self>, precision: Precision) -> FloatTensor<Self>;
+    /// Values as operands of products of such precision.
+    fn operand(x: FloatTensor<Self>, precision: Precision) -> FloatTensor<Self>;
 
-    /// Values that were rounded as operands, in the least memory that holds them.
-    fn compact(x: &FloatTensor<Self>, precision: Precision) -> FloatTensor<Self>;
-
-    /// The f32 values of what [`Kernels::compact`] gave.
-    fn expand(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `x · keep`, value by value.
+    fn scaled(x: &FloatTensor<Self>, keep: &FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// `silu(gate) · up`.
     fn swiglu(gate: &FloatTensor<Self>, up: &FloatTensor<Self>) -> FloatTensor<Self>;

@@ -14,8 +14,8 @@ pub enum Precision {
 pub enum Rounding {
     /// They stay f32.
     Exact,
-    /// They are rounded as operands of the product's precision are, for they are operands themselves
-    /// next. Such values can be kept in that form and are the same when they are read again.
+    /// They become operands of the product's precision, which is all they are used for: bf16 tensors where
+    /// it is bf16.
     Operand,
 }
 

@@ -13,9 +13,9 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops as Step, OpsKind, binary, unary};
-use burn::tensor::TensorMetadata;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
+use burn::tensor::{FloatDType, TensorMetadata};
 use burn_flex::Flex;
 
 use crate::kernels::{AttentionSaved, Kernels, LoraSaved, LowRank};
@@ -88,10 +88,22 @@ pub trait Ops: Backend<FloatElem = f32> {
     ) -> FloatTensor<Self>;
 
     /// RMSNorm over the last dimension.
-    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f32) -> FloatTensor<Self>;
+    fn rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f32,
+        operands: Precision,
+    ) -> FloatTensor<Self>;
 
     /// Rotary positions.
-    fn rope(x: FloatTensor<Self>, rotation: &Arc<Rotation>) -> FloatTensor<Self>;
+    fn rope(
+        x: FloatTensor<Self>,
+        rotation: &Arc<Rotation>,
+        operands: Precision,
+    ) -> FloatTensor<Self>;
+
+    /// `x · keep`, value by value; `keep` is a constant.
+    fn scaled(x: FloatTensor<Self>, keep: FloatTensor<Self::Inner>) -> FloatTensor<Self>;
 
     /// Causal attention inside each span; its results may be known from before.
     fn causal_attention(
@@ -161,12 +173,21 @@ macro_rules! ops_without_tape {
                 x: FloatTensor<Self>,
                 weight: FloatTensor<Self>,
                 eps: f32,
+                operands: Precision,
             ) -> FloatTensor<Self> {
-                <Self as Kernels>::rms_norm(&x, &weight, eps)
+                <Self as Kernels>::rms_norm(&x, &weight, eps, operands)
             }
 
-            fn rope(x: FloatTensor<Self>, rotation: &Arc<Rotation>) -> FloatTensor<Self> {
-                <Self as Kernels>::rope(&x, rotation, Direction::Forward)
+            fn rope(
+                x: FloatTensor<Self>,
+                rotation: &Arc<Rotation>,
+                operands: Precision,
+            ) -> FloatTensor<Self> {
+                <Self as Kernels>::rope(&x, rotation, Direction::Forward, operands)
+            }
+
+            fn scaled(x: FloatTensor<Self>, keep: FloatTensor<Self>) -> FloatTensor<Self> {
+                <Self as Kernels>::scaled(&x, &keep)
             }
 
             fn causal_attention(
@@ -199,7 +220,7 @@ fn rounded<B: Kernels>(
 ) -> FloatTensor<B> {
     match rounding {
         Rounding::Exact => y,
-        Rounding::Operand => B::round(y, precision),
+        Rounding::Operand => B::operand(y, precision),
     }
 }
 
@@ -315,7 +336,12 @@ impl<B: Kernels> Ops for Autodiff<B> {
         }
     }
 
-    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f32) -> FloatTensor<Self> {
+    fn rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f32,
+        operands: Precision,
+    ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct RmsNorm;
         impl<B: Kernels> Backward<B, 2> for RmsNorm {
@@ -336,7 +362,7 @@ impl<B: Kernels> Ops for Autodiff<B> {
                 );
             }
         }
-        let y = B::rms_norm(&x.primitive, &weight.primitive, eps);
+        let y = B::rms_norm(&x.primitive, &weight.primitive, eps, operands);
         let nodes = [x.node, weight.node];
         match RmsNorm.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((x.primitive, weight.primitive, eps), y),
@@ -344,26 +370,52 @@ impl<B: Kernels> Ops for Autodiff<B> {
         }
     }
 
-    fn rope(x: FloatTensor<Self>, rotation: &Arc<Rotation>) -> FloatTensor<Self> {
+    fn rope(
+        x: FloatTensor<Self>,
+        rotation: &Arc<Rotation>,
+        operands: Precision,
+    ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Rope;
         impl<B: Kernels> Backward<B, 1> for Rope {
-            type State = Arc<Rotation>;
+            type State = (Arc<Rotation>, Precision);
             fn backward(
                 self,
                 step: Step<Self::State, 1>,
                 grads: &mut Gradients,
                 _checkpointer: &mut Checkpointer,
             ) {
-                let rotation = step.state;
+                let (rotation, operands) = step.state;
                 unary::<B, _>(step.parents, step.node, grads, |dy| {
-                    B::rope(&dy, &rotation, Direction::Backward)
+                    B::rope(&dy, &rotation, Direction::Backward, operands)
                 });
             }
         }
-        let y = B::rope(&x.primitive, rotation, Direction::Forward);
+        let y = B::rope(&x.primitive, rotation, Direction::Forward, operands);
         match Rope.prepare::<NoCheckpointing>([x.node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(rotation.clone(), y),
+            OpsKind::Tracked(prepared) => prepared.finish((rotation.clone(), operands), y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+
+    fn scaled(x: FloatTensor<Self>, keep: FloatTensor<B>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Scaled;
+        impl<B: Kernels> Backward<B, 1> for Scaled {
+            type State = FloatTensor<B>;
+            fn backward(
+                self,
+                step: Step<Self::State, 1>,
+                grads: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let keep = step.state;
+                unary::<B, _>(step.parents, step.node, grads, |dy| B::scaled(&dy, &keep));
+            }
+        }
+        let y = B::scaled(&x.primitive, &keep);
+        match Scaled.prepare::<NoCheckpointing>([x.node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(keep, y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }
@@ -449,7 +501,7 @@ impl<B: Kernels> Ops for Autodiff<B> {
 
 /// Stands for a product where nothing reads it: one zero, seen as `[tokens, out]`.
 fn unread<B: Kernels>(x: &FloatTensor<B>, out: usize) -> FloatTensor<B> {
-    let zero = B::float_zeros([1, 1].into(), &B::float_device(x), x.dtype().into());
+    let zero = B::float_zeros([1, 1].into(), &B::float_device(x), FloatDType::F32);
     B::float_expand(zero, [x.shape()[0], out].into())
 }
 

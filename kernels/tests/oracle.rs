@@ -187,7 +187,7 @@ proptest! {
     fn rms_norm_matches(tokens in 1_usize..20, width in 1_usize..130) {
         let (x, w) = (leaf(7, [tokens, width]), leaf(8, [1, width]));
         let flat: Tensor<Tape, 1> = w.clone().reshape([width]);
-        let ours = wrap(Tape::rms_norm(raw(&x), raw(&flat), 1e-5));
+        let ours = wrap(Tape::rms_norm(raw(&x), raw(&flat), 1e-5, Precision::F32));
         let oracle = reference::rms_norm(x.clone(), w.clone().reshape([width]), 1e-5);
         compare("rms_norm", &[&x, &w], ours, oracle);
     }
@@ -209,7 +209,7 @@ proptest! {
             sin: angles.iter().map(|a| (a * 3.0).sin()).collect(),
         });
         let x = leaf(12, [tokens, heads * 2 * half]);
-        let ours = wrap(Tape::rope(raw(&x), &rotation));
+        let ours = wrap(Tape::rope(raw(&x), &rotation, Precision::F32));
         let oracle = reference::rope(x.clone(), &rotation);
         compare("rope", &[&x], ours, oracle);
     }

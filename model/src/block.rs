@@ -85,12 +85,13 @@ impl<B: Kernels, P: Projection<B>> Block<B, P> {
         pass: &mut R,
     ) -> FloatTensor<R::On> {
         let weight = pass.param(&self.input_layernorm);
-        let x = R::On::rms_norm(x, weight, layout.eps);
+        let operands = pass.context().precision;
+        let x = R::On::rms_norm(x, weight, layout.eps, operands);
         let q = self.q_proj.forward(x.clone(), Role::Inner, pass); // [tokens, heads * head_dim]
         let k = self.k_proj.forward(x.clone(), Role::Inner, pass); // [tokens, kv_heads * head_dim]
         let v = self.v_proj.forward(x, Role::Inner, pass); // [tokens, kv_heads * head_dim]
-        let q = R::On::rope(q, &layout.rotation);
-        let k = R::On::rope(k, &layout.rotation);
+        let q = R::On::rope(q, &layout.rotation, operands);
+        let k = R::On::rope(k, &layout.rotation, operands);
         let [k, v] = pass.keys_values(self.layer, k, v);
         let out = pass.attention([q, k, v], &layout.attention);
         self.o_proj.forward(out, Role::Branch, pass)
@@ -103,7 +104,7 @@ impl<B: Kernels, P: Projection<B>> Block<B, P> {
         pass: &mut R,
     ) -> FloatTensor<R::On> {
         let weight = pass.param(&self.post_attention_layernorm);
-        let h = R::On::rms_norm(h, weight, eps);
+        let h = R::On::rms_norm(h, weight, eps, pass.context().precision);
         let gate = self.gate_proj.forward(h.clone(), Role::Inner, pass); // [tokens, d_ff]
         let up = self.up_proj.forward(h, Role::Inner, pass); // [tokens, d_ff]
         self.down_proj.forward(R::On::swiglu(gate, up), Role::Branch, pass)

@@ -68,7 +68,8 @@ where
     }
 
     fn normed(&self, hidden: &FloatTensor<B>) -> FloatTensor<B> {
-        <B as Kernels>::rms_norm(hidden, self.norm.tensor(), self.config.rms_norm_eps as f32)
+        let eps = self.config.rms_norm_eps as f32;
+        <B as Kernels>::rms_norm(hidden, self.norm.tensor(), eps, Precision::F32)
     }
 
     /// Visits every dense tensor: embedding, layers in order, norm, head.

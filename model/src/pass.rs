@@ -143,22 +143,18 @@ impl<B: Kernels + Ops<Inner = B>> Pass for Plain<'_, B> {
     }
 }
 
-/// Results of a branch's products, in the order they come, in the least memory that holds them: with
-/// them a branch can be put on a tape without multiplying again.
+/// Results of a branch's products, in the order they come: with them a branch can be put on a tape without
+/// multiplying again.
 #[derive(Clone, Debug, Default)]
 pub struct Products<B: Kernels>(VecDeque<FloatTensor<B>>);
 
 impl<B: Kernels> Products<B> {
-    fn keep(&mut self, tensor: &FloatTensor<B>, precision: Precision) {
-        self.0.push_back(B::compact(tensor, precision));
-    }
-
-    fn keep_exact(&mut self, tensor: &FloatTensor<B>) {
+    fn keep(&mut self, tensor: &FloatTensor<B>) {
         self.0.push_back(tensor.clone());
     }
 
     fn next(&mut self) -> FloatTensor<B> {
-        B::expand(self.0.pop_front().expect("a branch runs the same way again"))
+        self.0.pop_front().expect("a branch runs the same way again")
     }
 }
 
@@ -198,10 +194,10 @@ impl<B: Kernels + Ops<Inner = B>> Pass for Keeping<'_, B> {
 
     fn gave(&mut self, role: Role, y: &FloatTensor<B>, low: Option<&FloatTensor<B>>) {
         if let Some(low) = low {
-            self.products.keep_exact(low);
+            self.products.keep(low);
         }
         if role == Role::Inner {
-            self.products.keep(y, self.plain.context.precision);
+            self.products.keep(y);
         }
     }
 
@@ -212,8 +208,8 @@ impl<B: Kernels + Ops<Inner = B>> Pass for Keeping<'_, B> {
     ) -> FloatTensor<B> {
         let precision = self.plain.context.precision;
         let (out, lse) = <B as Kernels>::causal_attention(&q, &k, &v, shape, precision);
-        self.products.keep(&out, precision);
-        self.products.keep_exact(&lse);
+        self.products.keep(&out);
+        self.products.keep(&lse);
         out
     }
 }

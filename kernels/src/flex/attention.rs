@@ -14,7 +14,8 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use self::operands::{Across, Head, Stacked};
-use super::gemm::{Product, View, gemm_serial, shuffle};
+use super::gemm::{Product, View, gemm_serial};
+use super::matrix::{Matrix, Value};
 use super::simd::{dot, exp, max, sum, vectorize};
 use crate::layout::{AttentionShape, Span};
 use crate::precision::Precision;
@@ -38,26 +39,28 @@ struct Scratch {
     level: Vec<f32>,
     /// The sum of the weights so far.
     total: Vec<f32>,
+    /// One row of one head.
+    head: Vec<f32>,
 }
 
 /// A matrix that tasks write disjoint parts of.
-struct Shared {
-    start: *mut f32,
+struct Shared<T> {
+    start: *mut T,
     len: usize,
 }
 
 // SAFETY: each task writes the rows and columns of its own span and head only.
-unsafe impl Sync for Shared {}
+unsafe impl<T: Send> Sync for Shared<T> {}
 
-impl Shared {
-    fn new(values: &mut [f32]) -> Self {
+impl<T> Shared<T> {
+    fn new(values: &mut [T]) -> Self {
         Self { start: values.as_mut_ptr(), len: values.len() }
     }
 
     /// # Safety
     /// No two tasks may write the same element of the slices they take.
     #[expect(clippy::mut_from_ref, reason = "disjoint by the caller's promise")]
-    unsafe fn from(&self, offset: usize) -> &mut [f32] {
+    unsafe fn from(&self, offset: usize) -> &mut [T] {
         debug_assert!(offset <= self.len, "offset {offset} of {}", self.len);
         // SAFETY: inside the allocation; disjointness is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), self.len - offset) }
@@ -108,14 +111,14 @@ impl<'a> Tile<'a> {
         self.span.queries.start + self.first
     }
 
-    fn by_query(&self, data: &'a [f32]) -> Stacked<'a> {
+    fn by_query(&self, data: Matrix<'a>) -> Stacked<'a> {
         let dim = self.shape.head_dim;
         let column = self.kv_head * self.group() * dim;
         let first = Head { data, width: self.width(), row: self.row(), column };
         Stacked { first, rows: self.rows, dim }
     }
 
-    fn by_key(&self, data: &'a [f32], first: usize) -> Head<'a> {
+    fn by_key(&self, data: Matrix<'a>, first: usize) -> Head<'a> {
         let dim = self.shape.head_dim;
         let (width, row) = (self.shape.kv_heads * dim, self.span.keys.start + first);
         Head { data, width, row, column: self.kv_head * dim }
@@ -135,13 +138,13 @@ impl<'a> Tile<'a> {
 }
 
 /// Output `[queries, heads · head_dim]` and log-sum-exp `[heads, queries]`.
-pub(super) fn forward(
-    [q, k, v]: [&[f32]; 3],
+pub(super) fn forward<T: Value>(
+    [q, k, v]: [Matrix<'_>; 3],
     queries: usize,
     shape: &AttentionShape,
     precision: Precision,
-) -> (Vec<f32>, Vec<f32>) {
-    let mut out = vec![0.0; queries * shape.heads * shape.head_dim];
+) -> (Vec<T>, Vec<f32>) {
+    let mut out = vec![T::of(0.0); queries * shape.heads * shape.head_dim];
     let mut lse = vec![0.0; shape.heads * queries];
     let tasks: Vec<_> = shape
         .spans
@@ -155,7 +158,7 @@ pub(super) fn forward(
         SCRATCH.with_borrow_mut(|scratch| {
             tile.attend([q, k, v], precision, scratch);
             let Scratch { sums, level, total, .. } = scratch;
-            let to = tile.by_query(&[]);
+            let to = tile.by_query(Matrix::F32(&[]));
             for (line, sums) in sums.chunks_exact(shape.head_dim).enumerate() {
                 // SAFETY: these rows of these heads belong to this task alone.
                 let (out, lse) = unsafe {
@@ -164,10 +167,7 @@ pub(super) fn forward(
                 };
                 let inverse = 1.0 / total[line];
                 for (out, sum) in out.iter_mut().zip(sums) {
-                    *out = sum * inverse;
-                }
-                if precision == Precision::Bf16 {
-                    shuffle::round_in_place(out);
+                    *out = T::of(sum * inverse);
                 }
                 *lse = level[line] + total[line].ln();
             }
@@ -178,7 +178,7 @@ pub(super) fn forward(
 
 impl Tile<'_> {
     /// Leaves the weighted sums of the values in `sums`, not yet divided by `total`.
-    fn attend(&self, [q, k, v]: [&[f32]; 3], precision: Precision, scratch: &mut Scratch) {
+    fn attend(&self, [q, k, v]: [Matrix<'_>; 3], precision: Precision, scratch: &mut Scratch) {
         let (dim, stacked, scale) = (self.shape.head_dim, self.stacked(), self.shape.scale());
         let Scratch { scores, sums, level, total, .. } = scratch;
         clear(sums, stacked * dim, 0.0);
@@ -195,7 +195,7 @@ impl Tile<'_> {
             }
             let product =
                 Product { accumulate: true, ..Product::new(stacked, dim, keys, precision) };
-            gemm_serial(product, &View::rows(scores, keys), &Across(self.by_key(v, first)), sums);
+            gemm_serial(product, &View::rows(&*scores, keys), &Across(self.by_key(v, first)), sums);
         }
     }
 }
@@ -244,10 +244,10 @@ fn weigh(
 
 /// What [`backward`] needs from the forward pass.
 pub(super) struct Saved<'a> {
-    pub(super) q: &'a [f32],
-    pub(super) k: &'a [f32],
-    pub(super) v: &'a [f32],
-    pub(super) out: &'a [f32],
+    pub(super) q: Matrix<'a>,
+    pub(super) k: Matrix<'a>,
+    pub(super) v: Matrix<'a>,
+    pub(super) out: Matrix<'a>,
     pub(super) lse: &'a [f32],
 }
 
@@ -281,7 +281,7 @@ struct Backward<'a> {
     saved: &'a Saved<'a>,
     d_out: &'a [f32],
     precision: Precision,
-    outputs: [Shared; 3],
+    outputs: [Shared<f32>; 3],
 }
 
 impl Backward<'_> {
@@ -292,13 +292,14 @@ impl Backward<'_> {
         let (scale, precision) = (tile.shape.scale(), *precision);
         let kv_width = tile.shape.kv_heads * dim;
         let queries = saved.q.len() / tile.width();
-        let (q, d_o) = (tile.by_query(saved.q), tile.by_query(d_out));
-        let Scratch { scores, d_scores, sums, level, .. } = scratch;
+        let (q, d_o) = (tile.by_query(saved.q), tile.by_query(Matrix::F32(d_out)));
+        let Scratch { scores, d_scores, sums, level, head, .. } = scratch;
         clear(sums, stacked * dim, 0.0);
         clear(level, stacked, 0.0);
         for (line, delta) in level.iter_mut().enumerate() {
             let at = q.start(line)..q.start(line) + dim;
-            *delta = dot(&saved.out[at.clone()], &d_out[at]);
+            head.resize(dim, 0.0);
+            *delta = dot(saved.out.run(at.start, head), &d_out[at]);
         }
         for (first, keys) in key_tiles(tile.seen) {
             let (k, v) = (tile.by_key(saved.k, first), tile.by_key(saved.v, first));
@@ -319,15 +320,15 @@ impl Backward<'_> {
                 ..Product::new(keys, dim, stacked, precision)
             };
             let start = k.row * kv_width + k.column;
-            let p = View::transposed(scores, keys);
+            let p = View::transposed(&*scores, keys);
             // SAFETY: this span's keys of this key head, which one task owns.
             gemm_serial(to_keys, &p, &Across(d_o), unsafe { dv.from(start) });
-            let ds = View::transposed(d_scores, keys);
+            let ds = View::transposed(&*d_scores, keys);
             // SAFETY: as above.
             gemm_serial(to_keys, &ds, &Across(q), unsafe { dk.from(start) });
             let to_queries =
                 Product { accumulate: true, ..Product::new(stacked, dim, keys, precision) };
-            gemm_serial(to_queries, &View::rows(d_scores, keys), &Across(k), sums);
+            gemm_serial(to_queries, &View::rows(&*d_scores, keys), &Across(k), sums);
         }
         for (line, sums) in sums.chunks_exact(dim).enumerate() {
             // SAFETY: these rows of these heads belong to this task alone.

@@ -55,6 +55,22 @@ pub(super) fn bf16_run(matrix: &FrozenMatrix, row: usize, column: usize, out: &m
     }
 }
 
+/// The same values where the file has them as bf16, at an even address.
+pub(super) fn halves(
+    matrix: &FrozenMatrix,
+    row: usize,
+    column: usize,
+    len: usize,
+) -> Option<&[u16]> {
+    let Storage::Bf16(bytes) = matrix.storage() else { return None };
+    let start = row * matrix.shape()[1] + column;
+    let bytes = &bytes[start * 2..(start + len) * 2];
+    // SAFETY: any bytes are `u16`s.
+    let (before, halves, after) = unsafe { bytes.align_to::<u16>() };
+    let is_whole = before.is_empty() && after.is_empty() && cfg!(target_endian = "little");
+    is_whole.then_some(halves)
+}
+
 /// Asks for the memory of a run that will be decoded soon.
 pub(super) fn prefetch(matrix: &FrozenMatrix, row: usize, column: usize, len: usize) {
     #[cfg(target_arch = "x86_64")]

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::fresh::{unwritten, written};
 use super::gemm::shuffle;
+use super::matrix::Value;
 use super::simd::{exp, vectorize};
 use crate::layout::{Direction, Rotation};
 
@@ -35,13 +36,8 @@ pub(super) fn sum(a: &[f32], b: &[f32]) -> Vec<f32> {
     sum
 }
 
-/// Rounds to bf16 where the values are.
-pub(super) fn round(values: &mut [f32]) {
-    values.par_chunks_mut(CHUNK).for_each(shuffle::round_in_place);
-}
-
 /// Rounded to bf16.
-pub(super) fn compact(values: &[f32]) -> Vec<bf16> {
+pub(super) fn rounded(values: &[f32]) -> Vec<bf16> {
     let mut halves = vec![bf16::ZERO; values.len()];
     halves
         .par_chunks_mut(CHUNK)
@@ -50,26 +46,34 @@ pub(super) fn compact(values: &[f32]) -> Vec<bf16> {
     halves
 }
 
-/// The values of bf16 halves.
-pub(super) fn expand(halves: &[bf16]) -> Vec<f32> {
-    let mut values = unwritten(halves.len());
-    values.par_chunks_mut(CHUNK).zip(halves.par_chunks(CHUNK)).for_each(|(values, halves)| {
-        vectorize(
-            #[inline(always)]
-            || {
-                for (value, half) in values.iter_mut().zip(halves) {
-                    value.write(f32::from_bits(u32::from(half.to_bits()) << 16));
-                }
-            },
-        );
-    });
-    // SAFETY: one value a half.
-    unsafe { written(values) }
+/// `x · keep`, of one size.
+pub(super) fn scaled<T: Value>(x: &[T], keep: &[f32]) -> Vec<T> {
+    assert_eq!(x.len(), keep.len(), "one factor a value");
+    let mut y = unwritten(x.len());
+    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(keep.par_chunks(CHUNK))).for_each(
+        |(y, (x, keep))| {
+            vectorize(
+                #[inline(always)]
+                || {
+                    for ((y, x), keep) in y.iter_mut().zip(x).zip(keep) {
+                        y.write(T::of(x.get() * keep));
+                    }
+                },
+            );
+        },
+    );
+    // SAFETY: there is a factor for each value, asserted above.
+    unsafe { written(y) }
 }
 
 /// Rotates pairs `(i, i + half)` of every head, Su et al. 2021 in the half-split layout of Hugging
 /// Face checkpoints. `x` is `[tokens, width]`.
-pub(super) fn rope(x: &[f32], width: usize, rotation: &Rotation, direction: Direction) -> Vec<f32> {
+pub(super) fn rope<T: Value, U: Value>(
+    x: &[T],
+    width: usize,
+    rotation: &Rotation,
+    direction: Direction,
+) -> Vec<U> {
     let half = rotation.half;
     assert_eq!(width % (2 * half), 0, "width {width} is not whole heads of {}", 2 * half);
     assert_eq!(x.len() / width * half, rotation.cos.len(), "one angle a token and pair");
@@ -94,8 +98,9 @@ pub(super) fn rope(x: &[f32], width: usize, rotation: &Rotation, direction: Dire
                         for ((y_low, y_high), ((&low, &high), (&cos, &sin))) in outputs.zip(inputs)
                         {
                             let sin = sign * sin;
-                            y_low.write(low * cos - high * sin);
-                            y_high.write(high * cos + low * sin);
+                            let (low, high) = (low.get(), high.get());
+                            y_low.write(U::of(low * cos - high * sin));
+                            y_high.write(U::of(high * cos + low * sin));
                         }
                     }
                 },
@@ -106,7 +111,7 @@ pub(super) fn rope(x: &[f32], width: usize, rotation: &Rotation, direction: Dire
 }
 
 /// `silu(gate) · up` with `silu(g) = g / (1 + e^−g)`.
-pub(super) fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
+pub(super) fn swiglu<T: Value>(gate: &[T], up: &[T]) -> Vec<T> {
     assert_eq!(gate.len(), up.len(), "gate and up of one size");
     let mut y = unwritten(gate.len());
     y.par_chunks_mut(CHUNK).zip(gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK))).for_each(
@@ -115,7 +120,8 @@ pub(super) fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
                 #[inline(always)]
                 || {
                     for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
-                        y.write(gate / (1.0 + exp(-gate)) * up);
+                        let (gate, up) = (gate.get(), up.get());
+                        y.write(T::of(gate / (1.0 + exp(-gate)) * up));
                     }
                 },
             );
@@ -126,7 +132,7 @@ pub(super) fn swiglu(gate: &[f32], up: &[f32]) -> Vec<f32> {
 }
 
 /// Gradients of gate and up: `dg = dy·up·σ(g)·(1 + g·(1 − σ(g)))`, `du = dy·g·σ(g)`.
-pub(super) fn swiglu_backward(gate: &[f32], up: &[f32], dy: &[f32]) -> [Vec<f32>; 2] {
+pub(super) fn swiglu_backward<T: Value>(gate: &[T], up: &[T], dy: &[f32]) -> [Vec<T>; 2] {
     assert!(gate.len() == up.len() && gate.len() == dy.len(), "gate, up and dy of one size");
     let (mut d_gate, mut d_up) = (unwritten(gate.len()), unwritten(gate.len()));
     let outputs = d_gate.par_chunks_mut(CHUNK).zip(d_up.par_chunks_mut(CHUNK));
@@ -139,10 +145,11 @@ pub(super) fn swiglu_backward(gate: &[f32], up: &[f32], dy: &[f32]) -> [Vec<f32>
                 for ((d_gate, d_up), ((&gate, &up), &dy)) in
                     d_gate.iter_mut().zip(d_up.iter_mut()).zip(inputs)
                 {
+                    let (gate, up) = (gate.get(), up.get());
                     let sigmoid = 1.0 / (1.0 + exp(-gate));
                     let silu = gate * sigmoid;
-                    d_gate.write(dy * up * (sigmoid + silu * (1.0 - sigmoid)));
-                    d_up.write(dy * silu);
+                    d_gate.write(T::of(dy * up * (sigmoid + silu * (1.0 - sigmoid))));
+                    d_up.write(T::of(dy * silu));
                 }
             },
         );

@@ -5,9 +5,11 @@
 //! [`super::gemm`] by roundings of the f32 sums. They do not depend on the number of threads.
 #![expect(unsafe_code, reason = "SIMD intrinsics inside rows whose lengths are checked first")]
 
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::gemm::{Product, bf16_is_native, shuffle};
+use super::matrix::Matrix;
 use crate::frozen::{FrozenMatrix, Storage};
 use crate::nf4::BLOCK;
 use crate::precision::Precision;
@@ -19,7 +21,7 @@ const CHUNK: usize = 32;
 
 /// `[rows, out]` of `x` `[rows, in]` rounded to bf16, if this machine, this form of the weight and so few
 /// rows have a way of their own.
-pub(super) fn linear(x: &[f32], rows: usize, weight: &FrozenMatrix) -> Option<Vec<f32>> {
+pub(super) fn linear(x: Matrix<'_>, rows: usize, weight: &FrozenMatrix) -> Option<Vec<f32>> {
     let [cols, depth] = weight.shape();
     let fits = match weight.storage() {
         Storage::Nf4 { .. } | Storage::Bf16(_) => depth.is_multiple_of(BLOCK),
@@ -29,8 +31,14 @@ pub(super) fn linear(x: &[f32], rows: usize, weight: &FrozenMatrix) -> Option<Ve
         return None;
     }
     assert_eq!(x.len(), rows * depth, "rows of {depth} inputs");
-    let mut rounded = vec![0; x.len()];
-    shuffle::round_run(x, &mut rounded);
+    let rounded = match x {
+        Matrix::F32(x) => {
+            let mut rounded = vec![0; x.len()];
+            shuffle::round_run(x, &mut rounded);
+            rounded
+        }
+        Matrix::Bf16(x) => x.reinterpret_cast().to_vec(),
+    };
     let mut columns = vec![0.0; rows * cols]; // [out, rows]
     let work = |(chunk, columns): (usize, &mut [f32])| {
         for (index, sums) in columns.chunks_exact_mut(rows).enumerate() {

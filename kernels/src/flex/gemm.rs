@@ -14,6 +14,7 @@ pub(super) mod shuffle;
 use std::cell::RefCell;
 use std::ops::Range;
 
+use half::bf16;
 use rayon::prelude::*;
 
 use self::micro::{MAX_TILE, Micro};
@@ -72,14 +73,12 @@ pub(crate) struct Product {
     pub(crate) accumulate: bool,
     /// Precision of the operands; sums are f32.
     pub(crate) precision: Precision,
-    /// Whether the finished sums are rounded to bf16.
-    pub(crate) rounded: bool,
 }
 
 impl Product {
     /// A product that fills a row-major `[rows, cols]`.
     pub(crate) fn new(rows: usize, cols: usize, depth: usize, precision: Precision) -> Self {
-        Self { rows, cols, depth, ldc: cols, accumulate: false, precision, rounded: false }
+        Self { rows, cols, depth, ldc: cols, accumulate: false, precision }
     }
 
     /// Whether it is worth several threads.
@@ -104,12 +103,24 @@ impl<'a, B> Right<'a, B> {
     }
 }
 
+/// Where finished sums go: to f32, or rounded to bf16.
 struct Destination {
     start: *mut f32,
+    halves: *mut bf16,
     len: usize,
 }
 // SAFETY: tasks write disjoint tiles, see `Sweep::tile`.
 unsafe impl Sync for Destination {}
+
+impl Destination {
+    fn of(start: *mut f32, len: usize) -> Self {
+        Self { start, halves: std::ptr::null_mut(), len }
+    }
+
+    fn is_rounded(&self) -> bool {
+        !self.halves.is_null()
+    }
+}
 
 /// `a·bᵀ` with all threads, `[rows, cols]` in memory that nothing has to clear first.
 pub(crate) fn gemm_new(product: Product, a: &impl Operand, b: &impl Operand) -> Vec<f32> {
@@ -118,7 +129,7 @@ pub(crate) fn gemm_new(product: Product, a: &impl Operand, b: &impl Operand) -> 
 
 /// `c[i, j] (+)= Σ_d a(i, d)·b(j, d)` on the calling thread, for tasks that are parallel already.
 pub(crate) fn gemm_serial(product: Product, a: &impl Operand, b: &impl Operand, c: &mut [f32]) {
-    let destination = Destination { start: c.as_mut_ptr(), len: c.len() };
+    let destination = Destination::of(c.as_mut_ptr(), c.len());
     Left::packed(product, a, false).run(product, &Right::of(b), &destination, false);
 }
 
@@ -192,7 +203,27 @@ impl Left {
         let Product { rows, cols, ldc, accumulate, .. } = product;
         assert!(ldc == cols && !accumulate, "a product of its own");
         let mut c = Vec::with_capacity(rows * cols);
-        let destination = Destination { start: c.as_mut_ptr(), len: rows * cols };
+        let destination = Destination::of(c.as_mut_ptr(), rows * cols);
+        self.run(product, b, &destination, product.is_large());
+        // SAFETY: `run` has written every element of `[rows, cols]`.
+        unsafe { c.set_len(rows * cols) };
+        c
+    }
+
+    /// The same, each finished sum rounded to bf16.
+    pub(crate) fn multiply_rounded<B: Operand>(
+        &self,
+        product: Product,
+        b: &Right<'_, B>,
+    ) -> Vec<bf16> {
+        let Product { rows, cols, depth, ldc, accumulate, .. } = product;
+        assert!(ldc == cols && !accumulate, "a product of its own");
+        if depth == 0 {
+            return vec![bf16::ZERO; rows * cols];
+        }
+        let mut c = Vec::with_capacity(rows * cols);
+        let len = rows * cols;
+        let destination = Destination { start: std::ptr::null_mut(), halves: c.as_mut_ptr(), len };
         self.run(product, b, &destination, product.is_large());
         // SAFETY: `run` has written every element of `[rows, cols]`.
         unsafe { c.set_len(rows * cols) };
@@ -378,20 +409,25 @@ impl Sweep {
 
     /// Writes the part of a finished tile that `C` has.
     fn write(&self, i: usize, j: usize, sums: &[f32], c: &Destination) {
-        let Product { cols, ldc, accumulate, rounded, .. } = self.product;
-        assert!(!(accumulate && rounded), "what is rounded is whole");
+        let Product { cols, ldc, accumulate, .. } = self.product;
         let Micro { mr, nr, .. } = self.micro;
         let (height, width) = (mr.min(self.block - i * mr), nr.min(cols - j * nr));
         for (r, sums) in sums.chunks_exact(nr).take(height).enumerate() {
+            let start = (self.row0 + i * mr + r) * ldc + j * nr;
             // SAFETY: rows `row0 + i·mr + r`, columns from `j·nr` lie in `c` (asserted in `run`), and
             // no other task has the same `(i, j)`. Only what is added to is read first.
             unsafe {
-                let start = c.start.add((self.row0 + i * mr + r) * ldc + j * nr);
-                if !accumulate {
-                    shuffle::write(sums.as_ptr(), width, start, rounded);
+                if c.is_rounded() {
+                    let halves = c.halves.add(start).cast::<u16>();
+                    let halves = std::slice::from_raw_parts_mut(halves, width);
+                    shuffle::round_run(&sums[..width], halves);
                     continue;
                 }
-                let out = std::slice::from_raw_parts_mut(start, width);
+                let out = std::slice::from_raw_parts_mut(c.start.add(start), width);
+                if !accumulate {
+                    shuffle::copy(&sums[..width], out);
+                    continue;
+                }
                 for (out, &sum) in out.iter_mut().zip(sums) {
                     *out += sum;
                 }
@@ -404,13 +440,13 @@ impl<B: Operand> Side<'_, B> {
     /// All its depths for some right panels and some left panels.
     fn add(&self, c: &Destination, task: &Task, order: Order, scratch: &mut Scratch) {
         let Self { sweep, packed, right } = self;
-        let Product { cols, depth, rounded, .. } = sweep.product;
+        let Product { cols, depth, .. } = sweep.product;
         let Micro { mr, nr, .. } = sweep.micro;
         let (tile, row_panels) = (mr * nr, sweep.row_panels());
         let left_part = sweep.left_form().stride;
         let row0 = task.panels.start * nr;
         let rows = (task.panels.end * nr).min(cols) - row0;
-        let is_whole = order.first && order.last && depth <= DEPTH && !rounded;
+        let is_whole = order.first && order.last && depth <= DEPTH && !c.is_rounded();
         let Scratch { panels, sums, buffers } = scratch;
         grow(panels, task.panels.len() * sweep.form(nr, DEPTH).stride);
         if !is_whole {

@@ -5,6 +5,7 @@
 use rayon::prelude::*;
 
 use super::fresh::{unwritten, written};
+use super::matrix::Value;
 use super::simd::{dot, sum3, vectorize};
 
 /// `1 / sqrt(mean(x²) + eps)`.
@@ -14,7 +15,7 @@ fn inverse_rms(x: &[f32], eps: f32) -> f32 {
 }
 
 /// `[tokens, d_model]` → the same.
-pub(super) fn forward(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+pub(super) fn forward<T: Value>(x: &[f32], weight: &[f32], eps: f32) -> Vec<T> {
     let width = weight.len();
     assert!(x.len().is_multiple_of(width), "whole rows of {width}");
     let mut y = unwritten(x.len());
@@ -24,7 +25,7 @@ pub(super) fn forward(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
             || {
                 let inverse = inverse_rms(x, eps);
                 for ((y, &x), &weight) in y.iter_mut().zip(x).zip(weight) {
-                    y.write(x * inverse * weight);
+                    y.write(T::of(x * inverse * weight));
                 }
             },
         );

@@ -100,7 +100,8 @@ where
         let shape = hidden.dims();
         let chosen = indices::<B>(&targets.rows, device);
         let rows = primitive(hidden.select(0, chosen.clone())); // [targets, d_model]
-        let normed = <B as Kernels>::rms_norm(&rows, self.model.norm.tensor(), self.eps());
+        let weight = self.model.norm.tensor();
+        let normed = <B as Kernels>::rms_norm(&rows, weight, self.eps(), Precision::F32);
         let normed = tensor::<B>(normed);
         let head = self.model.head();
         let head_name = if self.model.head.is_some() { LM_HEAD } else { EMBED_TOKENS };

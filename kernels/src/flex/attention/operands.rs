@@ -1,11 +1,12 @@
 //! Heads of queries and keys as sides of a product, where they lie.
 
 use super::super::gemm::{Operand, Runs};
+use super::super::matrix::Matrix;
 
 /// One key head's columns of a `[tokens, width]` matrix, from row `row` on.
 #[derive(Clone, Copy)]
 pub(super) struct Head<'a> {
-    pub(super) data: &'a [f32],
+    pub(super) data: Matrix<'a>,
     pub(super) width: usize,
     pub(super) row: usize,
     pub(super) column: usize,
@@ -17,8 +18,18 @@ impl Operand for Head<'_> {
     }
 
     fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
-        let start = (self.row + line) * self.width + self.column + start;
-        &self.data[start..start + scratch.len()]
+        self.data.run(self.start(line) + start, scratch)
+    }
+
+    fn halves(&self, line: usize, start: usize, len: usize) -> Option<&[u16]> {
+        self.data.halves(self.start(line) + start, len)
+    }
+}
+
+impl Head<'_> {
+    /// Where a row begins.
+    fn start(&self, line: usize) -> usize {
+        (self.row + line) * self.width + self.column
     }
 }
 
@@ -44,8 +55,11 @@ impl Operand for Stacked<'_> {
     }
 
     fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
-        let start = self.start(line) + start;
-        &self.first.data[start..start + scratch.len()]
+        self.first.data.run(self.start(line) + start, scratch)
+    }
+
+    fn halves(&self, line: usize, start: usize, len: usize) -> Option<&[u16]> {
+        self.first.data.halves(self.start(line) + start, len)
     }
 }
 
@@ -59,5 +73,9 @@ impl<T: Operand> Operand for Across<T> {
 
     fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
         self.0.run(line, start, scratch)
+    }
+
+    fn halves(&self, line: usize, start: usize, len: usize) -> Option<&[u16]> {
+        self.0.halves(line, start, len)
     }
 }

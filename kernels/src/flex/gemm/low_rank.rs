@@ -6,14 +6,18 @@
 
 use rayon::prelude::*;
 
+use super::super::matrix::{Matrix, Value};
+use super::super::simd::vectorize;
 use super::micro::{self, Micro};
-use super::shuffle;
 
 /// Tokens whose part of a panel stays in the first cache while the ranks pass over it.
 const TOKENS: usize = 128;
 
+/// Panels whose columns are read together: whole cache lines of a row.
+const GROUP: usize = 4;
+
 /// `narrowᵀ·wide`, `[rank, width]`, of `narrow` `[tokens, rank]` and `wide` `[tokens, width]`.
-pub(crate) fn across(narrow: &[f32], rank: usize, wide: &[f32], width: usize) -> Vec<f32> {
+pub(crate) fn across(narrow: &[f32], rank: usize, wide: Matrix<'_>, width: usize) -> Vec<f32> {
     let micro @ Micro { mr, nr, .. } = micro::f32_kernel(rank);
     let tokens = narrow.len() / rank;
     assert_eq!(tokens * width, wide.len(), "tokens of both sides");
@@ -26,47 +30,69 @@ pub(crate) fn across(narrow: &[f32], rank: usize, wide: &[f32], width: usize) ->
             left[..narrow.len()].copy_from_slice(narrow);
         }
     }
-    let columns: Vec<Vec<f32>> = (0..width.div_ceil(nr))
+    let groups: Vec<Vec<f32>> = (0..width.div_ceil(GROUP * nr))
         .into_par_iter()
-        .with_min_len(4)
-        .map(|column| column_of_tiles(micro, &left, wide, width, column * nr))
+        .map(|group| group_of_panels(micro, &left, wide, width, group * GROUP * nr))
         .collect();
+    let panel = rank.div_ceil(mr) * mr * nr;
     let mut result = Vec::with_capacity(rank * width);
     for row in 0..rank {
-        for (column, sums) in columns.iter().enumerate() {
-            result.extend_from_slice(&sums[row * nr..][..nr.min(width - column * nr)]);
+        for column in (0..width).step_by(nr) {
+            let sums = &groups[column / (GROUP * nr)][column / nr % GROUP * panel..];
+            result.extend_from_slice(&sums[row * nr..][..nr.min(width - column)]);
         }
     }
     result
 }
 
-/// The sums of a panel's columns from `column` on: `[panels · mr][nr]`.
-fn column_of_tiles(
+/// The sums of the panels from column `column` on: `[GROUP][panels of the left][mr][nr]`.
+fn group_of_panels(
     Micro { mr, nr, run, .. }: Micro,
     left: &[f32],
-    wide: &[f32],
+    wide: Matrix<'_>,
     width: usize,
     column: usize,
 ) -> Vec<f32> {
     let tokens = wide.len() / width;
     let panels = left.len() / (tokens * mr).max(1);
-    let count = nr.min(width - column);
-    let mut sums = vec![0.0; panels * mr * nr];
-    let mut right = vec![0.0; TOKENS * nr];
+    let columns = (GROUP * nr).min(width - column);
+    let count = columns.div_ceil(nr);
+    let mut sums = vec![0.0; GROUP * panels * mr * nr];
+    let mut right = vec![0.0; TOKENS * GROUP * nr]; // [GROUP][TOKENS][nr]
     for first in (0..tokens).step_by(TOKENS) {
         let here = TOKENS.min(tokens - first);
-        for (token, right) in right.chunks_exact_mut(nr).take(here).enumerate() {
-            let from = &wide[(first + token) * width + column..];
-            shuffle::copy(&from[..count], &mut right[..count]);
+        for token in 0..here {
+            let from = (first + token) * width + column;
+            let to = &mut right[token * nr..];
+            match wide {
+                Matrix::F32(wide) => spread(&wide[from..from + columns], to, nr),
+                Matrix::Bf16(wide) => spread(&wide[from..from + columns], to, nr),
+            }
         }
-        for (panel, tile) in sums.chunks_exact_mut(mr * nr).enumerate() {
-            let left = &left[(panel * tokens + first) * mr..][..here * mr];
+        for (index, tile) in sums.chunks_exact_mut(mr * nr).take(count * panels).enumerate() {
+            let left = &left[(index % panels * tokens + first) * mr..][..here * mr];
+            let right = &right[index / panels * TOKENS * nr..][..here * nr];
             // SAFETY: `left` holds `here · mr`, `right` `here · nr`, `tile` `mr · nr` values; the kernel's
             // features were detected when it was chosen.
             unsafe { run(here, left.as_ptr(), right.as_ptr(), tile.as_mut_ptr(), nr, true) };
         }
     }
     sums
+}
+
+/// Lays a row's columns down, `nr` in each panel of [`TOKENS`] lines.
+#[inline(always)]
+fn spread<T: Value>(from: &[T], to: &mut [f32], nr: usize) {
+    vectorize(
+        #[inline(always)]
+        || {
+            for (from, to) in from.chunks(nr).zip(to.chunks_mut(TOKENS * nr)) {
+                for (to, from) in to.iter_mut().zip(from) {
+                    *to = from.get();
+                }
+            }
+        },
+    );
 }
 
 /// The transpose of a row-major `[rows, cols]`.
@@ -91,7 +117,7 @@ mod tests {
             let value = |i: usize| (i as f32 * 0.61).sin();
             let narrow: Vec<f32> = (0..tokens * rank).map(value).collect();
             let wide: Vec<f32> = (0..tokens * width).map(|i| value(3 * i + 1)).collect();
-            let found = across(&narrow, rank, &wide, width);
+            let found = across(&narrow, rank, Matrix::F32(&wide), width);
             let mut expected = vec![0.0_f32; rank * width];
             for (narrow, wide) in narrow.chunks_exact(rank).zip(wide.chunks_exact(width)) {
                 for (row, &left) in expected.chunks_exact_mut(width).zip(narrow) {

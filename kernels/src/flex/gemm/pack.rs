@@ -6,7 +6,8 @@
 use half::bf16;
 
 use super::super::decode;
-use super::shuffle;
+use super::super::matrix::Matrix;
+use super::{grow, shuffle};
 use crate::frozen::FrozenMatrix;
 use crate::precision::Precision;
 
@@ -33,26 +34,33 @@ pub(crate) trait Operand: Sync {
         shuffle::round_run(self.run(line, start, scratch), out);
     }
 
+    /// The same run, if it lies in memory as bf16.
+    fn halves(&self, _line: usize, _start: usize, _len: usize) -> Option<&[u16]> {
+        None
+    }
+
     /// Tells that a run of `len` values will be wanted soon.
     fn prefetch(&self, _line: usize, _start: usize, _len: usize) {}
 }
 
-/// An `f32` matrix in memory whose lines are `stride` apart.
+/// A matrix in memory whose lines are `stride` apart.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
-    data: &'a [f32],
+    data: Matrix<'a>,
     stride: usize,
     runs: Runs,
 }
 
 impl<'a> View<'a> {
     /// Row-major matrix with `cols` columns.
-    pub(crate) fn rows(data: &'a [f32], cols: usize) -> Self {
+    pub(crate) fn rows(data: impl Into<Matrix<'a>>, cols: usize) -> Self {
+        let data = data.into();
         Self { data, stride: cols, runs: Runs::AlongDepth }
     }
 
     /// The transpose of a row-major matrix with `cols` columns.
-    pub(crate) fn transposed(data: &'a [f32], cols: usize) -> Self {
+    pub(crate) fn transposed(data: impl Into<Matrix<'a>>, cols: usize) -> Self {
+        let data = data.into();
         Self { data, stride: cols, runs: Runs::AcrossRows }
     }
 }
@@ -64,8 +72,12 @@ impl Operand for View<'_> {
 
     #[inline(always)]
     fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32] {
-        let start = line * self.stride + start;
-        &self.data[start..start + scratch.len()]
+        self.data.run(line * self.stride + start, scratch)
+    }
+
+    #[inline(always)]
+    fn halves(&self, line: usize, start: usize, len: usize) -> Option<&[u16]> {
+        self.data.halves(line * self.stride + start, len)
     }
 }
 
@@ -84,6 +96,10 @@ impl Operand for ByOutput<'_> {
 
     fn bf16_run(&self, line: usize, start: usize, _scratch: &mut [f32], out: &mut [u16]) {
         decode::bf16_run(self.0, line, start, out);
+    }
+
+    fn halves(&self, line: usize, start: usize, len: usize) -> Option<&[u16]> {
+        decode::halves(self.0, line, start, len)
     }
 
     fn prefetch(&self, line: usize, start: usize, len: usize) {
@@ -106,6 +122,10 @@ impl Operand for ByInput<'_> {
 
     fn bf16_run(&self, line: usize, start: usize, _scratch: &mut [f32], out: &mut [u16]) {
         decode::bf16_run(self.0, line, start, out);
+    }
+
+    fn halves(&self, line: usize, start: usize, len: usize) -> Option<&[u16]> {
+        decode::halves(self.0, line, start, len)
     }
 
     fn prefetch(&self, line: usize, start: usize, len: usize) {
@@ -187,7 +207,10 @@ pub(super) fn pack(
     }
 }
 
-/// Rows are gathered as lines of `steps` words, then transposed into the panel.
+/// Most rows of a panel.
+const WIDEST: usize = 32;
+
+/// Rows are gathered as lines of `steps` words, or found in memory as such, then transposed into the panel.
 fn along_depth(
     operand: &impl Operand,
     block: Block,
@@ -196,22 +219,33 @@ fn along_depth(
     buffers: &mut Buffers,
 ) {
     let Buffers { run, lines } = buffers;
-    let steps = form.steps(block.depth);
-    run.resize(block.depth, 0.0);
-    lines.resize(block.rows * steps, 0.0);
-    for (i, line) in lines.chunks_exact_mut(steps).enumerate() {
-        if i + AHEAD < block.rows {
-            operand.prefetch(block.row0 + i + AHEAD, block.depth0, block.depth);
+    let Block { row0, rows, depth0, depth } = block;
+    let steps = form.steps(depth);
+    grow(run, depth);
+    grow(lines, rows * steps);
+    let run = &mut run[..depth];
+    let mut starts = [std::ptr::null(); WIDEST];
+    for (i, line) in lines.chunks_exact_mut(steps).take(rows).enumerate() {
+        if i + AHEAD < rows {
+            operand.prefetch(row0 + i + AHEAD, depth0, depth);
         }
-        if form.pairs {
-            let line = shuffle::halves(line);
-            operand.bf16_run(block.row0 + i, block.depth0, run, &mut line[..block.depth]);
-            line[block.depth..].fill(0);
-        } else {
-            line.copy_from_slice(operand.run(block.row0 + i, block.depth0, run));
+        starts[i] = line.as_ptr();
+        if !form.pairs {
+            line.copy_from_slice(operand.run(row0 + i, depth0, run));
+            continue;
+        }
+        match operand.halves(row0 + i, depth0, depth) {
+            // Two halves are a word; a last one alone lacks its other half.
+            Some(halves) if depth.is_multiple_of(2) => starts[i] = halves.as_ptr().cast(),
+            _ => {
+                let line = shuffle::halves(line);
+                operand.bf16_run(row0 + i, depth0, run, &mut line[..depth]);
+                line[depth..].fill(0);
+            }
         }
     }
-    shuffle::transpose(lines, block.rows, steps, panel, form.width);
+    // SAFETY: each line has `steps` words, in the buffer or, as `2 · steps` halves, in the operand.
+    unsafe { shuffle::transpose(&starts[..rows], steps, panel, form.width) };
 }
 
 /// Depths are the panels' rows already; two of them make a row of pairs.
@@ -225,30 +259,16 @@ fn across_rows(
     let Buffers { run, lines } = buffers;
     let Block { row0, rows, depth0, depth } = block;
     let (width, steps) = (form.width, form.steps(depth));
-    run.resize(rows, 0.0);
-    lines.resize(rows.max(1), 0.0);
-    let (low, high) = shuffle::halves(lines).split_at_mut(rows);
+    grow(run, rows);
+    grow(lines, rows.max(1));
+    let run = &mut run[..rows];
+    let (low, high) = shuffle::halves(&mut lines[..rows]).split_at_mut(rows);
     let part = |step: usize, panel: usize, rows: usize| {
         let start = panel * form.stride + step * width;
         start..start + width.min(rows - panel * width)
     };
     for step in 0..steps {
-        if form.pairs {
-            for ahead in [2 * step + AHEAD, 2 * step + AHEAD + 1] {
-                if ahead < depth {
-                    operand.prefetch(depth0 + ahead, row0, rows);
-                }
-            }
-            operand.bf16_run(depth0 + 2 * step, row0, run, low);
-            if 2 * step + 1 < depth {
-                operand.bf16_run(depth0 + 2 * step + 1, row0, run, high);
-            } else {
-                high.fill(0);
-            }
-            for (panel, (low, high)) in low.chunks(width).zip(high.chunks(width)).enumerate() {
-                shuffle::pair_lines(low, high, &mut panels[part(step, panel, rows)]);
-            }
-        } else {
+        if !form.pairs {
             if step + AHEAD < depth {
                 operand.prefetch(depth0 + step + AHEAD, row0, rows);
             }
@@ -256,6 +276,40 @@ fn across_rows(
             for (panel, values) in values.chunks(width).enumerate() {
                 panels[part(step, panel, rows)].copy_from_slice(values);
             }
+            continue;
+        }
+        let first = depth0 + 2 * step;
+        for ahead in [2 * step + AHEAD, 2 * step + AHEAD + 1] {
+            if ahead < depth {
+                operand.prefetch(depth0 + ahead, row0, rows);
+            }
+        }
+        let low = line_of_halves(operand, first, row0, run, low);
+        let high = if 2 * step + 1 < depth {
+            line_of_halves(operand, first + 1, row0, run, &mut *high)
+        } else {
+            high.fill(0);
+            &*high
+        };
+        for (panel, (low, high)) in low.chunks(width).zip(high.chunks(width)).enumerate() {
+            shuffle::pair_lines(low, high, &mut panels[part(step, panel, rows)]);
+        }
+    }
+}
+
+/// A run in bf16: where it lies, or in `out`.
+fn line_of_halves<'a>(
+    operand: &'a impl Operand,
+    line: usize,
+    start: usize,
+    run: &mut [f32],
+    out: &'a mut [u16],
+) -> &'a [u16] {
+    match operand.halves(line, start, out.len()) {
+        Some(halves) => halves,
+        None => {
+            operand.bf16_run(line, start, run, out);
+            out
         }
     }
 }

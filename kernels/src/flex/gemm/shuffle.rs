@@ -30,34 +30,6 @@ pub(super) fn copy(from: &[f32], to: &mut [f32]) {
     }
 }
 
-/// Writes a line of finished sums to memory that may hold nothing yet, rounded to bf16 if asked.
-///
-/// # Safety
-/// `sums` points to `len` values and `to` to room for as many; it may be the same place.
-pub(super) unsafe fn write(sums: *const f32, len: usize, to: *mut f32, rounded: bool) {
-    #[cfg(target_arch = "x86_64")]
-    if super::bf16_is_native() {
-        // SAFETY: the features were detected; the rest by the caller's promise.
-        unsafe { x86::write(sums, len, to, rounded) };
-        return;
-    }
-    for i in 0..len {
-        // SAFETY: by the caller's promise.
-        unsafe {
-            let sum = sums.add(i).read();
-            let value = if rounded { half::bf16::from_f32(sum).to_f32() } else { sum };
-            to.add(i).write(value);
-        }
-    }
-}
-
-/// Rounds values to bf16, to nearest even, where they are.
-pub(crate) fn round_in_place(values: &mut [f32]) {
-    let to = values.as_mut_ptr();
-    // SAFETY: the values themselves; each is read before it is written.
-    unsafe { write(to, values.len(), to, true) };
-}
-
 /// The words as halves: two a word, the low one first.
 pub(super) fn halves(words: &mut [f32]) -> &mut [u16] {
     // SAFETY: an `f32` has the size and more than the alignment of two `u16`, and both take any bits.
@@ -78,19 +50,29 @@ pub(super) fn pair_lines(low: &[u16], high: &[u16], out: &mut [f32]) {
     }
 }
 
-/// `lines` `[rows][steps]` becomes the first `rows` columns of `panel` `[steps][width]`.
-pub(super) fn transpose(lines: &[f32], rows: usize, steps: usize, panel: &mut [f32], width: usize) {
-    assert!(rows <= width && lines.len() >= rows * steps, "lines of a panel");
+/// Lines of words become the first columns of `panel` `[steps][width]`; `lines[i]` points to `steps` words,
+/// however they are aligned.
+///
+/// # Safety
+/// Every pointer is good for reading `steps` words.
+pub(super) unsafe fn transpose(
+    lines: &[*const f32],
+    steps: usize,
+    panel: &mut [f32],
+    width: usize,
+) {
+    assert!(lines.len() <= width, "lines of a panel");
     assert!(panel.len() >= steps * width, "a panel of {steps} steps");
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512f") {
-        // SAFETY: the feature was detected, the lengths asserted.
-        unsafe { x86::transpose(lines, rows, steps, panel, width) };
+        // SAFETY: the feature was detected, the lengths asserted, the lines are the caller's promise.
+        unsafe { x86::transpose(lines, steps, panel, width) };
         return;
     }
     for (step, out) in panel.chunks_exact_mut(width).take(steps).enumerate() {
-        for (i, out) in out[..rows].iter_mut().enumerate() {
-            *out = lines[i * steps + step];
+        for (out, line) in out.iter_mut().zip(lines) {
+            // SAFETY: by the caller's promise.
+            *out = unsafe { line.add(step).read_unaligned() };
         }
     }
 }
@@ -100,10 +82,10 @@ mod x86 {
     use std::arch::x86_64::{
         __m256i, __m512, __m512i, __mmask16, _mm256_mask_storeu_epi16, _mm512_castpd_ps,
         _mm512_castps_pd, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
-        _mm512_cvtpbh_ps, _mm512_loadu_epi16, _mm512_loadu_ps, _mm512_mask_storeu_ps,
-        _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16,
-        _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_storeu_si512,
-        _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+        _mm512_loadu_epi16, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi16,
+        _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+        _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
+        _mm512_unpacklo_pd, _mm512_unpacklo_ps,
     };
 
     /// The first `count` of 16 lanes.
@@ -132,29 +114,6 @@ mod x86 {
                 let values = _mm512_maskz_loadu_ps(lanes, values.as_ptr().add(start));
                 let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(values));
                 _mm256_mask_storeu_epi16(out.as_mut_ptr().add(start).cast(), lanes, rounded);
-            }
-        }
-    }
-
-    /// # Safety
-    /// Needs avx512f, vl and bf16; `sums` points to `len` values and `to` to room for as many. It may
-    /// be the same place.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    pub(super) unsafe fn write(sums: *const f32, len: usize, to: *mut f32, rounded: bool) {
-        for start in (0..len).step_by(16) {
-            let left = len - start;
-            // SAFETY: whole registers inside both, then lanes masked to what is left.
-            unsafe {
-                let (from, to) = (sums.add(start), to.add(start));
-                let round = |values| {
-                    if rounded { _mm512_cvtpbh_ps(_mm512_cvtneps_pbh(values)) } else { values }
-                };
-                if left >= 16 {
-                    _mm512_storeu_ps(to, round(_mm512_loadu_ps(from)));
-                } else {
-                    let values = round(_mm512_maskz_loadu_ps(mask(left), from));
-                    _mm512_mask_storeu_ps(to, mask(left), values);
-                }
             }
         }
     }
@@ -195,25 +154,24 @@ mod x86 {
     }
 
     /// # Safety
-    /// Needs avx512f; `lines` holds `rows * steps`, `panel` `steps * width` values, `rows <= width`.
+    /// Needs avx512f; each of at most `width` lines has `steps` words, `panel` holds `steps * width`.
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn transpose(
-        lines: &[f32],
-        rows: usize,
+        lines: &[*const f32],
         steps: usize,
         panel: &mut [f32],
         width: usize,
     ) {
-        let end = steps * width;
+        let (rows, end) = (lines.len(), steps * width);
         for row0 in (0..rows).step_by(16) {
             let height = (rows - row0).min(16);
             for step0 in (0..steps).step_by(16) {
                 let count = (steps - step0).min(16);
                 let mut block = [_mm512_setzero_ps(); 16];
-                for (i, line) in block.iter_mut().take(height).enumerate() {
-                    // SAFETY: row `row0 + i`, masked to its steps.
+                for (line, from) in block.iter_mut().zip(&lines[row0..row0 + height]) {
+                    // SAFETY: this line, masked to its steps.
                     *line = unsafe {
-                        let from = lines.as_ptr().add((row0 + i) * steps + step0);
+                        let from = from.add(step0);
                         if count == 16 {
                             _mm512_loadu_ps(from)
                         } else {
@@ -290,7 +248,9 @@ mod tests {
             for steps in [1, 15, 16, 17, 40] {
                 let lines = numbers(rows * steps);
                 let mut panel = vec![f32::NAN; steps * width];
-                transpose(&lines, rows, steps, &mut panel, width);
+                let starts: Vec<_> = lines.chunks_exact(steps).map(<[f32]>::as_ptr).collect();
+                // SAFETY: lines of `steps` words.
+                unsafe { transpose(&starts, steps, &mut panel, width) };
                 for (step, column) in panel.chunks_exact(width).enumerate() {
                     for (i, value) in column.iter().enumerate() {
                         let expected = if i < rows {
