@@ -42,7 +42,7 @@ def load(task: dict):
         task["model"], dtype=torch.bfloat16, attn_implementation="sdpa", local_files_only=True
     )
     model.config.use_cache = False
-    if task["checkpointing"] == "block":
+    if task["checkpointing"] != "none":
         # `prepare_model_for_kbit_training` would also turn the embedding and the head into f32, which
         # takes more memory and more time: left out in the peer's favour.
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
