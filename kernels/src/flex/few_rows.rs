@@ -101,22 +101,22 @@ mod x86 {
                     let codes = codes.as_ptr().add(row * depth / 2);
                     for block in 0..depth / BLOCK {
                         let table = bf16_table(absmax.scale(row * (depth / BLOCK) + block));
-                        for half in 0..2 {
-                            let from = codes.add(block * BLOCK / 2 + half * 16);
-                            let weights = bf16_values(from, table);
-                            let at = x.as_ptr().add(block * BLOCK + half * 32);
-                            multiply(&mut acc, half, weights, at, depth);
-                        }
+                        let from = codes.add(block * BLOCK / 2);
+                        let at = x.as_ptr().add(block * BLOCK);
+                        multiply::<ROWS, 0>(&mut acc, bf16_values(from, table), at, depth);
+                        let (from, at) = (from.add(16), at.add(32));
+                        multiply::<ROWS, 1>(&mut acc, bf16_values(from, table), at, depth);
                     }
                 }
                 Storage::Bf16(bytes) => {
                     let values = bytes.as_ptr().add(row * depth * 2);
                     for block in 0..depth / BLOCK {
-                        for half in 0..2 {
-                            let at = block * BLOCK + half * 32;
-                            let weights = _mm512_loadu_si512(values.add(at * 2).cast());
-                            multiply(&mut acc, half, weights, x.as_ptr().add(at), depth);
-                        }
+                        let from = values.add(block * BLOCK * 2);
+                        let at = x.as_ptr().add(block * BLOCK);
+                        let weights = _mm512_loadu_si512(from.cast());
+                        multiply::<ROWS, 0>(&mut acc, weights, at, depth);
+                        let weights = _mm512_loadu_si512(from.add(64).cast());
+                        multiply::<ROWS, 1>(&mut acc, weights, at.add(32), depth);
                     }
                 }
                 Storage::F32(_) | Storage::F16(_) => {}
@@ -127,15 +127,15 @@ mod x86 {
         }
     }
 
-    /// Adds 32 weights times the same columns of every row.
+    /// Adds 32 weights times the same columns of every row to the sums `HALF`, which stay in registers
+    /// because it is no variable.
     ///
     /// # Safety
     /// Needs avx512f and bf16; `x` points to 32 values of the first row, rows are `depth` apart.
     #[target_feature(enable = "avx512f,avx512bf16")]
     #[inline]
-    unsafe fn multiply<const ROWS: usize>(
+    unsafe fn multiply<const ROWS: usize, const HALF: usize>(
         acc: &mut [[__m512; 2]; ROWS],
-        half: usize,
         weights: __m512i,
         x: *const u16,
         depth: usize,
@@ -146,7 +146,7 @@ mod x86 {
             // SAFETY: by the caller's promise.
             let x: __m512bh =
                 unsafe { std::mem::transmute(_mm512_loadu_si512(x.add(row * depth).cast())) };
-            acc[half] = _mm512_dpbf16_ps(acc[half], weights, x);
+            acc[HALF] = _mm512_dpbf16_ps(acc[HALF], weights, x);
         }
     }
 }
