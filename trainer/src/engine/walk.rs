@@ -46,7 +46,6 @@ pub struct Walk<'a, B: Kernels, P> {
 
 /// A branch that ran forward, with what its backward pass needs.
 enum Kept<'a, B: Kernels> {
-    Input(FloatTensor<B>),
     Input(Waiting<'a, B>),
     Products(Waiting<'a, B>, Products<B>),
     Tape(Tape<B>),
