@@ -172,12 +172,23 @@ fn present(bytes: &[u8]) -> [usize; 2] {
     [entries.as_chunks::<8>().0.iter().filter(|entry| entry[7] >> 7 == 1).count(), count]
 }
 
-fn share(part: &[Mapped]) -> f64 {
-    let [there, all] = part.iter().fold([0; 2], |[there, all], pages| {
+/// The same of a block.
+fn pages(part: &[Mapped]) -> [usize; 2] {
+    part.iter().fold([0; 2], |[there, all], pages| {
         let found = present(pages.bytes());
         [there + found[0], all + found[1]]
-    });
-    there as f64 / all as f64
+    })
+}
+
+fn is_there(part: &[Mapped]) -> bool {
+    let [there, all] = pages(part);
+    there == all
+}
+
+/// What lies on the same page, or is mapped with it, belongs to a neighbour.
+fn is_gone(part: &[Mapped]) -> bool {
+    let [there, all] = pages(part);
+    4 * there < all
 }
 
 /// The reader works beside the walk: gives it time.
@@ -189,9 +200,6 @@ fn soon(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// What lies on the same page, or is mapped with it, belongs to a neighbour.
-const NOTHING: f64 = 0.25;
-
 #[test]
 fn the_next_block_is_read_before_its_turn_and_the_last_one_is_handed_back() {
     let config = wide(false);
@@ -199,23 +207,22 @@ fn the_next_block_is_read_before_its_turn_and_the_last_one_is_handed_back() {
     write(root.path(), &config, 0);
     let model = load(&open(root.path()), &config, &tiny_lora(&config, 0.0), None);
     let blocks = model.residency.blocks();
-    let gone = |part: &[Mapped]| share(part) < NOTHING;
-    assert!(blocks.iter().all(|part| gone(part)), "loading leaves pages behind");
+    assert!(blocks.iter().all(|part| is_gone(part)), "loading leaves pages behind");
     let up: Vec<usize> = model.up(TOKENS).map(|block| block.layer).collect();
     assert_eq!(up, [0, 1, 2, 3, 4]);
-    soon("all but the last are handed back", || blocks[..4].iter().all(|part| gone(part)));
+    soon("all but the last are handed back", || blocks[..4].iter().all(|part| is_gone(part)));
     let mut turns = Vec::new();
     for block in model.down_to(1, TOKENS) {
         let layer = block.layer;
         turns.push(layer);
-        soon("a block is there in its turn", || share(&blocks[layer]) == 1.0);
+        soon("a block is there in its turn", || is_there(&blocks[layer]));
         if layer > 1 {
-            soon("the next is there before its turn", || share(&blocks[layer - 1]) == 1.0);
+            soon("the next is there before its turn", || is_there(&blocks[layer - 1]));
         } else {
-            assert!(gone(&blocks[0]), "a block that nobody visits is read");
+            assert!(is_gone(&blocks[0]), "a block that nobody visits is read");
         }
         soon("what was visited is handed back", || {
-            blocks.iter().enumerate().all(|(i, part)| i == layer || i + 1 == layer || gone(part))
+            blocks.iter().enumerate().all(|(i, part)| i == layer || i + 1 == layer || is_gone(part))
         });
     }
     assert_eq!(turns, [4, 3, 2, 1]);
@@ -233,7 +240,7 @@ fn a_training_pass_leaves_one_block_behind() {
     trainer.options.micro_batches_per_visit = 1;
     trainer.gradient(1, row, row[0].targets()).unwrap();
     soon("all but the lowest are handed back", || {
-        residency.blocks()[1..].iter().all(|part| share(part) < NOTHING)
+        residency.blocks()[1..].iter().all(|part| is_gone(part))
     });
 }
 
@@ -253,7 +260,7 @@ fn few_tokens_leave_a_model_that_fits_in_memory() {
         }
     }
     assert_eq!(model.up(1).count(), config.layers);
-    assert!(residency.blocks().iter().all(|part| share(part) == 1.0));
+    assert!(residency.blocks().iter().all(|part| is_there(part)));
 }
 
 #[test]

@@ -113,15 +113,16 @@ impl Mapped {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
-pub(crate) mod tests {
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
     use std::io::{Read, Seek, SeekFrom};
 
     use super::*;
     use crate::folder::ModelFolder;
 
     /// Pages of `bytes` that are in this process, and all of them (proc_pid_pagemap(5), bit 63).
-    pub(crate) fn present(bytes: &[u8]) -> [usize; 2] {
+    fn present(bytes: &[u8]) -> [usize; 2] {
         let first = bytes.as_ptr().addr() / 4_096;
         let count = (bytes.as_ptr().addr() + bytes.len()).div_ceil(4_096) - first;
         let mut file = std::fs::File::open("/proc/self/pagemap").unwrap();

@@ -55,12 +55,14 @@ impl Residency {
     ) -> Self {
         if head.is_some() {
             // A few rows of it are read, here and there.
-            embedding.iter().for_each(|pages| pages.set_access(Access::Scattered));
+            for pages in &embedding {
+                pages.set_access(Access::Scattered);
+            }
         }
         let embedding = Part::from(embedding);
         let head = head.map_or_else(|| Arc::clone(&embedding), Part::from);
         let blocks = blocks.into_iter().map(Part::from).collect();
-        Self { block_parameters, blocks, embedding, head, ..Self::default() }
+        Self { blocks, embedding, head, block_parameters, ..Self::default() }
     }
 
     /// The pages of each block's frozen weights.
@@ -177,11 +179,16 @@ struct Desk {
 
 #[derive(Debug, Default)]
 struct Tray {
+    orders: Orders,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Orders {
     /// Parts to hand back. The reader does this, too: nothing it has in hand can come in between.
     done: Vec<Part>,
     /// Parts to read, and the last order in which each is wanted.
     wanted: Vec<(Part, u64)>,
-    closed: bool,
 }
 
 impl Reader {
@@ -199,8 +206,8 @@ impl Reader {
     fn give(&self, done: Vec<Part>, wanted: Vec<(Part, Until)>) {
         let mut tray = lock(&self.desk.tray);
         let order = self.desk.orders.fetch_add(1, Ordering::Relaxed) + 1;
-        tray.done.extend(done);
-        tray.wanted.extend(wanted.into_iter().map(|(part, until)| match until {
+        tray.orders.done.extend(done);
+        tray.orders.wanted.extend(wanted.into_iter().map(|(part, until)| match until {
             Until::ThisOrder => (part, order),
             Until::NextOrder => (part, order + 1),
         }));
@@ -224,7 +231,7 @@ impl Drop for Reader {
 
 impl Desk {
     fn serve(&self, from_disk: bool) {
-        while let Some((done, wanted)) = self.next() {
+        while let Some(Orders { done, wanted }) = self.next() {
             done.iter().for_each(release);
             for (part, until) in wanted {
                 for pages in part.iter() {
@@ -235,14 +242,14 @@ impl Desk {
     }
 
     /// What there is to do next, or `None` once there will be no more.
-    fn next(&self) -> Option<(Vec<Part>, Vec<(Part, u64)>)> {
+    fn next(&self) -> Option<Orders> {
         let mut tray = lock(&self.tray);
         loop {
             if tray.closed {
                 return None;
             }
-            if !(tray.done.is_empty() && tray.wanted.is_empty()) {
-                return Some((std::mem::take(&mut tray.done), std::mem::take(&mut tray.wanted)));
+            if !(tray.orders.done.is_empty() && tray.orders.wanted.is_empty()) {
+                return Some(std::mem::take(&mut tray.orders));
             }
             tray = self.changed.wait(tray).unwrap_or_else(PoisonError::into_inner);
         }
