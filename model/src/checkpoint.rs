@@ -7,7 +7,6 @@
 mod expected;
 mod header;
 mod nf4;
-mod pages;
 mod write;
 
 pub use expected::{Expected, TensorProblem, expected};
@@ -24,6 +23,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::folder::ModelFolder;
+use crate::pages::{Access, Mapped};
 
 /// The unsharded file. Where it exists it is the checkpoint, with or without an index beside it.
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -70,7 +70,8 @@ pub struct Checkpoint {
     folder: String,
     tensors: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
-    mapped: bool,
+    /// The files' maps; none where the files are embedded in the program.
+    maps: Vec<Mapped>,
 }
 
 #[derive(Clone, Debug)]
@@ -128,7 +129,7 @@ impl Checkpoint {
             folder: folder.display(),
             tensors: BTreeMap::new(),
             metadata: BTreeMap::new(),
-            mapped: folder.path().is_some(),
+            maps: Vec::new(),
         }
     }
 
@@ -137,6 +138,9 @@ impl Checkpoint {
         let file: Arc<str> = folder.display_file(name).into();
         let header = header::read(&map)
             .map_err(|problem| Error::Header { file: file.to_string(), problem: problem.into() })?;
+        if folder.path().is_some() {
+            self.maps.extend(Mapped::new(map.clone()));
+        }
         self.metadata.extend(header.metadata);
         for (name, info) in header.tensors {
             let bytes = map.slice(info.range);
@@ -164,12 +168,34 @@ impl Checkpoint {
         })
     }
 
+    /// The mapped pages of the weight `name` that a product reads, none where it is embedded: its
+    /// values, and the scales of an NF4 weight.
+    pub fn pages(&self, name: &str) -> Vec<Mapped> {
+        if self.maps.is_empty() {
+            return Vec::new();
+        }
+        let scales = self.tensors.get(&format!("{name}.absmax"));
+        let entries = scales.into_iter().chain(self.tensors.get(name));
+        entries.filter_map(|entry| Mapped::new(entry.bytes.clone())).collect()
+    }
+
     /// Lets the system take back the memory that holds a tensor's bytes; they are read from the file
     /// again where they are still used.
     pub fn release(&self, name: &str) {
-        if let Some(entry) = self.tensors.get(name).filter(|_| self.mapped) {
-            pages::release(&entry.bytes);
-        }
+        self.pages(name).iter().for_each(Mapped::release);
+    }
+
+    /// The same for every tensor: what was touched to find out what there is.
+    pub fn release_all(&self) {
+        self.maps.iter().for_each(Mapped::release);
+    }
+
+    /// Runs `look`, which reads a little here and there, without reading what lies around it.
+    fn scattered<T>(&self, look: impl FnOnce() -> T) -> T {
+        self.maps.iter().for_each(|map| map.set_access(Access::Scattered));
+        let found = look();
+        self.maps.iter().for_each(|map| map.set_access(Access::Usual));
+        found
     }
 
     /// The tensor of this name.

@@ -1,5 +1,7 @@
 //! The decoder: embedding, blocks, norm, head. Follows `LlamaForCausalLM` of Hugging Face transformers.
 
+use std::sync::Arc;
+
 use burn::tensor::ops::FloatTensor;
 use graft_kernels::{Kernels, Ops, Precision};
 
@@ -9,6 +11,7 @@ use crate::layout::Layout;
 use crate::param::Param;
 use crate::pass::{Context, Pass, Plain};
 use crate::projection::Projection;
+use crate::residency::{Next, Residency};
 use crate::rope::Rope;
 use crate::table::Table;
 
@@ -29,6 +32,37 @@ pub struct Llama<B: Kernels, P> {
     pub norm: Param<B>,
     /// The head, `[vocab, d_model]`; `None` if the embedding serves as head.
     pub head: Option<Table<B>>,
+    /// Where the frozen weights lie in maps of their files.
+    pub residency: Arc<Residency>,
+}
+
+impl<B: Kernels, P> Llama<B, P> {
+    /// The blocks from first to last for a visit of `tokens` tokens: where weights are streamed, each
+    /// with its own in memory and the next one's, at last the head's, on their way.
+    pub fn up(&self, tokens: usize) -> impl Iterator<Item = &Block<B, P>> {
+        let streams = self.residency.streams(tokens);
+        self.residency.release_tables();
+        self.blocks.iter().inspect(move |block| {
+            let next = block.layer + 1;
+            let next = if next == self.blocks.len() { Next::Head } else { Next::Block(next) };
+            if streams {
+                self.residency.visit(block.layer, next);
+            }
+        })
+    }
+
+    /// The blocks from the last down to `lowest` in the same way.
+    pub fn down_to(&self, lowest: usize, tokens: usize) -> impl Iterator<Item = &Block<B, P>> {
+        let streams = self.residency.streams(tokens);
+        self.residency.release_tables();
+        self.blocks[lowest..].iter().rev().inspect(move |block| {
+            let is_last = block.layer == lowest;
+            let next = if is_last { Next::Nothing } else { Next::Block(block.layer - 1) };
+            if streams {
+                self.residency.visit(block.layer, next);
+            }
+        })
+    }
 }
 
 impl<B, P> Llama<B, P>
@@ -54,7 +88,7 @@ where
         pass: &mut R,
     ) -> FloatTensor<B> {
         let x = self.embedding.rows(tokens, &self.device);
-        self.blocks.iter().fold(x, |x, block| block.forward(x, layout, pass))
+        self.up(tokens.len()).fold(x, |x, block| block.forward(x, layout, pass))
     }
 
     /// Logits of hidden states, `[rows, d_model]` → `[rows, vocab]`.

@@ -4,6 +4,8 @@
 //! it, quantises it, puts an adapter beside it, or makes it trainable. At any time memory holds the
 //! model as made so far and one tensor.
 
+use std::sync::Arc;
+
 use graft_kernels::frozen::{Absmax, Storage};
 use graft_kernels::{FrozenMatrix, Kernels, nf4};
 use safetensors::Dtype;
@@ -13,7 +15,9 @@ use crate::checkpoint::{AbsmaxView, Checkpoint, Nf4Tensor, TensorView};
 use crate::config::LlamaConfig;
 use crate::error::Error;
 use crate::llama::Llama;
+use crate::pages::Mapped;
 use crate::param::Param;
+use crate::residency::Residency;
 use crate::rope::Rope;
 use crate::site::{self, ProjectionKind, Site};
 use crate::table::Table;
@@ -41,10 +45,19 @@ pub trait Weights {
     /// The values of a norm.
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error>;
 
+    /// The mapped pages that hold the matrix of this name; none where memory holds it otherwise.
+    fn pages(&self, name: &str) -> Vec<Mapped> {
+        let _ = name;
+        Vec::new()
+    }
+
     /// Told that the matrix of this name was taken over and is not read again.
     fn release(&self, name: &str) {
         let _ = name;
     }
+
+    /// Told that everything was taken over.
+    fn release_all(&self) {}
 }
 
 impl Weights for Checkpoint {
@@ -61,8 +74,16 @@ impl Weights for Checkpoint {
         Ok(values)
     }
 
+    fn pages(&self, name: &str) -> Vec<Mapped> {
+        Checkpoint::pages(self, name)
+    }
+
     fn release(&self, name: &str) {
         Checkpoint::release(self, name);
+    }
+
+    fn release_all(&self) {
+        Checkpoint::release_all(self);
     }
 }
 
@@ -150,21 +171,22 @@ impl<B: Kernels, P> Llama<B, P> {
         device: &B::Device,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self, Error> {
-        let table_shape = [config.vocab_size, config.d_model];
-        let embedding = weights.matrix(site::EMBED_TOKENS, table_shape)?;
-        let embedding = factory.table(site::EMBED_TOKENS, embedding)?;
+        let (embedding, embedding_pages) = table(config, weights, factory, site::EMBED_TOKENS)?;
         let mut blocks = Vec::with_capacity(config.layers);
+        let mut pages = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
-            blocks.push(block(config, weights, factory, device, layer)?);
+            let mut mapped = Vec::new();
+            blocks.push(block(config, weights, factory, device, layer, &mut mapped)?);
+            pages.push(mapped);
             progress(layer + 1);
         }
         let norm = norm(weights, site::NORM.to_owned(), config, device)?;
-        let head = if config.tied {
-            None
-        } else {
-            let head = weights.matrix(site::LM_HEAD, table_shape)?;
-            Some(factory.table(site::LM_HEAD, head)?)
-        };
+        let head =
+            if config.tied { None } else { Some(table(config, weights, factory, site::LM_HEAD)?) };
+        weights.release_all();
+        let sites = ProjectionKind::ALL.map(|kind| Site { layer: 0, kind }.weight_shape(config));
+        let block_parameters = sites.iter().map(|[out, inner]| out * inner).sum();
+        let (head, head_pages) = head.unzip();
         Ok(Self {
             config: config.clone(),
             device: device.clone(),
@@ -173,16 +195,39 @@ impl<B: Kernels, P> Llama<B, P> {
             blocks,
             norm,
             head,
+            residency: Arc::new(Residency::new(
+                block_parameters,
+                pages,
+                embedding_pages,
+                head_pages,
+            )),
         })
     }
 }
 
+/// An embedding or head, with the pages it goes on reading.
+fn table<B: Kernels, F: Factory<B>>(
+    config: &LlamaConfig,
+    weights: &impl Weights,
+    factory: &mut F,
+    name: &str,
+) -> Result<(Table<B>, Vec<Mapped>), Error> {
+    let table = factory.table(name, weights.matrix(name, [config.vocab_size, config.d_model])?)?;
+    if table.param().is_some() {
+        weights.release(name);
+        return Ok((table, Vec::new()));
+    }
+    Ok((table, weights.pages(name)))
+}
+
+/// Adds the pages that the block goes on reading to `pages`.
 fn block<B: Kernels, F: Factory<B>>(
     config: &LlamaConfig,
     weights: &impl Weights,
     factory: &mut F,
     device: &B::Device,
     layer: usize,
+    pages: &mut Vec<Mapped>,
 ) -> Result<Block<B, F::Projection>, Error> {
     let mut projection = |kind: ProjectionKind| -> Result<F::Projection, Error> {
         let site = Site { layer, kind };
@@ -190,7 +235,9 @@ fn block<B: Kernels, F: Factory<B>>(
         let weight = weights.matrix(&name, site.weight_shape(config))?;
         let keeps = factory.keeps(&weight);
         let projection = factory.projection(site, weight)?;
-        if !keeps {
+        if keeps {
+            pages.extend(weights.pages(&name));
+        } else {
             weights.release(&name);
         }
         Ok(projection)

@@ -35,5 +35,6 @@ pub use place::Place;
 pub use problem::{Location, Problem, Problems};
 pub use recipe::Recipe;
 pub use training::{
-    Checkpointing, ComputeDtype, Duration, Optimizer, Schedule, Threads, Training, Warmup,
+    ActivationOffload, Checkpointing, ComputeDtype, Duration, Optimizer, Schedule, Threads,
+    Training, Warmup,
 };

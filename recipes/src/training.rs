@@ -21,6 +21,16 @@ named! {
 }
 
 named! {
+    /// Where the inputs of blocks wait for the backward pass.
+    pub enum ActivationOffload {
+        /// In memory.
+        None = "none",
+        /// In a file without a name in the run folder, bit for bit.
+        Disk = "disk",
+    }
+}
+
+named! {
     /// The type activations are computed in.
     pub enum ComputeDtype {
         /// The device's best: f32 on a CPU, bf16 where the device multiplies it.
@@ -122,6 +132,8 @@ pub struct Training {
     pub max_grad_norm: Option<f64>,
     /// What the backward pass replays. Default: each block.
     pub checkpointing: Checkpointing,
+    /// Where the inputs of blocks wait for the backward pass. Default: in memory.
+    pub activation_offload: ActivationOffload,
     /// The type activations are computed in. Default: the device's best.
     pub compute_dtype: ComputeDtype,
     /// The root of all randomness. Default 7.
@@ -271,6 +283,11 @@ impl Training {
                 Checkpointing::Block,
                 Checkpointing::ALL,
             ),
+            activation_offload: section.choice(
+                "activation_offload",
+                ActivationOffload::None,
+                ActivationOffload::ALL,
+            ),
             compute_dtype: section.choice("compute_dtype", ComputeDtype::Auto, ComputeDtype::ALL),
             seed: section.whole("seed", 7),
             threads: Threads::read(&mut section),
@@ -290,6 +307,7 @@ impl Training {
             optimizer,
             max_grad_norm,
             checkpointing,
+            activation_offload,
             compute_dtype,
             seed,
             threads,
@@ -308,6 +326,7 @@ impl Training {
             "optimizer": optimizer.to_value(),
             "max_grad_norm": max_grad_norm.map_or_else(|| json!("none"), |norm| json!(norm)),
             "checkpointing": checkpointing.name(),
+            "activation_offload": activation_offload.name(),
             "compute_dtype": compute_dtype.name(),
             "seed": seed,
             "threads": threads.to_value(),

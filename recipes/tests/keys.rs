@@ -175,6 +175,7 @@ fn a_recipe_written_whole_reads_like_this() {
           weight_decay: 0.01
       max_grad_norm: 1.0
       checkpointing: block
+      activation_offload: none
       compute_dtype: auto
       seed: 7
       threads: auto

@@ -152,7 +152,7 @@ pub fn trainer<P: Trainable<Cpu>>(
         max_grad_norm: Some(1.0),
         learning_rate,
     };
-    Trainer { model, parameters, optimizer, options }
+    Trainer { model, parameters, optimizer, options, offload: None }
 }
 
 /// Rows of random tokens; the first few of each are no targets.

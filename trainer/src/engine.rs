@@ -6,9 +6,11 @@
 
 pub mod loss;
 mod noise;
+mod offload;
 pub mod parameters;
 mod walk;
 
 pub use noise::DropoutNoise;
+pub use offload::{Offload, OffloadError};
 pub use parameters::{Gradient, Parameters};
 pub use walk::{Checkpointing, Walk};

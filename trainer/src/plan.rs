@@ -25,8 +25,8 @@ use graft_model::checkpoint::expected;
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, Site};
 use graft_recipes::{
-    Checkpoint, Checkpointing, ComputeDtype, Duration, Evaluation, Finish, Init, Logging,
-    Optimizer, Recipe, Threads, Training,
+    ActivationOffload, Checkpoint, Checkpointing, ComputeDtype, Duration, Evaluation, Finish, Init,
+    Logging, Optimizer, Recipe, Threads, Training,
 };
 
 pub use adapter::Adapter;
@@ -91,6 +91,8 @@ pub struct Plan {
     pub max_grad_norm: Option<f64>,
     /// What the backward pass replays.
     pub checkpointing: Checkpointing,
+    /// Where blocks' inputs are kept between the passes.
+    pub activation_offload: ActivationOffload,
     /// How operands of products are rounded.
     pub precision: Precision,
     /// The root of all randomness.
@@ -135,6 +137,14 @@ impl Plan {
         let adapter = adapter::resolve(&recipe, config, &mut findings);
         let data = sources::resolve(&recipe, config, model.template.as_ref(), &mut findings);
         output::check(&recipe, start, config.zip(adapter.as_ref()), &mut findings);
+        let Training { checkpointing, activation_offload, .. } = recipe.training;
+        if activation_offload == ActivationOffload::Disk && checkpointing == Checkpointing::None {
+            findings.warn(
+                "training.activation_offload: found disk, but training.checkpointing is none: whole \
+                 tapes are kept, and those stay in memory"
+                    .to_owned(),
+            );
+        }
         let warnings = findings.finish()?;
         let complete = "whatever could not be resolved was recorded as a problem";
         let DataPlan { sample, train, validation, held_out, general } = data;
@@ -148,6 +158,7 @@ impl Plan {
             optimizer,
             max_grad_norm,
             checkpointing,
+            activation_offload,
             compute_dtype,
             seed,
             threads,
@@ -179,6 +190,7 @@ impl Plan {
             optimizer,
             max_grad_norm,
             checkpointing,
+            activation_offload,
             micro_batches_per_visit,
             precision: precision(compute_dtype),
             seed,

@@ -103,7 +103,7 @@ impl Progress {
 
     /// Ends with a last line: title, message, time taken.
     pub fn finish(self, message: &str) {
-        let time = clock(self.begun.elapsed());
+        let time = took(self.begun.elapsed());
         let last = format!("{}: {message} ({time})", self.title);
         match self.view {
             View::Bar(bar) => {
@@ -205,6 +205,12 @@ fn time_left(first: u64, done: u64, total: Option<u64>, elapsed: Duration) -> Op
     Duration::try_from_secs_f64(elapsed.as_secs_f64() / new as f64 * left as f64).ok()
 }
 
+/// `1.4 s`, or from a minute on as [`clock`] has it.
+fn took(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 60.0 { format!("{seconds:.1} s") } else { clock(time) }
+}
+
 /// `1:03`, or `2:00:05` from an hour on.
 fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -261,7 +267,7 @@ mod tests {
         train: 1/500 steps · loss 1.0000 · 5120 tokens/s · 0:00 left
         validation loss 0.5
         train: 500/500 steps · loss 0.0020 · 5120 tokens/s
-        train: 500 steps (0:00)
+        train: 500 steps (0.0 s)
         ");
         assert!(!text.contains('\u{1b}'));
     }
@@ -288,6 +294,8 @@ mod tests {
         assert_eq!(time_left(0, 10, None, second), None);
         assert_eq!(time_left(5, 4, Some(10), second), None);
         assert_eq!(clock(Duration::from_secs(63)), "1:03");
+        assert_eq!(took(Duration::from_millis(1_449)), "1.4 s");
+        assert_eq!(took(Duration::from_secs(63)), "1:03");
         assert_eq!(clock(Duration::from_secs(7_205)), "2:00:05");
     }
 

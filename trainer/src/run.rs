@@ -24,6 +24,7 @@ use graft_recipes::Init;
 pub use error::RunError;
 pub use finish::Outcome;
 
+use crate::lost_pages;
 use crate::plan::{Adapter, Plan};
 use crate::progress::{Progress, Unit};
 use crate::random_weights::RandomWeights;
@@ -85,6 +86,7 @@ where
         Init::Random => build(plan, &RandomWeights::new(&plan.config, plan.seed), factory),
         Init::Checkpoint => {
             let checkpoint = Checkpoint::open(&plan.model_folder)?;
+            lost_pages::explain(&plan.model_folder.display());
             checkpoint.verify(&plan.config)?;
             build(plan, &checkpoint, factory)
         }
@@ -96,7 +98,8 @@ fn build<F: Factory<Backend>>(
     weights: &impl Weights,
     factory: &mut F,
 ) -> Result<Llama<Backend, F::Projection>, RunError> {
-    let title = if plan.nf4.is_some() { "load and quantise" } else { "load" };
+    let quantises = left_to_quantise(&plan.config, plan.nf4).is_some();
+    let title = if quantises { "load and quantise" } else { "load" };
     let progress = Progress::new(title, plan.config.layers as u64, Unit::Count("layers"));
     let fields = Default::default();
     let model = Llama::load(&plan.config, weights, factory, &Default::default(), &mut |done| {

@@ -6,7 +6,9 @@ use graft_kernels::{Kernels, Ops, Precision};
 use graft_model::{Context, Llama};
 
 use crate::engine::parameters::clip;
-use crate::engine::{Checkpointing, DropoutNoise, Gradient, Parameters, Walk};
+use crate::engine::{
+    Checkpointing, DropoutNoise, Gradient, Offload, OffloadError, Parameters, Walk,
+};
 use crate::learning_rate::LearningRate;
 use crate::optimizer::AdamW;
 
@@ -37,6 +39,8 @@ pub struct Trainer<B: Kernels, P> {
     pub optimizer: AdamW,
     /// How to step.
     pub options: StepOptions,
+    /// Where blocks' inputs are kept between the passes; in memory where nowhere else.
+    pub offload: Option<Offload>,
 }
 
 /// What a step measured.
@@ -52,6 +56,17 @@ pub struct StepOutcome {
     pub tokens: usize,
     /// Tokens trained on.
     pub targets: usize,
+}
+
+/// Why a step was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// A loss or gradient that is no number.
+    #[error(transparent)]
+    Diverged(#[from] Diverged),
+    /// The disk did not keep the blocks' inputs.
+    #[error(transparent)]
+    Offload(#[from] OffloadError),
 }
 
 /// A loss or gradient that is no number: the step was not taken.
@@ -86,12 +101,12 @@ where
     ///
     /// The loss is summed over tokens and divided by the targets of all micro-batches, so that `k`
     /// micro-batches are one batch.
-    pub fn step(&mut self, step: u64, batches: &[Batch]) -> Result<StepOutcome, Diverged> {
+    pub fn step(&mut self, step: u64, batches: &[Batch]) -> Result<StepOutcome, StepError> {
         let targets: usize = batches.iter().map(Batch::targets).sum();
         let (loss, mut gradient) = self.gradient(step, batches, targets)?;
         let grad_norm = clip(&mut gradient, self.options.max_grad_norm);
         if !grad_norm.is_finite() {
-            return Err(Diverged::Gradient { step, norm: grad_norm });
+            return Err(Diverged::Gradient { step, norm: grad_norm }.into());
         }
         let learning_rate = self.options.learning_rate.at(step);
         self.optimizer.step(&mut self.parameters, &gradient, learning_rate);
@@ -106,10 +121,11 @@ where
         step: u64,
         batches: &[Batch],
         targets: usize,
-    ) -> Result<(f64, Vec<f32>), Diverged> {
+    ) -> Result<(f64, Vec<f32>), StepError> {
         let mut gradient = Gradient::new(&self.parameters);
         let mut total = 0.0;
-        let walk = Walk::new(&self.model, &self.parameters, self.options.checkpointing);
+        let walk = Walk::new(&self.model, &self.parameters, self.options.checkpointing)
+            .with_inputs_in(self.offload.as_ref());
         let noises: Vec<_> = (0..batches.len())
             .map(|micro_batch| DropoutNoise { seed: self.options.seed, step, micro_batch })
             .collect();
@@ -119,11 +135,11 @@ where
         let visits: Vec<_> = batches.iter().zip(contexts).collect();
         let scale = 1.0 / targets.max(1) as f32;
         for (visit, batches) in visits.chunks(self.options.micro_batches_per_visit).enumerate() {
-            let losses = walk.run(batches, scale, &mut gradient);
+            let losses = walk.run(batches, scale, &mut gradient)?;
             for (index, loss) in losses.into_iter().enumerate() {
                 let micro_batch = visit * self.options.micro_batches_per_visit + index + 1;
                 if !loss.is_finite() {
-                    return Err(Diverged::Loss { step, micro_batch, loss });
+                    return Err(Diverged::Loss { step, micro_batch, loss }.into());
                 }
                 total += loss;
             }

@@ -7,6 +7,7 @@
 use graft_kernels::FrozenMatrix;
 use graft_model::checkpoint::TensorView;
 use graft_model::load::{Weights, dense};
+use graft_model::pages::Mapped;
 use graft_model::site::{EMBED_TOKENS, LM_HEAD};
 use graft_model::{Error, LlamaConfig};
 
@@ -72,7 +73,18 @@ impl<W: Weights> Weights for WithTables<'_, W> {
         self.base.vector(name, len)
     }
 
+    fn pages(&self, name: &str) -> Vec<Mapped> {
+        match self.adapter.table(name) {
+            Some(_) => Vec::new(),
+            None => self.base.pages(self.base_name(name)),
+        }
+    }
+
     fn release(&self, name: &str) {
         self.base.release(name);
+    }
+
+    fn release_all(&self) {
+        self.base.release_all();
     }
 }

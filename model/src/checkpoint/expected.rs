@@ -117,6 +117,10 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Tensors`] with every difference at once; [`Error::Nf4`] for an unreadable one.
     pub fn verify(&self, config: &LlamaConfig) -> Result<(), Error> {
+        self.scattered(|| self.compare(config))
+    }
+
+    fn compare(&self, config: &LlamaConfig) -> Result<(), Error> {
         let mut problems = Vec::new();
         let mut known = BTreeSet::new();
         for Expected { name, shape: expected, site } in expected(config) {

@@ -203,6 +203,20 @@ fn hostile_headers_are_refused_by_name() {
 }
 
 #[test]
+fn data_that_begins_at_any_address_reads_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = ModelFolder::at(root.path()).unwrap();
+    let header = r#"{"b":{"dtype":"F32","shape":[2],"data_offsets":[3,11]},"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}}"#;
+    for padding in 0..9 {
+        let mut bytes = file(&format!("{header}{}", " ".repeat(padding)), 3);
+        bytes.extend([1.5_f32, -2.25].map(f32::to_le_bytes).concat());
+        write_bytes(root.path().join("x"), &bytes).unwrap();
+        let checkpoint = Checkpoint::open_file(&folder, "x").unwrap();
+        assert_eq!(checkpoint.tensor("b").unwrap().to_f32().unwrap(), [1.5, -2.25], "{padding}");
+    }
+}
+
+#[test]
 fn hostile_indexes_are_refused_by_name() {
     let root = tempfile::tempdir().unwrap();
     let one = |name: &str, tensors: &[TensorView]| {

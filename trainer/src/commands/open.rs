@@ -7,6 +7,7 @@ use graft_model::checkpoint::Checkpoint;
 use graft_model::load::{Weights, left_to_quantise};
 use graft_model::{Llama, LlamaConfig};
 
+use crate::lost_pages;
 use crate::plan::ModelFiles;
 use crate::progress::{Progress, Unit};
 use crate::run::Backend;
@@ -50,6 +51,7 @@ impl Opening {
     pub fn load(&self, nf4: Option<bool>) -> anyhow::Result<Model> {
         let config = &self.files.config;
         let checkpoint = Checkpoint::open(&self.files.folder)?;
+        lost_pages::explain(&self.files.folder.display());
         checkpoint.verify(config)?;
         let nf4 = left_to_quantise(config, nf4);
         let model = if let Some(adapter) = &self.adapter {

@@ -18,6 +18,7 @@ use graft_model::site::EMBED_TOKENS;
 use graft_model::{Block, Branch, Context, Keeping, Layout, Llama, Plain, Products, Taped};
 
 use super::loss::{NextToken, Targets};
+use super::offload::{Offload, OffloadError, Waiting};
 use super::parameters::{Gradient, Parameters};
 
 /// What is kept between the passes. The gradients are the same bits.
@@ -36,15 +37,17 @@ pub enum Checkpointing {
 pub struct Walk<'a, B: Kernels, P> {
     model: &'a Llama<B, P>,
     checkpointing: Checkpointing,
+    /// Where inputs are kept; in memory where nowhere else.
+    offload: Option<&'a Offload>,
     trains_embedding: bool,
     /// Layer and branch of the first trained tensor: what lies below needs no gradient.
     lowest: (usize, usize),
 }
 
 /// A branch that ran forward, with what its backward pass needs.
-enum Kept<B: Kernels> {
-    Input(FloatTensor<B>),
-    Products(FloatTensor<B>, Products<B>),
+enum Kept<'a, B: Kernels> {
+    Input(Waiting<'a, B>),
+    Products(Waiting<'a, B>, Products<B>),
     Tape(Tape<B>),
 }
 
@@ -61,7 +64,7 @@ struct Running<'a, B: Kernels> {
     layout: Layout,
     /// The residual stream on the way there, its gradient on the way back: `[tokens, d_model]`.
     stream: FloatTensor<B>,
-    kept: Vec<Kept<B>>,
+    kept: Vec<Kept<'a, B>>,
 }
 
 impl<'a, B, P> Walk<'a, B, P>
@@ -77,18 +80,29 @@ where
     ) -> Self {
         let trains_embedding = parameters.slot(EMBED_TOKENS).is_some();
         let lowest = if trains_embedding { (0, 0) } else { lowest_trained(model, parameters) };
-        Self { model, checkpointing, trains_embedding, lowest }
+        Self { model, checkpointing, offload: None, trains_embedding, lowest }
+    }
+
+    /// The same walk with inputs kept in `offload`.
+    #[must_use]
+    pub fn with_inputs_in(mut self, offload: Option<&'a Offload>) -> Self {
+        self.offload = offload;
+        self
     }
 
     /// Adds the gradient of `Σ loss · scale` to `gradient` and returns `Σ loss` over the targets of each
     /// micro-batch. All of them share each visit of a block; the sums do not depend on how many do.
+    ///
+    /// # Errors
+    /// The disk that should keep inputs does not.
     pub fn run(
         &self,
         batches: &[(&Batch, Context<'_>)],
         scale: f32,
         gradient: &mut Gradient<'_>,
-    ) -> Vec<f64> {
+    ) -> Result<Vec<f64>, OffloadError> {
         let model = self.model;
+        let tokens = batches.iter().map(|(batch, _)| batch.len()).sum();
         let mut running: Vec<_> = batches
             .iter()
             .map(|&(batch, context)| Running {
@@ -104,33 +118,36 @@ where
                 kept: Vec::new(),
             })
             .collect();
-        for (layer, block) in model.blocks.iter().enumerate() {
+        for block in model.up(tokens) {
+            let layer = block.layer;
             let keeps = self.keeps(layer, running.len());
             for running in &mut running {
                 for branch in Branch::BOTH {
                     let trains = (layer, branch as usize) >= self.lowest;
                     let keeps = trains.then_some(keeps);
-                    self.forward(block, branch, keeps, running);
+                    self.forward(block, branch, keeps, running)?;
                 }
             }
         }
         let losses =
             running.iter_mut().map(|running| self.head(running, scale, gradient)).collect();
-        for (layer, block) in model.blocks.iter().enumerate().rev() {
+        for block in model.down_to(self.lowest.0, tokens) {
+            let layer = block.layer;
             for running in &mut running {
                 for branch in Branch::BOTH.into_iter().rev() {
                     if (layer, branch as usize) >= self.lowest {
-                        self.backward(block, branch, running, gradient);
+                        self.backward(block, branch, running, gradient)?;
                     }
                 }
             }
         }
+        self.offload.inspect(|offload| offload.clear());
         if self.trains_embedding {
             for running in running {
                 self.embedding_gradient(&running.batch.tokens, running.stream, gradient);
             }
         }
-        losses
+        Ok(losses)
     }
 
     /// The last block's tapes are kept in any case where they are wanted next.
@@ -145,8 +162,8 @@ where
         block: &Block<B, P>,
         branch: Branch,
         keeps: Option<Checkpointing>,
-        running: &mut Running<'_, B>,
-    ) {
+        running: &mut Running<'a, B>,
+    ) -> Result<(), OffloadError> {
         let Running { context, layout, stream, kept, .. } = running;
         let input = stream.clone();
         let added = match keeps {
@@ -160,16 +177,18 @@ where
             Some(Checkpointing::Selective) => {
                 let mut pass = Keeping::new(*context);
                 let added = block.branch(branch, input.clone(), layout, &mut pass);
+                let input = Waiting::new(input, self.offload)?;
                 kept.push(Kept::Products(input, pass.into_products()));
                 added
             }
             Some(Checkpointing::Block) => {
-                kept.push(Kept::Input(input.clone()));
+                kept.push(Kept::Input(Waiting::new(input.clone(), self.offload)?));
                 block.branch(branch, input, layout, &mut Plain::new(*context))
             }
             None => block.branch(branch, input, layout, &mut Plain::new(*context)),
         };
         *stream = B::add(added, stream);
+        Ok(())
     }
 
     fn head(&self, running: &mut Running<'_, B>, scale: f32, gradient: &mut Gradient<'_>) -> f64 {
@@ -186,18 +205,20 @@ where
         &self,
         block: &Block<B, P>,
         branch: Branch,
-        running: &mut Running<'_, B>,
+        running: &mut Running<'a, B>,
         gradient: &mut Gradient<'_>,
-    ) {
+    ) -> Result<(), OffloadError> {
         let Running { context, layout, stream, kept, .. } = running;
+        let device = &self.model.device;
         let Tape { input, output, leaves } = match kept.pop().expect("one entry a branch") {
             Kept::Tape(tape) => tape,
             Kept::Input(input) => {
-                self.tape(block, branch, input, layout, Taped::replay(*context, &P::trains))
+                let pass = Taped::replay(*context, &P::trains);
+                self.tape(block, branch, input.take(device)?, layout, pass)
             }
             Kept::Products(input, products) => {
                 let pass = Taped::recall(*context, &P::trains, products);
-                self.tape(block, branch, input, layout, pass)
+                self.tape(block, branch, input.take(device)?, layout, pass)
             }
         };
         let gradients = backward_from::<B>(output, stream.clone());
@@ -205,6 +226,7 @@ where
         if let Some(dx) = <Autodiff<B> as AutodiffBackend>::grad(&input, &gradients) {
             *stream = B::add(dx, stream);
         }
+        Ok(())
     }
 
     fn tape(

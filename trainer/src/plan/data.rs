@@ -162,7 +162,7 @@ impl Plan {
         let files = self.train.iter().chain(validation).chain(&self.held_out).chain(&self.general);
         let hash = |source: &SourceFile| {
             let (bytes, sha256) = hash_source(source)?;
-            Ok((source.path.display().to_string(), FileHash { bytes, sha256 }))
+            Ok((source.path.display().to_string(), FileHash { bytes, sha256, sampled: false }))
         };
         files.map(hash).collect()
     }

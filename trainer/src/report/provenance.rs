@@ -49,10 +49,11 @@ fn files(title: &str, files: &BTreeMap<String, FileHash>, page: &mut String) {
         page,
         "<h2>{title}</h2>\n<table><thead><tr><th>File</th><th class=\"n\">Size</th><th>SHA-256</th></tr></thead><tbody>"
     );
-    for (name, FileHash { bytes: size, sha256 }) in files {
+    for (name, FileHash { bytes: size, sha256, sampled }) in files {
+        let of = if *sampled { " (of samples)" } else { "" };
         let _ = write!(
             page,
-            "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"code\">{}</td></tr>",
+            "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"code\">{}{of}</td></tr>",
             escape(name),
             bytes(*size),
             escape(sha256)

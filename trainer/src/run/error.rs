@@ -37,6 +37,12 @@ pub enum RunError {
         /// Files and lines of the step's rows.
         rows: String,
     },
+    /// The disk did not keep the blocks' inputs.
+    #[error(
+        "{0}. The step was not taken. Free the disk, or keep them in memory with \
+         `training.activation_offload: none` in a new run; go on from the last checkpoint with `--resume`"
+    )]
+    Offload(#[from] crate::engine::OffloadError),
     /// Asked to stop.
     #[error(
         "stopped after step {step} of {total}; its checkpoint is written: go on with `--resume`"
@@ -94,6 +100,7 @@ impl RunError {
             ),
             Self::Folder(error) => error.is_wrong_input(),
             Self::Diverged { .. }
+            | Self::Offload(_)
             | Self::Interrupted { .. }
             | Self::Merge { .. }
             | Self::Write { .. } => false,

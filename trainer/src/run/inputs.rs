@@ -10,7 +10,7 @@ use graft_recipes::Init;
 use super::RunError;
 use crate::engine::Parameters;
 use crate::plan::Plan;
-use crate::run_folder::manifest::{FileHash, Inputs, hash_file, sha256_hex};
+use crate::run_folder::manifest::{FileHash, Inputs, hash_weights, sha256_hex};
 
 /// The inputs of a run of `plan` that trains `parameters`.
 pub(super) fn inputs(plan: &Plan, parameters: &Parameters) -> Result<Inputs, RunError> {
@@ -65,10 +65,9 @@ fn base_hashes(plan: &Plan) -> Result<BTreeMap<String, FileHash>, RunError> {
     for name in folder.names()?.into_iter().filter(|name| reads(name)) {
         debug_assert!(name != SINGLE_FILE || plan.init == Init::Checkpoint);
         let hash = if let Some(path) = folder.path() {
-            hash_file(&path.join(&name), |_| ())?
+            hash_weights(&path.join(&name))?
         } else {
-            let bytes = folder.required(&name)?;
-            FileHash { bytes: bytes.len() as u64, sha256: sha256_hex(&bytes) }
+            FileHash::of(&folder.required(&name)?)
         };
         hashes.insert(name, hash);
     }

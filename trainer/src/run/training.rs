@@ -6,12 +6,12 @@ use std::time::Instant;
 use graft_adapters::Trainable;
 use graft_data::{Batch, Sample, Schedule};
 use graft_model::{Llama, atomic};
-use graft_recipes::{Optimizer, Warmup};
+use graft_recipes::{ActivationOffload, Optimizer, Warmup};
 
 use super::scores::Scores;
 use super::state::{self, Position};
 use super::{Backend, Outcome, RunError, RunOptions, finish, inputs};
-use crate::engine::{Checkpointing, Parameters};
+use crate::engine::{Checkpointing, Offload, Parameters};
 use crate::evaluate::{Scorer, Totals};
 use crate::learning_rate::{Decay, LearningRate};
 use crate::memory::peak_resident_bytes;
@@ -22,7 +22,7 @@ use crate::run_folder::RunFolder;
 use crate::run_folder::manifest::{Manifest, Status};
 use crate::run_folder::metrics::{EvalLine, Line, MetricsLog, TrainLine};
 use crate::run_folder::tensorboard::EventLog;
-use crate::step::{StepOptions, StepOutcome, Trainer};
+use crate::step::{StepError, StepOptions, StepOutcome, Trainer};
 
 /// A run that is under way.
 pub(super) struct Run<'a, P> {
@@ -62,10 +62,14 @@ impl<'a, P: Trainable<Backend>> Run<'a, P> {
         } else {
             RunFolder::create(&plan.output_dir, &plan.recipe.to_yaml(), Manifest::begin(now))?
         };
+        let offload = match plan.activation_offload {
+            ActivationOffload::Disk => Some(Offload::create(folder.path())?),
+            ActivationOffload::None => None,
+        };
         let config = adamw(plan);
         let optimizer = AdamW::new(config, parameters.len());
         let mut trainer =
-            Trainer { model, parameters, optimizer, options: step_options(plan, total) };
+            Trainer { model, parameters, optimizer, options: step_options(plan, total), offload };
         let mut position = Position::default();
         if let Some(checkpoint) = folder.checkpoints().latest()? {
             position = state::load(&checkpoint.path, &mut trainer, config)?;
@@ -151,9 +155,11 @@ impl<'a, P: Trainable<Backend>> Run<'a, P> {
         let rows = self.schedule.step(step - 1);
         let batches: Vec<Batch> = rows.iter().map(|rows| self.batch(rows)).collect();
         let started = Instant::now();
-        let outcome = self.trainer.step(step, &batches).map_err(|diverged| RunError::Diverged {
-            diverged,
-            rows: self.origins(&rows.concat()),
+        let outcome = self.trainer.step(step, &batches).map_err(|error| match error {
+            StepError::Diverged(diverged) => {
+                RunError::Diverged { diverged, rows: self.origins(&rows.concat()) }
+            }
+            StepError::Offload(error) => error.into(),
         })?;
         let seconds = started.elapsed().as_secs_f64();
         self.position = Position {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -53,6 +53,16 @@ pub struct FileHash {
     pub bytes: u64,
     /// SHA-256 of the content, lower-case hexadecimal.
     pub sha256: String,
+    /// Whether only samples of the content were hashed; see [`hash_weights`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sampled: bool,
+}
+
+impl FileHash {
+    /// The hash of a whole content.
+    pub fn of(content: &[u8]) -> Self {
+        Self { bytes: content.len() as u64, sha256: sha256_hex(content), sampled: false }
+    }
 }
 
 /// What decides a run's result, fixed when it begins.
@@ -205,12 +215,60 @@ pub fn hash_file(path: &Path, mut progress: impl FnMut(u64)) -> Result<FileHash>
     loop {
         let read = file.read(&mut buffer).map_err(unreadable)?;
         if read == 0 {
-            return Ok(FileHash { bytes, sha256: hexadecimal(&hasher.finalize()) });
+            return Ok(FileHash { bytes, sha256: hexadecimal(&hasher.finalize()), sampled: false });
         }
         hasher.update(&buffer[..read]);
         bytes += read as u64;
         progress(read as u64);
     }
+}
+
+/// Larger files of weights are hashed in samples, so that a model is not read whole before its first
+/// step. Other weights, another length or another header change the hash; a single value may not.
+const WHOLE: u64 = 1 << 30;
+/// The file's beginning, which holds the header.
+const HEAD: u64 = 1 << 20;
+/// One sample …
+const SAMPLE: u64 = 64 << 10;
+/// … stands for so many bytes; the file's last bytes are always in one.
+const STRIDE: u64 = 16 << 20;
+
+/// Hashes a file of weights, in samples where it is larger than 1 GiB: its size, its first MiB, the
+/// first 64 KiB of every 16 MiB, and the last 64 KiB.
+pub fn hash_weights(path: &Path) -> Result<FileHash> {
+    let unreadable = |source| Error::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(unreadable)?;
+    let bytes = file.metadata().map_err(unreadable)?.len();
+    if bytes <= WHOLE {
+        return hash_file(path, |_| ());
+    }
+    let mut hasher = Sha256::new();
+    hasher.update(bytes.to_le_bytes());
+    read_no_further(&file);
+    let starts = (0..bytes - SAMPLE).step_by(STRIDE as usize).chain([bytes - SAMPLE]);
+    let mut buffer = vec![0; HEAD as usize];
+    for start in starts {
+        let len = if start == 0 { HEAD } else { SAMPLE } as usize;
+        file.seek(SeekFrom::Start(start)).map_err(unreadable)?;
+        file.read_exact(&mut buffer[..len]).map_err(unreadable)?;
+        hasher.update(&buffer[..len]);
+    }
+    Ok(FileHash { bytes, sha256: hexadecimal(&hasher.finalize()), sampled: true })
+}
+
+/// Asks the system not to read what lies around a sample.
+#[expect(unsafe_code, reason = "posix_fadvise(2) has no safe wrapper in the dependencies")]
+fn read_no_further(file: &File) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        // SAFETY: the descriptor is open; the call only sets how much is read ahead.
+        unsafe {
+            libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
 }
 
 /// SHA-256 of `bytes`, lower-case hexadecimal.
@@ -250,10 +308,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn inputs() -> Inputs {
-        let file = |content: &str| FileHash {
-            bytes: content.len() as u64,
-            sha256: sha256_hex(content.as_bytes()),
-        };
+        let file = |content: &str| FileHash::of(content.as_bytes());
         Inputs {
             run: "quickstart".to_owned(),
             model: "builtin:quickstart".to_owned(),
@@ -336,6 +391,37 @@ pub(crate) mod tests {
         // FIPS 180-4, appendix example.
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(sha256_hex(b"abc"), abc);
+    }
+
+    #[test]
+    fn a_large_file_of_weights_is_hashed_in_samples_that_see_its_length_and_both_ends() {
+        use std::io::Write;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        // A hole: nothing of it is on the disk.
+        let file = File::create(&path).unwrap();
+        let hash_of = |len: u64, change: Option<u64>| {
+            file.set_len(len).unwrap();
+            let put = |byte| {
+                let Some(place) = change else { return };
+                (&file).seek(SeekFrom::Start(place)).unwrap();
+                (&file).write_all(&[byte]).unwrap();
+            };
+            put(1);
+            let hash = hash_weights(&path).unwrap();
+            put(0);
+            assert_eq!(hash.bytes, len);
+            hash
+        };
+        let len = WHOLE + 12_345;
+        let hash = hash_of(len, None);
+        assert!(hash.sampled && hash_of(len, None) == hash);
+        for place in [0, HEAD - 1, 50 * STRIDE + SAMPLE - 1, len - SAMPLE, len - 1] {
+            assert_ne!(hash_of(len, Some(place)).sha256, hash.sha256, "byte {place}");
+        }
+        assert_ne!(hash_of(len + 1, None).sha256, hash.sha256);
+        let small = hash_of(1_000, None);
+        assert!(!small.sampled && small == hash_file(&path, |_| ()).unwrap());
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn broken_nf4_groups_are_refused_by_name() {
         group[at].shape = vec![bytes.len()];
         group[at].bytes = bytes.into();
     };
-    let cases: [Edit<'_>; 12] = [
+    let cases: [Edit<'_>; 15] = [
         &|group| {
             let at = part_of(group, ".quant_state.bitsandbytes__nf4");
             group[at].name = "w.quant_state.bitsandbytes__fp4".to_owned();
@@ -116,6 +116,9 @@ fn broken_nf4_groups_are_refused_by_name() {
         &|group| state(group, "nested_offset", Value::Null),
         &|group| state(group, "nested_blocksize", Value::Null),
         &|group| state(group, "dtype", json!("int8")),
+        &|group| resize(group, ".absmax", 63),
+        &|group| resize(group, ".nested_absmax", 2),
+        &|group| resize(group, "", 2_047),
     ];
     let texts = cases.map(|edit| {
         let root = tempfile::tempdir().unwrap();
@@ -137,7 +140,17 @@ fn broken_nf4_groups_are_refused_by_name() {
     `ROOT/model.safetensors`: quantised weight `w` cannot be read: its nested_offset is None, but must be a finite number
     `ROOT/model.safetensors`: quantised weight `w` cannot be read: `w.absmax` is U8 with 64 elements, but must be F32 with 64
     `ROOT/model.safetensors`: quantised weight `w` cannot be read: its dtype is int8, but must be bfloat16, float16 or float32
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: `w.absmax` is U8 with 63 elements, but must be U8 with 64
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: `w.nested_absmax` is F32 with 2 elements, but must be F32 with 1
+    `ROOT/model.safetensors`: quantised weight `w` cannot be read: `w` is U8 with 2047 elements, but must be bytes (U8, or BF16, F16, F32 as storage) with 2048
     "#);
+}
+
+fn resize(group: &mut [TensorView], name: &str, elements: usize) {
+    let at = part_of(group, name);
+    let bytes = elements * group[at].dtype.bitsize() / 8;
+    group[at].shape = vec![elements];
+    group[at].bytes = vec![0; bytes].into();
 }
 
 type Edit<'a> = &'a dyn Fn(&mut Vec<TensorView>);

@@ -1,0 +1,182 @@
+//! Pages of a read-only map of a file: read before they are needed, handed back once they are not.
+//!
+//! madvise(2) of Linux. [`Mapped`] is the only way to these calls and comes from a map of a file alone, so
+//! that advice which would drop the content of other memory cannot reach it.
+
+use bytes::Bytes;
+
+/// What the system reads on its own around one page that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// What lies around it, too.
+    Usual,
+    /// That page alone.
+    Scattered,
+}
+
+/// A part of a read-only map of a file. Whatever is done to its pages, its bytes stay the same.
+#[derive(Clone, Debug)]
+pub struct Mapped(Bytes);
+
+/// Bytes that one call of [`Mapped::populate`] is given, at most: how late a reader may notice that
+/// nobody waits for it any more.
+const PIECE: usize = 4 << 20;
+/// Bytes that are on their way from the disk beyond the piece in hand.
+const AHEAD: usize = 16 << 20;
+/// Linux cuts a longer request to the largest single read of the device, which is seldom less.
+const REQUEST: usize = 512 << 10;
+
+impl Mapped {
+    /// `bytes` must lie in a private, read-only map of a file that lives as long as they do; `None` if
+    /// there are none.
+    pub(crate) fn new(bytes: Bytes) -> Option<Self> {
+        (!bytes.is_empty()).then_some(Self(bytes))
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Hands the pages back from this process; the system keeps their content for as long as it has
+    /// room, and reads it again where not.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        self.advise(0, self.0.len(), libc::MADV_DONTNEED);
+    }
+
+    /// Reads all of it into this process, in the order of its bytes. Between the pieces `goes_on` is
+    /// asked. `from_disk`: the system will hardly have it, so that it pays to ask for more at a time.
+    pub(crate) fn populate(&self, from_disk: bool, goes_on: impl Fn() -> bool) {
+        let len = self.0.len();
+        let mut requested = if from_disk { 0 } else { len };
+        for start in (0..len).step_by(PIECE) {
+            if !goes_on() {
+                return;
+            }
+            let wanted = (start + PIECE + AHEAD).min(len);
+            while requested < wanted {
+                let end = (requested + REQUEST).min(len);
+                #[cfg(unix)]
+                self.advise(requested, end, libc::MADV_WILLNEED);
+                requested = end;
+            }
+            self.map_in(start, (start + PIECE).min(len));
+        }
+    }
+
+    /// How the system should read when a page is touched that is not there.
+    pub(crate) fn set_access(&self, access: Access) {
+        #[cfg(unix)]
+        self.advise(
+            0,
+            self.0.len(),
+            match access {
+                Access::Usual => libc::MADV_NORMAL,
+                Access::Scattered => libc::MADV_RANDOM,
+            },
+        );
+        #[cfg(not(unix))]
+        let _ = access;
+    }
+
+    /// Waits until the pages of this range are in the process.
+    fn map_in(&self, start: usize, end: usize) {
+        #[cfg(target_os = "linux")]
+        {
+            let error = self.advise(start, end, libc::MADV_POPULATE_READ);
+            // Linux before 5.14 does not know the advice. Any other error is the disk's, and comes back
+            // to whoever uses the bytes.
+            if error != Some(libc::EINVAL) {
+                return;
+            }
+        }
+        for byte in self.0[start..end].iter().step_by(4_096) {
+            std::hint::black_box(*byte);
+        }
+    }
+
+    /// Gives advice about the pages that hold bytes `start..end`; the system's error, if any.
+    #[cfg(unix)]
+    #[expect(unsafe_code, reason = "madvise(2) has no safe wrapper for a part of a shared map")]
+    fn advise(&self, start: usize, end: usize, advice: libc::c_int) -> Option<i32> {
+        let part = &self.0[start..end];
+        // SAFETY: asks for a constant of the system.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+        let before = part.as_ptr().addr() % page;
+        let first = part.as_ptr().wrapping_sub(before);
+        // SAFETY: whole pages, each holding a byte of the map and so belonging to it: maps begin and end
+        // with pages. The map is private, read-only and never written, so that even dropping its pages
+        // loses nothing: the system reads the file again. `self` keeps the map alive.
+        let status = unsafe { libc::madvise(first.cast_mut().cast(), before + part.len(), advice) };
+        if status == 0 { None } else { std::io::Error::last_os_error().raw_os_error() }
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::io::{Read, Seek, SeekFrom};
+
+    use super::*;
+    use crate::folder::ModelFolder;
+
+    /// Pages of `bytes` that are in this process, and all of them (proc_pid_pagemap(5), bit 63).
+    fn present(bytes: &[u8]) -> [usize; 2] {
+        let first = bytes.as_ptr().addr() / 4_096;
+        let count = (bytes.as_ptr().addr() + bytes.len()).div_ceil(4_096) - first;
+        let mut file = std::fs::File::open("/proc/self/pagemap").unwrap();
+        file.seek(SeekFrom::Start(8 * first as u64)).unwrap();
+        let mut entries = vec![0; 8 * count];
+        file.read_exact(&mut entries).unwrap();
+        [entries.as_chunks::<8>().0.iter().filter(|entry| entry[7] >> 7 == 1).count(), count]
+    }
+
+    fn map(len: usize) -> (tempfile::TempDir, Bytes) {
+        let root = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
+        crate::atomic::write_bytes(root.path().join("a"), &content).unwrap();
+        let map = ModelFolder::at(root.path()).unwrap().map("a").unwrap();
+        (root, map)
+    }
+
+    #[test]
+    fn populated_pages_are_there_and_released_ones_are_gone_but_read_the_same() {
+        let (_root, map) = map(9 << 20);
+        // Neither end on a page's border; several pieces.
+        let part = Mapped::new(map.slice(5_001..(8 << 20) + 77)).unwrap();
+        let before = part.bytes().to_vec();
+        part.release();
+        assert_eq!(present(part.bytes())[0], 0);
+        part.populate(true, || true);
+        let [there, all] = present(part.bytes());
+        assert_eq!(there, all);
+        part.release();
+        assert_eq!(present(part.bytes())[0], 0);
+        assert!(part.bytes() == before);
+    }
+
+    #[test]
+    fn a_reader_that_nobody_waits_for_stops() {
+        let (_root, map) = map(9 << 20);
+        let part = Mapped::new(map.clone()).unwrap();
+        part.release();
+        let asked = std::cell::Cell::new(0);
+        part.populate(false, || asked.replace(asked.get() + 1) == 0);
+        let [there, _] = present(part.bytes());
+        assert_eq!((asked.get(), there), (2, PIECE / 4_096));
+    }
+
+    #[test]
+    fn scattered_access_maps_what_is_touched_and_nothing_around() {
+        let (_root, map) = map(1 << 20);
+        let part = Mapped::new(map).unwrap();
+        part.release();
+        part.set_access(Access::Scattered);
+        assert!(Mapped::new(Bytes::new()).is_none());
+        std::hint::black_box(part.bytes()[300_000]);
+        let scattered = present(part.bytes())[0];
+        part.set_access(Access::Usual);
+        assert!((1..=16).contains(&scattered), "{scattered} pages");
+    }
+}
