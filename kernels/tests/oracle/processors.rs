@@ -29,16 +29,23 @@ proptest! {
         };
         let expected: Vec<f32> = (0..tokens * out).map(|i| product(i) as f32).collect();
         let [x, w] = [x, w].map(|tensor| tensor.into_primitive().tensor());
-        let values = |y| to_vec(Tensor::<Flex, 2>::from_primitive(TensorPrimitive::Float(y)));
+        let values = |y| -> Vec<f32> {
+            let y = Tensor::<Flex, 2>::from_primitive(TensorPrimitive::Float(y));
+            y.into_data().convert::<f32>().to_vec().unwrap()
+        };
         let dense = <Flex as Kernels>::dense_linear(&x, &w, Precision::Bf16, Rounding::Exact);
         prop_assert_eq!(values(dense), &expected[..]);
         let w = Tensor::<Flex, 2>::from_primitive(TensorPrimitive::Float(w));
         let matrix = FrozenMatrix::from_f32(out, depth, &to_vec(w));
+        let operand = Flex::operand(x.clone(), Precision::Bf16);
         for matrix in [matrix.to_bf16(), matrix] {
             let frozen = Flex::freeze(matrix, &Default::default());
             let y = <Flex as Kernels>::frozen_linear(&x, &frozen, Precision::Bf16, Rounding::Exact);
             prop_assert_eq!(values(y), &expected[..]);
             let y = <Flex as Kernels>::frozen_linear(&x, &frozen, Precision::Bf16, Rounding::Operand);
+            let as_operand =
+                <Flex as Kernels>::frozen_linear(&operand, &frozen, Precision::Bf16, Rounding::Exact);
+            prop_assert_eq!(values(as_operand), &expected[..]);
             let rounded: Vec<f32> =
                 expected.iter().map(|&sum| half::bf16::from_f32(sum).to_f32()).collect();
             prop_assert_eq!(values(y), rounded);
