@@ -12,6 +12,8 @@ use graft_data::{Format, Row, Tokenizer};
 use graft_tests::parity::{Deviations, cases, is_live};
 use serde_json::Value;
 
+/// What makes the cases, and what Python leaves beside it.
+const SCRIPTS: [&str; 3] = ["generate.py", "small_vocabulary.py", "__pycache__"];
 const FILES: [&str; 4] = ["surrogates.jsonl", "texts.jsonl", "tokenizer.json", "tokenizer.model"];
 
 /// The small vocabulary, and Meta's where the cases were drawn with it.
@@ -48,7 +50,8 @@ fn the_folder_holds_exactly_the_cases() {
         let mut found: Vec<String> = std::fs::read_dir(&folder)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| name != "generate.py" && !(is_live() && name == "real"))
+            .filter(|name| !SCRIPTS.contains(&name.as_str()))
+            .filter(|name| !(is_live() && name == "real"))
             .collect();
         found.sort();
         assert_eq!(found, FILES, "{}", folder.display());

@@ -77,17 +77,40 @@ mod tests {
         assert_eq!(pack(&[3, 12, 7], 10), [vec![1], vec![0, 2]]);
     }
 
+    const MAX: usize = 2_048;
+
+    /// Seconds that packing takes, and the share of the bins that is filled.
+    fn packed(lengths: &[usize]) -> (f64, f64) {
+        let start = Instant::now();
+        let bins = pack(lengths, MAX);
+        let seconds = start.elapsed().as_secs_f64();
+        (seconds, lengths.iter().sum::<usize>() as f64 / (bins.len() * MAX) as f64)
+    }
+
     #[test]
     fn a_hundred_thousand_rows_are_packed_near_full_in_under_two_seconds() {
         let rng = CounterRng::new(1, Purpose::Shuffle, 0, 0);
-        // Skewed as real rows are: most short, some near the limit.
-        let lengths: Vec<usize> =
-            (0..100_000).map(|i| 1 + (2_048.0 * rng.uniform_f64_at(i).powi(3)) as usize).collect();
-        let start = Instant::now();
-        let bins = pack(&lengths, 2_048 + 1);
-        let seconds = start.elapsed().as_secs_f64();
-        assert!(seconds < 2.0, "{seconds} s");
-        let fill = lengths.iter().sum::<usize>() as f64 / (bins.len() * 2_049) as f64;
-        assert!(fill > 0.99, "only {fill} of the bins is filled");
+        let uniform = |i: u64| 1.0 - rng.uniform_f64_at(i);
+        let rows = |length: &dyn Fn(u64) -> f64| -> Vec<usize> {
+            (0..100_000).map(|i| (length(i) as usize).clamp(1, MAX)).collect()
+        };
+        let normal = |i: u64| {
+            let (radius, turn) = ((-2.0 * uniform(2 * i).ln()).sqrt(), uniform(2 * i + 1));
+            radius * (std::f64::consts::TAU * turn).cos()
+        };
+        for (name, lengths, least) in [
+            ("chats", rows(&|i| 300.0 * (0.9 * normal(i)).exp()), 0.999),
+            ("skewed", rows(&|i| 2_048.0 * uniform(i).powi(3)), 0.999),
+            ("uniform", rows(&|i| 2_048.0 * uniform(i)), 0.99),
+            ("pairs", rows(&|i| if i % 2 == 0 { 1_500.0 } else { 548.0 }), 1.0),
+            ("single tokens", vec![1; 100_000], 0.99),
+            // Two of 700 and one of 1,025 are all that a bin can hold.
+            ("thirds and a bit", vec![700; 100_000], 1_400.0 / 2_048.0),
+            ("halves and a bit", vec![1_025; 100_000], 1_025.0 / 2_048.0),
+        ] {
+            let (seconds, fill) = packed(&lengths);
+            assert!(seconds < 2.0, "{name}: {seconds} s");
+            assert!(fill >= least, "{name}: only {fill} of the bins is filled");
+        }
     }
 }

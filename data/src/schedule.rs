@@ -159,7 +159,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::batch::Batch;
     use crate::formats::Origin;
+    use crate::sample::IGNORE;
 
     fn options(micro_batch: usize, accumulation: usize, seed: u64) -> ScheduleOptions {
         ScheduleOptions {
@@ -219,6 +221,42 @@ mod tests {
                 rows.sort_unstable();
                 prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
             }
+        }
+
+        #[test]
+        fn packed_batches_hold_every_row_once_as_a_document_of_its_own(
+            lengths in proptest::collection::vec(1_usize..=30, 1..60),
+            micro_batch in 1_usize..4, seed in any::<u64>(),
+        ) {
+            // Every token says which row and which place in it is its own.
+            let samples: Vec<Sample> = lengths.iter().enumerate().map(|(row, &length)| {
+                let tokens: Vec<u32> = (0..length as u32).map(|at| row as u32 * 100 + at).collect();
+                let labels = tokens.iter().map(|&token| token as i32).collect();
+                Sample { tokens, labels, origin: Origin { file: 0, line: row } }
+            }).collect();
+            let packing = Packing::Bins { max_seq_len: 30 };
+            let options = ScheduleOptions { packing, ..options(micro_batch, 2, seed) };
+            let schedule = Schedule::new(&lengths, options).unwrap();
+            let mut seen = Vec::new();
+            for step in 0..schedule.steps_per_epoch() as u64 {
+                for rows in schedule.step(step) {
+                    let chosen: Vec<&Sample> = rows.iter().map(|&row| &samples[row]).collect();
+                    let batch = Batch::collate(&chosen, 1, 0);
+                    prop_assert!(batch.len() <= 30 * micro_batch);
+                    for document in &batch.documents {
+                        seen.push((batch.tokens[document.start] / 100) as usize);
+                        for at in document.clone() {
+                            prop_assert_eq!(batch.positions[at], (at - document.start) as u32);
+                            prop_assert_eq!(batch.tokens[at] % 100, batch.positions[at]);
+                            let last = at + 1 == document.end;
+                            let next = if last { IGNORE } else { batch.tokens[at + 1] as i32 };
+                            prop_assert_eq!(batch.labels[at], next);
+                        }
+                    }
+                }
+            }
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
         }
 
         #[test]

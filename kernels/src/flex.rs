@@ -10,6 +10,7 @@ mod elementwise;
 mod few_rows;
 mod fresh;
 mod gemm;
+pub mod isa;
 mod matrix;
 mod rms_norm;
 mod simd;

@@ -14,8 +14,21 @@ mod precision;
 pub mod reference;
 mod tape;
 
+/// The release of burn underneath.
+pub const BURN_VERSION: &str = "0.21.0";
+
 pub use frozen::FrozenMatrix;
 pub use kernels::{AttentionSaved, Kernels, LoraGradients, LoraSaved, LowRank};
 pub use layout::{AttentionShape, Direction, Rotation, Span};
 pub use precision::{Precision, Rounding};
 pub use tape::{Attended, Ops, Output, Values, backward_from};
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_release_of_burn_is_the_locked_one() {
+        let locked = include_str!("../../Cargo.lock");
+        let entry = format!("name = \"burn\"\nversion = \"{}\"\n", super::BURN_VERSION);
+        assert!(locked.replace('\r', "").contains(&entry), "{entry}");
+    }
+}

@@ -7,6 +7,18 @@ use burn::tensor::{Int, Tensor, TensorData, activation};
 
 use crate::layout::{AttentionShape, Rotation};
 
+/// `x·Wᵀ + scale · (x·Aᵀ)·Bᵀ`: `x` `[tokens, in]`, `W` `[out, in]`, `A` `[rank, in]`, `B` `[out, rank]`.
+pub fn lora_linear<B: Backend>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 2>,
+    a: Tensor<B, 2>,
+    b: Tensor<B, 2>,
+    scale: f32,
+) -> Tensor<B, 2> {
+    let low = x.clone().matmul(a.transpose()) * scale; // [tokens, rank]
+    x.matmul(weight.transpose()) + low.matmul(b.transpose()) // [tokens, out]
+}
+
 /// `x / sqrt(mean(x²) + eps) · weight`, `x` `[tokens, d_model]`.
 pub fn rms_norm<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f32) -> Tensor<B, 2> {
     let mean = x.clone().powf_scalar(2.0).mean_dim(1);

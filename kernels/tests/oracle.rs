@@ -5,6 +5,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure of the helpers is a failure of the test")]
 
+#[path = "oracle/lora.rs"]
+mod lora;
+#[path = "oracle/processors.rs"]
+mod processors;
+
 use std::sync::Arc;
 
 use burn::backend::Autodiff;

@@ -21,7 +21,7 @@ pub use globals::{Globals, on_threads};
 use crate::commands;
 use folder_args::{MergeArgs, QuantizeArgs, SynthModelArgs};
 use model_args::{ChatArgs, EvalArgs, GenerateArgs};
-use recipe_args::{DataArgs, InspectArgs, RecipesArgs, TrainArgs, ValidateArgs};
+use recipe_args::{DataArgs, DoctorArgs, InspectArgs, RecipesArgs, TrainArgs, ValidateArgs};
 
 /// Fine-tune Llama 3.x on your own machine, on data that stays there.
 #[derive(Debug, Parser)]
@@ -66,6 +66,8 @@ pub enum Command {
     Merge(MergeArgs),
     /// Show what a model, adapter or run folder holds.
     Inspect(InspectArgs),
+    /// Show what this machine offers to a run.
+    Doctor(DoctorArgs),
     /// Write random weights of a true shape, for measurements.
     SynthModel(SynthModelArgs),
 }
@@ -91,6 +93,7 @@ impl Cli {
     /// Whatever stops it; [`failure::exit_code`] tells the user's mistakes from others.
     pub fn run(&self) -> anyhow::Result<()> {
         let Self { globals, command } = self;
+        graft_kernels::flex::isa::Isa::in_use()?;
         globals.use_threads()?;
         if globals.quiet {
             crate::progress::silence();
@@ -106,6 +109,7 @@ impl Cli {
             Command::Quantize(args) => commands::quantize::run(globals, args),
             Command::Merge(args) => commands::merge::run(globals, args),
             Command::Inspect(args) => commands::inspect::run(args),
+            Command::Doctor(args) => commands::doctor::run(globals, args),
             Command::SynthModel(args) => commands::synth_model::run(globals, args),
         }
     }

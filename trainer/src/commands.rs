@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod data;
+pub mod doctor;
 pub mod eval;
 pub mod generate;
 pub mod inspect;

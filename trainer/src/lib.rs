@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod generate;
 pub mod learning_rate;
 pub mod lost_pages;
+pub mod machine;
 pub mod memory;
 pub mod optimizer;
 pub mod plan;

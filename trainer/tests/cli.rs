@@ -7,6 +7,8 @@ mod room;
 
 #[path = "cli/data.rs"]
 mod data;
+#[path = "cli/doctor.rs"]
+mod doctor;
 #[path = "cli/inspect.rs"]
 mod inspect;
 #[path = "cli/recipes.rs"]

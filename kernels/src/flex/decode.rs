@@ -4,9 +4,9 @@
 //! `CODE[index] · absmax`, to the bit, in f32 and rounded to bf16.
 #![expect(unsafe_code, reason = "SIMD intrinsics inside slices whose lengths are checked first")]
 
-use half::bf16;
-
 use super::gemm::shuffle;
+#[cfg(target_arch = "x86_64")]
+use super::isa::Isa;
 use crate::frozen::{Absmax, FrozenMatrix, Storage, blocks, look_up};
 use crate::nf4::CODE;
 
@@ -17,11 +17,11 @@ const CHUNK: usize = 128;
 pub(super) fn f32_run(matrix: &FrozenMatrix, row: usize, column: usize, out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if let Storage::Nf4 { codes, absmax } = matrix.storage()
-        && is_x86_feature_detected!("avx512f")
+        && Isa::get() >= Isa::Avx512
     {
         assert_run(matrix, row, column, out.len());
         let start = row * matrix.shape()[1] + column;
-        // SAFETY: the feature was detected; `blocks` gives runs inside `codes` and `out`.
+        // SAFETY: the processor has the features of its level; `blocks` gives runs inside `codes` and `out`.
         blocks(start, out, |block, offset, run| unsafe {
             x86::f32_block(codes, absmax.scale(block), offset, run);
         });
@@ -104,7 +104,7 @@ fn bf16_nf4(codes: &[u8], absmax: &Absmax, start: usize, out: &mut [u16]) {
     }
     blocks(start, out, |block, offset, run| {
         let scale = absmax.scale(block);
-        let table = CODE.map(|code| bf16::from_f32(code * scale).to_bits());
+        let table = CODE.map(|code| shuffle::round(code * scale));
         look_up(codes, &table, offset, run);
     });
 }
@@ -234,6 +234,8 @@ pub(super) mod x86 {
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
     use crate::nf4;
 

@@ -1,5 +1,8 @@
 //! Lets the compiler use wide registers where the machine has them, without a build for one machine.
 
+#[cfg(target_arch = "x86_64")]
+use super::isa::Isa;
+
 /// Runs `work` compiled for the widest registers of this machine.
 ///
 /// The closure must be marked `#[inline(always)]` to be compiled into each variant. None of them
@@ -8,19 +11,12 @@
 #[inline(always)]
 pub(super) fn vectorize<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-        {
-            // SAFETY: the features were detected.
-            return unsafe { with_avx512(work) };
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the feature was detected.
-            return unsafe { with_avx2(work) };
-        }
+    match Isa::get() {
+        // SAFETY: the processor has the features of its level.
+        Isa::Avx512 | Isa::Avx512Bf16 => return unsafe { with_avx512(work) },
+        // SAFETY: the same.
+        Isa::Avx2 => return unsafe { with_avx2(work) },
+        Isa::Portable => {}
     }
     work()
 }

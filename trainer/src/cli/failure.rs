@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use graft_kernels::flex::isa::IsaError;
+
 use crate::plan::ModelFilesError;
 use crate::run::RunError;
 use crate::run_folder;
@@ -35,7 +37,7 @@ pub fn exit_code(error: &anyhow::Error) -> Code {
 
 fn code_of(cause: &(dyn StdError + 'static)) -> Option<Code> {
     let wrong = |is_wrong: bool| Some(if is_wrong { WRONG_INPUT } else { FAILED });
-    if cause.is::<WrongUse>() || cause.is::<graft_recipes::Problems>() {
+    if cause.is::<WrongUse>() || cause.is::<graft_recipes::Problems>() || cause.is::<IsaError>() {
         return Some(WRONG_INPUT);
     }
     if let Some(error) = cause.downcast_ref::<graft_data::Error>() {

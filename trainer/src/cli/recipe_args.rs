@@ -120,6 +120,19 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
+/// `graft doctor`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "GRAFT_CPU_KERNELS=portable|avx2|avx512|avx512bf16 in the environment makes \
+                        every command use lesser kernels than the processor could.\n\n\
+                        Examples:\n  graft doctor\n  graft doctor --json"
+)]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `graft train`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  graft train quickstart\n  \

@@ -5,6 +5,9 @@
 //! `[depth / 2][MR]` and `[depth / 2][NR]`. Accumulation is always f32, in depth order.
 #![expect(unsafe_code, reason = "SIMD intrinsics on panels whose sizes the driver guarantees")]
 
+#[cfg(target_arch = "x86_64")]
+use super::super::isa::Isa;
+
 /// One micro-kernel with its tile shape.
 #[derive(Clone, Copy)]
 pub(super) struct Micro {
@@ -24,11 +27,11 @@ type Run = unsafe fn(usize, *const f32, *const f32, *mut f32, usize, bool);
 /// The largest tile of any kernel, in elements.
 pub(super) const MAX_TILE: usize = 12 * 32;
 
-/// The fastest f32 kernel of this machine for so many rows.
+/// The fastest f32 kernel of those in use for so many rows.
 pub(super) fn f32_kernel(rows: usize) -> Micro {
     #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
+    match Isa::get() {
+        Isa::Avx512 | Isa::Avx512Bf16 => {
             let (mr, run): (usize, Run) = match tile_rows(rows) {
                 1 => (1, x86::avx512_f32::<1>),
                 2 => (2, x86::avx512_f32::<2>),
@@ -38,15 +41,14 @@ pub(super) fn f32_kernel(rows: usize) -> Micro {
             };
             return Micro { mr, nr: 32, pairs: false, run };
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return Micro { mr: 6, nr: 16, pairs: false, run: x86::avx2_f32 };
-        }
+        Isa::Avx2 => return Micro { mr: 6, nr: 16, pairs: false, run: x86::avx2_f32 },
+        Isa::Portable => {}
     }
     let _ = rows;
     Micro { mr: 4, nr: 16, pairs: false, run: portable_f32 }
 }
 
-/// The bf16 kernel of this machine for so many rows, if its processor multiplies bf16 pairs.
+/// The bf16 kernel for so many rows, if those in use multiply bf16 pairs.
 pub(super) fn bf16_kernel(rows: usize) -> Option<Micro> {
     #[cfg(target_arch = "x86_64")]
     if bf16_is_native() {
@@ -71,26 +73,17 @@ fn tile_rows(rows: usize) -> usize {
     [12, 8, 4, 2, 1].into_iter().min_by_key(|&mr| cost(mr)).unwrap_or(12)
 }
 
-/// Whether this processor multiplies bf16 pairs.
+/// Whether the kernels in use multiply bf16 pairs.
 pub(super) fn bf16_is_native() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        *BF16
+        Isa::get() >= Isa::Avx512Bf16
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
         false
     }
 }
-
-/// Looked up once: packing asks for every run.
-#[cfg(target_arch = "x86_64")]
-static BF16: std::sync::LazyLock<bool> = std::sync::LazyLock::new(|| {
-    is_x86_feature_detected!("avx512bf16")
-        && is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-});
 
 /// Plain loops, for processors without a kernel of their own.
 ///

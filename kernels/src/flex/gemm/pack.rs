@@ -3,8 +3,6 @@
 //! An operand is read in runs, along the depth or across it, whichever is contiguous in memory. Runs
 //! are rounded and paired where they are contiguous, then laid down as the panel's rows.
 
-use half::bf16;
-
 use super::super::decode;
 use super::super::matrix::Matrix;
 use super::{grow, shuffle};
@@ -200,9 +198,7 @@ pub(super) fn pack(
     }
     if form.precision == Precision::Bf16 && !form.pairs {
         for panel in panels.chunks_mut(form.stride).take(block.rows.div_ceil(form.width)) {
-            for value in &mut panel[..steps * form.width] {
-                *value = bf16::from_f32(*value).to_f32();
-            }
+            shuffle::round_in_place(&mut panel[..steps * form.width]);
         }
     }
 }

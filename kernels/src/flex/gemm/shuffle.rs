@@ -4,7 +4,14 @@
 //! Words travel as `f32` values that nothing computes with.
 #![expect(unsafe_code, reason = "SIMD intrinsics inside slices whose lengths are checked first")]
 
-/// Rounds a run to bf16, to nearest even.
+use half::bf16;
+
+#[cfg(target_arch = "x86_64")]
+use super::super::isa::Isa;
+use super::super::matrix::Value;
+use super::super::simd::vectorize;
+
+/// Rounds a run to bf16, each as [`round`] does.
 pub(crate) fn round_run(values: &[f32], out: &mut [u16]) {
     assert_eq!(values.len(), out.len(), "values of a run");
     #[cfg(target_arch = "x86_64")]
@@ -13,9 +20,32 @@ pub(crate) fn round_run(values: &[f32], out: &mut [u16]) {
         unsafe { x86::round_run(values, out) };
         return;
     }
-    for (out, &value) in out.iter_mut().zip(values) {
-        *out = half::bf16::from_f32(value).to_bits();
-    }
+    vectorize(
+        #[inline(always)]
+        || {
+            for (out, &value) in out.iter_mut().zip(values) {
+                *out = round(value);
+            }
+        },
+    );
+}
+
+/// The bits of a value as bf16.
+#[inline(always)]
+pub(crate) fn round(value: f32) -> u16 {
+    <bf16 as Value>::of(value).to_bits()
+}
+
+/// Rounds values to bf16 where they are.
+pub(super) fn round_in_place(values: &mut [f32]) {
+    vectorize(
+        #[inline(always)]
+        || {
+            for value in values {
+                *value = <bf16 as Value>::of(*value).get();
+            }
+        },
+    );
 }
 
 /// Copies a short line; a call of the system's copy costs more than the line.
@@ -40,8 +70,8 @@ pub(super) fn halves(words: &mut [f32]) -> &mut [u16] {
 pub(super) fn pair_lines(low: &[u16], high: &[u16], out: &mut [f32]) {
     assert!(low.len() == high.len() && low.len() <= out.len(), "pairs of two lines");
     #[cfg(target_arch = "x86_64")]
-    if super::bf16_is_native() {
-        // SAFETY: the features were detected, the lengths asserted.
+    if Isa::get() >= Isa::Avx512 {
+        // SAFETY: the processor has the features of its level, the lengths are asserted.
         unsafe { x86::pair_lines(low, high, out) };
         return;
     }
@@ -64,8 +94,9 @@ pub(super) unsafe fn transpose(
     assert!(lines.len() <= width, "lines of a panel");
     assert!(panel.len() >= steps * width, "a panel of {steps} steps");
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") {
-        // SAFETY: the feature was detected, the lengths asserted, the lines are the caller's promise.
+    if Isa::get() >= Isa::Avx512 {
+        // SAFETY: the processor has the features of its level, the lengths are asserted, the lines are the
+        // caller's promise.
         unsafe { x86::transpose(lines, steps, panel, width) };
         return;
     }
@@ -237,6 +268,25 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_rounded_as_bf16_instructions_round() {
+        let patterns = (0..=u16::MAX).flat_map(|high| {
+            let low = [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff];
+            low.map(|low| f32::from_bits(u32::from(high) << 16 | low))
+        });
+        let values: Vec<f32> = patterns.collect();
+        let mut out = vec![0; values.len()];
+        round_run(&values, &mut out);
+        let mut in_place = values.clone();
+        round_in_place(&mut in_place);
+        for ((&value, found), in_place) in values.iter().zip(out).zip(in_place) {
+            let nearest = half::bf16::from_f32(value).to_bits();
+            let expected = if value.is_subnormal() { nearest & 0x8000 } else { nearest };
+            assert_eq!(found, expected, "{value:e}, {:#x}", value.to_bits());
+            assert_eq!(in_place.to_bits(), u32::from(expected) << 16, "{value:e}");
+        }
+    }
 
     fn numbers(len: usize) -> Vec<f32> {
         (0..len).map(|i| (i as f32 * 0.37).sin() * 3.0).collect()

@@ -1,0 +1,159 @@
+//! `graft doctor`: what this machine offers to a run.
+
+use std::fmt::Write as _;
+
+use graft_kernels::Precision;
+use graft_kernels::flex::isa::Isa;
+use graft_model::atomic;
+use serde_json::{Value, json};
+
+use crate::cli::recipe_args::DoctorArgs;
+use crate::cli::{Globals, page};
+use crate::machine::{Memory, Processor, huge_pages};
+use crate::plan::precision;
+use graft_recipes::ComputeDtype;
+
+/// Prints it. A machine that offers little is no failure.
+///
+/// # Errors
+/// The level of kernels asked for cannot be had; stdout is closed.
+pub fn run(globals: &Globals, args: &DoctorArgs) -> anyhow::Result<()> {
+    let found = Found::of_this_machine(globals)?;
+    if args.json {
+        return Ok(page::print_json(&found.json())?);
+    }
+    Ok(page::print(&found.text())?)
+}
+
+/// What was found.
+struct Found {
+    processor: Processor,
+    /// Threads that a run would use.
+    threads: usize,
+    /// What the processor has, and what the kernels use of it.
+    isa: [Isa; 2],
+    memory: Memory,
+    huge_pages: Option<String>,
+    /// The current folder, and what is free on its disk.
+    folder: String,
+    free_bytes: Option<u64>,
+    devices: Vec<Device>,
+}
+
+/// A place where tensors can live, by the name that `--device` takes.
+struct Device {
+    name: &'static str,
+    description: String,
+}
+
+impl Found {
+    fn of_this_machine(globals: &Globals) -> anyhow::Result<Self> {
+        let processor = Processor::of_this_machine();
+        let name = processor.name.clone().unwrap_or_else(|| processor.architecture.to_owned());
+        Ok(Self {
+            threads: globals.threads.map_or(processor.threads, std::num::NonZero::get),
+            isa: [Isa::of_processor(), Isa::in_use()?],
+            memory: Memory::of_this_machine(),
+            huge_pages: huge_pages(),
+            folder: std::env::current_dir()
+                .map_or_else(|_| ".".into(), |dir| dir.display().to_string()),
+            free_bytes: atomic::free_bytes(".").ok(),
+            // A build with a GPU backend adds its adapters here.
+            devices: vec![Device { name: "cpu", description: name }],
+            processor,
+        })
+    }
+
+    fn text(&self) -> String {
+        let Self { processor, threads, isa: [has, uses], memory, folder, .. } = self;
+        let size = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), page::bytes);
+        let cores = processor.cores.map_or(String::new(), |cores| format!("{cores} cores, "));
+        let name = processor.name.as_deref().unwrap_or("unknown");
+        let limit = memory.limit_bytes;
+        let limit = limit.map_or(String::new(), |limit| {
+            format!("; this process may hold {} (cgroup)", page::bytes(limit))
+        });
+        let pages = self
+            .huge_pages
+            .as_ref()
+            .map_or(String::new(), |given| format!("; huge pages: {given}"));
+        let rows = [
+            (
+                "graft",
+                format!("{}, on burn {}", env!("CARGO_PKG_VERSION"), graft_kernels::BURN_VERSION),
+            ),
+            ("system", format!("{} {}", std::env::consts::OS, processor.architecture)),
+            ("processor", format!("{name}: {cores}{} threads, {threads} used", processor.threads)),
+            ("instructions", format!("{}; kernels use {}", has.name(), uses.name())),
+            ("bf16 products", uses.product(Precision::Bf16).to_owned()),
+            ("f32 products", uses.product(Precision::F32).to_owned()),
+            ("compute_dtype", format!("auto is {}", precision(ComputeDtype::Auto).name())),
+            (
+                "memory",
+                format!(
+                    "{}, {} available{limit}",
+                    size(memory.total_bytes),
+                    size(memory.available_bytes)
+                ),
+            ),
+            ("pages", format!("{}{pages}", size(memory.page_bytes))),
+            ("disk", format!("{} free in {folder}", size(self.free_bytes))),
+        ];
+        let mut text = page::table(&rows);
+        text.push_str("\ndevices\n");
+        for Device { name, description } in &self.devices {
+            let _ = writeln!(text, "  {name}  {description}");
+        }
+        for note in self.notes() {
+            let _ = write!(text, "\n{note}\n");
+        }
+        text
+    }
+
+    fn json(&self) -> Value {
+        let Self { processor, threads, isa: [has, uses], memory, .. } = self;
+        let devices: Vec<Value> = self
+            .devices
+            .iter()
+            .map(|Device { name, description }| json!({"device": name, "name": description}))
+            .collect();
+        json!({
+            "versions": {"graft": env!("CARGO_PKG_VERSION"), "burn": graft_kernels::BURN_VERSION},
+            "system": std::env::consts::OS,
+            "processor": processor,
+            "threads": threads,
+            "kernels": {
+                "processor": has.name(),
+                "used": uses.name(),
+                "variable": Isa::VARIABLE,
+                "bf16": uses.product(Precision::Bf16),
+                "f32": uses.product(Precision::F32),
+            },
+            "compute_dtype": precision(ComputeDtype::Auto).name(),
+            "memory": memory,
+            "huge_pages": self.huge_pages,
+            "disk": {"path": self.folder, "free_bytes": self.free_bytes},
+            "devices": devices,
+            "notes": self.notes(),
+        })
+    }
+
+    /// Sentences about what is missing, and about what was asked for.
+    fn notes(&self) -> Vec<String> {
+        let [has, uses] = self.isa;
+        let mut notes = Vec::new();
+        if let Some(lacking) = has.lacking() {
+            notes.push(lacking.to_owned());
+        }
+        if uses < has {
+            notes.push(format!(
+                "{} lowers the kernels from {} to {}.",
+                Isa::VARIABLE,
+                has.name(),
+                uses.name()
+            ));
+        }
+        notes.push("This build has no GPU support: everything runs on the CPU.".to_owned());
+        notes
+    }
+}
