@@ -35,5 +35,5 @@ pub use place::Place;
 pub use problem::{Location, Problem, Problems};
 pub use recipe::Recipe;
 pub use training::{
-    Checkpointing, ComputeDtype, Duration, Optimizer, Schedule, Threads, Training, Warmup,
+    AdamW, Checkpointing, ComputeDtype, Duration, Optimizer, Schedule, Threads, Training, Warmup,
 };

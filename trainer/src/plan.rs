@@ -29,6 +29,7 @@ use graft_recipes::{
     Optimizer, Recipe, Threads, Training,
 };
 
+use crate::optimizer::StateFormat;
 pub use adapter::Adapter;
 pub use data::{LoadedData, TrainingData, measured_options};
 pub use graft_recipes::Problems as PlanErrors;
@@ -208,6 +209,11 @@ impl Plan {
         }
     }
 
+    /// How the optimizer keeps its moments.
+    pub fn state_format(&self) -> StateFormat {
+        state_format(self.optimizer)
+    }
+
     /// Parameters of the base model.
     pub fn parameters(&self) -> u64 {
         parameters(&self.config)
@@ -231,6 +237,14 @@ pub fn precision(dtype: ComputeDtype) -> Precision {
         ComputeDtype::Auto if Precision::bf16_is_native() => Precision::Bf16,
         ComputeDtype::Auto | ComputeDtype::F32 => Precision::F32,
         ComputeDtype::Bf16 => Precision::Bf16,
+    }
+}
+
+/// How an optimizer keeps its moments.
+fn state_format(optimizer: Optimizer) -> StateFormat {
+    match optimizer {
+        Optimizer::AdamW(_) => StateFormat::F32,
+        Optimizer::AdamW8bit(_) => StateFormat::Blockwise8,
     }
 }
 
