@@ -8,6 +8,7 @@ pub mod engine;
 pub mod evaluate;
 pub mod generate;
 pub mod learning_rate;
+pub mod ledger;
 pub mod memory;
 pub mod optimizer;
 pub mod plan;

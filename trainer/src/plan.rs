@@ -47,6 +47,8 @@ pub enum Start {
     Anew,
     /// A killed run goes on in its folder.
     Resume,
+    /// Nothing begins: the output folder may hold anything.
+    Anywhere,
 }
 
 /// A run as meant. Everything that could be checked without reading data or weights is.
@@ -135,7 +137,7 @@ impl Plan {
         let config = model.config.as_ref();
         let adapter = adapter::resolve(&recipe, config, &mut findings);
         let data = sources::resolve(&recipe, config, model.template.as_ref(), &mut findings);
-        output::check(&recipe, start, config.zip(adapter.as_ref()), &mut findings);
+        output::check(&recipe, start, &mut findings);
         let warnings = findings.finish()?;
         let complete = "whatever could not be resolved was recorded as a problem";
         let DataPlan { sample, train, validation, held_out, general } = data;

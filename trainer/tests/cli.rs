@@ -9,6 +9,8 @@ mod room;
 mod data;
 #[path = "cli/inspect.rs"]
 mod inspect;
+#[path = "cli/plan.rs"]
+mod plan;
 #[path = "cli/recipes.rs"]
 mod recipes;
 #[path = "cli/synth_model.rs"]
