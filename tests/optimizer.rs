@@ -88,8 +88,7 @@ fn codes_and_scales_are_those_of_bitsandbytes() {
     let values = fixture.floats("values");
     let magnitudes: Vec<f32> = values.iter().map(|value| value.abs()).collect();
     let mut deviations = Deviations::of("optimizer");
-    for (name, map, values) in
-        [("signed", &*SIGNED, values), ("unsigned", &*UNSIGNED, magnitudes)]
+    for (name, map, values) in [("signed", &*SIGNED, values), ("unsigned", &*UNSIGNED, magnitudes)]
     {
         let (_, codes) = fixture.bytes(&format!("{name}.codes"));
         let absmax = fixture.floats(&format!("{name}.absmax"));

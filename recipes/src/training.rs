@@ -214,10 +214,13 @@ impl AdamW {
         Self {
             beta1: section.number("beta1", beta1, MEMORY, is_memory),
             beta2: section.number("beta2", beta2, MEMORY, is_memory),
-            eps: section
-                .number("eps", eps, "a number above 0, at most 1", |x| x > 0.0 && x <= 1.0),
-            weight_decay: section
-                .number("weight_decay", weight_decay, "a number, at least 0", |x| x >= 0.0),
+            eps: section.number("eps", eps, "a number above 0, at most 1", |x| x > 0.0 && x <= 1.0),
+            weight_decay: section.number(
+                "weight_decay",
+                weight_decay,
+                "a number, at least 0",
+                |x| x >= 0.0,
+            ),
         }
     }
 }

@@ -194,7 +194,10 @@ fn an_optimizer_by_the_name_of_another_tool_leads_to_ours() {
         let hint = format!("did you mean `{ours}`?");
         for value in [theirs.to_owned(), format!("{{{theirs}: {{beta1: 0.8}}}}")] {
             let found = refusal(&format!("{LEAST}training:\n  optimizer: {value}\n"));
-            assert!(found.contains(&hint) && found.contains("allowed: adamw, adamw_8bit"), "{found}");
+            assert!(
+                found.contains(&hint) && found.contains("allowed: adamw, adamw_8bit"),
+                "{found}"
+            );
         }
     }
     assert_snapshot!(refusal(&format!("{LEAST}optim: adamw_bnb_8bit\n")), @r#"

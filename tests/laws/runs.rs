@@ -16,8 +16,7 @@ use super::{bits, collate};
 
 fn start(drawn: &Drawn, states: StateFormat) -> Trainer<Cpu, LoraLinear<Cpu>> {
     let mut trainer = trainer(drawn.adapted(0.5), Checkpointing::Block, drawn.precision);
-    trainer.optimizer =
-        AdamW::new(AdamWConfig { states, ..ADAMW }, trainer.parameters.slots());
+    trainer.optimizer = AdamW::new(AdamWConfig { states, ..ADAMW }, trainer.parameters.slots());
     trainer
 }
 

@@ -79,7 +79,11 @@ impl AdamW {
         clip: f32,
         learning_rate: f64,
     ) {
-        assert_eq!([slots.len(); 2], [values.len(), self.moments.len()], "tensors of one optimizer");
+        assert_eq!(
+            [slots.len(); 2],
+            [values.len(), self.moments.len()],
+            "tensors of one optimizer"
+        );
         self.step += 1;
         let rule = Rule::new(self.config, self.step, clip, learning_rate);
         let mut pieces = Vec::new();

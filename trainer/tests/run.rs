@@ -140,7 +140,8 @@ fn moments_in_8_bits_are_gone_on_with_to_the_bit_and_by_no_other_optimizer() {
     let other = finish(&mut graft(&out, &["--resume"]));
     let text = String::from_utf8_lossy(&other.stderr).into_owned();
     assert_eq!(other.status.code(), Some(2), "{text}");
-    let line = text.lines().find(|line| line.contains("optimizer")).unwrap_or_else(|| panic!("{text}"));
+    let line =
+        text.lines().find(|line| line.contains("optimizer")).unwrap_or_else(|| panic!("{text}"));
     assert!(line.ends_with("began with adamw_8bit, now adamw"), "{text}");
     assert!(contents(&out) == before, "a refused run changed its folder");
     succeed(&mut graft(&out, &[SHORT_MOMENTS, "--resume"]));

@@ -66,11 +66,17 @@ pub fn save_from(
     atomic::replace_folder(folder, |folder| {
         atomic::write_bytes(folder.join(CONFIG_FILE), text.as_bytes())?;
         let path = folder.join(WEIGHTS_FILE);
-        stream_safetensors::<graft_model::Error>(&path, specs.collect(), &metadata, |spec, file| {
-            let name = spec.name.strip_prefix(PREFIX).expect("the prefix was put there above");
-            let bytes: Vec<u8> = values(name).iter().flat_map(|value| value.to_le_bytes()).collect();
-            Ok(file.write_all(&bytes)?)
-        })?;
+        stream_safetensors::<graft_model::Error>(
+            &path,
+            specs.collect(),
+            &metadata,
+            |spec, file| {
+                let name = spec.name.strip_prefix(PREFIX).expect("the prefix was put there above");
+                let bytes: Vec<u8> =
+                    values(name).iter().flat_map(|value| value.to_le_bytes()).collect();
+                Ok(file.write_all(&bytes)?)
+            },
+        )?;
         Ok(())
     })
 }

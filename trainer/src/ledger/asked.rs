@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use graft_data::Sample;
 use graft_kernels::Precision;
 use graft_model::checkpoint::Checkpoint;
 use graft_model::config::FloatType;
@@ -48,6 +49,8 @@ pub struct Asked {
     pub stored: Option<Stored>,
     /// Tokens of each row or bin, longest first.
     pub units: Vec<usize>,
+    /// Targets of each row or bin, most first.
+    pub targets: Vec<usize>,
     /// Rows or bins of a micro-batch.
     pub micro_batch_size: usize,
     /// Micro-batches of a step.
@@ -58,6 +61,8 @@ pub struct Asked {
     pub checkpointing: Checkpointing,
     /// How operands are rounded.
     pub precision: Precision,
+    /// Tokens that the tokenizer knows.
+    pub vocabulary: usize,
     /// Threads.
     pub threads: usize,
     /// Optimizer steps.
@@ -87,6 +92,7 @@ impl Asked {
         const PROMPTS: usize = 48;
         let schedule = data.schedule(plan)?;
         let lengths: Vec<usize> = data.train.iter().map(|sample| sample.tokens.len()).collect();
+        let targets: Vec<usize> = data.train.iter().map(Sample::targets).collect();
         let others = data.validation.iter().chain(&data.general);
         let scored: Vec<usize> = others.map(|sample| sample.tokens.len()).collect();
         let longest = scored.iter().copied().max().unwrap_or(0);
@@ -104,11 +110,13 @@ impl Asked {
             states: plan.state_format(),
             stored: (plan.adapter != Adapter::Full).then(|| stored(plan)),
             units: schedule.unit_lengths(&lengths),
+            targets: schedule.unit_lengths(&targets),
             micro_batch_size: plan.batches.micro_batch_size.get(),
             accumulation: plan.batches.accumulation.get(),
             per_visit: plan.micro_batches_per_visit.get(),
             checkpointing: plan.checkpointing,
             precision: plan.precision,
+            vocabulary: plan.tokenizer.vocab_size(),
             threads: plan.threads.get(),
             steps: plan.total_steps(&schedule),
             samples: lengths.len() + scored.len(),
@@ -123,6 +131,20 @@ impl Asked {
     /// Tokens of the largest micro-batch.
     pub fn micro_batch_tokens(&self) -> usize {
         self.units.iter().take(self.micro_batch_size).sum()
+    }
+
+    /// Targets of a micro-batch at most.
+    pub fn micro_batch_targets(&self) -> usize {
+        self.targets
+            .iter()
+            .take(self.micro_batch_size)
+            .sum::<usize>()
+            .min(self.micro_batch_tokens())
+    }
+
+    /// Whether the last block's tapes are kept for the way back, which begins with them.
+    pub fn keeps_last_tape(&self) -> bool {
+        self.checkpointing != Checkpointing::None && self.visit() == 1 && self.trained_blocks() > 0
     }
 
     /// Micro-batches of a visit.

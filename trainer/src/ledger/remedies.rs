@@ -2,8 +2,8 @@
 
 use graft_recipes::Checkpointing;
 
-use super::asked::Asked;
 use super::Ledger;
+use super::asked::Asked;
 use crate::cli::page;
 use crate::optimizer::StateFormat;
 use crate::plan::Adapter;
@@ -20,7 +20,8 @@ const NARROWEST: usize = 8;
 
 /// Halves of a number down to `least`, largest first.
 fn halves(from: usize, least: usize) -> impl Iterator<Item = usize> {
-    std::iter::successors(Some(from / 2), |half| Some(half / 2)).take_while(move |half| *half >= least)
+    std::iter::successors(Some(from / 2), |half| Some(half / 2))
+        .take_while(move |half| *half >= least)
 }
 
 /// Each kind of change with its steps, mildest first.
@@ -41,10 +42,11 @@ fn ladders(asked: &Asked) -> Vec<Vec<Change>> {
     let longest = asked.units.first().copied().unwrap_or(0);
     let length = halves(longest.next_power_of_two(), SHORTEST).map(|n| {
         with(format!("data.max_seq_len={n}"), &|a| {
-            a.units.iter_mut().for_each(|unit| *unit = n.min(*unit));
+            let units = a.units.iter_mut().chain(&mut a.targets);
+            units.for_each(|unit| *unit = n.min(*unit));
         })
     });
-    let blocks = (asked.checkpointing == Checkpointing::None).then(|| {
+    let blocks = (asked.checkpointing != Checkpointing::Block).then(|| {
         let key = "training.checkpointing=block".to_owned();
         with(key, &|a| a.checkpointing = Checkpointing::Block)
     });
@@ -98,7 +100,8 @@ pub(super) fn text(asked: &Asked, memory: u64) -> String {
     }
     let mut text = String::new();
     if !keys.is_empty() {
-        let together = if takes(&now) <= memory { "these fit together" } else { "not even these fit" };
+        let together =
+            if takes(&now) <= memory { "these fit together" } else { "not even these fit" };
         text = format!("{together}:{}", line(&keys.join(" "), takes(&now)));
     }
     let private = asked.stored.is_some_and(|stored| stored.projections_are_private);

@@ -31,14 +31,18 @@ pub(super) fn held(asked: &Asked) -> Vec<Entry> {
     private.chain(others).collect()
 }
 
-/// What a step takes beside it.
+/// What a step takes beside it, at the larger of its two moments: at the head, and in a branch.
 pub(super) fn step(asked: &Asked) -> Vec<Entry> {
     let mut lines = vec![gradient(asked), stream(asked)];
     lines.extend(match asked.checkpointing {
-        Checkpointing::Block => vec![block_inputs(asked), last_tape(asked)],
+        Checkpointing::Block => vec![block_inputs(asked)],
+        Checkpointing::Selective => vec![block_inputs(asked), products(asked)],
         Checkpointing::None => vec![tapes(asked)],
     });
-    lines.extend([branch(asked), logits(asked), packed(asked)]);
+    lines.push(packed(asked));
+    let moments = [vec![last_tape(asked), logits(asked)], vec![waiting_tape(asked), branch(asked)]];
+    let sum = |lines: &Vec<Entry>| lines.iter().map(|line| line.bytes).sum::<u64>();
+    lines.extend(moments.into_iter().max_by_key(sum).unwrap_or_default());
     lines
 }
 
@@ -56,9 +60,8 @@ fn weights(asked: &Asked) -> Vec<Entry> {
         let text = format!("{:.4}", millionths as f64 * 1e-6);
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     };
-    let bytes = |count: usize, millionths: usize| {
-        (count as u128 * millionths as u128 / 1_000_000) as usize
-    };
+    let bytes =
+        |count: usize, millionths: usize| (count as u128 * millionths as u128 / 1_000_000) as usize;
     let projections = config.layers * asked.block_weights();
     let tables = if config.tied { 1 } else { 2 };
     let table = tables * config.vocab_size * config.d_model;
@@ -66,7 +69,12 @@ fn weights(asked: &Asked) -> Vec<Entry> {
         "frozen projections",
         place(stored.projections_are_private),
         bytes(projections, stored.projection),
-        format!("{} weights · {} bytes ({})", group(projections), each(stored.projection), stored.form),
+        format!(
+            "{} weights · {} bytes ({})",
+            group(projections),
+            each(stored.projection),
+            stored.form
+        ),
     );
     let table = Entry::new(
         if config.tied { "embedding" } else { "embedding, head" },
@@ -115,7 +123,8 @@ fn dataset(asked: &Asked) -> Entry {
     /// Two vectors and where the row stands.
     const SAMPLE: usize = 96;
     let (tokens, samples) = (asked.tokens, asked.samples);
-    let arithmetic = format!("{} tokens · 8 + {} samples · {SAMPLE}", group(tokens), group(samples));
+    let arithmetic =
+        format!("{} tokens · 8 + {} samples · {SAMPLE}", group(tokens), group(samples));
     anonymous("data", tokens * 8 + samples * SAMPLE, arithmetic)
 }
 
@@ -123,8 +132,8 @@ fn dataset(asked: &Asked) -> Entry {
 fn program(asked: &Asked) -> Entry {
     const ALONE: usize = 12 << 20;
     const THREAD: usize = 1 << 20;
-    const TOKEN: usize = 512;
-    let (threads, vocab) = (asked.threads, asked.config.vocab_size);
+    const TOKEN: usize = 420;
+    let (threads, vocab) = (asked.threads, asked.vocabulary);
     let arithmetic =
         format!("12 MiB + {threads} threads · 1 MiB + {} tokens · {TOKEN}", group(vocab));
     anonymous("program", ALONE + threads * THREAD + vocab * TOKEN, arithmetic)
@@ -146,31 +155,59 @@ fn stream(asked: &Asked) -> Entry {
     anonymous("residual stream", 2 * tokens * d_model * F32, arithmetic)
 }
 
-/// Values a token that the tapes of a block's two branches keep: the norms' outputs, rotated queries
-/// and keys, values, attention's output; gate, up and their product.
-fn tape_values(asked: &Asked) -> usize {
+/// What a block's attention is called wide: queries, and keys or values.
+fn widths(asked: &Asked) -> [usize; 2] {
     let config = &asked.config;
-    let (heads, kv_heads) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    2 * config.d_model + 2 * heads + 2 * kv_heads + 3 * config.d_ff
+    [config.heads, config.kv_heads].map(|heads| heads * config.head_dim)
+}
+
+/// Values a token on attention's tape: the norm's output, rotated queries and keys, values, the output.
+fn attention_tape(asked: &Asked) -> usize {
+    let [queries, keys] = widths(asked);
+    asked.config.d_model + 2 * queries + 2 * keys
+}
+
+/// Values a token on the feed-forward tape: the norm's output, gate, up and their product.
+fn feed_forward_tape(asked: &Asked) -> usize {
+    asked.config.d_model + 3 * asked.config.d_ff
+}
+
+/// Results of products above the lowest trained tensor, rounded as their operands are.
+fn products(asked: &Asked) -> Entry {
+    let each = if asked.precision == Precision::Bf16 { 2 } else { F32 };
+    let [queries, keys] = widths(asked);
+    let values = 2 * queries + 2 * keys + 2 * asked.config.d_ff;
+    // The last block's tape is kept instead where that is next.
+    let blocks = asked.trained_blocks() - usize::from(asked.keeps_last_tape());
+    let tokens = asked.visit_tokens();
+    let arithmetic =
+        format!("{blocks} blocks · {} tokens · {} values · {each}", group(tokens), group(values));
+    anonymous("kept products", blocks * tokens * values * each, arithmetic)
 }
 
 /// The last block's tapes, kept where it is the next to go back through.
 fn last_tape(asked: &Asked) -> Entry {
-    let alone = usize::from(asked.visit() == 1 && asked.trained_blocks() > 0);
-    let (tokens, values) = (asked.micro_batch_tokens(), tape_values(asked));
+    let kept = usize::from(asked.keeps_last_tape());
+    let tokens = asked.micro_batch_tokens();
+    let values = attention_tape(asked) + feed_forward_tape(asked);
     let arithmetic = format!("{} tokens · {} values · {F32}", group(tokens), group(values));
-    anonymous("last block's tape", alone * tokens * values * F32, arithmetic)
+    anonymous("last block's tape", kept * tokens * values * F32, arithmetic)
+}
+
+/// Of these, attention's is there while the other is gone through.
+fn waiting_tape(asked: &Asked) -> Entry {
+    let kept = usize::from(asked.keeps_last_tape());
+    let (tokens, values) = (asked.micro_batch_tokens(), attention_tape(asked));
+    let arithmetic = format!("{} tokens · {} values · {F32}", group(tokens), group(values));
+    anonymous("last attention's tape", kept * tokens * values * F32, arithmetic)
 }
 
 /// All tapes, with the branches' inputs.
 fn tapes(asked: &Asked) -> Entry {
-    let values = tape_values(asked) + 2 * asked.config.d_model;
+    let values = attention_tape(asked) + feed_forward_tape(asked) + 2 * asked.config.d_model;
     let (blocks, tokens) = (asked.trained_blocks(), asked.visit_tokens());
-    let arithmetic = format!(
-        "{blocks} blocks · {} tokens · {} values · {F32}",
-        group(tokens),
-        group(values)
-    );
+    let arithmetic =
+        format!("{blocks} blocks · {} tokens · {} values · {F32}", group(tokens), group(values));
     anonymous("tapes of all blocks", blocks * tokens * values * F32, arithmetic)
 }
 
@@ -194,30 +231,32 @@ fn branch(asked: &Asked) -> Entry {
 
 /// Rows of logits that exist at a time.
 fn logit_rows(asked: &Asked) -> usize {
-    asked.micro_batch_tokens().min((CHUNK / asked.config.vocab_size).max(1))
+    asked.micro_batch_targets().min((CHUNK / asked.config.vocab_size).max(1))
 }
 
-/// A chunk of logits, and the hidden states that they come from, to and fro.
+/// A chunk of logits, and the hidden states of all targets on their way to and fro.
 fn logits(asked: &Asked) -> Entry {
     const HIDDEN: usize = 5;
     let (rows, vocab) = (logit_rows(asked), asked.config.vocab_size);
-    let (tokens, d_model) = (asked.micro_batch_tokens(), asked.config.d_model);
+    let (targets, d_model) = (asked.micro_batch_targets(), asked.config.d_model);
     let arithmetic = format!(
-        "{} rows · {} tokens · {F32} + {HIDDEN} · {} tokens · {} · {F32}",
+        "{} rows · {} tokens · {F32} + {HIDDEN} · {} targets · {} · {F32}",
         group(rows),
         group(vocab),
-        group(tokens),
+        group(targets),
         group(d_model)
     );
-    anonymous("logits", (rows * vocab + HIDDEN * tokens * d_model) * F32, arithmetic)
+    anonymous("logits", (rows * vocab + HIDDEN * targets * d_model) * F32, arithmetic)
 }
 
 /// The largest left operand of a product, packed.
 fn packed(asked: &Asked) -> Entry {
     let native = asked.precision == Precision::Bf16 && Precision::bf16_is_native();
     let each = if native { 2 } else { F32 };
-    let (head, branch) =
-        ([logit_rows(asked), asked.config.vocab_size], [asked.micro_batch_tokens(), asked.config.d_ff]);
+    let (head, branch) = (
+        [logit_rows(asked), asked.config.vocab_size],
+        [asked.micro_batch_tokens(), asked.config.d_ff],
+    );
     let [rows, depth] = if head[0] * head[1] > branch[0] * branch[1] { head } else { branch };
     let arithmetic = format!("{} rows · {} · {each}", group(rows), group(depth));
     anonymous("packed operand", rows * depth * each, arithmetic)

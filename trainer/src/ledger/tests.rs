@@ -26,11 +26,13 @@ fn asked() -> Asked {
             form: "nf4",
         }),
         units: vec![512; 4],
+        targets: vec![512; 4],
         micro_batch_size: 2,
         accumulation: 2,
         per_visit: 1,
         checkpointing: Checkpointing::Block,
         precision: Precision::F32,
+        vocabulary: 128_256,
         threads: 2,
         steps: 10,
         samples: 4,
@@ -84,6 +86,11 @@ fn what_a_recipe_asks_for_shows_in_its_line() {
     assert_eq!(of(&visits, "last block's tape"), 0);
     // There are no more rows than that.
     assert_eq!(with(&|a| a.per_visit = 9), visits);
+    let selective = with(&|a| a.checkpointing = Checkpointing::Selective);
+    assert_eq!(of(&selective, "kept products"), 15 * 1_024 * (2 * 2_560 + 2 * 8_192) * 4);
+    assert_eq!(of(&selective, "block inputs"), of(&base, "block inputs"));
+    let few = with(&|a| a.targets = vec![1; 4]);
+    assert!(few.anonymous() < base.anonymous());
     assert!(with(&|a| a.checkpointing = Checkpointing::None).anonymous() > base.anonymous());
     let private = with(&|a| {
         a.stored = a.stored.map(|stored| Stored { projections_are_private: true, ..stored });
@@ -114,7 +121,8 @@ fn what_does_not_fit_is_refused_with_the_arithmetic_and_what_would() {
     let close = check(Some(needed - 1), None).unwrap_err();
     assert_eq!((close.what, close.needed, close.available), ("memory", needed, needed - 1));
     let text = close.to_string();
-    for part in ["block inputs", "2 · 16 blocks · 1,024 tokens · 2,048 · 4", "any of these fits:"] {
+    for part in ["block inputs", "2 · 16 blocks · 1,024 tokens · 2,048 · 4", "any of these fits:"]
+    {
         assert!(text.contains(part), "{part}:\n{text}");
     }
     for key in ["micro_batch_size=1", "optimizer=adamw_8bit", "max_seq_len=256", "rank=8"] {

@@ -4,16 +4,12 @@ use std::path::Path;
 
 use graft_recipes::Recipe;
 
-use super::findings::Findings;
 use super::Start;
+use super::findings::Findings;
 use crate::run_folder::RunFolder;
 
 /// Records what is wrong with the output folder.
-pub(super) fn check(
-    recipe: &Recipe,
-    start: Start,
-    findings: &mut Findings<'_>,
-) {
+pub(super) fn check(recipe: &Recipe, start: Start, findings: &mut Findings<'_>) {
     const KEY: &str = "output_dir";
     let path = &recipe.output_dir;
     let free = match start {

@@ -108,8 +108,9 @@ pub(super) fn load<P: Trainable<Backend>>(
     let position: Position = serde_json::from_slice(&folder.required(STATE)?)
         .map_err(|error| broken(format!("{STATE}: {error}")))?;
     let read = |file: &Checkpoint, name: &str, dtype: Dtype, shape: &[usize]| {
-        let tensor =
-            file.tensor(name).ok_or_else(|| broken(format!("it lacks `{name}`, to be gone on with")))?;
+        let tensor = file
+            .tensor(name)
+            .ok_or_else(|| broken(format!("it lacks `{name}`, to be gone on with")))?;
         if tensor.shape != shape || tensor.dtype != dtype {
             let (found, stored) = (&tensor.shape, tensor.dtype);
             let reason = format!("`{name}` is {stored} {found:?}, expected {dtype} {shape:?}");

@@ -22,7 +22,10 @@ fn json_holds_the_lines_and_their_sums() {
     room.recipe("  chat: {preamble: none}\n");
     let plan = json(&room, "plan r.yaml --json --memory 1GiB --disk 1GiB");
     assert_eq!((&plan["fits"], &plan["steps"]), (&true.into(), &3.into()));
-    assert_eq!((&plan["tokens_per_step"], &plan["available"]["memory"]), (&26.into(), &(1 << 30).into()));
+    assert_eq!(
+        (&plan["tokens_per_step"], &plan["available"]["memory"]),
+        (&26.into(), &(1 << 30).into())
+    );
     let sum = |places: &[&str]| -> u64 {
         let lines = plan["lines"].as_array().unwrap().iter();
         let counted = lines.filter(|line| places.contains(&line["place"].as_str().unwrap()));
