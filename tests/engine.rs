@@ -32,7 +32,7 @@ fn every_gradient_is_the_slope_of_the_loss() {
             gradient(model.clone(), Checkpointing::Block, std::slice::from_ref(&batch));
         let mut trainer = trainer(model, Checkpointing::Block, Precision::F32);
         let slots = trainer.parameters.slots().to_vec();
-        let start = trainer.parameters.values().to_vec();
+        let start = trainer.values();
         for slot in slots {
             // Along the gradient the slope is its norm; a step of 1e-3 / norm moves the loss by 1e-3.
             let direction = &gradient[slot.range.clone()];
@@ -42,9 +42,7 @@ fn every_gradient_is_the_slope_of_the_loss() {
                 for (value, d) in values[slot.range.clone()].iter_mut().zip(direction) {
                     *value += (sign * 2e-3 / norm / norm * f64::from(*d)) as f32;
                 }
-                trainer.parameters.values_mut().copy_from_slice(&values);
-                let parameters = trainer.parameters.clone();
-                parameters.store(&mut trainer.model);
+                trainer.set_values(&values);
                 trainer
                     .gradient(1, std::slice::from_ref(&batch), batch.targets())
                     .expect("finite")

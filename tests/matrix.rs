@@ -11,7 +11,7 @@ struct Area {
     cells: &'static [(&'static str, &'static str)],
 }
 
-const AREAS: [Area; 7] = [
+const AREAS: [Area; 8] = [
     Area {
         folder: "tests",
         fixtures: "tests/fixtures/model",
@@ -78,6 +78,17 @@ const AREAS: [Area; 7] = [
             ("every case is there", "the_folder_holds_exactly_the_cases"),
             ("ids and training mask", "ids_and_masks_are_those_of_transformers"),
             ("Jinja", "templates_are_rendered_as_jinja2_renders_them"),
+        ],
+    },
+    Area {
+        folder: "tests",
+        fixtures: "tests/fixtures/optimizer",
+        target: "optimizer",
+        cells: &[
+            ("every case is there", "the_folder_holds_exactly_the_cases"),
+            ("maps", "the_maps_are_those_of_bitsandbytes"),
+            ("quantisation", "codes_and_scales_are_those_of_bitsandbytes"),
+            ("AdamW8bit", "steps_with_moments_in_8_bits_are_those_of_bitsandbytes"),
         ],
     },
     // Laws draw their cases themselves.

@@ -20,7 +20,7 @@ use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, Site};
 use serde_json::Value;
 
-pub use save::save;
+pub use save::{save, save_from};
 pub use tables::WithTables;
 
 use crate::error::Error;

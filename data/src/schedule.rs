@@ -74,6 +74,14 @@ impl Schedule {
         self.units.len()
     }
 
+    /// Tokens of every row, or bin, longest first; `lengths` are those that the schedule was made of.
+    pub fn unit_lengths(&self, lengths: &[usize]) -> Vec<usize> {
+        let length = |unit: &Vec<usize>| unit.iter().map(|&row| lengths[row]).sum();
+        let mut lengths: Vec<usize> = self.units.iter().map(length).collect();
+        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        lengths
+    }
+
     /// Optimizer steps of an epoch; the last one may hold fewer rows.
     pub fn steps_per_epoch(&self) -> usize {
         self.units.len().div_ceil(self.units_per_step())

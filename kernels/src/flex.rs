@@ -453,7 +453,10 @@ impl Kernels for Flex {
     }
 
     fn cross_entropy(logits: FlexTensor, targets: &[u32], scale: f32) -> (Vec<f32>, FlexTensor) {
-        let mut logits = logits.to_contiguous();
+        let contiguous = logits.to_contiguous();
+        // A second handle would make the change below copy the whole chunk.
+        drop(logits);
+        let mut logits = contiguous;
         let [rows, vocab] = Dense::new(&logits).rows_cols();
         assert_eq!(rows, targets.len(), "one target a row of logits");
         let losses = cross_entropy::in_place(

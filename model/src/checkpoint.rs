@@ -13,7 +13,7 @@ pub use expected::{Expected, TensorProblem, expected};
 pub use header::HeaderProblem;
 pub use nf4::{AbsmaxView, NF4_BLOCK, NF4_NESTED_BLOCK, Nf4Problem, Nf4Tensor};
 pub use safetensors::Dtype;
-pub use write::{ShardedWriter, TensorSpec, write_safetensors};
+pub use write::{ShardedWriter, TensorSpec, stream_safetensors, write_safetensors};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

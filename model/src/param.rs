@@ -49,6 +49,22 @@ impl<B: Kernels> Param<B> {
         host_values::<B>(self.value.clone())
     }
 
+    /// Takes the values out: where nobody else holds the tensor they are moved, not copied. It is empty
+    /// until [`Param::put`].
+    pub fn take(&mut self) -> Vec<f32> {
+        let device = B::float_device(&self.value);
+        let none = B::float_from_data(TensorData::new(Vec::<f32>::new(), [0]), &device);
+        host_values::<B>(std::mem::replace(&mut self.value, none))
+    }
+
+    /// Gives the tensor its values back, row-major in `shape`; on a CPU they are moved, not copied.
+    pub fn put(&mut self, values: Vec<f32>, shape: &[usize]) {
+        let sizes = shape.iter().product::<usize>();
+        assert_eq!(values.len(), sizes, "values of `{}` {shape:?}", self.name);
+        let device = B::float_device(&self.value);
+        self.value = B::float_from_data(TensorData::new(values, shape.to_vec()), &device);
+    }
+
     /// Replaces the values.
     pub fn set(&mut self, values: &[f32], device: &B::Device) {
         let shape = self.shape();
@@ -65,5 +81,5 @@ pub fn host_values<B: Kernels>(tensor: FloatTensor<B>) -> Vec<f32> {
         tensor,
         burn::tensor::Shape::new([len]),
     )));
-    flat.into_data().to_vec().expect("dense tensors are f32")
+    flat.into_data().into_vec().expect("dense tensors are f32")
 }

@@ -80,10 +80,15 @@ const KEYS: &[Key] = &[
     key("training.schedule.cosine.warmup_ratio", "number in [0, 1]", "0.0", "0.1", "Share of the steps in which the rate rises."),
     key("training.schedule.cosine.warmup_steps", "whole number", "–", "5", "Steps in which the rate rises; excludes warmup_ratio."),
     key("training.schedule.cosine.final_ratio", "number in [0, 1]", "0.0", "0.2", "The last step's share of the rate."),
+    key("training.optimizer", "adamw, adamw_8bit", "adamw", "adamw_8bit", "The rule of the steps, as a name or as {name: {…}}; adamw_8bit keeps its memory in a quarter of the bytes."),
     key("training.optimizer.adamw.beta1", "number in [0, 1)", "0.9", "0.8", "Memory of the gradients' mean."),
     key("training.optimizer.adamw.beta2", "number in [0, 1)", "0.999", "0.95", "Memory of the gradients' mean square."),
     key("training.optimizer.adamw.eps", "number in (0, 1]", "1.0e-8", "1.0e-6", "Added to the root of the mean square."),
     key("training.optimizer.adamw.weight_decay", "number, at least 0", "0.01", "0.1", "Decay of the trained weights a step, times the rate."),
+    key("training.optimizer.adamw_8bit.beta1", "number in [0, 1)", "0.9", "0.8", "Memory of the gradients' mean, kept in 8 bits."),
+    key("training.optimizer.adamw_8bit.beta2", "number in [0, 1)", "0.999", "0.95", "Memory of the gradients' mean square, kept in 8 bits."),
+    key("training.optimizer.adamw_8bit.eps", "number in (0, 1]", "1.0e-8", "1.0e-6", "Added to the root of the mean square."),
+    key("training.optimizer.adamw_8bit.weight_decay", "number, at least 0", "0.01", "0.1", "Decay of the trained weights a step, times the rate."),
     key("training.max_grad_norm", "number above 0, or none", "1.0", "none", "The global gradient norm is clipped to this."),
     key("training.checkpointing", "block, selective, none", "block", "none", "What the backward pass replays rather than keeps."),
     key("training.activation_offload", "none, disk", "none", "disk", "Where the inputs of blocks wait for the backward pass: in memory, or in a file without a name in the run folder."),
@@ -149,6 +154,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("lr", "training.learning_rate"),
     ("lr_scheduler", "training.schedule"),
     ("lr_scheduler_type", "training.schedule"),
+    ("optim", "training.optimizer"),
     ("clip_grad_norm", "training.max_grad_norm"),
     ("gradient_checkpointing", "training.checkpointing"),
     ("enable_activation_checkpointing", "training.checkpointing"),
@@ -164,9 +170,25 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("out_dir", "output_dir"),
 ];
 
+/// What other tools call a value of ours, as [`ELSEWHERE`].
+const VALUES_ELSEWHERE: &[(&str, &str)] = &[
+    ("adamw_hf", "adamw"),
+    ("adamw_torch", "adamw"),
+    ("adamw_torch_fused", "adamw"),
+    ("paged_adamw_32bit", "adamw"),
+    ("adamw_bnb_8bit", "adamw_8bit"),
+    ("adamw_torch_8bit", "adamw_8bit"),
+    ("paged_adamw_8bit", "adamw_8bit"),
+];
+
 /// Every key, in the order of the schema.
 pub fn keys() -> &'static [Key] {
     KEYS
+}
+
+/// Our name of what another tool calls `word`.
+pub(crate) fn value_elsewhere(word: &str) -> Option<&'static str> {
+    VALUES_ELSEWHERE.iter().find(|(theirs, _)| *theirs == word).map(|(_, ours)| *ours)
 }
 
 /// Whether `path`, with indexes as numbers, is a key or has keys below it.

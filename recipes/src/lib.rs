@@ -35,6 +35,6 @@ pub use place::Place;
 pub use problem::{Location, Problem, Problems};
 pub use recipe::Recipe;
 pub use training::{
-    ActivationOffload, Checkpointing, ComputeDtype, Duration, Optimizer, Schedule, Threads,
+    ActivationOffload, AdamW, Checkpointing, ComputeDtype, Duration, Optimizer, Schedule, Threads,
     Training, Warmup,
 };

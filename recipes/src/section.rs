@@ -23,6 +23,14 @@ impl Sink {
     }
 }
 
+/// The one of `names` that someone who wrote `word` most likely meant: what another tool calls it, or
+/// the nearest.
+fn meant<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
+    let named = keys::value_elsewhere(word);
+    let named = names.iter().copied().find(|name| Some(*name) == named);
+    named.or_else(|| nearest(word, names.iter().copied()))
+}
+
 /// A mapping being read.
 pub(crate) struct Section<'a> {
     path: String,
@@ -209,7 +217,7 @@ impl<'a> Section<'a> {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
         let message = format!("found {}; allowed: {}", node.describe(), names.join(", "));
         let hint = found
-            .and_then(|word| nearest(&word.to_lowercase(), names))
+            .and_then(|word| meant(&word.to_lowercase(), &names))
             .map(|name| format!("did you mean `{name}`?"));
         self.problem(key, Some(node.location.clone()), message, hint);
         None
@@ -240,7 +248,7 @@ impl<'a> Section<'a> {
             Value::Map(entries) if entries.len() == 1 => {
                 let entry = &entries[0];
                 let Some(form) = forms.iter().find(|form| **form == entry.key) else {
-                    let hint = nearest(&entry.key, forms.iter().copied());
+                    let hint = meant(&entry.key, forms);
                     let hint = hint.map(|form| format!("did you mean `{form}`?"));
                     let message = format!("unknown form; allowed: {}", forms.join(", "));
                     let at = Some(entry.location.clone());

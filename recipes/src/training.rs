@@ -84,20 +84,26 @@ pub enum Schedule {
     },
 }
 
+/// Numbers of AdamW, Loshchilov and Hutter 2019, with PyTorch's defaults.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Memory of the mean, from 0 to below 1. Default 0.9.
+    pub beta1: f64,
+    /// Memory of the mean square, from 0 to below 1. Default 0.999.
+    pub beta2: f64,
+    /// Added to the root of the mean square. Above 0; default 1e-8.
+    pub eps: f64,
+    /// Decay of the weights a step, times the learning rate. At least 0; default 0.01.
+    pub weight_decay: f64,
+}
+
 /// The rule that turns gradients into steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Optimizer {
-    /// AdamW, Loshchilov and Hutter 2019, with PyTorch's defaults.
-    AdamW {
-        /// Memory of the mean, from 0 to below 1. Default 0.9.
-        beta1: f64,
-        /// Memory of the mean square, from 0 to below 1. Default 0.999.
-        beta2: f64,
-        /// Added to the root of the mean square. Above 0; default 1e-8.
-        eps: f64,
-        /// Decay of the weights a step, times the learning rate. At least 0; default 0.01.
-        weight_decay: f64,
-    },
+    /// AdamW with both memories in f32. The default.
+    AdamW(AdamW),
+    /// AdamW with both memories in 8 bits, Dettmers et al. 2022: a quarter of their bytes.
+    AdamW8bit(AdamW),
 }
 
 /// The CPU threads of a run; results do not depend on them.
@@ -210,31 +216,57 @@ impl Schedule {
     }
 }
 
-impl Optimizer {
-    /// The forms, as a recipe names them.
-    pub(crate) const FORMS: &'static [&'static str] = &["adamw"];
+impl AdamW {
+    const PYTORCH: Self = Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
 
-    fn read(training: &mut Section<'_>) -> Self {
+    fn read(section: &mut Section<'_>) -> Self {
         const MEMORY: &str = "a number from 0 to below 1";
         let is_memory = |x: f64| (0.0..1.0).contains(&x);
-        let Some((_, mut section)) = training.form("optimizer", Self::FORMS) else {
-            return Self::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+        let Self { beta1, beta2, eps, weight_decay } = Self::PYTORCH;
+        Self {
+            beta1: section.number("beta1", beta1, MEMORY, is_memory),
+            beta2: section.number("beta2", beta2, MEMORY, is_memory),
+            eps: section.number("eps", eps, "a number above 0, at most 1", |x| x > 0.0 && x <= 1.0),
+            weight_decay: section.number(
+                "weight_decay",
+                weight_decay,
+                "a number, at least 0",
+                |x| x >= 0.0,
+            ),
+        }
+    }
+}
+
+impl Optimizer {
+    /// The forms, as a recipe names them.
+    pub(crate) const FORMS: &'static [&'static str] = &["adamw", "adamw_8bit"];
+
+    fn read(training: &mut Section<'_>) -> Self {
+        let Some((form, mut section)) = training.form("optimizer", Self::FORMS) else {
+            return Self::AdamW(AdamW::PYTORCH);
         };
-        let optimizer = Self::AdamW {
-            beta1: section.number("beta1", 0.9, MEMORY, is_memory),
-            beta2: section.number("beta2", 0.999, MEMORY, is_memory),
-            eps: section
-                .number("eps", 1e-8, "a number above 0, at most 1", |x| x > 0.0 && x <= 1.0),
-            weight_decay: section
-                .number("weight_decay", 0.01, "a number, at least 0", |x| x >= 0.0),
-        };
+        let numbers = AdamW::read(&mut section);
         section.close();
-        optimizer
+        match form {
+            "adamw_8bit" => Self::AdamW8bit(numbers),
+            _ => Self::AdamW(numbers),
+        }
+    }
+
+    /// The form, as a recipe names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AdamW(_) => "adamw",
+            Self::AdamW8bit(_) => "adamw_8bit",
+        }
     }
 
     fn to_value(self) -> Value {
-        let Self::AdamW { beta1, beta2, eps, weight_decay } = self;
-        json!({"adamw": {"beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}})
+        let (Self::AdamW(numbers) | Self::AdamW8bit(numbers)) = self;
+        let AdamW { beta1, beta2, eps, weight_decay } = numbers;
+        let numbers =
+            json!({"beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay});
+        json!({self.name(): numbers})
     }
 }
 

@@ -181,3 +181,28 @@ fn an_unknown_recipe_is_shown_the_nearest_name() {
     cannot read `nowhere/mine.yaml`: No such file or directory (os error 2)
     "#);
 }
+
+#[test]
+fn an_optimizer_by_the_name_of_another_tool_leads_to_ours() {
+    for (theirs, ours) in [
+        ("adamw_bnb_8bit", "adamw_8bit"),
+        ("paged_adamw_8bit", "adamw_8bit"),
+        ("adamw8bit", "adamw_8bit"),
+        ("adamw_torch_fused", "adamw"),
+        ("adamw_hf", "adamw"),
+    ] {
+        let hint = format!("did you mean `{ours}`?");
+        for value in [theirs.to_owned(), format!("{{{theirs}: {{beta1: 0.8}}}}")] {
+            let found = refusal(&format!("{LEAST}training:\n  optimizer: {value}\n"));
+            assert!(
+                found.contains(&hint) && found.contains("allowed: adamw, adamw_8bit"),
+                "{found}"
+            );
+        }
+    }
+    assert_snapshot!(refusal(&format!("{LEAST}optim: adamw_bnb_8bit\n")), @r#"
+    recipe `mine.yaml` has a problem:
+    mine.yaml:4:1: optim: unknown key
+      help: did you mean `training.optimizer`?
+    "#);
+}

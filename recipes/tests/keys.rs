@@ -29,9 +29,11 @@ fn premise(path: &str) -> Vec<String> {
         "training.max_steps" => "training.max_steps=49",
         "training.schedule" => "training.schedule=linear",
         _ => {
-            let Some(rest) = path.strip_prefix("training.schedule.") else { return Vec::new() };
-            let form = rest.split('.').next().unwrap();
-            return vec![format!("training.schedule={form}")];
+            let forms = ["training.schedule", "training.optimizer"];
+            let below = |key: &&str| path.starts_with(&format!("{key}."));
+            let Some(key) = forms.into_iter().find(below) else { return Vec::new() };
+            let form = path[key.len() + 1..].split('.').next().unwrap();
+            return vec![format!("{key}={form}")];
         }
     };
     vec![premise.to_owned()]
@@ -105,7 +107,8 @@ fn every_default_is_the_one_the_table_gives() {
 #[test]
 fn a_resolved_recipe_has_the_keys_of_the_table() {
     let mut found = BTreeSet::new();
-    let sets: [&[&str]; 5] = [
+    let sets: [&[&str]; 6] = [
+        &["training.optimizer=adamw_8bit"],
         &["quantization=nf4", "data.validation.fraction=0.5", "adapter.layers.last=1"],
         &["training.max_steps=3", "training.schedule=constant", "evaluation.held_out=[]"],
         &["training.schedule.linear.warmup_steps=1", "data.validation=[{path: v, format: text}]"],
@@ -121,7 +124,7 @@ fn a_resolved_recipe_has_the_keys_of_the_table() {
     }
     let table: BTreeSet<String> = keys().iter().map(|key| key.path.to_owned()).collect();
     // Sections that only ever stand as a mapping or a list of mappings.
-    let whole = ["data.train", "training.schedule"].map(str::to_owned);
+    let whole = ["data.train", "training.schedule", "training.optimizer"].map(str::to_owned);
     let expected: BTreeSet<String> =
         table.iter().filter(|path| !whole.contains(path)).cloned().collect();
     assert_eq!(found, expected);

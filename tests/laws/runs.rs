@@ -2,7 +2,7 @@
 
 use graft::engine::Checkpointing;
 use graft::generate::{Generator, Sampling};
-use graft::optimizer::AdamW;
+use graft::optimizer::{AdamW, AdamWConfig, Moments, StateFormat};
 use graft::step::Trainer;
 use graft_adapters::LoraLinear;
 use graft_data::Batch;
@@ -14,8 +14,14 @@ use proptest::prelude::*;
 use super::drawn::{Drawn, config, drawn};
 use super::{bits, collate};
 
-fn start(drawn: &Drawn) -> Trainer<Cpu, LoraLinear<Cpu>> {
-    trainer(drawn.adapted(0.5), Checkpointing::Block, drawn.precision)
+fn start(drawn: &Drawn, states: StateFormat) -> Trainer<Cpu, LoraLinear<Cpu>> {
+    let mut trainer = trainer(drawn.adapted(0.5), Checkpointing::Block, drawn.precision);
+    trainer.optimizer = AdamW::new(AdamWConfig { states, ..ADAMW }, trainer.parameters.slots());
+    trainer
+}
+
+fn states() -> impl Strategy<Value = StateFormat> {
+    prop_oneof![Just(StateFormat::F32), Just(StateFormat::Blockwise8)]
 }
 
 /// Two micro-batches of the step's own rows.
@@ -40,9 +46,8 @@ fn run(
 }
 
 /// Everything that training changes.
-fn state(trainer: &Trainer<Cpu, LoraLinear<Cpu>>) -> [Vec<u32>; 3] {
-    let [first, second] = trainer.optimizer.moments();
-    [trainer.parameters.values(), first, second].map(bits)
+fn state(trainer: &mut Trainer<Cpu, LoraLinear<Cpu>>) -> (Vec<u32>, Vec<Moments>) {
+    (bits(&trainer.values()), trainer.optimizer.moments().to_vec())
 }
 
 /// Wide and long enough that products, attention and norms are split among threads.
@@ -58,12 +63,12 @@ proptest! {
     #![proptest_config(config(8))]
 
     #[test]
-    fn the_number_of_threads_does_not_change_a_bit(drawn in wide()) {
+    fn the_number_of_threads_does_not_change_a_bit(drawn in wide(), states in states()) {
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             pool.expect("a pool").install(|| {
-                let mut trainer = start(&drawn);
-                (run(&mut trainer, &drawn, 1..=2), state(&trainer))
+                let mut trainer = start(&drawn, states);
+                (run(&mut trainer, &drawn, 1..=2), state(&mut trainer))
             })
         };
         let one = run(1);
@@ -77,23 +82,27 @@ proptest! {
     #![proptest_config(config(16))]
 
     #[test]
-    fn a_resumed_run_is_the_uninterrupted_one_to_the_bit(drawn in drawn(2..5), stop in 0_u64..6) {
-        let mut whole = start(&drawn);
+    fn a_resumed_run_is_the_uninterrupted_one_to_the_bit(
+        drawn in drawn(2..5),
+        states in states(),
+        stop in 0_u64..6,
+    ) {
+        let mut whole = start(&drawn, states);
         let expected = run(&mut whole, &drawn, 1..=5);
-        let mut before = start(&drawn);
+        let mut before = start(&drawn, states);
         let mut found = run(&mut before, &drawn, 1..=stop.min(5));
         // What a checkpoint holds: values, moments and the step.
-        let values = before.parameters.values().to_vec();
-        let [first, second] = before.optimizer.moments().map(<[f32]>::to_vec);
+        let values = before.values();
+        let moments = before.optimizer.moments().to_vec();
+        let config = before.optimizer.config();
         let steps = before.optimizer.steps();
         drop(before);
-        let mut after = start(&drawn);
-        after.optimizer = AdamW::restore(ADAMW, steps, first, second);
-        after.parameters.values_mut().copy_from_slice(&values);
-        after.parameters.store(&mut after.model);
+        let mut after = start(&drawn, states);
+        after.optimizer = AdamW::restore(config, steps, moments);
+        after.set_values(&values);
         found.extend(run(&mut after, &drawn, steps + 1..=5));
         prop_assert_eq!(found, expected);
-        prop_assert_eq!(state(&after), state(&whole));
+        prop_assert_eq!(state(&mut after), state(&mut whole));
     }
 
     #[test]

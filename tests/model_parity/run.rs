@@ -23,7 +23,7 @@ fn compare(weights: Weights, file: &str) {
     let mut trainer = trainer(fixture.model(weights), Checkpointing::Block, Precision::F32);
     let decay = Decay::Linear { final_ratio: 0.0 };
     trainer.options.learning_rate = LearningRate { peak: 1e-3, warmup: 5, total: 20, decay };
-    let start = trainer.parameters.values().to_vec();
+    let start = trainer.values();
     let mut deviations = Deviations::of("model");
     let row = |thing: &str| format!("AdamW run, {}: {thing}", weights.name());
     for ((step, rows), (loss, norm)) in (1..).zip(rows.chunks(4)).zip(losses.iter().zip(norms)) {
@@ -34,10 +34,11 @@ fn compare(weights: Weights, file: &str) {
         deviations.note(&row("losses"), &what, moved(outcome.loss, *loss), LOSS);
         deviations.note(&row("gradient norms"), &what, moved(outcome.grad_norm, norm), GRADIENT);
     }
+    let end = trainer.values();
     for slot in trainer.parameters.slots() {
         let expected = reference.shaped(&format!("adapter.{}", slot.name), &slot.shape);
         let way = distance(&expected, &start[slot.range.clone()]);
-        let off = distance(&trainer.parameters.values()[slot.range.clone()], &expected);
+        let off = distance(&end[slot.range.clone()], &expected);
         deviations.note(&row("final adapter"), &slot.name, off / way, PATH);
     }
     let tensors = 14 * trainer.model.config.layers;

@@ -32,7 +32,7 @@ DISCREPANCIES = "## Discrepancies found"
 REFERENCE = {"ATEN_CPU_CAPABILITY": "avx2", "TORCHDYNAMO_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
 FIXTURES = ROOT / "tests" / "fixtures"
 GENERATORS = {
-    **{area: FIXTURES / area for area in ("model", "generation", "adapters", "chat_template", "tokenizer")},
+    **{area: FIXTURES / area for area in ("model", "generation", "adapters", "chat_template", "tokenizer", "optimizer")},
     "nf4": ROOT / "kernels" / "tests" / "fixtures" / "nf4",
 }
 # Each test target with its part of the table.
@@ -44,6 +44,7 @@ TESTS = {
     "chat_templates": "chat_template",
     "laws": "laws",
     "generation": "generation",
+    "optimizer": "optimizer",
 }
 PARTS = list(TESTS.values())
 # Comparisons that need a file which the peers bring along, and fall away silently where they do not;

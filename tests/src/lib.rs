@@ -5,7 +5,7 @@ pub mod parity;
 
 use graft::engine::{Checkpointing, Parameters};
 use graft::learning_rate::{Decay, LearningRate};
-use graft::optimizer::{AdamW, AdamWConfig};
+use graft::optimizer::{AdamW, AdamWConfig, StateFormat};
 use graft::random_weights::RandomWeights;
 use graft::step::{StepOptions, Trainer};
 use graft_adapters::{
@@ -127,8 +127,13 @@ pub fn frozen_model(config: &LlamaConfig, nf4: Option<bool>) -> Llama<Cpu, Froze
 }
 
 /// PyTorch's defaults.
-pub const ADAMW: AdamWConfig =
-    AdamWConfig { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+pub const ADAMW: AdamWConfig = AdamWConfig {
+    beta1: 0.9,
+    beta2: 0.999,
+    eps: 1e-8,
+    weight_decay: 0.01,
+    states: StateFormat::F32,
+};
 
 /// A trainer with AdamW at PyTorch's defaults.
 pub fn trainer<P: Trainable<Cpu>>(
@@ -137,7 +142,7 @@ pub fn trainer<P: Trainable<Cpu>>(
     precision: Precision,
 ) -> Trainer<Cpu, P> {
     let parameters = Parameters::of(&mut model);
-    let optimizer = AdamW::new(ADAMW, parameters.len());
+    let optimizer = AdamW::new(ADAMW, parameters.slots());
     let learning_rate = LearningRate {
         peak: 1e-3,
         warmup: 2,

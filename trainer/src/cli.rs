@@ -21,7 +21,9 @@ pub use globals::{Globals, on_threads};
 use crate::commands;
 use folder_args::{MergeArgs, QuantizeArgs, SynthModelArgs};
 use model_args::{ChatArgs, EvalArgs, GenerateArgs};
-use recipe_args::{DataArgs, DoctorArgs, InspectArgs, RecipesArgs, TrainArgs, ValidateArgs};
+use recipe_args::{
+    DataArgs, DoctorArgs, InspectArgs, PlanArgs, RecipesArgs, TrainArgs, ValidateArgs,
+};
 
 /// Fine-tune Llama 3.x on your own machine, on data that stays there.
 #[derive(Debug, Parser)]
@@ -50,6 +52,8 @@ pub enum Command {
     Recipes(RecipesArgs),
     /// Check a recipe against its model and data, and show what it would do.
     Validate(ValidateArgs),
+    /// Show what a run takes of memory and disk, line by line, and whether it fits.
+    Plan(PlanArgs),
     /// Show what is trained on: statistics, and samples with their targets marked.
     Data(DataArgs),
     /// Fine-tune, or train, as a recipe says.
@@ -101,6 +105,7 @@ impl Cli {
         match command {
             Command::Recipes(args) => commands::recipes::run(args),
             Command::Validate(args) => commands::validate::run(globals, args),
+            Command::Plan(args) => commands::plan::run(globals, args),
             Command::Data(args) => commands::data::run(globals, args),
             Command::Train(args) => commands::train::run(globals, args),
             Command::Eval(args) => on_threads(|| commands::eval::run(globals, args)),

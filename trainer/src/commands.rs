@@ -8,6 +8,7 @@ pub mod generate;
 pub mod inspect;
 pub mod merge;
 pub mod open;
+pub mod plan;
 pub mod quantize;
 pub mod recipes;
 pub mod synth_model;

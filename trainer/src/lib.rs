@@ -8,6 +8,7 @@ pub mod engine;
 pub mod evaluate;
 pub mod generate;
 pub mod learning_rate;
+pub mod ledger;
 pub mod lost_pages;
 pub mod machine;
 pub mod memory;

@@ -29,6 +29,7 @@ use graft_recipes::{
     Logging, Optimizer, Recipe, Threads, Training,
 };
 
+use crate::optimizer::StateFormat;
 pub use adapter::Adapter;
 pub use data::{LoadedData, TrainingData, measured_options};
 pub use graft_recipes::Problems as PlanErrors;
@@ -46,6 +47,8 @@ pub enum Start {
     Anew,
     /// A killed run goes on in its folder.
     Resume,
+    /// Nothing begins: the output folder may hold anything.
+    Anywhere,
 }
 
 /// A run as meant. Everything that could be checked without reading data or weights is.
@@ -136,7 +139,7 @@ impl Plan {
         let config = model.config.as_ref();
         let adapter = adapter::resolve(&recipe, config, &mut findings);
         let data = sources::resolve(&recipe, config, model.template.as_ref(), &mut findings);
-        output::check(&recipe, start, config.zip(adapter.as_ref()), &mut findings);
+        output::check(&recipe, start, &mut findings);
         let Training { checkpointing, activation_offload, .. } = recipe.training;
         if activation_offload == ActivationOffload::Disk && checkpointing == Checkpointing::None {
             findings.warn(
@@ -220,6 +223,11 @@ impl Plan {
         }
     }
 
+    /// How the optimizer keeps its moments.
+    pub fn state_format(&self) -> StateFormat {
+        state_format(self.optimizer)
+    }
+
     /// Parameters of the base model.
     pub fn parameters(&self) -> u64 {
         parameters(&self.config)
@@ -243,6 +251,14 @@ pub fn precision(dtype: ComputeDtype) -> Precision {
         ComputeDtype::Auto if Precision::bf16_is_native() => Precision::Bf16,
         ComputeDtype::Auto | ComputeDtype::F32 => Precision::F32,
         ComputeDtype::Bf16 => Precision::Bf16,
+    }
+}
+
+/// How an optimizer keeps its moments.
+fn state_format(optimizer: Optimizer) -> StateFormat {
+    match optimizer {
+        Optimizer::AdamW(_) => StateFormat::F32,
+        Optimizer::AdamW8bit(_) => StateFormat::Blockwise8,
     }
 }
 

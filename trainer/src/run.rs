@@ -24,6 +24,7 @@ use graft_recipes::Init;
 pub use error::RunError;
 pub use finish::Outcome;
 
+use crate::ledger::{Asked, Available, Ledger};
 use crate::lost_pages;
 use crate::plan::{Adapter, Plan};
 use crate::progress::{Progress, Unit};
@@ -37,6 +38,8 @@ pub type Backend = Flex;
 pub struct RunOptions<'a> {
     /// Whether a run that the output folder holds is gone on with.
     pub resume: bool,
+    /// Memory and disk that it may take.
+    pub room: Available,
     /// Set when the run should stop after its current step.
     pub interrupted: &'a AtomicBool,
 }
@@ -47,6 +50,8 @@ pub struct RunOptions<'a> {
 /// See [`RunError`]; after any of them `--resume` goes on from the last checkpoint.
 pub fn run(plan: &Plan, options: RunOptions<'_>) -> Result<Outcome, RunError> {
     let data = plan.load_data()?;
+    let asked = Asked::by(plan, &data)?;
+    Ledger::for_run(&asked).check(&asked, &options.room)?;
     let device = Default::default();
     match &plan.adapter {
         Adapter::Full => {

@@ -1,11 +1,14 @@
 //! One optimizer step, and the state that it changes.
 
+use std::convert::Infallible;
+
 use graft_adapters::Trainable;
 use graft_data::Batch;
 use graft_kernels::{Kernels, Ops, Precision};
+use graft_model::param::host_values;
 use graft_model::{Context, Llama};
 
-use crate::engine::parameters::clip;
+use crate::engine::parameters::{Slot, clip_factor, norm};
 use crate::engine::{
     Checkpointing, DropoutNoise, Gradient, Offload, OffloadError, Parameters, Walk,
 };
@@ -33,7 +36,7 @@ pub struct StepOptions {
 pub struct Trainer<B: Kernels, P> {
     /// The model.
     pub model: Llama<B, P>,
-    /// Its trainable tensors.
+    /// The order of its trainable tensors.
     pub parameters: Parameters,
     /// The optimizer's state.
     pub optimizer: AdamW,
@@ -103,16 +106,49 @@ where
     /// micro-batches are one batch.
     pub fn step(&mut self, step: u64, batches: &[Batch]) -> Result<StepOutcome, StepError> {
         let targets: usize = batches.iter().map(Batch::targets).sum();
-        let (loss, mut gradient) = self.gradient(step, batches, targets)?;
-        let grad_norm = clip(&mut gradient, self.options.max_grad_norm);
+        let (loss, gradient) = self.gradient(step, batches, targets)?;
+        let grad_norm = norm(&gradient);
         if !grad_norm.is_finite() {
             return Err(Diverged::Gradient { step, norm: grad_norm }.into());
         }
         let learning_rate = self.options.learning_rate.at(step);
-        self.optimizer.step(&mut self.parameters, &gradient, learning_rate);
-        self.parameters.store(&mut self.model);
+        let clip = clip_factor(grad_norm, self.options.max_grad_norm);
+        let Self { model, parameters, optimizer, .. } = self;
+        parameters.update(model, |values| {
+            optimizer.step(parameters.slots(), values, &gradient, clip, learning_rate);
+        });
         let tokens = batches.iter().map(Batch::len).sum();
         Ok(StepOutcome { loss, grad_norm, learning_rate, tokens, targets })
+    }
+
+    /// A copy of all trained values, in the order of the parameters.
+    pub fn values(&mut self) -> Vec<f32> {
+        let tensors = self.parameters.tensors(&mut self.model);
+        tensors.into_iter().flat_map(host_values::<B>).collect()
+    }
+
+    /// Gives a copy of a trained tensor's values by its name.
+    ///
+    /// # Panics
+    /// The function does for a name that is not trained.
+    pub fn values_by_name(&mut self) -> impl Fn(&str) -> Vec<f32> + use<'_, B, P> {
+        let tensors = self.parameters.tensors(&mut self.model);
+        let parameters = &self.parameters;
+        move |name| {
+            let position = parameters.position(name);
+            let position = position.unwrap_or_else(|| panic!("`{name}` is not trained"));
+            host_values::<B>(tensors[position].clone())
+        }
+    }
+
+    /// Replaces all trained values.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn set_values(&mut self, values: &[f32]) {
+        assert_eq!(values.len(), self.parameters.len(), "values of the parameters");
+        let fill = |slot: &Slot| Ok::<_, Infallible>(values[slot.range.clone()].to_vec());
+        let Ok(()) = self.parameters.fill(&mut self.model, fill);
     }
 
     /// The mean loss of a step's batches and its gradient, in the layout of the parameters.

@@ -11,6 +11,8 @@ mod data;
 mod doctor;
 #[path = "cli/inspect.rs"]
 mod inspect;
+#[path = "cli/plan.rs"]
+mod plan;
 #[path = "cli/recipes.rs"]
 mod recipes;
 #[path = "cli/synth_model.rs"]

@@ -123,6 +123,35 @@ fn killing_twice_changes_nothing_either() {
 }
 
 #[test]
+fn moments_in_8_bits_are_gone_on_with_to_the_bit_and_by_no_other_optimizer() {
+    const SHORT_MOMENTS: &str = "training.optimizer=adamw_8bit";
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, out) = (folder.path().join("whole"), folder.path().join("resumed"));
+    succeed(&mut graft(&whole, &[SHORT_MOMENTS]));
+    let mut child = graft(&out, &[SHORT_MOMENTS]).stderr(Stdio::null()).spawn().unwrap();
+    wait_for(&mut child, || out.join("checkpoints/step-000002").exists());
+    let _ = child.kill();
+    child.wait().unwrap();
+    let state = fs::read(out.join("checkpoints/step-000002/optimizer.safetensors")).unwrap();
+    let weights = fs::read(out.join("checkpoints/step-000002/trainable.safetensors")).unwrap();
+    // Half of the values that it remembers twice, and some absmax.
+    assert!(state.len() < weights.len(), "{} of {}", state.len(), weights.len());
+    let before = contents(&out);
+    let other = finish(&mut graft(&out, &["--resume"]));
+    let text = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert_eq!(other.status.code(), Some(2), "{text}");
+    let line =
+        text.lines().find(|line| line.contains("optimizer")).unwrap_or_else(|| panic!("{text}"));
+    assert!(line.ends_with("began with adamw_8bit, now adamw"), "{text}");
+    assert!(contents(&out) == before, "a refused run changed its folder");
+    succeed(&mut graft(&out, &[SHORT_MOMENTS, "--resume"]));
+    assert!(adapter(&out) == adapter(&whole), "other bytes than the uninterrupted run");
+    let plain = folder.path().join("plain");
+    succeed(&mut graft(&plain, &[]));
+    assert!(adapter(&plain) != adapter(&whole), "the optimizer changes nothing");
+}
+
+#[test]
 fn one_seed_gives_one_adapter_with_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let run = |name: &str, arguments: &[&str]| {

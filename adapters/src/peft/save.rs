@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use graft_model::checkpoint::{Dtype, TensorView, write_safetensors};
+use graft_model::checkpoint::{Dtype, TensorSpec, stream_safetensors};
 use graft_model::site::LoraMatrix;
 use graft_model::{ProjectionKind, Site, atomic};
 use serde_json::{Map, Value, json};
@@ -31,28 +31,58 @@ pub fn save(
     layers: usize,
     base: &str,
     tensors: &[(String, Vec<usize>, Vec<f32>)],
+    metadata: BTreeMap<String, String>,
+) -> Result<(), Error> {
+    let shapes: Vec<_> =
+        tensors.iter().map(|(name, shape, _)| (name.clone(), shape.clone())).collect();
+    let values: BTreeMap<&str, &[f32]> =
+        tensors.iter().map(|(name, _, values)| (name.as_str(), values.as_slice())).collect();
+    save_from(folder, config, layers, base, &shapes, &|name| values[name].to_vec(), metadata)
+}
+
+/// As [`save`], with the values of one tensor at a time: `values` gives them by the tensor's name.
+///
+/// # Errors
+/// As [`save`].
+///
+/// # Panics
+/// As [`save`].
+pub fn save_from(
+    folder: &Path,
+    config: &LoraConfig,
+    layers: usize,
+    base: &str,
+    tensors: &[(String, Vec<usize>)],
+    values: &dyn Fn(&str) -> Vec<f32>,
     mut metadata: BTreeMap<String, String>,
 ) -> Result<(), Error> {
     assert_tensors(config, tensors);
     metadata.insert("format".to_owned(), "pt".to_owned());
-    let views: Vec<TensorView> = tensors
-        .iter()
-        .map(|(name, shape, values)| {
-            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            let (name, shape) = (format!("{PREFIX}{name}"), shape.clone());
-            TensorView { name, dtype: Dtype::F32, shape, bytes: bytes.into() }
-        })
-        .collect();
+    let specs = tensors.iter().map(|(name, shape)| {
+        let (name, shape) = (format!("{PREFIX}{name}"), shape.clone());
+        TensorSpec { name, dtype: Dtype::F32, shape }
+    });
     let text = description(config, layers, base);
     atomic::replace_folder(folder, |folder| {
         atomic::write_bytes(folder.join(CONFIG_FILE), text.as_bytes())?;
-        write_safetensors(&folder.join(WEIGHTS_FILE), &views, &metadata)?;
+        let path = folder.join(WEIGHTS_FILE);
+        stream_safetensors::<graft_model::Error>(
+            &path,
+            specs.collect(),
+            &metadata,
+            |spec, file| {
+                let name = spec.name.strip_prefix(PREFIX).expect("the prefix was put there above");
+                let bytes: Vec<u8> =
+                    values(name).iter().flat_map(|value| value.to_le_bytes()).collect();
+                Ok(file.write_all(&bytes)?)
+            },
+        )?;
         Ok(())
     })
 }
 
-fn assert_tensors(config: &LoraConfig, tensors: &[(String, Vec<usize>, Vec<f32>)]) {
-    let found: BTreeSet<&str> = tensors.iter().map(|(name, _, _)| name.as_str()).collect();
+fn assert_tensors(config: &LoraConfig, tensors: &[(String, Vec<usize>)]) {
+    let found: BTreeSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
     let expected: BTreeMap<String, (usize, usize)> = config
         .sites
         .iter()
@@ -65,12 +95,11 @@ fn assert_tensors(config: &LoraConfig, tensors: &[(String, Vec<usize>, Vec<f32>)
         found.iter().copied().eq(expected.keys().map(String::as_str)) && !found.is_empty(),
         "tensors {found:?} of an adapter that has {expected:?}"
     );
-    for (name, shape, values) in tensors {
+    for (name, shape) in tensors {
         let (side, rank) = expected[name];
         assert!(
-            shape.len() == 2 && shape[side] == rank && shape[0] * shape[1] == values.len(),
-            "{name}: {} values as {shape:?} in an update of rank {rank}",
-            values.len()
+            shape.len() == 2 && shape[side] == rank,
+            "{name} is {shape:?} in an update of rank {rank}"
         );
     }
 }

@@ -185,13 +185,31 @@ pub fn write_safetensors(
     let mut by_name = BTreeMap::new();
     let mut specs = Vec::with_capacity(tensors.len());
     for TensorView { name, dtype, shape, bytes } in tensors {
-        let spec = TensorSpec { name: name.clone(), dtype: *dtype, shape: shape.clone() };
-        let length = spec.byte_length()?;
-        specs.push((spec, length));
+        specs.push(TensorSpec { name: name.clone(), dtype: *dtype, shape: shape.clone() });
         by_name.insert(name.as_str(), bytes);
     }
-    let layout = Layout::new(specs, metadata)?;
-    layout.write(path, &mut |spec, file| Ok(file.write_all(by_name[spec.name.as_str()])?))
+    stream_safetensors(path, specs, metadata, |spec, file| {
+        Ok(file.write_all(by_name[spec.name.as_str()])?)
+    })
+}
+
+/// As [`write_safetensors`], from tensors that are made one at a time: `source` is asked once for each,
+/// in the order of the file, and writes its elements, little-endian and row-major.
+///
+/// # Errors
+/// Those of `source` and of [`write_safetensors`].
+pub fn stream_safetensors<E: From<Error>>(
+    path: &Path,
+    specs: Vec<TensorSpec>,
+    metadata: &BTreeMap<String, String>,
+    mut source: impl FnMut(&TensorSpec, &mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut tensors = Vec::with_capacity(specs.len());
+    for spec in specs {
+        let length = spec.byte_length()?;
+        tensors.push((spec, length));
+    }
+    Layout::new(tensors, metadata)?.write(path, &mut source)
 }
 
 /// Writes the weights of a Hugging Face folder from tensors that are made one at a time.

@@ -1,13 +1,16 @@
-//! Commands that read a recipe, or look at what one names: recipes, validate, data, inspect, train.
+//! Commands that read a recipe, or look at what one names: recipes, validate, plan, data, inspect,
+//! train.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use graft_data::{Format, Overlong};
 use graft_recipes::Preamble;
 
+use super::byte_size;
 use super::named::{format, named, overlong};
+use crate::ledger::Available;
 
 /// `graft recipes`.
 #[derive(Debug, Args)]
@@ -64,6 +67,40 @@ pub struct ValidateArgs {
     #[command(flatten)]
     pub recipe: RecipeArgs,
     /// Print JSON: the plan, or the problems
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a run may take, where that is not what the machine has left.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct RoomArgs {
+    /// Memory that the run may take [default: what is available here]
+    #[arg(long, value_name = "SIZE", value_parser = byte_size::parse)]
+    pub memory: Option<u64>,
+    /// Disk that it may take [default: what is free here]
+    #[arg(long, value_name = "SIZE", value_parser = byte_size::parse)]
+    pub disk: Option<u64>,
+}
+
+impl RoomArgs {
+    /// What there is for a run in this folder.
+    pub fn available(self, output_dir: &Path) -> Available {
+        Available::here(output_dir).or_as_told(self.memory, self.disk)
+    }
+}
+
+/// `graft plan`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  graft plan my.yaml training.micro_batch_size=4\n  \
+                        graft plan my.yaml --memory 16GiB --disk 100GB")]
+pub struct PlanArgs {
+    /// Which recipe
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// Another machine than this one
+    #[command(flatten)]
+    pub room: RoomArgs,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -142,6 +179,9 @@ pub struct TrainArgs {
     /// Which recipe
     #[command(flatten)]
     pub recipe: RecipeArgs,
+    /// A limit other than this machine's
+    #[command(flatten)]
+    pub room: RoomArgs,
     /// Go on with the run in the output folder after its last checkpoint
     #[arg(long)]
     pub resume: bool,

@@ -38,7 +38,8 @@ pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
         globals.note(&format!("no run in {} yet: it begins", plan.output_dir.display()));
     }
     let interrupted = interrupts()?;
-    let options = RunOptions { resume: args.resume, interrupted: &interrupted };
+    let room = args.room.available(&plan.output_dir);
+    let options = RunOptions { resume: args.resume, room, interrupted: &interrupted };
     let outcome = on_threads(|| run_plan(&plan, options))?;
     if args.json {
         return Ok(page::print_json(&serde_json::to_value(&outcome)?)?);

@@ -14,7 +14,7 @@ use graft_model::{Llama, Projection};
 use super::parameters::Gradient;
 
 /// Logits that exist at a time, in elements: 64 MiB of f32.
-const CHUNK: usize = 1 << 24;
+pub(crate) const CHUNK: usize = 1 << 24;
 
 /// Positions of a batch that are trained on, and what stands after each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Why a run ended early.
 
+use crate::ledger::TooLarge;
 use crate::plan::PlanErrors;
 use crate::run_folder;
 use crate::step::Diverged;
@@ -22,6 +23,9 @@ pub enum RunError {
     /// The run folder.
     #[error(transparent)]
     Folder(#[from] run_folder::Error),
+    /// More memory or disk than there is.
+    #[error(transparent)]
+    Room(#[from] TooLarge),
     /// Nothing would be trained.
     #[error("nothing is trained: the adapter's targets and layers select no projection")]
     NothingTrained,
@@ -92,6 +96,7 @@ impl RunError {
             Self::Plan(_)
             | Self::Data(_)
             | Self::Model(_)
+            | Self::Room(_)
             | Self::NothingTrained
             | Self::Checkpoint { .. } => true,
             Self::Adapter(error) => !matches!(

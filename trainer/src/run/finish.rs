@@ -14,7 +14,6 @@ use serde::Serialize;
 use super::scores::Scores;
 use super::training::Run;
 use super::{Backend, RunError};
-use crate::engine::Parameters;
 use crate::memory::peak_resident_bytes;
 use crate::plan::{Adapter, Plan};
 use crate::probe::{Divergence, MERGE_TOLERANCE, Probe};
@@ -22,6 +21,7 @@ use crate::progress::{Progress, Unit};
 use crate::report::{Answer, Better, PromptAnswer, Report, Sample, Score, ScoreUnit};
 use crate::run_folder::manifest::Status;
 use crate::run_folder::metrics::{self, Line};
+use crate::step::Trainer;
 use crate::trained_with::TrainedWith;
 
 /// What a finished run is summed up as.
@@ -62,7 +62,7 @@ pub(super) fn finish<P: Trainable<Backend>>(mut run: Run<'_, P>) -> Result<Outco
     let plan = run.plan;
     let after = Scores::of("score the result", plan, run.data, &run.trainer.model)?;
     after.write(&run.folder.path().join("after.json"))?;
-    let (written, merged_divergence) = write_result(&run)?;
+    let (written, merged_divergence) = write_result(&mut run)?;
     run.folder.end(Status::after_last_step(run.position.step, run.position.loss))?;
     let report = report(&run, &after)?.render();
     let path = run.folder.report_path();
@@ -91,47 +91,39 @@ pub(super) fn finish<P: Trainable<Backend>>(mut run: Run<'_, P>) -> Result<Outco
 }
 
 /// Writes a LoRA's PEFT folder; full training has none.
-pub(super) fn save_adapter(
+pub(super) fn save_adapter<P: Trainable<Backend>>(
     folder: &Path,
     plan: &Plan,
-    parameters: &Parameters,
+    trainer: &mut Trainer<Backend, P>,
 ) -> Result<(), RunError> {
     let Adapter::Lora { config, init_from: _ } = &plan.adapter else {
         return Ok(());
     };
-    let tensors: Vec<_> = parameters
-        .slots()
-        .iter()
-        .map(|slot| {
-            let values = parameters.values()[slot.range.clone()].to_vec();
-            (slot.name.clone(), slot.shape.clone(), values)
-        })
-        .collect();
+    let shapes = trainer.parameters.slots().iter();
+    let shapes: Vec<_> = shapes.map(|slot| (slot.name.clone(), slot.shape.clone())).collect();
     let base = plan.recipe.model.path.to_string();
     let layers = plan.config.layers;
     let with = TrainedWith { nf4: plan.nf4, chat: plan.chat().clone() };
-    peft::save(folder, config, layers, &base, &tensors, with.to_metadata())?;
+    let values = trainer.values_by_name();
+    peft::save_from(folder, config, layers, &base, &shapes, &values, with.to_metadata())?;
     Ok(())
 }
 
 fn write_result<P: Trainable<Backend>>(
-    run: &Run<'_, P>,
+    run: &mut Run<'_, P>,
 ) -> Result<(Vec<PathBuf>, Option<f64>), RunError> {
     let plan = run.plan;
     match &plan.adapter {
         Adapter::Full => {
             let path = run.folder.path().join("model");
             remove(&path)?;
-            let parameters = &run.trainer.parameters;
-            full::write(&path, &plan.model_folder, &plan.config, &|name| {
-                let slot = parameters.slot(name).expect("full training has every tensor");
-                parameters.values()[slot.range.clone()].to_vec()
-            })?;
+            let values = run.trainer.values_by_name();
+            full::write(&path, &plan.model_folder, &plan.config, &values)?;
             Ok((vec![path], None))
         }
         Adapter::Lora { .. } => {
             let path = run.folder.adapter_path();
-            save_adapter(&path, plan, &run.trainer.parameters)?;
+            save_adapter(&path, plan, &mut run.trainer)?;
             if !plan.finish.merge {
                 return Ok((vec![path], None));
             }

@@ -28,6 +28,7 @@ pub(super) fn inputs(plan: &Plan, parameters: &Parameters) -> Result<Inputs, Run
         model: plan.recipe.model.path.to_string(),
         method: plan.adapter.name().to_owned(),
         quantization: quantization.to_owned(),
+        optimizer: plan.optimizer.name().to_owned(),
         compute_dtype: plan.precision.name().to_owned(),
         device: "cpu".to_owned(),
         seed: plan.seed,

@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use graft_adapters::Trainable;
-use graft_model::checkpoint::{Checkpoint, TensorView, write_safetensors};
+use graft_model::checkpoint::{Checkpoint, TensorSpec, TensorView, stream_safetensors};
 use graft_model::folder::ModelFolder;
 use graft_model::{Error, atomic};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use super::{Backend, RunError};
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::engine::parameters::Slot;
+use crate::optimizer::blockwise::{BLOCK, Blocks};
+use crate::optimizer::{AdamW, Moments, StateFormat};
 use crate::step::Trainer;
 
 const STATE: &str = "state.json";
@@ -38,69 +40,112 @@ pub(super) struct Position {
     pub(super) loss: f64,
 }
 
-/// Writes a checkpoint's files into `folder`.
+/// The moments of one tensor in a file: name behind the tensor's, type and shape of each part.
+fn parts(slot: &Slot, format: StateFormat) -> Vec<(&'static str, Dtype, Vec<usize>)> {
+    let len = slot.range.len();
+    if format.is_blockwise(len) {
+        let blocks = vec![len.div_ceil(BLOCK)];
+        let part = |codes, absmax| {
+            [(codes, Dtype::U8, slot.shape.clone()), (absmax, Dtype::F32, blocks.clone())]
+        };
+        [part("state1", "absmax1"), part("state2", "absmax2")].concat()
+    } else {
+        MOMENTS.map(|name| (name, Dtype::F32, slot.shape.clone())).to_vec()
+    }
+}
+
+/// The values of the parts, in their order.
+fn part(moments: &Moments, index: usize) -> Vec<u8> {
+    let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    match moments {
+        Moments::F32(both) => bytes(&both[index]),
+        Moments::Blockwise8(both) if index % 2 == 0 => both[index / 2].codes.clone(),
+        Moments::Blockwise8(both) => bytes(&both[index / 2].absmax),
+    }
+}
+
+/// Writes a checkpoint's files into `folder`, one tensor at a time.
 pub(super) fn save<P: Trainable<Backend>>(
     folder: &Path,
-    trainer: &Trainer<Backend, P>,
+    trainer: &mut Trainer<Backend, P>,
     position: Position,
 ) -> Result<(), RunError> {
     let slots = trainer.parameters.slots();
-    let view = |name: String, shape: &[usize], values: &[f32]| TensorView {
-        name,
-        dtype: Dtype::F32,
-        shape: shape.to_vec(),
-        bytes: values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into(),
-    };
-    let values = trainer.parameters.values();
-    let weights: Vec<TensorView> = slots
-        .iter()
-        .map(|slot| view(slot.name.clone(), &slot.shape, &values[slot.range.clone()]))
-        .collect();
-    let mut moments = Vec::with_capacity(2 * slots.len());
-    for (kind, values) in MOMENTS.iter().zip(trainer.optimizer.moments()) {
-        moments.extend(slots.iter().map(|slot| {
-            view(format!("{}.{kind}", slot.name), &slot.shape, &values[slot.range.clone()])
-        }));
-    }
     let none = BTreeMap::new();
-    write_safetensors(&folder.join(WEIGHTS), &weights, &none)?;
-    write_safetensors(&folder.join(OPTIMIZER), &moments, &none)?;
+    let spec = |name, dtype, shape| TensorSpec { name, dtype, shape };
+    let weights = slots.iter().map(|slot| spec(slot.name.clone(), Dtype::F32, slot.shape.clone()));
+    let (weights, format) = (weights.collect(), trainer.optimizer.config().states);
+    let mut moments = Vec::new();
+    let mut places = BTreeMap::new();
+    for (slot, held) in slots.iter().zip(trainer.optimizer.moments()) {
+        for (index, (part, dtype, shape)) in parts(slot, format).into_iter().enumerate() {
+            let name = format!("{}.{part}", slot.name);
+            places.insert(name.clone(), (held, index));
+            moments.push(spec(name, dtype, shape));
+        }
+    }
+    stream_safetensors(&folder.join(OPTIMIZER), moments, &none, |spec, file| {
+        let (moments, index) = places[&spec.name];
+        Ok::<_, Error>(file.write_all(&part(moments, index))?)
+    })?;
+    let values = trainer.values_by_name();
+    stream_safetensors(&folder.join(WEIGHTS), weights, &none, |spec, file| {
+        let bytes: Vec<u8> = values(&spec.name).iter().flat_map(|v| v.to_le_bytes()).collect();
+        Ok::<_, Error>(file.write_all(&bytes)?)
+    })?;
     let text = serde_json::to_string_pretty(&position).expect("numbers are plain data") + "\n";
     atomic::write_bytes(folder.join(STATE), text.as_bytes()).map_err(Error::Write)?;
     Ok(())
 }
 
-/// Puts a checkpoint's values into a trainer that was built for the same recipe.
+/// Puts a checkpoint's values into a trainer that was built for the same recipe, one tensor at a time.
 pub(super) fn load<P: Trainable<Backend>>(
     path: &Path,
     trainer: &mut Trainer<Backend, P>,
-    config: AdamWConfig,
 ) -> Result<Position, RunError> {
     let broken = |reason: String| RunError::Checkpoint { path: path.to_owned(), reason };
     let folder = ModelFolder::at(path)?;
     let position: Position = serde_json::from_slice(&folder.required(STATE)?)
         .map_err(|error| broken(format!("{STATE}: {error}")))?;
-    let slots = trainer.parameters.slots().to_vec();
-    let read = |file: &str, suffix: &str| -> Result<Vec<f32>, RunError> {
-        let checkpoint = Checkpoint::open_file(&folder, file)?;
-        let mut values = vec![0.0; trainer.parameters.len()];
-        for slot in &slots {
-            let name = format!("{}{suffix}", slot.name);
-            let tensor = checkpoint
-                .tensor(&name)
-                .ok_or_else(|| broken(format!("{file} lacks `{name}`, which this run trains")))?;
-            if tensor.shape != slot.shape {
-                let (found, expected) = (&tensor.shape, &slot.shape);
-                return Err(broken(format!("`{name}` is {found:?}, expected {expected:?}")));
-            }
-            values[slot.range.clone()].copy_from_slice(&tensor.to_f32()?);
+    let read = |file: &Checkpoint, name: &str, dtype: Dtype, shape: &[usize]| {
+        let tensor = file
+            .tensor(name)
+            .ok_or_else(|| broken(format!("it lacks `{name}`, to be gone on with")))?;
+        if tensor.shape != shape || tensor.dtype != dtype {
+            let (found, stored) = (&tensor.shape, tensor.dtype);
+            let reason = format!("`{name}` is {stored} {found:?}, expected {dtype} {shape:?}");
+            return Err(broken(reason));
         }
-        Ok(values)
+        Ok::<_, RunError>(tensor)
     };
-    let weights = read(WEIGHTS, "")?;
-    let [first, second] = MOMENTS.map(|kind| read(OPTIMIZER, &format!(".{kind}")));
-    trainer.optimizer = AdamW::restore(config, position.step, first?, second?);
-    trainer.parameters.values_mut().copy_from_slice(&weights);
-    trainer.parameters.store(&mut trainer.model);
+    let config = trainer.optimizer.config();
+    let file = Checkpoint::open_file(&folder, OPTIMIZER)?;
+    let mut moments = Vec::with_capacity(trainer.parameters.slots().len());
+    for slot in trainer.parameters.slots() {
+        let parts = parts(slot, config.states).into_iter().map(|(part, dtype, shape)| {
+            read(&file, &format!("{}.{part}", slot.name), dtype, &shape)
+        });
+        moments.push(assembled(&parts.collect::<Result<Vec<_>, _>>()?)?);
+    }
+    trainer.optimizer = AdamW::restore(config, position.step, moments);
+    let file = Checkpoint::open_file(&folder, WEIGHTS)?;
+    let Trainer { model, parameters, .. } = trainer;
+    parameters.fill(model, |slot| {
+        Ok::<_, RunError>(read(&file, &slot.name, Dtype::F32, &slot.shape)?.to_f32()?)
+    })?;
     Ok(position)
+}
+
+/// The moments that a tensor's parts are.
+fn assembled(parts: &[TensorView]) -> Result<Moments, Error> {
+    let blocks = |codes: &TensorView, absmax: &TensorView| {
+        Ok::<_, Error>(Blocks { codes: codes.bytes.to_vec(), absmax: absmax.to_f32()? })
+    };
+    Ok(match parts {
+        [first, second] => Moments::F32([first.to_f32()?, second.to_f32()?]),
+        [codes1, absmax1, codes2, absmax2] => {
+            Moments::Blockwise8([blocks(codes1, absmax1)?, blocks(codes2, absmax2)?])
+        }
+        _ => unreachable!("`parts` gives two or four"),
+    })
 }

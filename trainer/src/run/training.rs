@@ -67,12 +67,12 @@ impl<'a, P: Trainable<Backend>> Run<'a, P> {
             ActivationOffload::None => None,
         };
         let config = adamw(plan);
-        let optimizer = AdamW::new(config, parameters.len());
+        let optimizer = AdamW::new(config, parameters.slots());
         let mut trainer =
             Trainer { model, parameters, optimizer, options: step_options(plan, total), offload };
         let mut position = Position::default();
         if let Some(checkpoint) = folder.checkpoints().latest()? {
-            position = state::load(&checkpoint.path, &mut trainer, config)?;
+            position = state::load(&checkpoint.path, &mut trainer)?;
         }
         if goes_on {
             folder.resumed_after(position.step)?;
@@ -235,9 +235,9 @@ impl<'a, P: Trainable<Backend>> Run<'a, P> {
                 .map_err(|source| RunError::Write { path: parent.to_owned(), source })?;
         }
         atomic::replace_folder(&path, |temporary| -> Result<(), CheckpointError> {
-            state::save(temporary, &self.trainer, self.position)?;
+            state::save(temporary, &mut self.trainer, self.position)?;
             let adapter = temporary.join("adapter");
-            finish::save_adapter(&adapter, self.plan, &self.trainer.parameters)?;
+            finish::save_adapter(&adapter, self.plan, &mut self.trainer)?;
             Ok(())
         })
         .map_err(|error| error.into_run_error(&path))?;
@@ -274,8 +274,10 @@ impl CheckpointError {
 }
 
 fn adamw(plan: &Plan) -> AdamWConfig {
-    let Optimizer::AdamW { beta1, beta2, eps, weight_decay } = plan.optimizer;
-    AdamWConfig { beta1, beta2, eps, weight_decay }
+    let states = plan.state_format();
+    let (Optimizer::AdamW(of) | Optimizer::AdamW8bit(of)) = plan.optimizer;
+    let graft_recipes::AdamW { beta1, beta2, eps, weight_decay } = of;
+    AdamWConfig { beta1, beta2, eps, weight_decay, states }
 }
 
 fn step_options(plan: &Plan, total: u64) -> StepOptions {

@@ -76,6 +76,9 @@ pub struct Inputs {
     pub method: String,
     /// How the frozen weights are kept: `nf4`, `none`, …
     pub quantization: String,
+    /// The rule of the steps: `adamw`, `adamw_8bit`. Manifests from before there were two say nothing.
+    #[serde(default = "adamw")]
+    pub optimizer: String,
     /// The resolved compute type: `f32` or `bf16`.
     pub compute_dtype: String,
     /// The device that the run computes on.
@@ -98,6 +101,10 @@ pub struct Inputs {
     pub base: BTreeMap<String, FileHash>,
     /// Data file, as the recipe names it, to its hash.
     pub data: BTreeMap<String, FileHash>,
+}
+
+fn adamw() -> String {
+    "adamw".to_owned()
 }
 
 /// Content of `manifest.json`.
@@ -162,6 +169,7 @@ impl Inputs {
             model,
             method,
             quantization,
+            optimizer,
             compute_dtype,
             device,
             seed,
@@ -184,6 +192,7 @@ impl Inputs {
         compare("model", model.clone(), now.model.clone());
         compare("method", method.clone(), now.method.clone());
         compare("quantization", quantization.clone(), now.quantization.clone());
+        compare("optimizer", optimizer.clone(), now.optimizer.clone());
         compare("compute dtype", compute_dtype.clone(), now.compute_dtype.clone());
         compare("device", device.clone(), now.device.clone());
         compare("seed", seed.to_string(), now.seed.to_string());
@@ -314,6 +323,7 @@ pub(crate) mod tests {
             model: "builtin:quickstart".to_owned(),
             method: "lora".to_owned(),
             quantization: "nf4".to_owned(),
+            optimizer: "adamw".to_owned(),
             compute_dtype: "f32".to_owned(),
             device: "cpu".to_owned(),
             seed: 7,

@@ -101,6 +101,7 @@ fn a_run_folder_is_summed_up() {
         model: "builtin:quickstart".to_owned(),
         method: "lora".to_owned(),
         quantization: "nf4".to_owned(),
+        optimizer: "adamw".into(),
         compute_dtype: "f32".to_owned(),
         device: "cpu".to_owned(),
         seed: 7,

@@ -1,0 +1,161 @@
+//! What a run takes before it begins: memory and disk, line by line, in bytes with their arithmetic.
+//!
+//! Every line is one function of [`Asked`] in `terms`, named after what it counts, so that a change of
+//! the engine changes one of them. Lines of one moment are added up; of the two moments that may be the
+//! largest, a step and a scoring pass, the larger counts.
+
+mod asked;
+mod available;
+mod disk;
+mod remedies;
+mod terms;
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+pub use asked::{Asked, Scoring, Stored};
+pub use available::Available;
+
+use crate::cli::page;
+use crate::plan::{LoadedData, Plan};
+
+/// Where the bytes of a line are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// Private memory of the process.
+    Anonymous,
+    /// Pages of mapped files, which the system may take back and read again.
+    Mapped,
+    /// The run folder.
+    Disk,
+}
+
+/// A line of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// What it counts.
+    pub name: &'static str,
+    /// How the bytes come about.
+    pub arithmetic: String,
+    /// The bytes.
+    pub bytes: u64,
+    /// Where they are.
+    pub place: Place,
+}
+
+impl Entry {
+    fn new(name: &'static str, place: Place, bytes: usize, arithmetic: String) -> Self {
+        Self { name, arithmetic, bytes: bytes as u64, place }
+    }
+}
+
+/// All lines of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ledger {
+    /// The lines.
+    pub lines: Vec<Entry>,
+}
+
+/// Why a run cannot begin, with the arithmetic and what would fit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the run takes {} of {what}, and {} is available{}:\n{table}{ways}",
+    page::bytes(*.needed), page::bytes(*.available), at
+)]
+pub struct TooLarge {
+    /// Memory or disk.
+    pub what: &'static str,
+    /// Bytes that the run takes.
+    pub needed: u64,
+    /// Bytes that there are.
+    pub available: u64,
+    at: String,
+    table: String,
+    ways: String,
+}
+
+impl Ledger {
+    /// What a plan with this data takes.
+    pub fn of(plan: &Plan, data: &LoadedData) -> Result<Self, graft_data::Error> {
+        Ok(Self::for_run(&Asked::by(plan, data)?))
+    }
+
+    /// What a run of these sizes takes.
+    pub fn for_run(asked: &Asked) -> Self {
+        let mut lines = terms::mapped(asked);
+        lines.extend(terms::held(asked));
+        let (step, scoring) = (terms::step(asked), terms::scoring(asked));
+        let sum = |lines: &[Entry]| lines.iter().map(|line| line.bytes).sum::<u64>();
+        lines.extend(if sum(&step) >= sum(&scoring) { step } else { scoring });
+        lines.extend(disk::lines(asked));
+        lines.retain(|line| line.bytes > 0);
+        Self { lines }
+    }
+
+    fn total(&self, places: &[Place]) -> u64 {
+        let counted = self.lines.iter().filter(|line| places.contains(&line.place));
+        counted.fold(0, |sum, line| sum.saturating_add(line.bytes))
+    }
+
+    /// Bytes of private memory at the largest moment.
+    pub fn anonymous(&self) -> u64 {
+        self.total(&[Place::Anonymous])
+    }
+
+    /// The same with the pages of mapped files that stay while there is room.
+    pub fn resident(&self) -> u64 {
+        self.total(&[Place::Anonymous, Place::Mapped])
+    }
+
+    /// Bytes that the run leaves in its folder at most.
+    pub fn disk(&self) -> u64 {
+        self.total(&[Place::Disk])
+    }
+
+    /// The lines of these places as text, the largest numbers below each other.
+    pub fn table(&self, places: &[Place]) -> String {
+        let lines: Vec<&Entry> =
+            self.lines.iter().filter(|line| places.contains(&line.place)).collect();
+        let width = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
+        lines.iter().fold(String::new(), |mut text, line| {
+            let (bytes, name) = (page::bytes(line.bytes), line.name);
+            let _ = writeln!(text, "  {name:<width$}  {bytes:>10}  {}", line.arithmetic);
+            text
+        })
+    }
+
+    /// Whether the run fits; an amount that is not known is not held against it.
+    ///
+    /// # Errors
+    /// It does not, with the lines and the changes of `asked` that would.
+    pub fn check(&self, asked: &Asked, available: &Available) -> Result<(), TooLarge> {
+        if let Some(memory) = available.memory.filter(|memory| *memory < self.anonymous()) {
+            return Err(TooLarge {
+                what: "memory",
+                needed: self.anonymous(),
+                available: memory,
+                at: String::new(),
+                table: self.table(&[Place::Anonymous]),
+                ways: remedies::text(asked, memory),
+            });
+        }
+        if let Some(disk) = available.disk.filter(|disk| *disk < self.disk()) {
+            return Err(TooLarge {
+                what: "disk",
+                needed: self.disk(),
+                available: disk,
+                at: format!(" for `{}`", asked.output_dir.display()),
+                table: self.table(&[Place::Disk]),
+                ways: "free the disk, choose another `output_dir`, or keep fewer checkpoints with \
+                       `checkpoint.keep`"
+                    .to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,45 @@
+//! What a run leaves in its folder.
+
+use super::asked::Asked;
+use super::{Entry, Place};
+use crate::cli::page::grouped;
+use crate::plan::{Adapter, parameters};
+
+/// bf16, f16: what releases are saved in.
+const MERGED: u64 = 2;
+/// A line of metrics.jsonl and its TensorBoard events.
+const STEP: u64 = 768;
+
+/// Checkpoints, one more than are kept while it is written, adapter or model, merged model, logs.
+pub(super) fn lines(asked: &Asked) -> Vec<Entry> {
+    let sizes = asked.trained();
+    let values: u64 = 4 * sizes.iter().map(|&len| len as u64).sum::<u64>();
+    let states: u64 = sizes.iter().map(|&len| asked.states.bytes(len)).sum();
+    let is_full = asked.adapter == Adapter::Full;
+    // A checkpoint of a LoRA also holds its PEFT folder.
+    let copies = if is_full { 1 } else { 2 };
+    let checkpoint = copies * values + states;
+    let kept = asked.keep as u64 + 1;
+    let line = |name, bytes, arithmetic| Entry { name, arithmetic, bytes, place: Place::Disk };
+    let all = parameters(&asked.config);
+    let model = if is_full || asked.merges { MERGED * all } else { 0 };
+    vec![
+        line(
+            "checkpoints",
+            checkpoint.saturating_mul(kept),
+            format!(
+                "({} + 1) · ({copies} · {} of values + {} of states)",
+                asked.keep,
+                grouped(values),
+                grouped(states)
+            ),
+        ),
+        line("adapter", if is_full { 0 } else { values }, format!("{} · 4", grouped(values / 4))),
+        line(
+            if is_full { "model" } else { "merged model" },
+            model,
+            format!("{} · {MERGED}", grouped(all)),
+        ),
+        line("logs", asked.steps * STEP, format!("{} steps · {STEP}", grouped(asked.steps))),
+    ]
+}

@@ -1,0 +1,118 @@
+//! Changes of a recipe that make a run fit into less memory.
+
+use graft_recipes::Checkpointing;
+
+use super::Ledger;
+use super::asked::Asked;
+use crate::cli::page;
+use crate::optimizer::StateFormat;
+use crate::plan::Adapter;
+
+/// A key with its new value, and the run with it.
+struct Change {
+    key: String,
+    asked: Asked,
+}
+
+/// Rows may become so short, and updates so narrow; below that a run is another one.
+const SHORTEST: usize = 128;
+const NARROWEST: usize = 8;
+
+/// Halves of a number down to `least`, largest first.
+fn halves(from: usize, least: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(from / 2), |half| Some(half / 2))
+        .take_while(move |half| *half >= least)
+}
+
+/// Each kind of change with its steps, mildest first.
+fn ladders(asked: &Asked) -> Vec<Vec<Change>> {
+    let with = |key: String, change: &dyn Fn(&mut Asked)| {
+        let mut asked = asked.clone();
+        change(&mut asked);
+        Change { key, asked }
+    };
+    let visit = halves(asked.visit(), 1)
+        .map(|n| with(format!("training.micro_batches_per_visit={n}"), &|a| a.per_visit = n));
+    let batch = halves(asked.micro_batch_size, 1).map(|n| {
+        with(format!("training.micro_batch_size={n}"), &|a| {
+            a.accumulation = a.accumulation.saturating_mul(a.micro_batch_size / n);
+            a.micro_batch_size = n;
+        })
+    });
+    let longest = asked.units.first().copied().unwrap_or(0);
+    let length = halves(longest.next_power_of_two(), SHORTEST).map(|n| {
+        with(format!("data.max_seq_len={n}"), &|a| {
+            let units = a.units.iter_mut().chain(&mut a.targets);
+            units.for_each(|unit| *unit = n.min(*unit));
+        })
+    });
+    let blocks = (asked.checkpointing != Checkpointing::Block).then(|| {
+        let key = "training.checkpointing=block".to_owned();
+        with(key, &|a| a.checkpointing = Checkpointing::Block)
+    });
+    let states = (asked.states == StateFormat::F32).then(|| {
+        let key = "training.optimizer=adamw_8bit".to_owned();
+        with(key, &|a| a.states = StateFormat::Blockwise8)
+    });
+    let rank = match &asked.adapter {
+        Adapter::Lora { config, init_from: None } => config.one_size().map(|size| size.rank.get()),
+        Adapter::Lora { .. } | Adapter::Full => None,
+    };
+    let ranks = halves(rank.unwrap_or(0), NARROWEST)
+        .map(|n| with(format!("adapter.rank={n}"), &|a| narrow(&mut a.adapter, n)));
+    vec![
+        blocks.into_iter().collect(),
+        visit.collect(),
+        batch.collect(),
+        states.into_iter().collect(),
+        length.collect(),
+        ranks.collect(),
+    ]
+}
+
+fn narrow(adapter: &mut Adapter, rank: usize) {
+    let Adapter::Lora { config, init_from: _ } = adapter else { return };
+    let Some(rank) = std::num::NonZeroUsize::new(rank) else { return };
+    for size in config.sites.values_mut() {
+        size.rank = graft_adapters::Rank(rank);
+    }
+}
+
+/// The mildest change of each kind that fits by itself, or what all of them together come to.
+pub(super) fn text(asked: &Asked, memory: u64) -> String {
+    let takes = |asked: &Asked| Ledger::for_run(asked).anonymous();
+    let line = |key: &str, bytes| format!("\n  {key} takes {}", page::bytes(bytes));
+    let enough: String = ladders(asked)
+        .into_iter()
+        .filter_map(|ladder| ladder.into_iter().find(|change| takes(&change.asked) <= memory))
+        .map(|change| line(&change.key, takes(&change.asked)))
+        .collect();
+    if !enough.is_empty() {
+        return format!("any of these fits:{enough}");
+    }
+    let (mut now, mut keys) = (asked.clone(), Vec::new());
+    while takes(&now) > memory {
+        // Ladders are built anew: each change keeps those before it.
+        let best = ladders(&now).into_iter().flatten().min_by_key(|change| takes(&change.asked));
+        let Some(change) = best.filter(|change| takes(&change.asked) < takes(&now)) else { break };
+        keys.push(change.key);
+        now = change.asked;
+    }
+    let mut text = String::new();
+    if !keys.is_empty() {
+        let together =
+            if takes(&now) <= memory { "these fit together" } else { "not even these fit" };
+        text = format!("{together}:{}", line(&keys.join(" "), takes(&now)));
+    }
+    let private = asked.stored.is_some_and(|stored| stored.projections_are_private);
+    if private {
+        text.push_str(
+            "\n  a folder written by `graft quantize` is mapped, not held: quantise once, name it as \
+             model.path",
+        );
+    }
+    if asked.adapter == Adapter::Full {
+        text.push_str("\n  adapter.method=lora with quantization=nf4 trains a small part of it");
+    }
+    text
+}

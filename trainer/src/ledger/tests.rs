@@ -1,0 +1,153 @@
+use std::num::NonZeroUsize;
+
+use graft_adapters::{LoraConfig, Rank, Scaling, Size};
+use graft_kernels::Precision;
+use graft_model::{Site, presets};
+use graft_recipes::Checkpointing;
+
+use super::*;
+use crate::optimizer::StateFormat;
+use crate::plan::Adapter;
+
+/// Llama 3.2 1B in NF4, rank 16, four rows of 512 tokens.
+fn asked() -> Asked {
+    let config = presets::llama3_2_1b();
+    let size = Size { rank: Rank(NonZeroUsize::new(16).unwrap()), alpha: 32.0 };
+    let lora = LoraConfig::uniform(size, Scaling::Standard, 0.0, Site::all(&config));
+    Asked {
+        config,
+        adapter: Adapter::Lora { config: lora, init_from: None },
+        states: StateFormat::F32,
+        stored: Some(Stored {
+            projection: 562_500,
+            table: 2_000_000,
+            projections_are_private: false,
+            tables_are_private: false,
+            form: "nf4",
+        }),
+        units: vec![512; 4],
+        targets: vec![512; 4],
+        micro_batch_size: 2,
+        accumulation: 2,
+        per_visit: 1,
+        checkpointing: Checkpointing::Block,
+        precision: Precision::F32,
+        vocabulary: 128_256,
+        threads: 2,
+        steps: 10,
+        samples: 4,
+        tokens: 2_048,
+        scoring: Scoring::default(),
+        keep: 3,
+        merges: false,
+        output_dir: "run".into(),
+    }
+}
+
+fn of(ledger: &Ledger, name: &str) -> u64 {
+    ledger.lines.iter().find(|line| line.name == name).map_or(0, |line| line.bytes)
+}
+
+#[test]
+fn every_line_is_what_its_arithmetic_says() {
+    let ledger = Ledger::for_run(&asked());
+    // 16 blocks: q, o 2048·2048, k, v 2048·512, three of 2048·8192.
+    let weights: u64 = 16 * (2 * 2_048 * 2_048 + 2 * 2_048 * 512 + 3 * 2_048 * 8_192);
+    assert_eq!(of(&ledger, "frozen projections"), weights * 9 / 16);
+    assert_eq!(of(&ledger, "embedding"), 128_256 * 2_048 * 2);
+    let trained: u64 = 16 * 16 * (2 * 4_096 + 2 * 2_560 + 3 * 10_240);
+    assert_eq!(of(&ledger, "trained values"), 4 * trained);
+    assert_eq!(of(&ledger, "their gradient"), 4 * trained);
+    assert_eq!(of(&ledger, "optimizer states"), 8 * trained);
+    assert_eq!(of(&ledger, "block inputs"), 2 * 16 * 1_024 * 2_048 * 4);
+    assert_eq!(of(&ledger, "checkpoints"), 4 * 16 * trained);
+    let sum = |place| {
+        let lines = ledger.lines.iter().filter(|line| line.place == place);
+        lines.map(|line| line.bytes).sum::<u64>()
+    };
+    assert_eq!(ledger.anonymous(), sum(Place::Anonymous));
+    assert_eq!(ledger.resident(), sum(Place::Anonymous) + sum(Place::Mapped));
+    assert_eq!(ledger.disk(), sum(Place::Disk));
+}
+
+#[test]
+fn what_a_recipe_asks_for_shows_in_its_line() {
+    let base = Ledger::for_run(&asked());
+    let with = |change: &dyn Fn(&mut Asked)| {
+        let mut asked = asked();
+        change(&mut asked);
+        Ledger::for_run(&asked)
+    };
+    let short = with(&|a| a.states = StateFormat::Blockwise8);
+    assert_eq!(of(&short, "optimizer states") * 4 / of(&base, "optimizer states"), 1);
+    assert!(of(&short, "checkpoints") < of(&base, "checkpoints"));
+    let visits = with(&|a| a.per_visit = 2);
+    assert_eq!(of(&visits, "block inputs"), 2 * of(&base, "block inputs"));
+    assert_eq!(of(&visits, "last block's tape"), 0);
+    // There are no more rows than that.
+    assert_eq!(with(&|a| a.per_visit = 9), visits);
+    let selective = with(&|a| a.checkpointing = Checkpointing::Selective);
+    assert_eq!(of(&selective, "kept products"), 15 * 1_024 * (2 * 2_560 + 2 * 8_192) * 4);
+    assert_eq!(of(&selective, "block inputs"), of(&base, "block inputs"));
+    let few = with(&|a| a.targets = vec![1; 4]);
+    assert!(few.anonymous() < base.anonymous());
+    assert!(with(&|a| a.checkpointing = Checkpointing::None).anonymous() > base.anonymous());
+    let private = with(&|a| {
+        a.stored = a.stored.map(|stored| Stored { projections_are_private: true, ..stored });
+    });
+    let projections = of(&base, "frozen projections");
+    assert_eq!(private.anonymous(), base.anonymous() + projections);
+    assert_eq!(private.resident(), base.resident());
+    let scored = with(&|a| a.scoring = Scoring { tokens: 100_000, cached: 1_000 });
+    assert_eq!(of(&scored, "keys and values"), 1_000 * 16 * 2 * 512 * 4);
+    assert_eq!(of(&scored, "block inputs"), 0, "a step takes less than such a pass");
+    let high = with(&|a| {
+        let Adapter::Lora { config, .. } = &mut a.adapter else { return };
+        config.sites.retain(|site, _| site.layer >= 12);
+    });
+    assert_eq!(4 * of(&high, "block inputs"), of(&base, "block inputs"));
+    let merged = with(&|a| a.merges = true);
+    assert_eq!(merged.disk() - base.disk(), 2 * crate::plan::parameters(&asked().config));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_the_arithmetic_and_what_would() {
+    let asked = asked();
+    let ledger = Ledger::for_run(&asked);
+    let needed = ledger.anonymous();
+    let check = |memory, disk| ledger.check(&asked, &Available { memory, disk });
+    assert_eq!(check(None, None), Ok(()));
+    assert_eq!(check(Some(needed), Some(ledger.disk())), Ok(()));
+    let close = check(Some(needed - 1), None).unwrap_err();
+    assert_eq!((close.what, close.needed, close.available), ("memory", needed, needed - 1));
+    let text = close.to_string();
+    for part in ["block inputs", "2 · 16 blocks · 1,024 tokens · 2,048 · 4", "any of these fits:"]
+    {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+    for key in ["micro_batch_size=1", "optimizer=adamw_8bit", "max_seq_len=256", "rank=8"] {
+        assert!(text.contains(key), "{key}:\n{text}");
+    }
+    let far = check(Some(needed / 4), None).unwrap_err().to_string();
+    assert!(far.contains("together:") || far.contains("not even these fit:"), "{far}");
+    let full = check(None, Some(0)).unwrap_err();
+    assert_eq!((full.what, full.needed), ("disk", ledger.disk()));
+    assert!(full.to_string().contains("checkpoint.keep"), "{full}");
+}
+
+#[test]
+fn a_change_that_is_named_is_one_that_fits() {
+    let asked = asked();
+    let needed = Ledger::for_run(&asked).anonymous();
+    for share in [95, 80, 60, 40] {
+        let memory = needed * share / 100;
+        let text = remedies::text(&asked, memory);
+        let Some(list) = text.strip_prefix("any of these fits:") else { continue };
+        for line in list.lines().filter(|line| line.contains("training.micro_batch_size=1")) {
+            let mut smaller = asked.clone();
+            smaller.micro_batch_size = 1;
+            smaller.accumulation = 4;
+            assert!(Ledger::for_run(&smaller).anonymous() <= memory, "{line}");
+        }
+    }
+}
