@@ -16,6 +16,7 @@ mod rms_norm;
 mod simd;
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -153,6 +154,10 @@ impl Kernels for Flex {
 
     fn frozen_shape(weight: &Self::Frozen) -> [usize; 2] {
         weight.shape()
+    }
+
+    fn frozen_band(weight: &Self::Frozen, rows: Range<usize>) -> Option<Self::Frozen> {
+        weight.band(rows).map(Arc::new)
     }
 
     fn frozen_rows(weight: &Self::Frozen, ids: &[u32], _device: &FlexDevice) -> FlexTensor {
@@ -452,18 +457,24 @@ impl Kernels for Flex {
         }
     }
 
-    fn cross_entropy(logits: FlexTensor, targets: &[u32], scale: f32) -> (Vec<f32>, FlexTensor) {
-        let contiguous = logits.to_contiguous();
-        // A second handle would make the change below copy the whole chunk.
-        drop(logits);
-        let mut logits = contiguous;
-        let [rows, vocab] = Dense::new(&logits).rows_cols();
-        assert_eq!(rows, targets.len(), "one target a row of logits");
-        let losses = cross_entropy::in_place(
-            &mut logits.storage_mut::<f32>()[..rows * vocab],
-            targets,
-            scale,
-        );
-        (losses, logits)
+    fn cross_entropy(
+        logits: Vec<FlexTensor>,
+        targets: &[u32],
+        scale: f32,
+    ) -> (Vec<f32>, Vec<FlexTensor>) {
+        let owned = |band: FlexTensor| {
+            let contiguous = band.to_contiguous();
+            // A second handle would make the change below copy the whole band.
+            drop(band);
+            assert_eq!(Dense::new(&contiguous).rows_cols()[0], targets.len(), "one target a row");
+            contiguous
+        };
+        let mut bands: Vec<FlexTensor> = logits.into_iter().map(owned).collect();
+        let values = bands.iter_mut().map(|band| {
+            let len = band.layout().num_elements();
+            &mut band.storage_mut::<f32>()[..len]
+        });
+        let losses = cross_entropy::in_place(values.collect(), targets, scale);
+        (losses, bands)
     }
 }

@@ -3,6 +3,8 @@
 //! The bytes are reference-counted slices of a memory map: loading copies nothing, and training never
 //! writes to them. Values are decoded a run at a time while a product packs its panels.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use half::{bf16, f16};
 
@@ -157,6 +159,20 @@ impl FrozenMatrix {
         }
     }
 
+    /// Some of its rows, in the same memory; `None` where a block of scales runs over their ends.
+    pub fn band(&self, rows: Range<usize>) -> Option<Self> {
+        let values = rows.start * self.in_features..rows.end * self.in_features;
+        let part = |bytes: &Bytes, size: usize| bytes.slice(values.start * size..values.end * size);
+        let storage = match &self.storage {
+            Storage::F32(bytes) => Storage::F32(part(bytes, 4)),
+            Storage::F16(bytes) => Storage::F16(part(bytes, 2)),
+            Storage::Bf16(bytes) => Storage::Bf16(part(bytes, 2)),
+            Storage::Nf4 { .. } if rows == (0..self.out_features) => self.storage.clone(),
+            Storage::Nf4 { .. } => return None,
+        };
+        Some(Self { out_features: rows.len(), in_features: self.in_features, storage })
+    }
+
     /// The whole matrix as f32, row-major: for small ones, tests and exports.
     pub fn to_f32(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.out_features * self.in_features];
@@ -271,6 +287,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_band_is_those_rows() {
+        let values: Vec<f32> = (0..12).map(|i| i as f32).collect();
+        let matrix = FrozenMatrix::from_f32(4, 3, &values);
+        for matrix in [matrix.to_bf16(), matrix] {
+            let band = matrix.band(1..3).unwrap();
+            assert_eq!((band.shape(), band.to_f32()), ([2, 3], values[3..9].to_vec()));
+        }
+        let (nf4, whole) = quantised(nf4::AbsmaxFormat::Double);
+        assert!(nf4.band(1..3).is_none());
+        assert_eq!(nf4.band(0..64).unwrap().to_f32(), whole);
     }
 
     #[test]

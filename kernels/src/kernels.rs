@@ -3,6 +3,7 @@
 //! Tensors are f32; those that are only ever operands of bf16 products are bf16. `tokens` is the flat run of a micro-batch's tokens; weights are `[out, in]`.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
@@ -22,6 +23,9 @@ pub trait Kernels: Backend<FloatElem = f32> {
 
     /// `[out, in]` of a frozen weight.
     fn frozen_shape(weight: &Self::Frozen) -> [usize; 2];
+
+    /// Some rows of a frozen weight, in the same memory; `None` where it cannot be cut there.
+    fn frozen_band(weight: &Self::Frozen, rows: Range<usize>) -> Option<Self::Frozen>;
 
     /// Rows `ids` of a frozen table: `[ids, in]`.
     fn frozen_rows(weight: &Self::Frozen, ids: &[u32], device: &Self::Device) -> FloatTensor<Self>;
@@ -164,13 +168,13 @@ pub trait Kernels: Backend<FloatElem = f32> {
         dy: &FloatTensor<Self>,
     ) -> [FloatTensor<Self>; 2];
 
-    /// Rows of `logits` `[rows, vocab]` against `targets`: each row's negative log-likelihood, and
-    /// `(softmax − one-hot) · scale`, its gradient.
+    /// Rows of logits against `targets`: each row's negative log-likelihood, and `(softmax − one-hot) ·
+    /// scale`, its gradient. The `vocab` columns come and go in bands, `[rows, band]` each.
     fn cross_entropy(
-        logits: FloatTensor<Self>,
+        logits: Vec<FloatTensor<Self>>,
         targets: &[u32],
         scale: f32,
-    ) -> (Vec<f32>, FloatTensor<Self>);
+    ) -> (Vec<f32>, Vec<FloatTensor<Self>>);
 }
 
 /// A low-rank update of a frozen weight: `scale · B·A`.

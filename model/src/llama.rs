@@ -101,7 +101,8 @@ where
         self.head().next_logits(&self.normed(hidden), precision)
     }
 
-    fn normed(&self, hidden: &FloatTensor<B>) -> FloatTensor<B> {
+    /// The norm before the head.
+    pub fn normed(&self, hidden: &FloatTensor<B>) -> FloatTensor<B> {
         let eps = self.config.rms_norm_eps as f32;
         <B as Kernels>::rms_norm(hidden, self.norm.tensor(), eps, Precision::F32)
     }

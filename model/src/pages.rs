@@ -3,6 +3,8 @@
 //! madvise(2) of Linux. [`Mapped`] is the only way to these calls and comes from a map of a file alone, so
 //! that advice which would drop the content of other memory cannot reach it.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 /// What the system reads on its own around one page that is not there.
@@ -41,8 +43,15 @@ impl Mapped {
     /// Hands the pages back from this process; the system keeps their content for as long as it has
     /// room, and reads it again where not.
     pub fn release(&self) {
+        self.release_part(0..self.0.len());
+    }
+
+    /// The same for some of the bytes.
+    pub(crate) fn release_part(&self, part: Range<usize>) {
         #[cfg(unix)]
-        self.advise(0, self.0.len(), libc::MADV_DONTNEED);
+        self.advise(part.start, part.end, libc::MADV_DONTNEED);
+        #[cfg(not(unix))]
+        let _ = part;
     }
 
     /// Reads all of it into this process, in the order of its bytes. Between the pieces `goes_on` is

@@ -10,6 +10,7 @@
 //! it, so that a model which fits is handed back only where the tokens of a visit make that a hundredth
 //! of the work on it ([`WORTH`]). A model that takes most of the memory always is.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -114,6 +115,16 @@ impl Residency {
         // The peak is when the head is used, handed back afterwards or not.
         if self.is_large() {
             self.order(vec![Arc::clone(&self.embedding), Arc::clone(&self.head)], Vec::new());
+        }
+    }
+
+    /// Rows `used` of the head's `rows` are not needed for a while.
+    pub fn leave_head(&self, used: Range<usize>, rows: usize) {
+        if self.is_large() {
+            for pages in self.head.iter() {
+                let at = |row: usize| pages.bytes().len() / rows * row;
+                pages.release_part(at(used.start)..at(used.end));
+            }
         }
     }
 

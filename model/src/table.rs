@@ -6,6 +6,9 @@ use graft_kernels::{FrozenMatrix, Kernels, Precision, Rounding};
 
 use crate::param::Param;
 
+/// Values of a band of a table: 32 MiB of bf16.
+pub const BAND: usize = 1 << 24;
+
 /// A `[vocab, d_model]` matrix, frozen or trained.
 #[derive(Clone, Debug)]
 pub enum Table<B: Kernels> {
@@ -53,6 +56,27 @@ impl<B: Kernels> Table<B> {
         match self {
             Self::Frozen(weight) => B::frozen_linear_decode(x, weight, precision),
             Self::Dense(_) => self.logits(x, precision),
+        }
+    }
+
+    /// The table in bands of rows: what a product with one of them packs and touches stays small. Each with
+    /// its first row.
+    pub fn bands(&self) -> Vec<(usize, Self)> {
+        let Self::Frozen(weight) = self else { return vec![(0, self.clone())] };
+        let [vocab, d_model] = B::frozen_shape(weight);
+        let rows = (BAND / d_model).max(1);
+        let cut = (0..vocab).step_by(rows).map(|first| {
+            let band = B::frozen_band(weight, first..vocab.min(first + rows))?;
+            Some((first, Self::Frozen(band)))
+        });
+        cut.collect::<Option<_>>().unwrap_or_else(|| vec![(0, self.clone())])
+    }
+
+    /// Number of rows.
+    pub fn vocab(&self) -> usize {
+        match self {
+            Self::Frozen(weight) => B::frozen_shape(weight)[0],
+            Self::Dense(param) => param.shape()[0],
         }
     }
 

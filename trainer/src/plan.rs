@@ -60,8 +60,9 @@ pub struct Plan {
     pub model_folder: ModelFolder,
     /// What the model is.
     pub config: LlamaConfig,
-    /// The tokenizer; its ids all have a row in the embedding.
-    pub tokenizer: Tokenizer,
+    tokenizer: Option<Tokenizer>,
+    /// The id that stands behind short rows.
+    pub pad: u32,
     /// Whether the weights are the checkpoint's or drawn from the seed.
     pub init: Init,
     /// `Some(double)` where frozen projections are kept in NF4.
@@ -121,6 +122,21 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The tokenizer; its ids all have a row in the embedding.
+    ///
+    /// # Panics
+    /// It was put away by [`Plan::put_tokenizer_away`].
+    pub fn tokenizer(&self) -> &Tokenizer {
+        self.tokenizer.as_ref().expect("kept while something is asked or decoded")
+    }
+
+    /// Frees the tokenizer's memory once the data is tokenized, if the run asks the model nothing.
+    pub fn put_tokenizer_away(&mut self) {
+        if self.held_out.is_empty() && self.finish.prompts.is_empty() {
+            self.tokenizer = None;
+        }
+    }
+
     /// Plans a new run.
     ///
     /// # Errors
@@ -177,7 +193,8 @@ impl Plan {
         Ok(Self {
             model_folder: model.folder.expect(complete),
             config: model.config.expect(complete),
-            tokenizer: model.tokenizer.expect(complete),
+            pad: model.tokenizer.as_ref().expect(complete).pad(),
+            tokenizer: model.tokenizer,
             init: recipe.model.init,
             nf4: model.nf4,
             adapter: adapter.expect(complete),

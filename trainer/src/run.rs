@@ -48,10 +48,12 @@ pub struct RunOptions<'a> {
 ///
 /// # Errors
 /// See [`RunError`]; after any of them `--resume` goes on from the last checkpoint.
-pub fn run(plan: &Plan, options: RunOptions<'_>) -> Result<Outcome, RunError> {
+pub fn run(mut plan: Plan, options: RunOptions<'_>) -> Result<Outcome, RunError> {
     let data = plan.load_data()?;
-    let asked = Asked::by(plan, &data)?;
+    let asked = Asked::by(&plan, &data)?;
     Ledger::for_run(&asked).check(&asked, &options.room)?;
+    plan.put_tokenizer_away();
+    let plan = &plan;
     let device = Default::default();
     match &plan.adapter {
         Adapter::Full => {

@@ -4,37 +4,63 @@ use rayon::prelude::*;
 
 use super::simd::{exp, max, sum, vectorize};
 
-/// Replaces each row of `logits` by `(softmax − one-hot) · scale` and returns each row's loss,
-/// `log Σ e^logit − logit[target]`.
-pub(super) fn in_place(logits: &mut [f32], targets: &[u32], scale: f32) -> Vec<f32> {
+/// Replaces each row of the logits, whose columns lie in `bands`, by `(softmax − one-hot) · scale` and
+/// returns each row's loss, `log Σ e^logit − logit[target]`.
+pub(super) fn in_place(bands: Vec<&mut [f32]>, targets: &[u32], scale: f32) -> Vec<f32> {
     if targets.is_empty() {
         return Vec::new();
     }
-    let vocab = logits.len() / targets.len();
-    logits
-        .par_chunks_exact_mut(vocab)
+    let mut rows: Vec<Vec<&mut [f32]>> = targets.iter().map(|_| Vec::new()).collect();
+    for band in bands {
+        let width = band.len() / targets.len();
+        for (row, part) in rows.iter_mut().zip(band.chunks_exact_mut(width)) {
+            row.push(part);
+        }
+    }
+    rows.into_par_iter()
         .zip(targets)
-        .map(|(row, &target)| {
+        .map(|(mut row, &target)| {
             vectorize(
                 #[inline(always)]
-                || one_row(row, target as usize, scale),
+                || one_row(&mut row, target as usize, scale),
             )
         })
         .collect()
 }
 
 #[inline(always)]
-fn one_row(row: &mut [f32], target: usize, scale: f32) -> f32 {
-    let max = max(row);
-    let at_target = row[target];
-    for value in row.iter_mut() {
-        *value = exp(*value - max);
+fn one_row(row: &mut [&mut [f32]], target: usize, scale: f32) -> f32 {
+    let highest = row.iter().fold(f32::NEG_INFINITY, |highest, part| {
+        let part = max(part);
+        // A NaN is not lost.
+        if highest > part || highest.is_nan() { highest } else { part }
+    });
+    let (band, column) = place(row, target);
+    let at_target = row[band][column];
+    let mut total = 0.0;
+    for part in row.iter_mut() {
+        for value in part.iter_mut() {
+            *value = exp(*value - highest);
+        }
+        total += sum(part);
     }
-    let total = sum(row);
     let factor = scale / total;
-    for value in row.iter_mut() {
-        *value *= factor;
+    for part in row.iter_mut() {
+        for value in part.iter_mut() {
+            *value *= factor;
+        }
     }
-    row[target] -= scale;
-    total.ln() + max - at_target
+    row[band][column] -= scale;
+    total.ln() + highest - at_target
+}
+
+/// The band that holds a column, and which of its own it is.
+fn place(row: &[&mut [f32]], mut column: usize) -> (usize, usize) {
+    for (band, part) in row.iter().enumerate() {
+        if column < part.len() {
+            return (band, column);
+        }
+        column -= part.len();
+    }
+    panic!("a target beyond the vocabulary");
 }

@@ -40,7 +40,7 @@ pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
     let interrupted = interrupts()?;
     let room = args.room.available(&plan.output_dir);
     let options = RunOptions { resume: args.resume, room, interrupted: &interrupted };
-    let outcome = on_threads(|| run_plan(&plan, options))?;
+    let outcome = on_threads(|| run_plan(plan, options))?;
     if args.json {
         return Ok(page::print_json(&serde_json::to_value(&outcome)?)?);
     }

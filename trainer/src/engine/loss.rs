@@ -1,7 +1,8 @@
 //! Loss heads: from last hidden states to a loss and their gradient.
 //!
 //! The next-token head computes logits for target positions only, a chunk of rows at a time, and their
-//! gradient in the same pass: logits of all tokens never exist.
+//! gradient in the same pass: logits of all tokens never exist. Within a chunk the vocabulary is taken in
+//! bands.
 
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
@@ -9,7 +10,7 @@ use graft_data::{Batch, IGNORE};
 use graft_kernels::{Kernels, Ops, Precision};
 use graft_model::param::host_values;
 use graft_model::site::{EMBED_TOKENS, LM_HEAD, NORM};
-use graft_model::{Llama, Projection};
+use graft_model::{Llama, Projection, Table};
 
 use super::parameters::Gradient;
 
@@ -69,8 +70,26 @@ where
         self.model.config.rms_norm_eps as f32
     }
 
-    fn chunk_rows(&self) -> usize {
-        (CHUNK / self.model.config.vocab_size).max(1)
+    /// Rows of a chunk: chunks of one size, for each of them goes over the whole head.
+    fn chunk_rows(&self, targets: usize) -> usize {
+        let most = (CHUNK / self.model.config.vocab_size).max(1);
+        targets.div_ceil(targets.div_ceil(most).max(1)).max(1)
+    }
+
+    /// Bands of the logits of some rows, after the norm: `[rows, band]` each.
+    fn logits(&self, bands: &[(usize, Table<B>)], normed: &FloatTensor<B>) -> Vec<FloatTensor<B>> {
+        let logits_of = |(first, band): &(usize, Table<B>)| {
+            let logits = band.logits(normed, self.precision);
+            self.leave(*first, band);
+            logits
+        };
+        bands.iter().map(logits_of).collect()
+    }
+
+    /// A band will not be read for a while.
+    fn leave(&self, first: usize, band: &Table<B>) {
+        let rows = first..first + band.vocab();
+        self.model.residency.leave_head(rows, self.model.config.vocab_size);
     }
 
     /// The negative log-likelihood of every target, in nats.
@@ -78,9 +97,10 @@ where
         let chosen = indices::<B>(&targets.rows, &self.model.device);
         let chosen = tensor::<B>(hidden).select(0, chosen);
         let mut losses = Vec::with_capacity(targets.rows.len());
+        let bands = self.model.head().bands();
         for (first, tokens) in self.chunks(targets) {
             let rows = primitive(chosen.clone().narrow(0, first, tokens.len()));
-            let logits = self.model.logits(&rows, self.precision);
+            let logits = self.logits(&bands, &self.model.normed(&rows));
             losses.extend(B::cross_entropy(logits, tokens, 0.0).0);
         }
         losses
@@ -106,18 +126,26 @@ where
         let head = self.model.head();
         let head_name = if self.model.head.is_some() { LM_HEAD } else { EMBED_TOKENS };
         let train_head = head.param().is_some() && gradient.wants(head_name);
+        let bands = head.bands();
         let mut loss = 0.0;
         let mut d_normed = Vec::new();
         for (first, tokens) in self.chunks(targets) {
             let part = primitive(normed.clone().narrow(0, first, tokens.len()));
-            let logits = head.logits(&part, self.precision); // [chunk, vocab]
+            let logits = self.logits(&bands, &part);
             let (losses, d_logits) = B::cross_entropy(logits, tokens, scale);
             loss += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
             if train_head {
-                let dw = B::dense_linear_dw(&d_logits, &part, self.precision);
+                // A head that is trained is one band.
+                let dw = B::dense_linear_dw(&d_logits[0], &part, self.precision);
                 gradient.add(head_name, &host_values::<B>(dw));
             }
-            d_normed.push(tensor::<B>(head.logits_dx(&d_logits, self.precision)));
+            let parts = bands.iter().zip(d_logits).map(|((first, band), d_logits)| {
+                let d_part = band.logits_dx(&d_logits, self.precision);
+                self.leave(*first, band);
+                d_part
+            });
+            let sum = parts.reduce(|sum, part| B::add(sum, &part));
+            d_normed.push(tensor::<B>(sum.expect("a head has rows")));
         }
         if d_normed.is_empty() {
             return (0.0, primitive(Tensor::<B, 2>::zeros(shape, device)));
@@ -142,7 +170,7 @@ where
         &self,
         targets: &'t Targets,
     ) -> impl Iterator<Item = (usize, &'t [u32])> + use<'t, B, P> {
-        let rows = self.chunk_rows();
+        let rows = self.chunk_rows(targets.tokens.len());
         targets.tokens.chunks(rows).enumerate().map(move |(i, tokens)| (i * rows, tokens))
     }
 }

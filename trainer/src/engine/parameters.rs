@@ -9,6 +9,7 @@ use burn::tensor::ops::FloatTensor;
 use graft_adapters::Trainable;
 use graft_kernels::{Kernels, Ops};
 use graft_model::Llama;
+use memmap2::MmapMut;
 use rayon::prelude::*;
 
 /// Values that one task sums.
@@ -151,22 +152,28 @@ impl Parameters {
 }
 
 /// The gradient of all trainable tensors, in the layout of [`Parameters`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Gradient<'a> {
     parameters: &'a Parameters,
-    values: Vec<f32>,
+    /// Zero pages of the system: they take memory from when a block first adds to them, which is when the
+    /// backward pass has given that of the blocks above back.
+    values: MmapMut,
 }
 
 impl<'a> Gradient<'a> {
     /// Zeros.
     pub fn new(parameters: &'a Parameters) -> Self {
-        Self { parameters, values: vec![0.0; parameters.len()] }
+        let bytes = parameters.len() * size_of::<f32>();
+        let values = MmapMut::map_anon(bytes.max(1)).expect("the system maps memory");
+        Self { parameters, values }
     }
 
     /// Adds what a block gives for the tensor `name`.
     pub fn add(&mut self, name: &str, gradient: &[f32]) {
         let slot = self.parameters.slot(name).expect("only trainable tensors are leaves");
-        let sums = self.values[slot.range.clone()].par_chunks_mut(PIECE);
+        let range = slot.range.start * size_of::<f32>()..slot.range.end * size_of::<f32>();
+        let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut self.values[range]);
+        let sums = sums.par_chunks_mut(PIECE);
         sums.zip(gradient.par_chunks(PIECE)).for_each(|(sums, gradient)| {
             for (sum, value) in sums.iter_mut().zip(gradient) {
                 *sum += value;
@@ -181,7 +188,8 @@ impl<'a> Gradient<'a> {
 
     /// The sums.
     pub fn into_values(self) -> Vec<f32> {
-        self.values
+        let bytes = self.parameters.len() * size_of::<f32>();
+        bytemuck::cast_slice(&self.values[..bytes]).to_vec()
     }
 }
 

@@ -116,7 +116,7 @@ impl Asked {
             per_visit: plan.micro_batches_per_visit.get(),
             checkpointing: plan.checkpointing,
             precision: plan.precision,
-            vocabulary: plan.tokenizer.vocab_size(),
+            vocabulary: plan.tokenizer().vocab_size(),
             threads: plan.threads.get(),
             steps: plan.total_steps(&schedule),
             samples: lengths.len() + scored.len(),

@@ -6,6 +6,8 @@ use graft_recipes::Checkpointing;
 use super::asked::Asked;
 use super::{Entry, Place};
 use crate::cli::page::grouped;
+use graft_model::table::BAND;
+
 use crate::engine::loss::CHUNK;
 use crate::plan::Adapter;
 
@@ -254,7 +256,7 @@ fn packed(asked: &Asked) -> Entry {
     let native = asked.precision == Precision::Bf16 && Precision::bf16_is_native();
     let each = if native { 2 } else { F32 };
     let (head, branch) = (
-        [logit_rows(asked), asked.config.vocab_size],
+        [logit_rows(asked), asked.config.vocab_size.min(BAND / asked.config.d_model)],
         [asked.micro_batch_tokens(), asked.config.d_ff],
     );
     let [rows, depth] = if head[0] * head[1] > branch[0] * branch[1] { head } else { branch };

@@ -90,7 +90,7 @@ impl Plan {
             }
             Validation::None | Validation::Fraction(_) => None,
         };
-        let held_out = held_out_rows(&self.held_out, &self.tokenizer, &self.sample)
+        let held_out = held_out_rows(&self.held_out, self.tokenizer(), &self.sample)
             .map_err(|error| findings.problem("evaluation.held_out", error))
             .ok();
         if let Some(rows) = &held_out {
@@ -132,7 +132,7 @@ impl Plan {
         if files.is_empty() {
             return None;
         }
-        let loaded = Dataset::load(files, &self.tokenizer, options);
+        let loaded = Dataset::load(files, self.tokenizer(), options);
         loaded.map_err(|error| findings.problem(key, error)).ok()
     }
 

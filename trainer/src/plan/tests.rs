@@ -71,7 +71,7 @@ fn every_shipped_quickstart_file_is_found() {
     assert!(!data.held_out.is_empty() && !data.general.is_empty());
     let row = &data.held_out[0];
     assert!(row.question.ends_with(['?', '.']) && !row.expected.is_empty());
-    let shown = plan.tokenizer.decode(&row.prompt, false).unwrap();
+    let shown = plan.tokenizer().decode(&row.prompt, false).unwrap();
     assert!(shown.ends_with("<|start_header_id|>assistant<|end_header_id|>\n\n"), "{shown}");
     assert!(shown.contains(&row.question));
 }

@@ -64,7 +64,7 @@ impl Scores {
         let mut report = |done: usize| progress.step((before + done) as u64, &fields);
         let max_new = plan.max_new_tokens.get();
         let prompts: Vec<Vec<u32>> = data.held_out.iter().map(|row| row.prompt.clone()).collect();
-        let answers = scorer.answers(&prompts, &plan.tokenizer, max_new, &mut report)?;
+        let answers = scorer.answers(&prompts, plan.tokenizer(), max_new, &mut report)?;
         before += answers.len();
         let mut report = |done: usize| progress.step((before + done) as u64, &fields);
         let general = scorer.score(&data.general, &mut report);
@@ -73,7 +73,7 @@ impl Scores {
         let validation = scorer.score(&data.validation, &mut report);
         let asked: Vec<Vec<u32>> =
             plan.finish.prompts.iter().map(|text| prompt(plan, text)).collect::<Result<_, _>>()?;
-        let prompts = scorer.answers(&asked, &plan.tokenizer, max_new, &mut |_| ())?;
+        let prompts = scorer.answers(&asked, plan.tokenizer(), max_new, &mut |_| ())?;
         let right = answers.iter().zip(&data.held_out).filter(|(a, row)| **a == row.expected);
         let exact = Exact { right: right.count(), asked: answers.len() };
         let scores = Self {
@@ -122,5 +122,5 @@ fn prompt(plan: &Plan, text: &str) -> Result<Vec<u32>, RunError> {
     if let Some(system) = &plan.sample.system_prompt {
         conversation = conversation.with_system_prompt(system);
     }
-    Ok(plan.chat().prompt(&conversation, &plan.tokenizer)?)
+    Ok(plan.chat().prompt(&conversation, plan.tokenizer())?)
 }

@@ -187,7 +187,7 @@ impl<'a, P: Trainable<Backend>> Run<'a, P> {
 
     fn batch(&self, rows: &[usize]) -> Batch {
         let samples: Vec<&Sample> = rows.iter().map(|&row| &self.data.train[row]).collect();
-        Batch::collate(&samples, 1, self.plan.tokenizer.pad())
+        Batch::collate(&samples, 1, self.plan.pad)
     }
 
     /// Files and lines of rows, for an error.
