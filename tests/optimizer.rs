@@ -28,7 +28,11 @@ impl Fixture {
     fn doubles(&self, name: &str) -> Vec<f64> {
         let tensor = self.0.tensor(name).unwrap_or_else(|| panic!("no `{name}`"));
         assert_eq!(tensor.dtype, Dtype::F64, "{name}");
-        tensor.bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect()
+        tensor
+            .bytes
+            .chunks_exact(8)
+            .map(|b| f64::from_le_bytes(b.try_into().expect("chunks of 8")))
+            .collect()
     }
 
     fn bytes(&self, name: &str) -> (Vec<usize>, Vec<u8>) {

@@ -88,7 +88,9 @@ impl Ledger {
         lines.extend(terms::held(asked));
         let (step, scoring) = (terms::step(asked), terms::scoring(asked));
         let sum = |lines: &[Entry]| lines.iter().map(|line| line.bytes).sum::<u64>();
+        let other = sum(&step).min(sum(&scoring));
         lines.extend(if sum(&step) >= sum(&scoring) { step } else { scoring });
+        lines.push(terms::kept(other));
         lines.extend(disk::lines(asked));
         lines.retain(|line| line.bytes > 0);
         Self { lines }

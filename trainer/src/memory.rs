@@ -56,6 +56,9 @@ fn peak_by_rusage() -> Option<u64> {
     if cfg!(target_vendor = "apple") { Some(peak) } else { peak.checked_mul(1_024) }
 }
 
+/// Larger blocks are mapped on their own and handed back when freed.
+pub(crate) const LARGEST_KEPT: i32 = 64 << 20;
+
 /// Asks the allocator to keep freed memory for the next tensor instead of handing it back.
 ///
 /// A step frees and takes the same sizes again; by default every large one is mapped and zeroed by the
@@ -64,8 +67,6 @@ fn peak_by_rusage() -> Option<u64> {
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        /// Larger blocks are mapped on their own and handed back when freed.
-        const LARGEST_KEPT: i32 = 64 << 20;
         /// Free memory at the end of the heap beyond this is handed back.
         const MOST_KEPT: i32 = 256 << 20;
         // SAFETY: both calls only set numbers in the allocator; it is called before threads start.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cli::recipe_args::ValidateArgs;
 use crate::cli::{Globals, page};
+use crate::ledger::{Asked, Available, Ledger};
 use crate::plan::{Adapter, LoadedData, Plan, Validation};
 
 /// Resolves the recipe, reads its data, and prints what a run would do. Nothing is written.
@@ -23,6 +24,10 @@ pub fn run(globals: &Globals, args: &ValidateArgs) -> anyhow::Result<()> {
     let schedule = data.schedule(&plan)?;
     for warning in &plan.warnings {
         globals.note(&format!("warning: {warning}"));
+    }
+    let asked = Asked::by(&plan, &data)?;
+    if let Err(error) = Ledger::for_run(&asked).check(&asked, &Available::here(&plan.output_dir)) {
+        globals.note(&format!("warning: here {error}"));
     }
     if args.json {
         return Ok(page::print_json(&as_json(&plan, &data, &schedule))?);

@@ -53,6 +53,15 @@ pub(super) fn scoring(asked: &Asked) -> Vec<Entry> {
     vec![scoring_pass(asked), cache(asked)]
 }
 
+/// Memory of the smaller of the two that the allocator has not handed back when the larger comes: see
+/// `crate::memory::keep_freed_memory`.
+pub(super) fn kept(other: u64) -> Entry {
+    const MOST: u64 = crate::memory::LARGEST_KEPT as u64;
+    let arithmetic =
+        if other == 0 { String::new() } else { "of scoring or step, at most 64 MiB".to_owned() };
+    anonymous("kept by the allocator", other.min(MOST) as usize, arithmetic)
+}
+
 /// Projections, and embedding with head.
 fn weights(asked: &Asked) -> Vec<Entry> {
     let Some(stored) = asked.stored else { return Vec::new() };
@@ -94,7 +103,7 @@ fn weights(asked: &Asked) -> Vec<Entry> {
 
 fn norms(asked: &Asked) -> Entry {
     let (layers, d_model) = (asked.config.layers, asked.config.d_model);
-    let frozen = if asked.adapter == Adapter::Full { 0 } else { 1 };
+    let frozen = usize::from(asked.adapter != Adapter::Full);
     let arithmetic = format!("({layers} · 2 + 1) · {} · {F32}", group(d_model));
     anonymous("norms", frozen * (2 * layers + 1) * d_model * F32, arithmetic)
 }

@@ -101,6 +101,7 @@ fn what_a_recipe_asks_for_shows_in_its_line() {
     let scored = with(&|a| a.scoring = Scoring { tokens: 100_000, cached: 1_000 });
     assert_eq!(of(&scored, "keys and values"), 1_000 * 16 * 2 * 512 * 4);
     assert_eq!(of(&scored, "block inputs"), 0, "a step takes less than such a pass");
+    assert_eq!(of(&scored, "kept by the allocator"), 64 << 20);
     let high = with(&|a| {
         let Adapter::Lora { config, .. } = &mut a.adapter else { return };
         config.sites.retain(|site, _| site.layer >= 12);

@@ -26,7 +26,6 @@ pub(super) fn check(recipe: &Recipe, start: Start, findings: &mut Findings<'_>) 
     if !home.is_dir() {
         let message = format!("found `{}`, but `{}` is a file", path.display(), home.display());
         findings.problem(KEY, message);
-        return;
     }
 }
 

@@ -59,7 +59,7 @@ fn part(moments: &Moments, index: usize) -> Vec<u8> {
     let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
     match moments {
         Moments::F32(both) => bytes(&both[index]),
-        Moments::Blockwise8(both) if index % 2 == 0 => both[index / 2].codes.clone(),
+        Moments::Blockwise8(both) if index.is_multiple_of(2) => both[index / 2].codes.clone(),
         Moments::Blockwise8(both) => bytes(&both[index / 2].absmax),
     }
 }
