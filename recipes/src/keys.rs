@@ -90,7 +90,7 @@ const KEYS: &[Key] = &[
     key("training.optimizer.adamw_8bit.eps", "number in (0, 1]", "1.0e-8", "1.0e-6", "Added to the root of the mean square."),
     key("training.optimizer.adamw_8bit.weight_decay", "number, at least 0", "0.01", "0.1", "Decay of the trained weights a step, times the rate."),
     key("training.max_grad_norm", "number above 0, or none", "1.0", "none", "The global gradient norm is clipped to this."),
-    key("training.checkpointing", "block, selective, none", "block", "none", "What the backward pass replays rather than keeps."),
+    key("training.checkpointing", "auto, block, selective, none", "auto", "none", "What the backward pass replays rather than keeps."),
     key("training.activation_offload", "none, disk", "none", "disk", "Where the inputs of blocks wait for the backward pass: in memory, or in a file without a name in the run folder."),
     key("training.compute_dtype", "auto, bf16, f32", "auto", "f32", "The type activations are computed in."),
     key("training.seed", "whole number", "7", "8", "The root of all randomness."),

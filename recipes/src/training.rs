@@ -10,6 +10,8 @@ use crate::section::{Section, count, number, text};
 named! {
     /// What the backward pass replays rather than keeps.
     pub enum Checkpointing {
+        /// `selective` where memory has room for it, else `block`. No bit depends on it.
+        Auto = "auto",
         /// Each block's inside; only the blocks' inputs are kept.
         Block = "block",
         /// What lies between the matrix products, whose results are kept in the precision of their
@@ -136,7 +138,7 @@ pub struct Training {
     /// The global gradient norm is clipped to this; `None` (`none` in YAML) never clips.
     /// Above 0; default 1.
     pub max_grad_norm: Option<f64>,
-    /// What the backward pass replays. Default: each block.
+    /// What the backward pass replays. Default: as little as memory allows.
     pub checkpointing: Checkpointing,
     /// Where the inputs of blocks wait for the backward pass. Default: in memory.
     pub activation_offload: ActivationOffload,
@@ -310,11 +312,7 @@ impl Training {
             schedule: Schedule::read(&mut section),
             optimizer: Optimizer::read(&mut section),
             max_grad_norm: read_max_grad_norm(&mut section),
-            checkpointing: section.choice(
-                "checkpointing",
-                Checkpointing::Block,
-                Checkpointing::ALL,
-            ),
+            checkpointing: section.choice("checkpointing", Checkpointing::Auto, Checkpointing::ALL),
             activation_offload: section.choice(
                 "activation_offload",
                 ActivationOffload::None,

@@ -177,7 +177,7 @@ fn a_recipe_written_whole_reads_like_this() {
           eps: 1.0e-8
           weight_decay: 0.01
       max_grad_norm: 1.0
-      checkpointing: block
+      checkpointing: auto
       activation_offload: none
       compute_dtype: auto
       seed: 7

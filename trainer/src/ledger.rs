@@ -12,6 +12,7 @@ mod terms;
 
 use std::fmt::Write as _;
 
+use graft_recipes::Checkpointing;
 use serde::Serialize;
 
 pub use asked::{Asked, Scoring, Stored};
@@ -80,6 +81,19 @@ impl Ledger {
     /// What a plan with this data takes.
     pub fn of(plan: &Plan, data: &LoadedData) -> Result<Self, graft_data::Error> {
         Ok(Self::for_run(&Asked::by(plan, data)?))
+    }
+
+    /// Settles `checkpointing: auto`: selective if what the run takes then is at most half of the memory
+    /// that is available, else block. Runs of either give the same bits.
+    pub fn settle(asked: &mut Asked, available: &Available) {
+        if asked.checkpointing != Checkpointing::Auto {
+            return;
+        }
+        asked.checkpointing = Checkpointing::Selective;
+        let taken = Self::for_run(asked).anonymous();
+        if available.memory.is_some_and(|memory| taken > memory / 2) {
+            asked.checkpointing = Checkpointing::Block;
+        }
     }
 
     /// What a run of these sizes takes.

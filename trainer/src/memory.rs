@@ -77,6 +77,17 @@ pub fn keep_freed_memory() {
     }
 }
 
+/// Gives the system back what is free now: after reading rows and files, whose memory lies elsewhere than
+/// that of the steps to come.
+#[expect(unsafe_code, reason = "malloc_trim(3) has no safe wrapper in the dependencies")]
+pub fn give_freed_memory_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it only hands pages back that no allocation uses.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 #[cfg(not(unix))]
 fn peak_by_rusage() -> Option<u64> {
     None

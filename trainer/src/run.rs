@@ -26,6 +26,7 @@ pub use finish::Outcome;
 
 use crate::ledger::{Asked, Available, Ledger};
 use crate::lost_pages;
+use crate::memory::give_freed_memory_back;
 use crate::plan::{Adapter, Plan};
 use crate::progress::{Progress, Unit};
 use crate::random_weights::RandomWeights;
@@ -50,9 +51,12 @@ pub struct RunOptions<'a> {
 /// See [`RunError`]; after any of them `--resume` goes on from the last checkpoint.
 pub fn run(mut plan: Plan, options: RunOptions<'_>) -> Result<Outcome, RunError> {
     let data = plan.load_data()?;
-    let asked = Asked::by(&plan, &data)?;
+    let mut asked = Asked::by(&plan, &data)?;
+    Ledger::settle(&mut asked, &options.room);
+    plan.checkpointing = asked.checkpointing;
     Ledger::for_run(&asked).check(&asked, &options.room)?;
     plan.put_tokenizer_away();
+    give_freed_memory_back();
     let plan = &plan;
     let device = Default::default();
     match &plan.adapter {

@@ -40,9 +40,10 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn of(plan: &'a Plan, data: &LoadedData, room: &RoomArgs) -> anyhow::Result<Self> {
-        let asked = Asked::by(plan, data)?;
-        let ledger = Ledger::for_run(&asked);
+        let mut asked = Asked::by(plan, data)?;
         let available = room.available(&plan.output_dir);
+        Ledger::settle(&mut asked, &available);
+        let ledger = Ledger::for_run(&asked);
         let schedule = data.schedule(plan)?;
         let tokens = data.train.iter().map(|sample| sample.tokens.len()).sum();
         Ok(Self { plan, schedule, tokens, asked, ledger, available })
@@ -66,6 +67,7 @@ impl<'a> Shown<'a> {
                     grouped(self.tokens_per_step())
                 ),
             ),
+            ("checkpointing", self.asked.checkpointing.name().to_owned()),
             (
                 "trainable",
                 format!(
@@ -105,6 +107,7 @@ impl<'a> Shown<'a> {
         json!({
             "recipe": plan.recipe.name,
             "model": plan.model_folder.display(),
+            "checkpointing": self.asked.checkpointing.name(),
             "steps": plan.total_steps(schedule),
             "steps_per_epoch": schedule.steps_per_epoch(),
             "tokens_per_step": self.tokens_per_step(),

@@ -150,10 +150,13 @@ where
         Ok(losses)
     }
 
-    /// The last block's tapes are kept in any case where they are wanted next.
+    /// Where whole blocks are replayed, the last one's tapes are kept: they are wanted next.
     fn keeps(&self, layer: usize, running: usize) -> Checkpointing {
         let is_next = layer + 1 == self.model.blocks.len() && running == 1;
-        if is_next { Checkpointing::None } else { self.checkpointing }
+        match self.checkpointing {
+            Checkpointing::Block if is_next => Checkpointing::None,
+            other => other,
+        }
     }
 
     /// Runs a branch and keeps what its gradient needs, or nothing where none is wanted.

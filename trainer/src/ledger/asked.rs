@@ -144,7 +144,7 @@ impl Asked {
 
     /// Whether the last block's tapes are kept for the way back, which begins with them.
     pub fn keeps_last_tape(&self) -> bool {
-        self.checkpointing != Checkpointing::None && self.visit() == 1 && self.trained_blocks() > 0
+        self.checkpointing == Checkpointing::Block && self.visit() == 1 && self.trained_blocks() > 0
     }
 
     /// Micro-batches of a visit.

@@ -38,7 +38,9 @@ pub(super) fn step(asked: &Asked) -> Vec<Entry> {
     let mut lines = vec![gradient(asked), stream(asked)];
     lines.extend(match asked.checkpointing {
         Checkpointing::Block => vec![block_inputs(asked)],
-        Checkpointing::Selective => vec![block_inputs(asked), products(asked)],
+        Checkpointing::Auto | Checkpointing::Selective => {
+            vec![block_inputs(asked), products(asked)]
+        }
         Checkpointing::None => vec![tapes(asked)],
     });
     lines.push(packed(asked));
@@ -188,8 +190,7 @@ fn products(asked: &Asked) -> Entry {
     let each = if asked.precision == Precision::Bf16 { 2 } else { F32 };
     let [queries, keys] = widths(asked);
     let values = 2 * queries + 2 * keys + 2 * asked.config.d_ff;
-    // The last block's tape is kept instead where that is next.
-    let blocks = asked.trained_blocks() - usize::from(asked.keeps_last_tape());
+    let blocks = asked.trained_blocks();
     let tokens = asked.visit_tokens();
     let arithmetic =
         format!("{blocks} blocks · {} tokens · {} values · {each}", group(tokens), group(values));

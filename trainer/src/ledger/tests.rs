@@ -87,10 +87,16 @@ fn what_a_recipe_asks_for_shows_in_its_line() {
     // There are no more rows than that.
     assert_eq!(with(&|a| a.per_visit = 9), visits);
     let selective = with(&|a| a.checkpointing = Checkpointing::Selective);
-    assert_eq!(of(&selective, "kept products"), 15 * 1_024 * (2 * 2_560 + 2 * 8_192) * 4);
+    assert_eq!(of(&selective, "kept products"), 16 * 1_024 * (2 * 2_560 + 2 * 8_192) * 4);
     assert_eq!(of(&selective, "block inputs"), of(&base, "block inputs"));
-    let few = with(&|a| a.targets = vec![1; 4]);
-    assert!(few.anonymous() < base.anonymous());
+    // The head is the larger moment where a branch is small.
+    let targets = |each| {
+        with(&|a| {
+            a.config.d_ff = 64;
+            a.targets = vec![each; 4];
+        })
+    };
+    assert!(targets(1).anonymous() < targets(512).anonymous());
     assert!(with(&|a| a.checkpointing = Checkpointing::None).anonymous() > base.anonymous());
     let private = with(&|a| {
         a.stored = a.stored.map(|stored| Stored { projections_are_private: true, ..stored });
@@ -151,4 +157,23 @@ fn a_change_that_is_named_is_one_that_fits() {
             assert!(Ledger::for_run(&smaller).anonymous() <= memory, "{line}");
         }
     }
+}
+
+#[test]
+fn auto_keeps_products_where_they_take_at_most_half_of_the_memory() {
+    let mut selective = asked();
+    selective.checkpointing = Checkpointing::Selective;
+    let taken = Ledger::for_run(&selective).anonymous();
+    let settled = |memory: Option<u64>, checkpointing| {
+        let mut asked = Asked { checkpointing, ..asked() };
+        Ledger::settle(&mut asked, &Available { memory, disk: None });
+        asked.checkpointing
+    };
+    let auto = Checkpointing::Auto;
+    assert_eq!(settled(Some(2 * taken), auto), Checkpointing::Selective);
+    assert_eq!(settled(Some(2 * taken - 2), auto), Checkpointing::Block);
+    assert_eq!(settled(None, auto), Checkpointing::Selective);
+    // Whoever names one gets it.
+    assert_eq!(settled(Some(0), Checkpointing::Selective), Checkpointing::Selective);
+    assert_eq!(settled(None, Checkpointing::None), Checkpointing::None);
 }

@@ -296,7 +296,9 @@ fn step_options(plan: &Plan, total: u64) -> StepOptions {
     };
     let checkpointing = match plan.checkpointing {
         graft_recipes::Checkpointing::Block => Checkpointing::Block,
-        graft_recipes::Checkpointing::Selective => Checkpointing::Selective,
+        graft_recipes::Checkpointing::Auto | graft_recipes::Checkpointing::Selective => {
+            Checkpointing::Selective
+        }
         graft_recipes::Checkpointing::None => Checkpointing::None,
     };
     StepOptions {

@@ -13,29 +13,30 @@ fn a_plan_shows_every_line_with_its_arithmetic_and_writes_nothing() {
     let before = room.names();
     let line = "plan r.yaml training.compute_dtype=f32 --threads 2 --memory 1GiB --disk 1GiB";
     insta::assert_snapshot!(room.done(line), @r"
-    recipe     r
-    model      builtin:quickstart
-    steps      3 of 52 tokens on average
-    trainable  299,008 of 3,475,712 parameters
+    recipe         r
+    model          builtin:quickstart
+    steps          3 of 52 tokens on average
+    checkpointing  selective
+    trainable      299,008 of 3,475,712 parameters
 
     memory of its own
-      norms                    9.00 KiB  (4 · 2 + 1) · 256 · 4
-      trained values           1.14 MiB  299,008 · 4
-      optimizer states         2.28 MiB  299,008 · 8.00
-      data                        608 B  52 tokens · 8 + 2 samples · 96
-      program                 14.82 MiB  12 MiB + 2 threads · 1 MiB + 2,048 tokens · 420
-      their gradient           1.14 MiB  299,008 · 4
-      residual stream        104.00 KiB  2 · 52 tokens · 256 · 4
-      block inputs           416.00 KiB  2 · 4 blocks · 52 tokens · 256 · 4
-      packed operand         143.00 KiB  52 rows · 704 · 4
-      last attention's tape  208.00 KiB  52 tokens · 1,024 values · 4
-      largest branch           1.04 MiB  52 tokens · 5,248 values · 4
-      = anonymous: 21.28 MiB of 1.00 GiB available
+      norms               9.00 KiB  (4 · 2 + 1) · 256 · 4
+      trained values      1.14 MiB  299,008 · 4
+      optimizer states    2.28 MiB  299,008 · 8.00
+      data                   608 B  52 tokens · 8 + 2 samples · 96
+      program            14.82 MiB  12 MiB + 2 threads · 1 MiB + 2,048 tokens · 420
+      their gradient      1.14 MiB  299,008 · 4
+      residual stream   104.00 KiB  2 · 52 tokens · 256 · 4
+      block inputs      416.00 KiB  2 · 4 blocks · 52 tokens · 256 · 4
+      kept products       1.73 MiB  4 blocks · 52 tokens · 2,176 values · 4
+      packed operand    143.00 KiB  52 rows · 704 · 4
+      largest branch      1.04 MiB  52 tokens · 5,248 values · 4
+      = anonymous: 22.81 MiB of 1.00 GiB available
 
     mapped files, in memory as long as there is room
       frozen projections    5.62 MiB  2,949,120 weights · 2 bytes (16 bits)
       embedding             1.00 MiB  1 · 2,048 tokens · 256 · 2 bytes
-      = resident with them: 27.91 MiB
+      = resident with them: 29.43 MiB
 
     disk
       checkpoints   18.25 MiB  (3 + 1) · (2 · 1,196,032 of values + 2,392,064 of states)
