@@ -130,10 +130,11 @@ mod tests {
                 let near = (found - expected).abs() <= 1e-5 * tokens as f32;
                 assert!(near, "{found}, {expected}: {tokens} tokens, {rank} x {width}");
             }
-            let across = transposed(&found, width);
-            assert_eq!(across.len(), found.len());
-            assert!(
-                across.iter().enumerate().all(|(i, v)| *v == found[i % rank * width + i / rank])
+            let back = transposed(&transposed(&found, width), rank);
+            assert_eq!(back, found, "{rank} x {width} transposed twice");
+            assert_eq!(
+                transposed(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3),
+                [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]
             );
         }
     }

@@ -301,11 +301,9 @@ fn line_of_halves<'a>(
     run: &mut [f32],
     out: &'a mut [u16],
 ) -> &'a [u16] {
-    match operand.halves(line, start, out.len()) {
-        Some(halves) => halves,
-        None => {
-            operand.bf16_run(line, start, run, out);
-            out
-        }
+    if let Some(halves) = operand.halves(line, start, out.len()) {
+        return halves;
     }
+    operand.bf16_run(line, start, run, out);
+    out
 }
