@@ -8,7 +8,7 @@
 //!
 //! Mapping a page that the system still holds takes up to a microsecond with everything that belongs to
 //! it, so that a model which fits is handed back only where the tokens of a visit make that a hundredth
-//! of the work on it ([`WORTH`]). A model that takes most of the memory always is.
+//! of the work on it (`WORTH`). A model that takes most of the memory always is.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
