@@ -5,6 +5,8 @@
 //! - [`Ops`] is what a decoder calls: the same kernels with or without burn's tape.
 //! - [`FrozenMatrix`] and [`nf4`] are the stored forms of a weight; they live outside any tape.
 
+#[cfg(feature = "cube")]
+pub mod cube;
 pub mod flex;
 pub mod frozen;
 mod kernels;

@@ -121,8 +121,8 @@ pub trait Ops: Backend<FloatElem = f32> {
 
 /// Without a tape the ops are the kernels.
 macro_rules! ops_without_tape {
-    ($backend:ty) => {
-        impl Ops for $backend {
+    ($backend:ty $(, $parameter:ident: $bound:path)*) => {
+        impl<$($parameter: $bound),*> Ops for $backend {
             type Inner = Self;
 
             fn frozen_linear(
@@ -212,6 +212,12 @@ macro_rules! ops_without_tape {
 }
 
 ops_without_tape!(Flex);
+#[cfg(feature = "cube")]
+ops_without_tape!(
+    burn_cubecl::CubeBackend<R, f32, i32, BT>,
+    R: burn_cubecl::CubeRuntime,
+    BT: burn_cubecl::BoolElement
+);
 
 fn rounded<B: Kernels>(
     y: FloatTensor<B>,

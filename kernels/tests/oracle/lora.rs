@@ -11,22 +11,22 @@ use graft_kernels::{LoraGradients, LoraSaved, LowRank, Values};
 use super::*;
 
 /// `k · (1 + 2⁻⁹)` for whole `k` between -7 and 7.
-fn near_whole(seed: u64, shape: [usize; 2]) -> Tensor<Flex, 2> {
+fn near_whole(seed: u64, shape: [usize; 2]) -> Tensor<Backend, 2> {
     let whole = |value: f32| (value * 7.5).trunc() * (1.0 + 2.0_f32.powi(-9));
     let data: Vec<f32> = values(seed, shape[0] * shape[1]).into_iter().map(whole).collect();
     Tensor::from_data(TensorData::new(data, shape), &Default::default())
 }
 
-fn primitive(tensor: &Tensor<Flex, 2>) -> <Flex as BackendTypes>::FloatTensorPrimitive {
+fn primitive(tensor: &Tensor<Backend, 2>) -> <Backend as BackendTypes>::FloatTensorPrimitive {
     tensor.clone().into_primitive().tensor()
 }
 
-fn tensor(primitive: <Flex as BackendTypes>::FloatTensorPrimitive) -> Tensor<Flex, 2> {
+fn tensor(primitive: <Backend as BackendTypes>::FloatTensorPrimitive) -> Tensor<Backend, 2> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
 /// The operand as a product of this precision takes it.
-fn rounded(precision: Precision, tensor: &Tensor<Flex, 2>) -> Tensor<Flex, 2> {
+fn rounded(precision: Precision, tensor: &Tensor<Backend, 2>) -> Tensor<Backend, 2> {
     if precision == Precision::F32 {
         return tensor.clone();
     }
@@ -36,10 +36,10 @@ fn rounded(precision: Precision, tensor: &Tensor<Flex, 2>) -> Tensor<Flex, 2> {
 }
 
 struct Case {
-    x: Tensor<Flex, 2>,
-    a: Tensor<Flex, 2>,
-    b: Tensor<Flex, 2>,
-    dy: Tensor<Flex, 2>,
+    x: Tensor<Backend, 2>,
+    a: Tensor<Backend, 2>,
+    b: Tensor<Backend, 2>,
+    dy: Tensor<Backend, 2>,
     scale: f32,
 }
 
@@ -54,12 +54,16 @@ impl Case {
         }
     }
 
-    fn update(&self) -> LowRank<Flex> {
+    fn update(&self) -> LowRank<Backend> {
         LowRank { a: primitive(&self.a), b: primitive(&self.b), scale: self.scale, input: None }
     }
 
     /// `y`, `low`, `dx`, `dA` and `dB` by their formulas.
-    fn expected(&self, weight: &Tensor<Flex, 2>, precision: Precision) -> [Tensor<Flex, 2>; 5] {
+    fn expected(
+        &self,
+        weight: &Tensor<Backend, 2>,
+        precision: Precision,
+    ) -> [Tensor<Backend, 2>; 5] {
         let Self { x, a, b, dy, scale } = self;
         let of = |tensor| rounded(precision, tensor);
         let [w, x, a, b, dy] = [weight, x, a, b, dy].map(of);
@@ -74,15 +78,15 @@ impl Case {
     }
 
     /// The same by the kernels.
-    fn found(&self, weight: &<Flex as Kernels>::Frozen, precision: Precision) -> [Vec<f32>; 5] {
+    fn found(&self, weight: &<Backend as Kernels>::Frozen, precision: Precision) -> [Vec<f32>; 5] {
         let [x, dy] = [&self.x, &self.dy].map(primitive);
         let update = self.update();
-        let low = Flex::lora_low(&x, &update, precision);
+        let low = Backend::lora_low(&x, &update, precision);
         let exact = Rounding::Exact;
-        let y = <Flex as Kernels>::lora_linear(&x, weight, &update, &low, precision, exact);
+        let y = <Backend as Kernels>::lora_linear(&x, weight, &update, &low, precision, exact);
         let saved = LoraSaved { x, low: low.clone(), weight: weight.clone(), update };
         let LoraGradients { x: dx, input, a, b } =
-            Flex::lora_linear_backward(&dy, &saved, true, precision);
+            Backend::lora_linear_backward(&dy, &saved, true, precision);
         assert!(input.is_none(), "the update has no input of its own");
         [y, low, dx.expect("dx was asked for"), a, b].map(|found| to_vec(tensor(found)))
     }
@@ -90,20 +94,21 @@ impl Case {
     /// The gradients of leaves on a tape; `x` is one where asked for.
     fn on_tape(
         &self,
-        weight: &<Flex as Kernels>::Frozen,
+        weight: &<Backend as Kernels>::Frozen,
         precision: Precision,
-        values: Values<Flex>,
+        values: Values<Backend>,
         wants_dx: bool,
     ) -> (Option<Vec<f32>>, [Vec<f32>; 2]) {
         let x = Tensor::<Tape, 2>::from_inner(self.x.clone());
         let x = if wants_dx { x.require_grad() } else { x };
-        let leaf =
-            |tensor: &Tensor<Flex, 2>| Tensor::<Tape, 2>::from_inner(tensor.clone()).require_grad();
+        let leaf = |tensor: &Tensor<Backend, 2>| {
+            Tensor::<Tape, 2>::from_inner(tensor.clone()).require_grad()
+        };
         let (a, b) = (leaf(&self.a), leaf(&self.b));
         let update = LowRank { a: raw(&a), b: raw(&b), scale: self.scale, input: None };
         let output = Output { values, rounding: Rounding::Exact, low: None };
         let (y, _) = Tape::lora_linear(raw(&x), weight, update, precision, output);
-        let gradients = backward_from::<Flex>(y, primitive(&self.dy));
+        let gradients = backward_from::<Backend>(y, primitive(&self.dy));
         let of = |leaf: &Tensor<Tape, 2>| leaf.grad(&gradients).map(to_vec);
         (of(&x), [of(&a).unwrap(), of(&b).unwrap()])
     }
@@ -117,7 +122,7 @@ fn weights(out: usize, depth: usize) -> Vec<(&'static str, FrozenMatrix)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn an_adapted_projection_follows_its_formulas(
@@ -127,8 +132,8 @@ proptest! {
         let case = Case::new([tokens, depth, out, rank], scale);
         for (form, matrix) in weights(out, depth) {
             let dense = dense(&matrix).inner();
-            let weight = Flex::freeze(matrix, &Default::default());
-            for precision in [Precision::F32, Precision::Bf16] {
+            let weight = Backend::freeze(matrix, &Default::default());
+            for precision in PRECISIONS {
                 let found = case.found(&weight, precision);
                 let expected = case.expected(&dense, precision);
                 let names = ["y", "low", "dx", "dA", "dB"];
@@ -146,11 +151,11 @@ proptest! {
     ) {
         let case = Case::new([tokens, depth, out, rank], 2.0);
         for (form, matrix) in weights(out, depth) {
-            let weight = Flex::freeze(matrix, &Default::default());
-            for precision in [Precision::F32, Precision::Bf16] {
+            let weight = Backend::freeze(matrix, &Default::default());
+            for precision in PRECISIONS {
                 let [_, _, dx, da, db] = case.found(&weight, precision);
                 // Wrong on purpose: no gradient depends on the values.
-                let known = Tensor::<Flex, 2>::zeros([tokens, out], &Default::default());
+                let known = Tensor::<Backend, 2>::zeros([tokens, out], &Default::default());
                 for values in [Values::Computed, Values::Unread, Values::Known(primitive(&known))] {
                     let what = format!("{form}, {}, {values:?}", precision.name());
                     let with = case.on_tape(&weight, precision, values.clone(), true);
@@ -173,7 +178,7 @@ proptest! {
             let plain = x.clone().matmul(dense(&matrix).transpose());
             let none = Tensor::zeros([out, depth], &Default::default());
             let low = reference::lora_linear(input.clone(), none, a.clone(), b.clone(), 2.0);
-            let weight = Flex::freeze(matrix, &Default::default());
+            let weight = Backend::freeze(matrix, &Default::default());
             let update = LowRank { a: raw(&a), b: raw(&b), scale: 2.0, input: Some(raw(&input)) };
             let (ours, _) = Tape::lora_linear(raw(&x), &weight, update, Precision::F32, computed());
             compare(form, &[&x, &input, &a, &b], wrap(ours), plain + low);
@@ -188,7 +193,7 @@ proptest! {
             .map(|(seed, shape)| leaf(seed, shape));
         for (form, matrix) in weights(out, depth) {
             let oracle = reference::lora_linear(x.clone(), dense(&matrix), a.clone(), b.clone(), 0.5);
-            let weight = Flex::freeze(matrix, &Default::default());
+            let weight = Backend::freeze(matrix, &Default::default());
             let update = LowRank { a: raw(&a), b: raw(&b), scale: 0.5, input: None };
             let (ours, _) = Tape::lora_linear(raw(&x), &weight, update, Precision::F32, computed());
             compare(form, &[&x, &a, &b], wrap(ours), oracle);

@@ -4,7 +4,12 @@ use std::process::Command;
 
 use graft_kernels::flex::isa::Isa;
 
-use super::*;
+use burn::tensor::{Tensor, TensorData, TensorPrimitive};
+use burn_flex::Flex;
+use graft_kernels::{FrozenMatrix, Kernels, Precision, Rounding};
+use proptest::prelude::*;
+
+use super::ops::{to_vec, values};
 
 /// Whole numbers and a half, halfway between two bf16: `128.5` is 128 there, `129.5` is 130.
 fn ties(seed: u64, shape: [usize; 2]) -> (Tensor<Flex, 2>, Vec<i64>) {

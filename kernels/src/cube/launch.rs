@@ -1,0 +1,136 @@
+//! Buffers and grids: how much of a device a kernel takes.
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::calculate_cube_count_elemwise;
+use cubecl::client::ComputeClient;
+use cubecl::ir::features::TypeUsage;
+use cubecl::prelude::*;
+
+use crate::precision::Precision;
+
+/// Units that share a row; every device of today has as many in a cube.
+pub(super) const UNITS: u32 = 128;
+
+/// The device of a tensor, where others are made.
+#[derive(Clone)]
+pub(super) struct Place<R: CubeRuntime> {
+    pub(super) client: ComputeClient<R>,
+    device: R::Device,
+}
+
+impl<R: CubeRuntime> Place<R> {
+    /// On a device.
+    pub(super) fn on(device: &R::Device) -> Self {
+        Self { client: R::client(device), device: device.clone() }
+    }
+
+    /// Where `tensor` is.
+    pub(super) fn of(tensor: &CubeTensor<R>) -> Self {
+        Self { client: tensor.client.clone(), device: tensor.device.clone() }
+    }
+
+    /// A tensor that is not yet written.
+    pub(super) fn empty<const D: usize>(&self, shape: [usize; D], dtype: DType) -> CubeTensor<R> {
+        let (client, device) = (self.client.clone(), self.device.clone());
+        empty_device_contiguous_dtype(client, device, Shape::new(shape), dtype)
+    }
+
+    /// A flat tensor of these bytes; `dtype` says what they are.
+    pub(super) fn upload(&self, bytes: &[u8], dtype: DType) -> CubeTensor<R> {
+        let handle = self.client.create_from_slice(bytes);
+        let shape = Shape::new([bytes.len() / dtype.size()]);
+        let (client, device) = (self.client.clone(), self.device.clone());
+        CubeTensor::new_contiguous(client, device, shape, handle, dtype)
+    }
+
+    /// A flat tensor of f32.
+    pub(super) fn upload_f32(&self, values: &[f32]) -> CubeTensor<R> {
+        self.upload(bytemuck::cast_slice(values), DType::F32)
+    }
+
+    /// A flat tensor of u32.
+    pub(super) fn upload_u32(&self, values: &[u32]) -> CubeTensor<R> {
+        self.upload(bytemuck::cast_slice(values), DType::U32)
+    }
+
+    /// One unit for each of `count` things.
+    pub(super) fn each(&self, count: usize) -> (CubeCount, CubeDim) {
+        let dim = CubeDim::new(&self.client, count);
+        (calculate_cube_count_elemwise(&self.client, count, dim), dim)
+    }
+
+    /// One cube of [`UNITS`] for each of `count` rows.
+    pub(super) fn rows(&self, count: usize) -> (CubeCount, CubeDim) {
+        let dim = CubeDim::new_1d(UNITS);
+        (calculate_cube_count_elemwise(&self.client, count * UNITS as usize, dim), dim)
+    }
+
+    /// What operands of products of such precision are kept in: f32 where the device has no bf16.
+    pub(super) fn operand(&self, precision: Precision) -> DType {
+        match precision {
+            Precision::F32 => DType::F32,
+            Precision::Bf16 if has_dtype(&self.client, DType::BF16) => DType::BF16,
+            Precision::Bf16 => DType::F32,
+        }
+    }
+}
+
+/// Whether kernels can read, write and convert values of this type.
+pub(super) fn has_dtype<R: CubeRuntime>(client: &ComputeClient<R>, dtype: DType) -> bool {
+    let usage = client.properties().type_usage(dtype.into());
+    usage.is_superset(TypeUsage::Buffer | TypeUsage::Conversion | TypeUsage::Arithmetic)
+}
+
+/// The tensor with its values in row-major order.
+pub(super) fn contiguous<R: CubeRuntime>(tensor: &CubeTensor<R>) -> CubeTensor<R> {
+    into_contiguous(tensor.clone())
+}
+
+/// `[rows, cols]` of a matrix.
+pub(super) fn rows_cols<R: CubeRuntime>(tensor: &CubeTensor<R>) -> [usize; 2] {
+    tensor.meta.shape().dims()
+}
+
+/// The sum of a value of every unit, the same in each of them and on every run.
+#[cube]
+pub(super) fn sum_of_cube(value: f32, shared: &mut SharedMemory<f32>) -> f32 {
+    let unit = UNIT_POS as usize;
+    shared[unit] = value;
+    sync_cube();
+    let mut half = CUBE_DIM as usize / 2;
+    while half > 0 {
+        if unit < half {
+            let other = shared[unit + half];
+            shared[unit] += other;
+        }
+        sync_cube();
+        half /= 2;
+    }
+    let sum = shared[0];
+    sync_cube();
+    sum
+}
+
+/// The largest of a value of every unit.
+#[cube]
+pub(super) fn max_of_cube(value: f32, shared: &mut SharedMemory<f32>) -> f32 {
+    let unit = UNIT_POS as usize;
+    shared[unit] = value;
+    sync_cube();
+    let mut half = CUBE_DIM as usize / 2;
+    while half > 0 {
+        if unit < half {
+            let other = shared[unit + half];
+            shared[unit] = max(shared[unit], other);
+        }
+        sync_cube();
+        half /= 2;
+    }
+    let most = shared[0];
+    sync_cube();
+    most
+}

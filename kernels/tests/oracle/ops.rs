@@ -1,0 +1,283 @@
+//! Every op, forward and backward, against plain burn under burn's own tape, over random shapes.
+//!
+//! Both sides are f32 and sum in different orders, so they agree to a few roundings of the largest
+//! magnitude involved: `2e-5` of it covers sums of up to some hundred terms.
+
+#[path = "lora.rs"]
+mod lora;
+
+use std::sync::Arc;
+
+use burn::backend::Autodiff;
+use burn::tensor::{Tensor, TensorData, TensorPrimitive};
+use graft_kernels::frozen::{Absmax, FrozenMatrix, Storage};
+use graft_kernels::{
+    AttentionShape, Kernels, Ops, Output, Precision, Rotation, Rounding, Span, backward_from, nf4,
+    reference,
+};
+use proptest::prelude::*;
+
+use super::{BF16, Backend, CASES, PRECISIONS};
+
+type Tape = Autodiff<Backend>;
+const TOLERANCE: f32 = 2e-5;
+
+/// Values in [-1, 1) from a multiplicative hash: no two calls with one seed and index differ.
+pub(super) fn values(seed: u64, len: usize) -> Vec<f32> {
+    (0..len as u64)
+        .map(|i| {
+            let mut z = (seed << 32).wrapping_add(i).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ (z >> 31)) >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+fn leaf(seed: u64, shape: [usize; 2]) -> Tensor<Tape, 2> {
+    inner(seed, shape).require_grad()
+}
+
+fn inner(seed: u64, shape: [usize; 2]) -> Tensor<Tape, 2> {
+    let data = TensorData::new(values(seed, shape[0] * shape[1]), shape);
+    Tensor::from_data(data, &Default::default())
+}
+
+fn wrap(
+    primitive: <Tape as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive,
+) -> Tensor<Tape, 2> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
+fn raw<const D: usize>(
+    tensor: &Tensor<Tape, D>,
+) -> <Tape as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive {
+    tensor.clone().into_primitive().tensor()
+}
+
+pub(super) fn to_vec<const D: usize>(tensor: Tensor<Backend, D>) -> Vec<f32> {
+    tensor.into_data().to_vec().unwrap()
+}
+
+fn close(what: &str, ours: &[f32], expected: &[f32]) {
+    assert_eq!(ours.len(), expected.len(), "{what}: sizes");
+    // Intermediates are of order one even where they cancel.
+    let largest = expected.iter().fold(0.1_f32, |max, value| max.max(value.abs()));
+    for (i, (a, b)) in ours.iter().zip(expected).enumerate() {
+        assert!(
+            (a - b).abs() <= TOLERANCE * largest,
+            "{what}[{i}]: {a} is not {b} (largest {largest})"
+        );
+    }
+}
+
+/// Compares outputs, then the gradients of every leaf for one random gradient from above.
+fn compare(
+    what: &str,
+    leaves: &[&Tensor<Tape, 2>],
+    ours: Tensor<Tape, 2>,
+    oracle: Tensor<Tape, 2>,
+) {
+    close(
+        &format!("{what}: output"),
+        &to_vec(ours.clone().inner()),
+        &to_vec(oracle.clone().inner()),
+    );
+    let above = inner(99, ours.dims());
+    let seeded =
+        backward_from::<Backend>(raw(&ours), above.clone().inner().into_primitive().tensor());
+    let expected = (oracle * above).sum().backward();
+    for (i, leaf) in leaves.iter().enumerate() {
+        let ours = leaf.grad(&seeded).expect("a gradient");
+        let expected = leaf.grad(&expected).expect("a reference gradient");
+        close(&format!("{what}: gradient {i}"), &to_vec(ours), &to_vec(expected));
+    }
+}
+
+fn dense(matrix: &FrozenMatrix) -> Tensor<Tape, 2> {
+    let data = TensorData::new(matrix.to_f32(), matrix.shape());
+    Tensor::from_data(data, &Default::default())
+}
+
+/// The same random weight in every stored form.
+fn stored(seed: u64, out: usize, depth: usize) -> Vec<(&'static str, FrozenMatrix)> {
+    let full = FrozenMatrix::from_f32(out, depth, &values(seed, out * depth));
+    let half: Vec<u8> =
+        full.to_f32().iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect();
+    let half = FrozenMatrix::new(out, depth, Storage::F16(half.into())).unwrap();
+    let bf16 = full.to_bf16();
+    vec![("f32", full), ("f16", half), ("bf16", bf16)]
+}
+
+/// Values computed and left as they are.
+fn computed() -> Output<Backend> {
+    Output::computed(Rounding::Exact)
+}
+
+/// A random weight in NF4.
+fn nf4(seed: u64, out: usize, depth: usize) -> FrozenMatrix {
+    let packed = nf4::quantize(&values(seed, out * depth), nf4::AbsmaxFormat::Plain).unwrap();
+    let nf4::Absmax::Plain(scales) = packed.absmax else { panic!("plain was asked for") };
+    let scales: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+    let storage = Storage::Nf4 { codes: packed.codes.into(), absmax: Absmax::Plain(scales.into()) };
+    FrozenMatrix::new(out, depth, storage).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn decoding_is_the_same_product_up_to_the_order_of_its_sums(
+        rows in 1_usize..7, blocks in 1_usize..9, extra in 0_usize..2, out in 1_usize..80,
+    ) {
+        // Whole blocks have a way of their own, others take the usual one.
+        let depth = 64 * blocks - extra;
+        let mut forms = stored(1, out, depth);
+        forms.push(("nf4", nf4(1, out, depth)));
+        for (form, matrix) in forms {
+            let x = raw(&inner(2, [rows, depth])).primitive;
+            let frozen = Backend::freeze(matrix, &Default::default());
+            let values = |y| to_vec(Tensor::<Backend, 2>::from_primitive(TensorPrimitive::Float(y)));
+            for precision in PRECISIONS {
+                let expected = <Backend as Kernels>::frozen_linear(&x, &frozen, precision, Rounding::Exact);
+                let found = Backend::frozen_linear_decode(&x, &frozen, precision);
+                close(form, &values(found), &values(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn frozen_linear_is_a_product_with_the_decoded_weight(
+        tokens in 1_usize..70, depth in 1_usize..600, out in 1_usize..80,
+    ) {
+        for (form, matrix) in stored(1, out, depth) {
+            let x = leaf(2, [tokens, depth]);
+            let frozen = Backend::freeze(matrix.clone(), &Default::default());
+            let ours = wrap(Tape::frozen_linear(raw(&x), &frozen, Precision::F32, computed()));
+            let oracle = x.clone().matmul(dense(&matrix).transpose());
+            compare(form, &[&x], ours, oracle);
+        }
+    }
+
+    #[test]
+    fn bf16_rounds_both_operands_where_there_is_bf16_and_nothing_else(
+        tokens in 1_usize..30, depth in 1_usize..400, out in 1_usize..40,
+    ) {
+        let round = |values: Vec<f32>| -> Vec<f32> {
+            values.iter().map(|&value| {
+                if BF16 { half::bf16::from_f32(value).to_f32() } else { value }
+            }).collect()
+        };
+        let x = leaf(3, [tokens, depth]);
+        let matrix = FrozenMatrix::from_f32(out, depth, &values(4, out * depth));
+        let frozen = Backend::freeze(matrix.clone(), &Default::default());
+        let ours = wrap(Tape::frozen_linear(raw(&x), &frozen, Precision::Bf16, computed()));
+        let rounded = Tensor::<Backend, 2>::from_data(
+            TensorData::new(round(to_vec(x.inner())), [tokens, depth]), &Default::default());
+        let rounded_weight = matrix.to_bf16();
+        let oracle = rounded.matmul(dense(if BF16 { &rounded_weight } else { &matrix }).inner().transpose());
+        close("bf16 product", &to_vec(ours.inner()), &to_vec(oracle));
+    }
+
+    #[test]
+    fn linear_gives_both_gradients(
+        tokens in 1_usize..70, depth in 1_usize..300, out in 1_usize..70,
+    ) {
+        let (x, w) = (leaf(5, [tokens, depth]), leaf(6, [out, depth]));
+        let ours = wrap(Tape::dense_linear(raw(&x), raw(&w), Precision::F32, computed()));
+        let oracle = x.clone().matmul(w.clone().transpose());
+        compare("linear", &[&x, &w], ours, oracle);
+    }
+
+    #[test]
+    fn rms_norm_matches(tokens in 1_usize..20, width in 1_usize..130) {
+        let (x, w) = (leaf(7, [tokens, width]), leaf(8, [1, width]));
+        let flat: Tensor<Tape, 1> = w.clone().reshape([width]);
+        let ours = wrap(Tape::rms_norm(raw(&x), raw(&flat), 1e-5, Precision::F32));
+        let oracle = reference::rms_norm(x.clone(), w.clone().reshape([width]), 1e-5);
+        compare("rms_norm", &[&x, &w], ours, oracle);
+    }
+
+    #[test]
+    fn swiglu_matches(tokens in 1_usize..20, width in 1_usize..130) {
+        let (gate, up) = (leaf(9, [tokens, width]), leaf(10, [tokens, width]));
+        let ours = wrap(Tape::swiglu(raw(&gate), raw(&up)));
+        let oracle = reference::swiglu(gate.clone(), up.clone());
+        compare("swiglu", &[&gate, &up], ours, oracle);
+    }
+
+    #[test]
+    fn rope_matches(tokens in 1_usize..20, heads in 1_usize..5, half in 1_usize..20) {
+        let angles = values(11, tokens * half);
+        let rotation = Arc::new(Rotation {
+            half,
+            cos: angles.iter().map(|a| (a * 3.0).cos()).collect(),
+            sin: angles.iter().map(|a| (a * 3.0).sin()).collect(),
+        });
+        let x = leaf(12, [tokens, heads * 2 * half]);
+        let ours = wrap(Tape::rope(raw(&x), &rotation, Precision::F32));
+        let oracle = reference::rope(x.clone(), &rotation);
+        compare("rope", &[&x], ours, oracle);
+    }
+
+    #[test]
+    fn attention_matches_inside_every_span(
+        lengths in prop::collection::vec(1_usize..120, 1..4),
+        kv_heads in 1_usize..3, group in 1_usize..4, half_dim in 1_usize..20,
+    ) {
+        let (heads, head_dim) = (kv_heads * group, 2 * half_dim);
+        let mut spans = Vec::new();
+        let mut start = 1; // one row of padding in front belongs to no span
+        for length in lengths {
+            spans.push(Span { queries: start..start + length, keys: start..start + length });
+            start += length;
+        }
+        let tokens = start + 2;
+        let shape = AttentionShape { heads, kv_heads, head_dim, spans: spans.into() };
+        let q = leaf(13, [tokens, heads * head_dim]);
+        let k = leaf(14, [tokens, kv_heads * head_dim]);
+        let v = leaf(15, [tokens, kv_heads * head_dim]);
+        let ours = wrap(Tape::causal_attention(raw(&q), raw(&k), raw(&v), &shape, Precision::F32, None).0);
+        let oracle = reference::attention(q.clone(), k.clone(), v.clone(), &shape);
+        compare("attention", &[&q, &k, &v], ours, oracle);
+    }
+
+    #[test]
+    fn cross_entropy_gives_losses_and_gradient(
+        rows in 1_usize..20, vocab in 1_usize..300, band in 1_usize..300,
+    ) {
+        let logits = leaf(16, [rows, vocab]);
+        let targets: Vec<u32> = (0..rows).map(|i| ((i * 31) % vocab) as u32).collect();
+        let bands = logits.clone().inner().split(band, 1);
+        let bands = bands.into_iter().map(|band| band.into_primitive().tensor()).collect();
+        let (losses, gradient) = Backend::cross_entropy(bands, &targets, 0.5);
+        let oracle = reference::cross_entropy(logits.clone(), &targets);
+        close("losses", &losses, &to_vec(oracle.clone().inner()));
+        let expected = logits.grad(&(oracle.sum() * 0.5).backward()).unwrap();
+        let bands = gradient.into_iter().map(|band| {
+            Tensor::<Backend, 2>::from_primitive(TensorPrimitive::Float(band))
+        });
+        let gradient = Tensor::cat(bands.collect(), 1);
+        close("gradient of logits", &to_vec(gradient), &to_vec(expected));
+    }
+
+    #[test]
+    fn later_queries_continue_where_a_cache_ends(cached in 1_usize..60, new in 1_usize..60) {
+        let (heads, kv_heads, head_dim) = (4, 2, 16);
+        let tokens = cached + new;
+        let full = AttentionShape {
+            heads, kv_heads, head_dim,
+            spans: [Span { queries: 0..tokens, keys: 0..tokens }].into(),
+        };
+        let tail = AttentionShape {
+            spans: [Span { queries: 0..new, keys: 0..tokens }].into(), ..full.clone()
+        };
+        let q = inner(17, [tokens, heads * head_dim]);
+        let k = inner(18, [tokens, kv_heads * head_dim]);
+        let v = inner(19, [tokens, kv_heads * head_dim]);
+        let whole = wrap(Tape::causal_attention(raw(&q), raw(&k), raw(&v), &full, Precision::F32, None).0);
+        let last = q.narrow(0, cached, new);
+        let part = wrap(Tape::causal_attention(raw(&last), raw(&k), raw(&v), &tail, Precision::F32, None).0);
+        close("tail", &to_vec(part.inner()), &to_vec(whole.narrow(0, cached, new).inner()));
+    }
+}
