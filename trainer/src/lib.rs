@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod commands;
+pub mod device;
 pub mod engine;
 pub mod evaluate;
 pub mod generate;

@@ -25,10 +25,11 @@ use graft_model::checkpoint::expected;
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, Site};
 use graft_recipes::{
-    ActivationOffload, Checkpoint, Checkpointing, ComputeDtype, Duration, Evaluation, Finish, Init,
-    Logging, Optimizer, Recipe, Threads, Training,
+    ActivationOffload, Checkpoint, Checkpointing, Duration, Evaluation, Finish, Init, Logging,
+    Optimizer, Recipe, Threads, Training,
 };
 
+use crate::device::Device;
 use crate::optimizer::StateFormat;
 pub use adapter::Adapter;
 pub use data::{LoadedData, TrainingData, measured_options};
@@ -97,6 +98,8 @@ pub struct Plan {
     pub checkpointing: Checkpointing,
     /// Where blocks' inputs are kept between the passes.
     pub activation_offload: ActivationOffload,
+    /// What computes it.
+    pub device: Device,
     /// How operands of products are rounded.
     pub precision: Precision,
     /// The root of all randomness.
@@ -137,19 +140,19 @@ impl Plan {
         }
     }
 
-    /// Plans a new run.
+    /// Plans a new run on a device.
     ///
     /// # Errors
     /// Every problem at once, each with the place of its key in the recipe.
-    pub fn resolve(recipe: Recipe) -> Result<Self, PlanErrors> {
-        Self::resolve_for(recipe, Start::Anew)
+    pub fn resolve(recipe: Recipe, device: Device) -> Result<Self, PlanErrors> {
+        Self::resolve_for(recipe, Start::Anew, device)
     }
 
     /// Plans a run that begins, or one that goes on.
     ///
     /// # Errors
     /// As [`Plan::resolve`].
-    pub fn resolve_for(recipe: Recipe, start: Start) -> Result<Self, PlanErrors> {
+    pub fn resolve_for(recipe: Recipe, start: Start, device: Device) -> Result<Self, PlanErrors> {
         let mut findings = Findings::new(&recipe);
         let model = model::resolve(&recipe, &mut findings);
         let config = model.config.as_ref();
@@ -163,6 +166,9 @@ impl Plan {
                  tapes are kept, and those stay in memory"
                     .to_owned(),
             );
+        }
+        if let Some(lacking) = device.lacks(recipe.training.compute_dtype) {
+            findings.warn(format!("training.{lacking}"));
         }
         let warnings = findings.finish()?;
         let complete = "whatever could not be resolved was recorded as a problem";
@@ -212,7 +218,8 @@ impl Plan {
             checkpointing,
             activation_offload,
             micro_batches_per_visit,
-            precision: precision(compute_dtype),
+            precision: device.precision(compute_dtype),
+            device,
             seed,
             threads: thread_count(threads),
             evaluate_every: every_steps,
@@ -260,15 +267,6 @@ impl Plan {
 pub fn parameters(config: &LlamaConfig) -> u64 {
     let count = |shape: &[usize]| shape.iter().map(|&size| size as u64).product::<u64>();
     expected(config).iter().map(|tensor| count(&tensor.shape)).sum()
-}
-
-/// What a recipe's or flag's compute type means on this machine.
-pub fn precision(dtype: ComputeDtype) -> Precision {
-    match dtype {
-        ComputeDtype::Auto if Precision::bf16_is_native() => Precision::Bf16,
-        ComputeDtype::Auto | ComputeDtype::F32 => Precision::F32,
-        ComputeDtype::Bf16 => Precision::Bf16,
-    }
 }
 
 /// How an optimizer keeps its moments.

@@ -13,7 +13,6 @@ mod training;
 
 use std::sync::atomic::AtomicBool;
 
-use burn_flex::Flex;
 use graft_adapters::{Fresh, FullFactory, LoraFactory};
 use graft_data::{CounterRng, Purpose};
 use graft_model::checkpoint::Checkpoint;
@@ -24,15 +23,13 @@ use graft_recipes::Init;
 pub use error::RunError;
 pub use finish::Outcome;
 
+use crate::device::{Backend, OnBackend};
 use crate::ledger::{Asked, Available, Ledger};
 use crate::lost_pages;
 use crate::memory::give_freed_memory_back;
-use crate::plan::{Adapter, Plan};
+use crate::plan::{Adapter, LoadedData, Plan};
 use crate::progress::{Progress, Unit};
 use crate::random_weights::RandomWeights;
-
-/// The backend that runs are computed on.
-pub type Backend = Flex;
 
 /// How to run a plan.
 #[derive(Clone, Copy)]
@@ -57,27 +54,41 @@ pub fn run(mut plan: Plan, options: RunOptions<'_>) -> Result<Outcome, RunError>
     Ledger::for_run(&asked).check(&asked, &options.room)?;
     plan.put_tokenizer_away();
     give_freed_memory_back();
-    let plan = &plan;
-    let device = Default::default();
-    match &plan.adapter {
-        Adapter::Full => {
-            let model = load(plan, &mut FullFactory { device: &device })?;
-            training::Run::new(plan, &data, model, options)?.finish()
-        }
-        Adapter::Lora { config, init_from: None } => {
-            let start = Fresh(|site, len| initial(plan.seed, site, len));
-            let nf4 = left_to_quantise(&plan.config, plan.nf4);
-            let model = load(plan, &mut LoraFactory { config, start, nf4, device: &device })?;
-            training::Run::new(plan, &data, model, options)?.finish()
-        }
-        Adapter::Lora { config, init_from: Some(folder) } => {
-            let start = graft_adapters::peft::PeftAdapter::open(folder)?;
-            start.check_model(&plan.config)?;
-            start.check_same(config)?;
-            let nf4 = left_to_quantise(&plan.config, plan.nf4);
-            let model =
-                load(plan, &mut LoraFactory { config, start: &start, nf4, device: &device })?;
-            training::Run::new(plan, &data, model, options)?.finish()
+    plan.device.run(Training { plan: &plan, data: &data, options })
+}
+
+/// A run whose data is read and whose room is there.
+struct Training<'a> {
+    plan: &'a Plan,
+    data: &'a LoadedData,
+    options: RunOptions<'a>,
+}
+
+impl OnBackend for Training<'_> {
+    type Output = Result<Outcome, RunError>;
+
+    fn on<B: Backend>(self, device: &B::Device) -> Self::Output {
+        let Self { plan, data, options } = self;
+        let nf4 = left_to_quantise(&plan.config, plan.nf4);
+        match &plan.adapter {
+            Adapter::Full => {
+                let model = load::<B, _>(plan, &mut FullFactory { device }, device)?;
+                training::Run::new(plan, data, model, options)?.finish()
+            }
+            Adapter::Lora { config, init_from: None } => {
+                let start = Fresh(|site, len| initial(plan.seed, site, len));
+                let mut factory = LoraFactory { config, start, nf4, device };
+                let model = load::<B, _>(plan, &mut factory, device)?;
+                training::Run::new(plan, data, model, options)?.finish()
+            }
+            Adapter::Lora { config, init_from: Some(folder) } => {
+                let start = graft_adapters::peft::PeftAdapter::open(folder)?;
+                start.check_model(&plan.config)?;
+                start.check_same(config)?;
+                let mut factory = LoraFactory { config, start: &start, nf4, device };
+                let model = load::<B, _>(plan, &mut factory, device)?;
+                training::Run::new(plan, data, model, options)?.finish()
+            }
         }
     }
 }
@@ -89,31 +100,33 @@ fn initial(seed: u64, site: Site, len: usize) -> Vec<f32> {
 }
 
 /// Builds the plan's model, with progress by layers.
-fn load<F>(plan: &Plan, factory: &mut F) -> Result<Llama<Backend, F::Projection>, RunError>
-where
-    F: Factory<Backend>,
-{
+fn load<B: Backend, F: Factory<B>>(
+    plan: &Plan,
+    factory: &mut F,
+    device: &B::Device,
+) -> Result<Llama<B, F::Projection>, RunError> {
     match plan.init {
-        Init::Random => build(plan, &RandomWeights::new(&plan.config, plan.seed), factory),
+        Init::Random => build(plan, &RandomWeights::new(&plan.config, plan.seed), factory, device),
         Init::Checkpoint => {
             let checkpoint = Checkpoint::open(&plan.model_folder)?;
             lost_pages::explain(&plan.model_folder.display());
             checkpoint.verify(&plan.config)?;
-            build(plan, &checkpoint, factory)
+            build(plan, &checkpoint, factory, device)
         }
     }
 }
 
-fn build<F: Factory<Backend>>(
+fn build<B: Backend, F: Factory<B>>(
     plan: &Plan,
     weights: &impl Weights,
     factory: &mut F,
-) -> Result<Llama<Backend, F::Projection>, RunError> {
+    device: &B::Device,
+) -> Result<Llama<B, F::Projection>, RunError> {
     let quantises = left_to_quantise(&plan.config, plan.nf4).is_some();
     let title = if quantises { "load and quantise" } else { "load" };
     let progress = Progress::new(title, plan.config.layers as u64, Unit::Count("layers"));
     let fields = Default::default();
-    let model = Llama::load(&plan.config, weights, factory, &Default::default(), &mut |done| {
+    let model = Llama::load(&plan.config, weights, factory, device, &mut |done| {
         progress.step(done as u64, &fields);
     })?;
     progress.finish(&plan.model_folder.display());

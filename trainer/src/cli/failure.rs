@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use graft_kernels::flex::isa::IsaError;
 
+use crate::device::NoDevice;
 use crate::plan::ModelFilesError;
 use crate::run::RunError;
 use crate::run_folder;
@@ -37,7 +38,8 @@ pub fn exit_code(error: &anyhow::Error) -> Code {
 
 fn code_of(cause: &(dyn StdError + 'static)) -> Option<Code> {
     let wrong = |is_wrong: bool| Some(if is_wrong { WRONG_INPUT } else { FAILED });
-    if cause.is::<WrongUse>() || cause.is::<graft_recipes::Problems>() || cause.is::<IsaError>() {
+    let is_use = cause.is::<WrongUse>() || cause.is::<NoDevice>() || cause.is::<IsaError>();
+    if is_use || cause.is::<graft_recipes::Problems>() {
         return Some(WRONG_INPUT);
     }
     if let Some(error) = cause.downcast_ref::<graft_data::Error>() {

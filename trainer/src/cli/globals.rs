@@ -6,24 +6,7 @@ use std::num::NonZeroUsize;
 use clap::{Args, ValueEnum};
 
 use super::failure::WrongUse;
-
-/// Where tensors live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Device {
-    /// The best device that this build knows: the CPU.
-    Auto,
-    /// The CPU.
-    Cpu,
-}
-
-impl Device {
-    /// The device as manifests name it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto | Self::Cpu => "cpu",
-        }
-    }
-}
+use crate::device::Choice;
 
 /// Whether output is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -42,9 +25,16 @@ pub struct Globals {
     /// CPU threads; results do not depend on them [default: the recipe's, or all cores]
     #[arg(long, global = true, value_name = "N", help_heading = "Everywhere")]
     pub threads: Option<NonZeroUsize>,
-    /// Where tensors live
-    #[arg(long, global = true, value_enum, default_value_t = Device::Auto, help_heading = "Everywhere")]
-    pub device: Device,
+    /// What computes: auto (the best GPU that this build can use, else the CPU), cpu, wgpu[:N] or
+    /// cuda[:N], the Nth as `graft doctor` lists them; quantize and merge work on the CPU whatever it says
+    #[arg(
+        long,
+        global = true,
+        value_name = "DEVICE",
+        default_value_t = Choice::Auto,
+        help_heading = "Everywhere"
+    )]
+    pub device: Choice,
     /// Whether output is coloured; auto respects NO_COLOR
     #[arg(
         long,

@@ -10,8 +10,10 @@ use graft_kernels::Precision;
 use graft_model::LlamaConfig;
 use graft_recipes::{ComputeDtype, Preamble};
 
+use super::Globals;
 use super::failure::WrongUse;
 use super::named::{format, named};
+use crate::device::Device;
 use crate::generate::Sampling;
 use crate::trained_with::TrainedWith;
 
@@ -57,9 +59,12 @@ impl ModelArgs {
         nf4(self.quantization, config, trained, &self.model)
     }
 
-    /// How operands of products are rounded.
-    pub fn precision(&self) -> Precision {
-        crate::plan::precision(self.compute_dtype)
+    /// How operands of products are rounded on a device; a type that it lacks is said.
+    pub fn precision(&self, device: &Device, globals: &Globals) -> Precision {
+        if let Some(sentence) = device.lacks(self.compute_dtype) {
+            globals.note(&sentence);
+        }
+        device.precision(self.compute_dtype)
     }
 
     /// How conversations are rendered, by a model with this template of its own.

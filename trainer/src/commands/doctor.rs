@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::cli::recipe_args::DoctorArgs;
 use crate::cli::{Globals, page};
+use crate::device;
 use crate::machine::{Memory, Processor, huge_pages};
-use crate::plan::precision;
 use graft_recipes::ComputeDtype;
 
 /// Prints it. A machine that offers little is no failure.
@@ -87,7 +87,10 @@ impl Found {
             ("instructions", format!("{}; kernels use {}", has.name(), uses.name())),
             ("bf16 products", uses.product(Precision::Bf16).to_owned()),
             ("f32 products", uses.product(Precision::F32).to_owned()),
-            ("compute_dtype", format!("auto is {}", precision(ComputeDtype::Auto).name())),
+            (
+                "compute_dtype",
+                format!("auto is {}", device::Device::cpu().precision(ComputeDtype::Auto).name()),
+            ),
             (
                 "memory",
                 format!(
@@ -129,7 +132,7 @@ impl Found {
                 "bf16": uses.product(Precision::Bf16),
                 "f32": uses.product(Precision::F32),
             },
-            "compute_dtype": precision(ComputeDtype::Auto).name(),
+            "compute_dtype": device::Device::cpu().precision(ComputeDtype::Auto).name(),
             "memory": memory,
             "huge_pages": self.huge_pages,
             "disk": {"path": self.folder, "free_bytes": self.free_bytes},

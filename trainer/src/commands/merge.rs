@@ -1,5 +1,6 @@
 //! `graft merge`: base and adapter in one folder, compared with both before it says done.
 
+use burn_flex::{Flex, FlexDevice};
 use graft_adapters::PeftAdapter;
 use graft_adapters::merge::{self, Merge, Onto};
 use graft_recipes::MergeOnto;
@@ -78,14 +79,14 @@ fn merged(changed: usize, adapter: &PeftAdapter, onto: Onto) -> String {
     format!("{projections} projections, onto {}{whole}", base_words(onto))
 }
 
-/// Both models on one probe, one after the other in memory.
+/// Both models on one probe, one after the other in memory, on the CPU as they were merged.
 fn compare(args: &MergeArgs, opening: &Opening, nf4: Option<bool>) -> anyhow::Result<Divergence> {
     let vocab_size = opening.files.config.vocab_size;
     let probe = Probe::spread(vocab_size);
     let precision = graft_kernels::Precision::F32;
-    let expected = probe.log_probabilities(&opening.load(nf4)?, precision);
+    let expected = probe.log_probabilities(&opening.load::<Flex>(nf4, &FlexDevice)?, precision);
     let merged = Opening::new(&args.out.display().to_string(), None)?;
-    let found = probe.log_probabilities(&merged.load(None)?, precision);
+    let found = probe.log_probabilities(&merged.load::<Flex>(None, &FlexDevice)?, precision);
     Ok(Divergence::between(&expected, &found, vocab_size))
 }
 

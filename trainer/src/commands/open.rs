@@ -7,14 +7,14 @@ use graft_model::checkpoint::Checkpoint;
 use graft_model::load::{Weights, left_to_quantise};
 use graft_model::{Llama, LlamaConfig};
 
+use crate::device::Backend;
 use crate::lost_pages;
 use crate::plan::ModelFiles;
 use crate::progress::{Progress, Unit};
-use crate::run::Backend;
 use crate::trained_with::TrainedWith;
 
 /// A model in memory.
-pub type Model = Llama<Backend, LoraLinear<Backend>>;
+pub type Model<B> = Llama<B, LoraLinear<B>>;
 
 /// A model's files and adapter, with what they say about how they are used.
 pub struct Opening {
@@ -48,7 +48,11 @@ impl Opening {
     ///
     /// # Errors
     /// The weights are not those of the model that config.json describes.
-    pub fn load(&self, nf4: Option<bool>) -> anyhow::Result<Model> {
+    pub fn load<B: Backend>(
+        &self,
+        nf4: Option<bool>,
+        device: &B::Device,
+    ) -> anyhow::Result<Model<B>> {
         let config = &self.files.config;
         let checkpoint = Checkpoint::open(&self.files.folder)?;
         lost_pages::explain(&self.files.folder.display());
@@ -56,28 +60,28 @@ impl Opening {
         let nf4 = left_to_quantise(config, nf4);
         let model = if let Some(adapter) = &self.adapter {
             let weights = adapter.weights(&checkpoint, config);
-            build(&adapter.model_config(config), &weights, adapter.config(), adapter, nf4)?
+            build(&adapter.model_config(config), &weights, adapter.config(), adapter, nf4, device)?
         } else {
             let start = Fresh(|_, len| vec![0.0; len]);
             let nothing = LoraConfig { scaling: Scaling::Standard, dropout: 0.0, sites: [].into() };
-            build(config, &checkpoint, &nothing, start, nf4)?
+            build(config, &checkpoint, &nothing, start, nf4, device)?
         };
         Ok(model)
     }
 }
 
-fn build(
+fn build<B: Backend>(
     config: &LlamaConfig,
     weights: &impl Weights,
     lora: &LoraConfig,
     start: impl graft_adapters::Start,
     nf4: Option<bool>,
-) -> Result<Model, graft_model::Error> {
-    let device = Default::default();
+    device: &B::Device,
+) -> Result<Model<B>, graft_model::Error> {
     let progress = Progress::new("load", config.layers as u64, Unit::Count("layers"));
-    let mut factory = LoraFactory { config: lora, start, nf4, device: &device };
+    let mut factory = LoraFactory { config: lora, start, nf4, device };
     let fields = Default::default();
-    let model = Llama::load(config, weights, &mut factory, &device, &mut |done| {
+    let model = Llama::load(config, weights, &mut factory, device, &mut |done| {
         progress.step(done as u64, &fields);
     })?;
     progress.finish(&format!("{} layers", config.layers));

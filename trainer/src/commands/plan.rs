@@ -16,7 +16,8 @@ pub fn run(globals: &Globals, args: &PlanArgs) -> anyhow::Result<()> {
     let recipe = graft_recipes::load(&args.recipe.recipe, &args.recipe.overrides)?;
     globals.use_threads_of(&recipe)?;
     // A folder that holds a run is nothing to a plan.
-    let plan = Plan::resolve_for(recipe, Start::Anywhere)?;
+    let device = globals.device.open()?;
+    let plan = Plan::resolve_for(recipe, Start::Anywhere, device)?;
     for warning in &plan.warnings {
         globals.note(&format!("warning: {warning}"));
     }

@@ -18,20 +18,22 @@ use crate::run_folder::RunFolder;
 pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
     let recipe = graft_recipes::load(&args.recipe.recipe, &args.recipe.overrides)?;
     globals.use_threads_of(&recipe)?;
+    let device = globals.device.open()?;
     let start = if args.resume { Start::Resume } else { Start::Anew };
-    let plan = Plan::resolve_for(recipe, start)?;
+    let plan = Plan::resolve_for(recipe, start, device)?;
     for warning in &plan.warnings {
         globals.note(&format!("warning: {warning}"));
     }
     let (all, trained) = (plan.parameters(), plan.trainable_parameters());
     globals.note(&format!(
-        "{}: {} of {} parameters are trained ({:.2} %), {} in {} on {} threads",
+        "{}: {} of {} parameters are trained ({:.2} %), {} in {} on {}, {} threads",
         plan.recipe.name,
         page::grouped(trained),
         page::grouped(all),
         100.0 * trained as f64 / all as f64,
         plan.adapter.name(),
         plan.precision.name(),
+        plan.device.name(),
         plan.threads
     ));
     if args.resume && !RunFolder::holds_run(&plan.output_dir) {

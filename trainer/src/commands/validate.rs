@@ -38,7 +38,7 @@ pub fn run(globals: &Globals, args: &ValidateArgs) -> anyhow::Result<()> {
 fn check(globals: &Globals, args: &ValidateArgs) -> anyhow::Result<(Plan, LoadedData)> {
     let recipe = graft_recipes::load(&args.recipe.recipe, &args.recipe.overrides)?;
     globals.use_threads_of(&recipe)?;
-    let plan = Plan::resolve(recipe)?;
+    let plan = Plan::resolve(recipe, globals.device.open()?)?;
     let data = plan.load_data()?;
     Ok((plan, data))
 }
@@ -60,7 +60,15 @@ fn as_text(plan: &Plan, data: &LoadedData, schedule: &Schedule) -> String {
         ("parameters", grouped(all)),
         ("trainable", format!("{} ({share:.2} %), {}", grouped(trained), method(plan))),
         ("quantization", quantization.to_owned()),
-        ("compute", format!("{} on {} threads", plan.precision.name(), plan.threads)),
+        (
+            "compute",
+            format!(
+                "{} on {}, {} threads",
+                plan.precision.name(),
+                plan.device.name(),
+                plan.threads
+            ),
+        ),
         (
             "data",
             format!(
@@ -119,6 +127,7 @@ fn as_json(plan: &Plan, data: &LoadedData, schedule: &Schedule) -> Value {
         "rank": rank,
         "quantization": plan.nf4.map(|double| json!({"format": "nf4", "double": double})),
         "compute_dtype": plan.precision.name(),
+        "device": plan.device.name(),
         "threads": plan.threads,
         "train": {"samples": data.train.len(), "statistics": data.statistics},
         "validation": {"samples": data.validation.len(), "fraction": fraction},

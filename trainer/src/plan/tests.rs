@@ -37,7 +37,7 @@ fn recipe(root: &Path, lines: &str, overrides: &[&str]) -> Recipe {
 }
 
 fn refused(root: &Path, lines: &str, overrides: &[&str]) -> String {
-    let error = Plan::resolve(recipe(root, lines, overrides)).unwrap_err();
+    let error = Plan::resolve(recipe(root, lines, overrides), Device::cpu()).unwrap_err();
     error.to_string().replace(&root.display().to_string(), "ROOT")
 }
 
@@ -49,7 +49,8 @@ fn root() -> TempDir {
 fn a_good_recipe_becomes_a_plan() {
     let root = root();
     let lines = "adapter: {rank: 4, target_modules: [q_proj, v_proj], layers: {last: 2}}\n";
-    let plan = Plan::resolve(recipe(root.path(), lines, &["quantization=nf4"])).unwrap();
+    let plan =
+        Plan::resolve(recipe(root.path(), lines, &["quantization=nf4"]), Device::cpu()).unwrap();
     let Adapter::Lora { config, init_from: None } = &plan.adapter else { panic!("lora") };
     let sites: Vec<_> = config.sites.keys().map(|site| (site.layer, site.kind)).collect();
     let (q, v) = (ProjectionKind::Q, ProjectionKind::V);
@@ -66,7 +67,8 @@ fn a_good_recipe_becomes_a_plan() {
 
 #[test]
 fn every_shipped_quickstart_file_is_found() {
-    let plan = Plan::resolve(graft_recipes::load("quickstart", &[]).unwrap()).unwrap();
+    let plan =
+        Plan::resolve(graft_recipes::load("quickstart", &[]).unwrap(), Device::cpu()).unwrap();
     let data = plan.load_data().unwrap();
     assert!(!data.held_out.is_empty() && !data.general.is_empty());
     let row = &data.held_out[0];
@@ -232,11 +234,12 @@ fn an_output_folder_with_another_run_is_refused_unless_it_goes_on() {
     ROOT/r.yaml:2:13: output_dir: `ROOT/run` already holds a run: `metrics.jsonl`, but no readable `manifest.json`
       to keep it and train anew: choose another folder, `output_dir=ROOT/run-2`
     ");
-    let error = Plan::resolve_for(recipe(root.path(), "", &[]), Start::Resume).unwrap_err();
+    let error =
+        Plan::resolve_for(recipe(root.path(), "", &[]), Start::Resume, Device::cpu()).unwrap_err();
     assert!(error.to_string().contains("already holds a run"), "{error}");
     fs::write(run.join("manifest.json"), "").unwrap();
     fs::write(run.join("recipe.yaml"), "").unwrap();
-    Plan::resolve_for(recipe(root.path(), "", &[]), Start::Resume).unwrap();
+    Plan::resolve_for(recipe(root.path(), "", &[]), Start::Resume, Device::cpu()).unwrap();
 }
 
 #[test]
@@ -247,7 +250,7 @@ fn too_wide_adapters_and_leaks_are_warned_of() {
         root.path().display()
     );
     let recipe = recipe(root.path(), "", &["adapter={rank: 200, target_modules: [k_proj]}", &same]);
-    let warnings = Plan::resolve(recipe).unwrap().warnings.join("\n");
+    let warnings = Plan::resolve(recipe, Device::cpu()).unwrap().warnings.join("\n");
     insta::assert_snapshot!(warnings.replace(&root.path().display().to_string(), "ROOT"), @r"
     adapter.rank 200 is more than k_proj can use: its smaller side is 128
     `ROOT/a.jsonl` is both trained on and measured: scores will flatter
@@ -262,7 +265,8 @@ fn data_problems_of_all_sections_are_named_at_once() {
         "  validation: {{fraction: 0.5}}\nevaluation:\n  held_out: [{{path: {}/bad.jsonl, format: messages}}]\n",
         root.path().display()
     );
-    let plan = Plan::resolve(recipe(root.path(), &lines, &["data.max_seq_len=8"])).unwrap();
+    let plan =
+        Plan::resolve(recipe(root.path(), &lines, &["data.max_seq_len=8"]), Device::cpu()).unwrap();
     let shown = plan.load_data().unwrap_err().to_string();
     insta::assert_snapshot!(shown.replace(&root.path().display().to_string(), "ROOT"), @r"
     recipe `r` has 2 problems:
@@ -277,7 +281,9 @@ fn data_problems_of_all_sections_are_named_at_once() {
 #[test]
 fn a_fraction_is_kept_out_of_training() {
     let root = root();
-    let plan = Plan::resolve(recipe(root.path(), "  validation: {fraction: 0.5}\n", &[])).unwrap();
+    let plan =
+        Plan::resolve(recipe(root.path(), "  validation: {fraction: 0.5}\n", &[]), Device::cpu())
+            .unwrap();
     let data = plan.load_data().unwrap();
     assert_eq!((data.train.len(), data.validation.len(), data.statistics.rows), (1, 1, 2));
     assert_ne!(data.train[0].origin, data.validation[0].origin);

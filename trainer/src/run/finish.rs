@@ -2,18 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
+use burn_flex::Flex;
 use graft_adapters::merge::{self, Merge, Onto};
 use graft_adapters::{PeftAdapter, Trainable, full, peft};
 use graft_model::checkpoint::{Checkpoint, ShardedWriter};
 use graft_model::folder::ModelFolder;
 use graft_model::load::Frozen;
-use graft_model::{Llama, atomic};
+use graft_model::{FrozenLinear, Llama, atomic};
 use graft_recipes::MergeOnto;
 use serde::Serialize;
 
+use super::RunError;
 use super::scores::Scores;
 use super::training::Run;
-use super::{Backend, RunError};
+use crate::device::Backend;
 use crate::memory::peak_resident_bytes;
 use crate::plan::{Adapter, Plan};
 use crate::probe::{Divergence, MERGE_TOLERANCE, Probe};
@@ -58,7 +60,9 @@ pub struct Outcome {
 }
 
 /// Writes everything that a finished run leaves.
-pub(super) fn finish<P: Trainable<Backend>>(mut run: Run<'_, P>) -> Result<Outcome, RunError> {
+pub(super) fn finish<B: Backend, P: Trainable<B>>(
+    mut run: Run<'_, B, P>,
+) -> Result<Outcome, RunError> {
     let plan = run.plan;
     let after = Scores::of("score the result", plan, run.data, &run.trainer.model)?;
     after.write(&run.folder.path().join("after.json"))?;
@@ -91,10 +95,10 @@ pub(super) fn finish<P: Trainable<Backend>>(mut run: Run<'_, P>) -> Result<Outco
 }
 
 /// Writes a LoRA's PEFT folder; full training has none.
-pub(super) fn save_adapter<P: Trainable<Backend>>(
+pub(super) fn save_adapter<B: Backend, P: Trainable<B>>(
     folder: &Path,
     plan: &Plan,
-    trainer: &mut Trainer<Backend, P>,
+    trainer: &mut Trainer<B, P>,
 ) -> Result<(), RunError> {
     let Adapter::Lora { config, init_from: _ } = &plan.adapter else {
         return Ok(());
@@ -109,8 +113,8 @@ pub(super) fn save_adapter<P: Trainable<Backend>>(
     Ok(())
 }
 
-fn write_result<P: Trainable<Backend>>(
-    run: &mut Run<'_, P>,
+fn write_result<B: Backend, P: Trainable<B>>(
+    run: &mut Run<'_, B, P>,
 ) -> Result<(Vec<PathBuf>, Option<f64>), RunError> {
     let plan = run.plan;
     match &plan.adapter {
@@ -136,8 +140,8 @@ fn write_result<P: Trainable<Backend>>(
 }
 
 /// Merges the adapter and compares the written model with the trained one.
-fn merge<P: Trainable<Backend>>(
-    run: &Run<'_, P>,
+fn merge<B: Backend, P: Trainable<B>>(
+    run: &Run<'_, B, P>,
     adapter: &Path,
     out: &Path,
 ) -> Result<Divergence, RunError> {
@@ -175,11 +179,12 @@ fn merge<P: Trainable<Backend>>(
     Ok(divergence)
 }
 
-/// A folder's weights as they are stored.
-pub(crate) fn open_frozen(
+/// A folder's weights as they are stored, on the CPU: there they are mapped, while a GPU would have to
+/// hold them beside the model that was trained.
+fn open_frozen(
     path: &Path,
     config: &graft_model::LlamaConfig,
-) -> Result<Llama<Backend, graft_model::FrozenLinear<Backend>>, graft_model::Error> {
+) -> Result<Llama<Flex, FrozenLinear<Flex>>, graft_model::Error> {
     let device = Default::default();
     let checkpoint = Checkpoint::open(&ModelFolder::at(path)?)?;
     let mut factory = Frozen { nf4: None, device: &device };
@@ -196,7 +201,10 @@ fn remove(path: &Path) -> Result<(), RunError> {
     }
 }
 
-fn report<P: Trainable<Backend>>(run: &Run<'_, P>, after: &Scores) -> Result<Report, RunError> {
+fn report<B: Backend, P: Trainable<B>>(
+    run: &Run<'_, B, P>,
+    after: &Scores,
+) -> Result<Report, RunError> {
     let mut train = Vec::new();
     let mut eval = Vec::new();
     for line in metrics::read(&run.folder.metrics_path())? {
@@ -238,7 +246,7 @@ fn report<P: Trainable<Backend>>(run: &Run<'_, P>, after: &Scores) -> Result<Rep
     })
 }
 
-fn score_rows<P>(run: &Run<'_, P>, after: &Scores) -> Vec<Score> {
+fn score_rows<B: Backend, P>(run: &Run<'_, B, P>, after: &Scores) -> Vec<Score> {
     let before = &run.before;
     let row = |name: &str, on: String, unit, better, values: [Option<f64>; 2]| {
         let [before, after] = values;

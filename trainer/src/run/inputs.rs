@@ -30,7 +30,7 @@ pub(super) fn inputs(plan: &Plan, parameters: &Parameters) -> Result<Inputs, Run
         quantization: quantization.to_owned(),
         optimizer: plan.optimizer.name().to_owned(),
         compute_dtype: plan.precision.name().to_owned(),
-        device: "cpu".to_owned(),
+        device: plan.device.name(),
         seed: plan.seed,
         threads: plan.threads.get(),
         parameters: total_parameters(plan),

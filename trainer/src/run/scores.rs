@@ -7,7 +7,8 @@ use graft_data::{Conversation, Message, Role};
 use graft_model::{Llama, atomic};
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, RunError};
+use super::RunError;
+use crate::device::Backend;
 use crate::evaluate::{Scorer, Totals};
 use crate::plan::{LoadedData, Plan};
 use crate::progress::{Progress, Unit};
@@ -46,11 +47,11 @@ impl Exact {
 
 impl Scores {
     /// Scores a model on everything that the plan evaluates.
-    pub(super) fn of<P: Trainable<Backend>>(
+    pub(super) fn of<B: Backend, P: Trainable<B>>(
         title: &str,
         plan: &Plan,
         data: &LoadedData,
-        model: &Llama<Backend, P>,
+        model: &Llama<B, P>,
     ) -> Result<Self, RunError> {
         let scorer = Scorer { model, precision: plan.precision };
         let rows = data.held_out.len() + data.general.len() + data.validation.len();

@@ -13,7 +13,8 @@ use graft_model::{Error, atomic};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, RunError};
+use super::RunError;
+use crate::device::Backend;
 use crate::engine::parameters::Slot;
 use crate::optimizer::blockwise::{BLOCK, Blocks};
 use crate::optimizer::{AdamW, Moments, StateFormat};
@@ -65,9 +66,9 @@ fn part(moments: &Moments, index: usize) -> Vec<u8> {
 }
 
 /// Writes a checkpoint's files into `folder`, one tensor at a time.
-pub(super) fn save<P: Trainable<Backend>>(
+pub(super) fn save<B: Backend, P: Trainable<B>>(
     folder: &Path,
-    trainer: &mut Trainer<Backend, P>,
+    trainer: &mut Trainer<B, P>,
     position: Position,
 ) -> Result<(), RunError> {
     let slots = trainer.parameters.slots();
@@ -99,9 +100,9 @@ pub(super) fn save<P: Trainable<Backend>>(
 }
 
 /// Puts a checkpoint's values into a trainer that was built for the same recipe, one tensor at a time.
-pub(super) fn load<P: Trainable<Backend>>(
+pub(super) fn load<B: Backend, P: Trainable<B>>(
     path: &Path,
-    trainer: &mut Trainer<Backend, P>,
+    trainer: &mut Trainer<B, P>,
 ) -> Result<Position, RunError> {
     let broken = |reason: String| RunError::Checkpoint { path: path.to_owned(), reason };
     let folder = ModelFolder::at(path)?;

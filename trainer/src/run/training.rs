@@ -10,7 +10,8 @@ use graft_recipes::{ActivationOffload, Optimizer, Warmup};
 
 use super::scores::Scores;
 use super::state::{self, Position};
-use super::{Backend, Outcome, RunError, RunOptions, finish, inputs};
+use super::{Outcome, RunError, RunOptions, finish, inputs};
+use crate::device::Backend;
 use crate::engine::{Checkpointing, Offload, Parameters};
 use crate::evaluate::{Scorer, Totals};
 use crate::learning_rate::{Decay, LearningRate};
@@ -25,10 +26,10 @@ use crate::run_folder::tensorboard::EventLog;
 use crate::step::{StepError, StepOptions, StepOutcome, Trainer};
 
 /// A run that is under way.
-pub(super) struct Run<'a, P> {
+pub(super) struct Run<'a, B: Backend, P> {
     pub(super) plan: &'a Plan,
     pub(super) data: &'a LoadedData,
-    pub(super) trainer: Trainer<Backend, P>,
+    pub(super) trainer: Trainer<B, P>,
     pub(super) folder: RunFolder,
     pub(super) position: Position,
     pub(super) before: Scores,
@@ -39,12 +40,12 @@ pub(super) struct Run<'a, P> {
     options: RunOptions<'a>,
 }
 
-impl<'a, P: Trainable<Backend>> Run<'a, P> {
+impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
     /// Opens the run's folder, goes back to its last checkpoint if it has one, and scores the base.
     pub(super) fn new(
         plan: &'a Plan,
         data: &'a LoadedData,
-        mut model: Llama<Backend, P>,
+        mut model: Llama<B, P>,
         options: RunOptions<'a>,
     ) -> Result<Self, RunError> {
         let schedule = data.schedule(plan)?;

@@ -16,7 +16,7 @@ fn a_good_recipe_is_shown_as_a_plan_and_nothing_is_written() {
     parameters    3,475,712
     trainable     299,008 (8.60 %), lora of rank 16 on 28 projections
     quantization  none
-    compute       f32 on 2 threads
+    compute       f32 on cpu, 2 threads
     data          2 rows, 2 samples, 52 tokens, 14 targets
     steps         3 (3 epochs of 1)
     output        run
