@@ -49,6 +49,8 @@ type Cube<R, BT> = CubeBackend<R, f32, i32, BT>;
 impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
     type Frozen = DeviceMatrix<R>;
 
+    const READS_HOST: bool = false;
+
     fn freeze(matrix: FrozenMatrix, device: &R::Device) -> DeviceMatrix<R> {
         let place = Place::on(device);
         let client = place.client.clone();

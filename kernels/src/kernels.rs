@@ -18,6 +18,9 @@ pub trait Kernels: Backend<FloatElem = f32> {
     /// A frozen weight where the kernels can read it.
     type Frozen: Clone + Debug + Send + Sync + 'static;
 
+    /// Whether frozen weights are read where the host has them, so that their pages are wanted.
+    const READS_HOST: bool = true;
+
     /// Takes a host matrix to the device; on the CPU this copies nothing.
     fn freeze(matrix: FrozenMatrix, device: &Self::Device) -> Self::Frozen;
 

@@ -213,7 +213,7 @@ fn table<B: Kernels, F: Factory<B>>(
     name: &str,
 ) -> Result<(Table<B>, Vec<Mapped>), Error> {
     let table = factory.table(name, weights.matrix(name, [config.vocab_size, config.d_model])?)?;
-    if table.param().is_some() {
+    if table.param().is_some() || !B::READS_HOST {
         weights.release(name);
         return Ok((table, Vec::new()));
     }
@@ -235,7 +235,7 @@ fn block<B: Kernels, F: Factory<B>>(
         let weight = weights.matrix(&name, site.weight_shape(config))?;
         let keeps = factory.keeps(&weight);
         let projection = factory.projection(site, weight)?;
-        if keeps {
+        if keeps && B::READS_HOST {
             pages.extend(weights.pages(&name));
         } else {
             weights.release(&name);

@@ -76,9 +76,3 @@ fn found(ordinal: i32) -> Result<Found, result::DriverError> {
         f16: true,
     })
 }
-
-/// The device that `--device cuda:N` means.
-#[must_use]
-pub fn device(index: usize) -> Option<CudaDevice> {
-    devices().ok()?.get(index).map(|found| CudaDevice::new(found.index))
-}

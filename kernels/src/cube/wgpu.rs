@@ -42,10 +42,10 @@ pub fn devices() -> Result<Vec<Found>, String> {
     Ok(found)
 }
 
-/// The device that `--device wgpu:N` means.
+/// The device with this number of [`devices`]; wgpu's own choice where it is gone since.
 #[must_use]
-pub fn device(index: usize) -> Option<WgpuDevice> {
-    adapters().into_iter().nth(index).map(|(_, device)| device)
+pub fn device(index: usize) -> WgpuDevice {
+    adapters().into_iter().nth(index).map(|(_, device)| device).unwrap_or_default()
 }
 
 /// Adapters with what they are called to open them.
