@@ -6,6 +6,9 @@ step that grows with the square of the length.
 
 from __future__ import annotations
 
+import os
+import resource
+import time
 from pathlib import Path
 from typing import Callable
 
@@ -34,6 +37,14 @@ def works(quick: bool) -> tuple[list, list, list]:
     return by_rows, by_layers, by_length
 
 
+def others_seconds() -> float:
+    """CPU seconds since the start of the machine that went to none of the ended children of this process."""
+    ticks = [int(count) for count in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    idle = ticks[3] + ticks[4]
+    own = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (sum(ticks) - idle) / os.sysconf("SC_CLK_TCK") - own.ru_utime - own.ru_stime
+
+
 def measure(bench, say: Callable, fail: Callable) -> dict:
     """The runs of every work. Rounds go through all of them in turn, so that a busy minute does not hit one alone."""
     found = {one: [] for table in works(bench.options.quick) for one in table}
@@ -44,7 +55,11 @@ def measure(bench, say: Callable, fail: Callable) -> dict:
             say(f"growth, {one.name}: round {number + 1} of {1 if one.seq >= LONG else bench.options.rounds}")
             out = bench.folder / "runs" / one.name
             steps = 2 if one.seq >= LONG else 3
-            runs.append(bench.run_graft(one, bench.recipe(one, steps, out), out))
+            recipe = bench.recipe(one, steps, out)
+            others, started = others_seconds(), time.perf_counter()
+            runs.append(bench.run_graft(one, recipe, out))
+            spent = (time.perf_counter() - started) * os.cpu_count()
+            runs[-1]["others"] = max((others_seconds() - others) / spent, 0.0)
             if runs[-1]["tokens"] != one.seq * one.rows:
                 fail(f"{one.name}: a step of {runs[-1]['tokens']} tokens, it should have {one.seq * one.rows}")
     return found
@@ -128,7 +143,11 @@ def section(measured: dict, bench, conditions: list) -> str:
     counted = f"- {bench.options.rounds} rounds, 2 steps a round after one that is not counted; medians"
     if by_length[-1].seq >= LONG:
         counted += f". From {LONG:,} tokens on: one round, one step"
-    lines = [HEADING, "", "Shape `100m`, LoRA on bf16 weights, checkpointing `selective`.", "", *conditions, counted]
+    others = {one: max(run["others"] for run in runs) for one, runs in measured.items()}
+    usual = median([run["others"] for runs in measured.values() for run in runs])
+    worst = max(others, key=others.get)
+    shared = f"- other programs took {usual:.0%} of the cores' time in the median run, {others[worst]:.0%} in the worst, {worst.name}"
+    lines = [HEADING, "", "Shape `100m`, LoRA on bf16 weights, checkpointing `selective`.", "", *conditions, shared, counted]
     lines += ["", *rows_table(by_rows, seconds), "", *layers_table(by_layers, seconds)]
     lines += ["", *lengths_table(by_length, seconds, measured)]
     return "\n".join(lines) + "\n"
