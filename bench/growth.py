@@ -27,9 +27,10 @@ def work(seq: int, layers: int, rows: int = 1) -> Work:
     return Work("100m", "lora", seq, "selective", rows=rows, layers=layers, peer=False)
 
 
-def works(quick: bool) -> tuple[list, list, list]:
+def works(options) -> tuple[list, list, list]:
     """What the three tables show, in their order. The work that all of them hold is measured once."""
-    layers, lengths = (QUICK_LAYERS, QUICK_LENGTHS) if quick else (LAYERS, LENGTHS)
+    layers, lengths = (QUICK_LAYERS, QUICK_LENGTHS) if options.quick else (LAYERS, LENGTHS)
+    lengths = [length for place, length in enumerate(lengths) if place < 2 or length <= options.growth]
     middle, shortest = layers[1], lengths[0]
     by_rows = [work(shortest, middle, count) for count in ROWS]
     by_layers = [work(shortest, count) for count in layers]
@@ -47,7 +48,7 @@ def others_seconds() -> float:
 
 def measure(bench, say: Callable, fail: Callable) -> dict:
     """The runs of every work. Rounds go through all of them in turn, so that a busy minute does not hit one alone."""
-    found = {one: [] for table in works(bench.options.quick) for one in table}
+    found = {one: [] for table in works(bench.options) for one in table}
     for number in range(bench.options.rounds):
         for one, runs in found.items():
             if one.seq >= LONG and runs:
@@ -139,7 +140,7 @@ def lengths_table(by_length: list, seconds: dict, measured: dict) -> list:
 
 def section(measured: dict, bench, conditions: list) -> str:
     seconds = {one: median(steady(runs)) for one, runs in measured.items()}
-    by_rows, by_layers, by_length = works(bench.options.quick)
+    by_rows, by_layers, by_length = works(bench.options)
     counted = f"- {bench.options.rounds} rounds, 2 steps a round after one that is not counted; medians"
     if by_length[-1].seq >= LONG:
         counted += f". From {LONG:,} tokens on: one round, one step"

@@ -413,7 +413,8 @@ def arguments() -> argparse.Namespace:
     add("--no-peer", action="store_true", help="Graft alone in every work")
     add("--decode", action="store_true", help="also decoding against the memory's rate")
     add("--tokenize", action="store_true", help="also tokenising against `tokenizers`")
-    add("--growth", action="store_true", help="also how a step's cost grows with rows, blocks and length, Graft alone; half an hour")
+    growth_help = "also how a step's cost grows with rows, blocks and length up to this many tokens (default 32768: 20 minutes), Graft alone"
+    add("--growth", type=int, nargs="?", const=growth.LENGTHS[-1], metavar="TOKENS", help=growth_help)
     add("--threads", type=int, metavar="N", help="threads of both sides (default: all cores)")
     add("--venv", type=Path, default=ROOT / "target" / "bench" / "venv", metavar="DIR", help="where the peers are, or are installed")
     add("--work-dir", type=Path, default=ROOT / "target" / "bench", metavar="DIR", help="models, rows, logs")
