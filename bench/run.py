@@ -12,6 +12,7 @@ environment of their own.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -22,11 +23,13 @@ import threading
 import time
 from pathlib import Path
 
-from works import ALPHA, LARGE, RANK, SHAPES, WORKS, Work, attention_flops, gemm_flops, median
+import growth
+from works import ALPHA, LARGE, RANK, SHAPES, WORKS, Work, attention_flops, gemm_flops, gib, median, steady
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "bench"
 LEARNING_RATE = 1e-4
+QUICK = "QUICK: models of two blocks, to see that the bench works. These are no results."
 
 
 def say(text: str) -> None:
@@ -138,16 +141,19 @@ class Bench:
     def __init__(self, options: argparse.Namespace):
         self.options = options
         self.graft = options.graft or build()
-        self.python = virtual_environment(options.venv)
         self.folder = options.work_dir
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cores = options.threads or len(os.sched_getaffinity(0))
 
+    @functools.cached_property
+    def python(self) -> Path:
+        return virtual_environment(self.options.venv)
+
     def layers(self, preset: str) -> int:
         return 2 if self.options.quick else SHAPES[preset]["layers"]
 
-    def model(self, preset: str, form: str, sparse: bool = False) -> Path:
-        layers = self.layers(preset)
+    def model(self, preset: str, form: str, sparse: bool = False, layers: int | None = None) -> Path:
+        layers = layers or self.layers(preset)
         out = self.folder / f"{preset}-{form}-{layers}{'-sparse' if sparse else ''}"
         if not out.exists():
             say(f"writing {out.name}")
@@ -183,7 +189,7 @@ class Bench:
         path = self.folder / f"{work.name}.yaml"
         path.write_text(
             f"name: {work.name}\n"
-            f"model: {{path: {self.model(work.preset, work.format, work.sparse)}}}\n"
+            f"model: {{path: {self.model(work.preset, work.format, work.sparse, work.layers)}}}\n"
             f"quantization: {quantized}\n"
             f"adapter: {{method: lora, rank: {RANK}, alpha: {ALPHA}, dropout: 0.0, target_modules: all-linear}}\n"
             f"data:\n"
@@ -319,15 +325,6 @@ def same_first_loss(work: Work, graft: dict, peer: dict) -> None:
 # ---------------------------------------------------------------- the table
 
 
-def steady(runs: list) -> list:
-    """Seconds of every step but each process's first, which also warms caches and the allocator."""
-    return [seconds for run in runs for seconds in run["seconds"][1:]]
-
-
-def gib(count: float) -> str:
-    return f"{count / 2**30:.2f} GiB"
-
-
 def training_table(bench: Bench, results: list, limit: float) -> list:
     lines = [
         "| work | learnt | Graft tokens/s | PEFT tokens/s | ratio | Graft memory | PEFT memory | ratio | GEMM share | attention |",
@@ -387,7 +384,7 @@ def report(bench: Bench, found: dict, loads: list) -> str:
     lines.append(f"- PyTorch's bf16 GEMM in GFLOP/s: {shown}; the highest is the limit of `GEMM share`")
     lines.append(f"- memory is read at {limits['bytes_per_second'] / 1e9:.1f} GB/s")
     if bench.options.quick:
-        lines.append("- QUICK: models of two blocks, to see that the bench works. These are no results.")
+        lines.append(f"- {QUICK}")
     if found["training"]:
         lines += ["", *training_table(bench, found["training"], max(rates.values()))]
     if found["large"]:
@@ -416,6 +413,8 @@ def arguments() -> argparse.Namespace:
     add("--no-peer", action="store_true", help="Graft alone in every work")
     add("--decode", action="store_true", help="also decoding against the memory's rate")
     add("--tokenize", action="store_true", help="also tokenising against `tokenizers`")
+    growth_help = "also how a step's cost grows with rows, blocks and length up to this many tokens (default 32768: 20 minutes), Graft alone"
+    add("--growth", type=int, nargs="?", const=growth.LENGTHS[-1], metavar="TOKENS", help=growth_help)
     add("--threads", type=int, metavar="N", help="threads of both sides (default: all cores)")
     add("--venv", type=Path, default=ROOT / "target" / "bench" / "venv", metavar="DIR", help="where the peers are, or are installed")
     add("--work-dir", type=Path, default=ROOT / "target" / "bench", metavar="DIR", help="models, rows, logs")
@@ -439,7 +438,8 @@ def main() -> None:
     if options.list:
         print("\n".join(work.name for work in works))
         return
-    if not works and not (options.decode or options.tokenize):
+    table = bool(works or options.decode or options.tokenize)
+    if not table and not options.growth:
         fail(f"no work is called {' or '.join(options.only)}: `--list` shows the names")
     options.work_dir, options.venv = options.work_dir.resolve(), options.venv.absolute()
     options.graft = options.graft and options.graft.resolve()
@@ -447,21 +447,33 @@ def main() -> None:
     before = os.getloadavg()[0]
     if before > 0.5 and not options.quick:
         say(f"warning: something else runs here (load average {before:.2f}); both sides will suffer, not always alike")
+    text = measure_table(bench, works, before) if table else ""
+    section = ""
+    if options.growth:
+        measured = growth.measure(bench, say, fail)
+        (bench.folder / "growth.json").write_text(json.dumps([{"work": work.name, "graft": runs} for work, runs in measured.items()], indent=1))
+        load = f"- load average: {before:.2f} before, {os.getloadavg()[0]:.2f} after (own work included)"
+        section = growth.section(measured, bench, [*machine(bench), load, *([f"- {QUICK}"] if options.quick else [])])
+    print("\n".join(part for part in (text, section) if part))
+    if options.record:
+        title = "# Results\n\nWritten by `bench/run.py --record`; `bench/README.md` says what the columns mean.\n\n"
+        options.record.write_text(growth.merged(options.record, title, text, section))
+
+
+def measure_table(bench: Bench, works: list, before: float) -> str:
+    """The report of the works and of the small works; the raw figures go into `results.json`."""
     found = {"limits": bench.limits(), "training": [], "large": []}
     for work in works:
         kind = "large" if work in LARGE else "training"
         found[kind].append((work, bench.measure(work)))
-    if options.decode:
+    if bench.options.decode:
         found["decode"] = bench.decode(found["limits"]["bytes_per_second"])
-    if options.tokenize:
+    if bench.options.tokenize:
         found["tokenize"] = bench.tokenize()
     text = report(bench, found, [before, os.getloadavg()[0]])
     raw = {**found, "training": [row for _, row in found["training"]], "large": [row for _, row in found["large"]]}
     (bench.folder / "results.json").write_text(json.dumps(raw, indent=1))
-    print(text)
-    if options.record:
-        title = "# Results\n\nWritten by `bench/run.py --record`; `bench/README.md` says what the columns mean.\n\n"
-        options.record.write_text(title + text)
+    return text
 
 
 if __name__ == "__main__":

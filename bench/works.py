@@ -28,6 +28,7 @@ class Work:
     checkpointing: str  # selective | block | none, as recipes call it; the peer checkpoints for the first two
     targets: str = "all"  # all | quarter
     rows: int = 1  # sequences an optimizer step
+    layers: int | None = None  # blocks, where not as many as the release has
     sparse: bool = False  # weights are holes in the files
     peer: bool = True  # whether the other side can do it at all
 
@@ -37,6 +38,8 @@ class Work:
         parts = [short, self.mode, str(self.seq), self.checkpointing]
         if self.rows > 1:
             parts.append(f"x{self.rows}")
+        if self.layers:
+            parts.append(f"{self.layers}blocks")
         if self.targets != "all":
             parts.append(self.targets)
         return "-".join(parts)
@@ -131,3 +134,12 @@ def median(values: list) -> float:
         return math.nan
     middle = len(values) // 2
     return values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
+
+
+def steady(runs: list) -> list:
+    """Seconds of every step but each process's first, which also warms caches and the allocator."""
+    return [seconds for run in runs for seconds in run["seconds"][1:]]
+
+
+def gib(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB"
