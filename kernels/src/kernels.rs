@@ -18,6 +18,11 @@ pub trait Kernels: Backend<FloatElem = f32> {
     /// A frozen weight where the kernels can read it.
     type Frozen: Clone + Debug + Send + Sync + 'static;
 
+    /// Bytes in use of the device's memory; `None` where that is the host's, or nobody counts.
+    fn device_memory(_device: &Self::Device) -> Option<u64> {
+        None
+    }
+
     /// Takes a host matrix to the device; on the CPU this copies nothing.
     fn freeze(matrix: FrozenMatrix, device: &Self::Device) -> Self::Frozen;
 
