@@ -51,6 +51,10 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
 
     const READS_HOST: bool = false;
 
+    fn device_memory(device: &R::Device) -> Option<u64> {
+        R::client(device).memory_usage().ok().map(|usage| usage.bytes_reserved)
+    }
+
     fn freeze(matrix: FrozenMatrix, device: &R::Device) -> DeviceMatrix<R> {
         let place = Place::on(device);
         let client = place.client.clone();

@@ -21,6 +21,11 @@ pub trait Kernels: Backend<FloatElem = f32> {
     /// Whether frozen weights are read where the host has them, so that their pages are wanted.
     const READS_HOST: bool = true;
 
+    /// Bytes taken of the device's memory, what is kept for later included; `None` where that is the host's, or nobody counts.
+    fn device_memory(_device: &Self::Device) -> Option<u64> {
+        None
+    }
+
     /// Takes a host matrix to the device; on the CPU this copies nothing.
     fn freeze(matrix: FrozenMatrix, device: &Self::Device) -> Self::Frozen;
 

@@ -74,6 +74,14 @@ impl Device {
         Self { api: Api::Cpu, found: Found::processor() }
     }
 
+    /// A GPU with so much memory.
+    #[cfg(test)]
+    pub(crate) fn made_up(memory_bytes: Option<u64>, bf16: bool) -> Self {
+        let name = "RTX".to_owned();
+        let found = Found { index: 1, name, software: false, memory_bytes, bf16, f16: true };
+        Self { api: Api::Wgpu, found }
+    }
+
     /// What it is reached through.
     pub fn api(&self) -> Api {
         self.api

@@ -2,7 +2,7 @@
 //!
 //! Every line is one function of [`Asked`] in `terms`, named after what it counts, so that a change of
 //! the engine changes one of them. Lines of one moment are added up; of the two moments that may be the
-//! largest, a step and a scoring pass, the larger counts.
+//! largest, a step and a scoring pass, the larger counts, of either memory by itself.
 
 mod asked;
 mod available;
@@ -27,6 +27,8 @@ use crate::plan::{LoadedData, Plan};
 pub enum Place {
     /// Private memory of the process.
     Anonymous,
+    /// Memory of the GPU that computes.
+    Device,
     /// Pages of mapped files, which the system may take back and read again.
     Mapped,
     /// The run folder.
@@ -66,7 +68,7 @@ pub struct Ledger {
     page::bytes(*.needed), page::bytes(*.available), at
 )]
 pub struct TooLarge {
-    /// Memory or disk.
+    /// Memory, device memory or disk.
     pub what: &'static str,
     /// Bytes that the run takes.
     pub needed: u64,
@@ -90,8 +92,9 @@ impl Ledger {
             return;
         }
         asked.checkpointing = Checkpointing::Selective;
-        let taken = Self::for_run(asked).anonymous();
-        if available.memory.is_some_and(|memory| taken > memory / 2) {
+        let taken = Self::for_run(asked);
+        let crowds = |taken, there: Option<u64>| there.is_some_and(|there| taken > there / 2);
+        if crowds(taken.anonymous(), available.memory) || crowds(taken.device(), available.device) {
             asked.checkpointing = Checkpointing::Block;
         }
     }
@@ -100,11 +103,18 @@ impl Ledger {
     pub fn for_run(asked: &Asked) -> Self {
         let mut lines = terms::mapped(asked);
         lines.extend(terms::held(asked));
-        let (step, scoring) = (terms::step(asked), terms::scoring(asked));
-        let sum = |lines: &[Entry]| lines.iter().map(|line| line.bytes).sum::<u64>();
-        let other = sum(&step).min(sum(&scoring));
-        lines.extend(if sum(&step) >= sum(&scoring) { step } else { scoring });
-        lines.push(terms::kept(other));
+        let moments = [terms::step(asked), terms::scoring(asked)];
+        for place in [Place::Anonymous, Place::Device] {
+            let [step, scoring] = moments.each_ref().map(|lines| {
+                lines.iter().filter(|line| line.place == place).cloned().collect::<Vec<_>>()
+            });
+            let sum = |lines: &[Entry]| lines.iter().map(|line| line.bytes).sum::<u64>();
+            let other = sum(&step).min(sum(&scoring));
+            lines.extend(if sum(&step) >= sum(&scoring) { step } else { scoring });
+            if place == Place::Anonymous {
+                lines.push(terms::kept(other));
+            }
+        }
         lines.extend(disk::lines(asked));
         lines.retain(|line| line.bytes > 0);
         Self { lines }
@@ -123,6 +133,11 @@ impl Ledger {
     /// The same with the pages of mapped files that stay while there is room.
     pub fn resident(&self) -> u64 {
         self.total(&[Place::Anonymous, Place::Mapped])
+    }
+
+    /// Bytes of a GPU's memory at the largest moment.
+    pub fn device(&self) -> u64 {
+        self.total(&[Place::Device])
     }
 
     /// Bytes that the run leaves in its folder at most.
@@ -147,15 +162,21 @@ impl Ledger {
     /// # Errors
     /// It does not, with the lines and the changes of `asked` that would.
     pub fn check(&self, asked: &Asked, available: &Available) -> Result<(), TooLarge> {
-        if let Some(memory) = available.memory.filter(|memory| *memory < self.anonymous()) {
-            return Err(TooLarge {
-                what: "memory",
-                needed: self.anonymous(),
-                available: memory,
-                at: String::new(),
-                table: self.table(&[Place::Anonymous]),
-                ways: remedies::text(asked, memory),
-            });
+        let memories = [
+            (Place::Anonymous, "memory", available.memory, String::new()),
+            (
+                Place::Device,
+                "device memory",
+                available.device,
+                format!(" on {}", asked.device.name()),
+            ),
+        ];
+        for (place, what, available, at) in memories {
+            let needed = self.total(&[place]);
+            if let Some(available) = available.filter(|available| *available < needed) {
+                let (table, ways) = (self.table(&[place]), remedies::text(asked, place, available));
+                return Err(TooLarge { what, needed, available, at, table, ways });
+            }
         }
         if let Some(disk) = available.disk.filter(|disk| *disk < self.disk()) {
             return Err(TooLarge {

@@ -59,6 +59,15 @@ pub struct StepOutcome {
     pub tokens: usize,
     /// Tokens trained on.
     pub targets: usize,
+    /// Most memory of a GPU found in use.
+    pub device_memory: Option<u64>,
+}
+
+/// What a step's passes forward and back give.
+struct Passes {
+    loss: f64,
+    gradient: Vec<f32>,
+    device_memory: Option<u64>,
 }
 
 /// Why a step was not taken.
@@ -106,7 +115,7 @@ where
     /// micro-batches are one batch.
     pub fn step(&mut self, step: u64, batches: &[Batch]) -> Result<StepOutcome, StepError> {
         let targets: usize = batches.iter().map(Batch::targets).sum();
-        let (loss, gradient) = self.gradient(step, batches, targets)?;
+        let Passes { loss, gradient, device_memory } = self.passes(step, batches, targets)?;
         let grad_norm = norm(&gradient);
         if !grad_norm.is_finite() {
             return Err(Diverged::Gradient { step, norm: grad_norm }.into());
@@ -118,7 +127,7 @@ where
             optimizer.step(parameters.slots(), values, &gradient, clip, learning_rate);
         });
         let tokens = batches.iter().map(Batch::len).sum();
-        Ok(StepOutcome { loss, grad_norm, learning_rate, tokens, targets })
+        Ok(StepOutcome { loss, grad_norm, learning_rate, tokens, targets, device_memory })
     }
 
     /// A copy of all trained values, in the order of the parameters.
@@ -158,6 +167,11 @@ where
         batches: &[Batch],
         targets: usize,
     ) -> Result<(f64, Vec<f32>), StepError> {
+        let Passes { loss, gradient, device_memory: _ } = self.passes(step, batches, targets)?;
+        Ok((loss, gradient))
+    }
+
+    fn passes(&self, step: u64, batches: &[Batch], targets: usize) -> Result<Passes, StepError> {
         let mut gradient = Gradient::new(&self.parameters);
         let mut total = 0.0;
         let walk = Walk::new(&self.model, &self.parameters, self.options.checkpointing)
@@ -180,6 +194,8 @@ where
                 total += loss;
             }
         }
-        Ok((total / targets.max(1) as f64, gradient.into_values()))
+        let loss = total / targets.max(1) as f64;
+        let device_memory = walk.device_memory();
+        Ok(Passes { loss, gradient: gradient.into_values(), device_memory })
     }
 }

@@ -8,8 +8,10 @@ use clap::{Args, Subcommand};
 use graft_data::{Format, Overlong};
 use graft_recipes::Preamble;
 
-use super::byte_size;
+use super::failure::WrongUse;
 use super::named::{format, named, overlong};
+use super::{byte_size, page};
+use crate::device::Device;
 use crate::ledger::Available;
 
 /// `graft recipes`.
@@ -74,18 +76,34 @@ pub struct ValidateArgs {
 /// What a run may take, where that is not what the machine has left.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct RoomArgs {
-    /// Memory that the run may take [default: what is available here]
+    /// Memory of the host that the run may take [default: what is available here]
     #[arg(long, value_name = "SIZE", value_parser = byte_size::parse)]
     pub memory: Option<u64>,
+    /// Memory of the GPU that it may take [default: all that the GPU has]
+    #[arg(long, value_name = "SIZE", value_parser = byte_size::parse)]
+    pub device_memory: Option<u64>,
     /// Disk that it may take [default: what is free here]
     #[arg(long, value_name = "SIZE", value_parser = byte_size::parse)]
     pub disk: Option<u64>,
 }
 
 impl RoomArgs {
-    /// What there is for a run in this folder.
-    pub fn available(self, output_dir: &Path) -> Available {
-        Available::here(output_dir).or_as_told(self.memory, self.disk)
+    /// What there is for a run in this folder on this device.
+    ///
+    /// # Errors
+    /// `--device-memory` where no GPU computes.
+    pub fn available(self, output_dir: &Path, device: &Device) -> Result<Available, WrongUse> {
+        let Self { memory, device_memory, disk } = self;
+        if let (Some(bytes), true) = (device_memory, device.is_cpu()) {
+            return Err(WrongUse(format!(
+                "--device-memory is {}, but {} computes, which has no memory of its own: leave it \
+                 out, limit --memory, or name a GPU with --device",
+                page::bytes(bytes),
+                device.name()
+            )));
+        }
+        let told = Available { memory, device: device_memory, disk };
+        Ok(Available::here(output_dir, device).or_as_told(told))
     }
 }
 

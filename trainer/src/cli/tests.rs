@@ -71,5 +71,5 @@ fn flags_of_everywhere_stand_behind_the_command_too() {
     assert_eq!(cli.globals.threads.map(std::num::NonZeroUsize::get), Some(2));
     assert!(cli.globals.quiet);
     assert!(Cli::try_parse_from(["graft", "recipes", "ls", "--threads", "0"]).is_err());
-    assert!(Cli::try_parse_from(["graft", "recipes", "ls", "--device", "cuda"]).is_err());
+    assert!(Cli::try_parse_from(["graft", "recipes", "ls", "--device", "gpu"]).is_err());
 }

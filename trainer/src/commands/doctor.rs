@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 
 use crate::cli::recipe_args::DoctorArgs;
 use crate::cli::{Globals, page};
-use crate::device;
+use crate::device::{self, Api, Device};
 use crate::machine::{Memory, Processor, huge_pages};
 use graft_recipes::ComputeDtype;
 
 /// Prints it. A machine that offers little is no failure.
 ///
 /// # Errors
-/// The level of kernels asked for cannot be had; stdout is closed.
+/// The level of kernels, or the device, asked for cannot be had; stdout is closed.
 pub fn run(globals: &Globals, args: &DoctorArgs) -> anyhow::Result<()> {
     let found = Found::of_this_machine(globals)?;
     if args.json {
@@ -37,35 +37,60 @@ struct Found {
     /// The current folder, and what is free on its disk.
     folder: String,
     free_bytes: Option<u64>,
-    devices: Vec<Device>,
+    /// What `--device` asks for, and what that is here.
+    asked: String,
+    device: Device,
+    devices: Vec<Place>,
+    /// For each kind of device that cannot be used, why.
+    missing: Vec<(Api, String)>,
 }
 
-/// A place where tensors can live, by the name that `--device` takes.
-struct Device {
-    name: &'static str,
-    description: String,
+/// A place where tensors can live.
+struct Place {
+    /// As `--device` takes it.
+    device: String,
+    found: device::Found,
 }
 
 impl Found {
     fn of_this_machine(globals: &Globals) -> anyhow::Result<Self> {
         let processor = Processor::of_this_machine();
-        let name = processor.name.clone().unwrap_or_else(|| processor.architecture.to_owned());
+        let memory = Memory::of_this_machine();
+        let (mut devices, mut missing) = (Vec::new(), Vec::new());
+        for api in Api::ALL {
+            let named = |mut found: device::Found| {
+                let device = match api {
+                    Api::Cpu => {
+                        found.memory_bytes = memory.total_bytes;
+                        api.name().to_owned()
+                    }
+                    Api::Wgpu | Api::Cuda => format!("{}:{}", api.name(), found.index),
+                };
+                Place { device, found }
+            };
+            match device::found(api) {
+                Ok(found) => devices.extend(found.into_iter().map(named)),
+                Err(reason) => missing.push((api, reason)),
+            }
+        }
         Ok(Self {
             threads: globals.threads.map_or(processor.threads, std::num::NonZero::get),
             isa: [Isa::of_processor(), Isa::in_use()?],
-            memory: Memory::of_this_machine(),
+            memory,
             huge_pages: huge_pages(),
             folder: std::env::current_dir()
                 .map_or_else(|_| ".".into(), |dir| dir.display().to_string()),
             free_bytes: atomic::free_bytes(".").ok(),
-            // A build with a GPU backend adds its adapters here.
-            devices: vec![Device { name: "cpu", description: name }],
+            asked: globals.device.to_string(),
+            device: globals.device.open()?,
+            devices,
+            missing,
             processor,
         })
     }
 
     fn text(&self) -> String {
-        let Self { processor, threads, isa: [has, uses], memory, folder, .. } = self;
+        let Self { processor, threads, isa: [has, uses], memory, folder, device, .. } = self;
         let size = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), page::bytes);
         let cores = processor.cores.map_or(String::new(), |cores| format!("{cores} cores, "));
         let name = processor.name.as_deref().unwrap_or("unknown");
@@ -87,10 +112,8 @@ impl Found {
             ("instructions", format!("{}; kernels use {}", has.name(), uses.name())),
             ("bf16 products", uses.product(Precision::Bf16).to_owned()),
             ("f32 products", uses.product(Precision::F32).to_owned()),
-            (
-                "compute_dtype",
-                format!("auto is {}", device::Device::cpu().precision(ComputeDtype::Auto).name()),
-            ),
+            ("device", format!("{} is {}", self.asked, device.name())),
+            ("compute_dtype", format!("auto is {}", device.precision(ComputeDtype::Auto).name())),
             (
                 "memory",
                 format!(
@@ -104,8 +127,11 @@ impl Found {
         ];
         let mut text = page::table(&rows);
         text.push_str("\ndevices\n");
-        for Device { name, description } in &self.devices {
-            let _ = writeln!(text, "  {name}  {description}");
+        let width = self.devices.iter().map(|place| place.device.len()).max().unwrap_or(0);
+        for Place { device, found } in &self.devices {
+            let played = if found.software { ", played by the processor" } else { "" };
+            let (memory, types) = (size(found.memory_bytes), found.dtypes().join(", "));
+            let _ = writeln!(text, "  {device:<width$}  {}{played}; {memory}; {types}", found.name);
         }
         for note in self.notes() {
             let _ = write!(text, "\n{note}\n");
@@ -118,7 +144,20 @@ impl Found {
         let devices: Vec<Value> = self
             .devices
             .iter()
-            .map(|Device { name, description }| json!({"device": name, "name": description}))
+            .map(|Place { device, found }| {
+                json!({
+                    "device": device,
+                    "name": found.name,
+                    "software": found.software,
+                    "memory_bytes": found.memory_bytes,
+                    "dtypes": found.dtypes(),
+                })
+            })
+            .collect();
+        let missing: Vec<Value> = self
+            .missing
+            .iter()
+            .map(|(api, reason)| json!({"device": api.name(), "reason": reason}))
             .collect();
         json!({
             "versions": {"graft": env!("CARGO_PKG_VERSION"), "burn": graft_kernels::BURN_VERSION},
@@ -132,11 +171,13 @@ impl Found {
                 "bf16": uses.product(Precision::Bf16),
                 "f32": uses.product(Precision::F32),
             },
-            "compute_dtype": device::Device::cpu().precision(ComputeDtype::Auto).name(),
+            "device": self.device.name(),
+            "compute_dtype": self.device.precision(ComputeDtype::Auto).name(),
             "memory": memory,
             "huge_pages": self.huge_pages,
             "disk": {"path": self.folder, "free_bytes": self.free_bytes},
             "devices": devices,
+            "missing": missing,
             "notes": self.notes(),
         })
     }
@@ -156,7 +197,21 @@ impl Found {
                 uses.name()
             ));
         }
-        notes.push("This build has no GPU support: everything runs on the CPU.".to_owned());
+        if [Api::Wgpu, Api::Cuda].iter().any(|api| api.is_built()) {
+            let missing = self.missing.iter();
+            notes.extend(
+                missing.map(|(api, reason)| {
+                    format!("{}: {}.", api.name(), reason.trim_end_matches('.'))
+                }),
+            );
+        } else {
+            notes.push(
+                "This build has no GPU support: everything runs on the CPU. \
+                 `cargo build --release --features wgpu` builds one for Vulkan, Metal and \
+                 Direct3D 12, `--features cuda` one for NVIDIA."
+                    .to_owned(),
+            );
+        }
         notes
     }
 }

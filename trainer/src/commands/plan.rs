@@ -42,7 +42,7 @@ struct Shown<'a> {
 impl<'a> Shown<'a> {
     fn of(plan: &'a Plan, data: &LoadedData, room: &RoomArgs) -> anyhow::Result<Self> {
         let mut asked = Asked::by(plan, data)?;
-        let available = room.available(&plan.output_dir);
+        let available = room.available(&plan.output_dir, &plan.device)?;
         Ledger::settle(&mut asked, &available);
         let ledger = Ledger::for_run(&asked);
         let schedule = data.schedule(plan)?;
@@ -86,8 +86,16 @@ impl<'a> Shown<'a> {
             Ok(()) => "it fits".to_owned(),
             Err(error) => format!("it does not fit: {error}"),
         };
+        let on_device = if plan.device.is_cpu() {
+            String::new()
+        } else {
+            let lines = ledger.table(&[Place::Device]);
+            let sum = sum("device", ledger.device(), available.device);
+            format!("\nmemory of {}\n{lines}{sum}", plan.device.name())
+        };
         [
             page::table(&rows),
+            on_device,
             "\nmemory of its own\n".to_owned(),
             ledger.table(&[Place::Anonymous]),
             sum("anonymous", ledger.anonymous(), available.memory),
@@ -114,9 +122,11 @@ impl<'a> Shown<'a> {
             "tokens_per_step": self.tokens_per_step(),
             "parameters": plan.parameters(),
             "trainable_parameters": plan.trainable_parameters(),
+            "device": plan.device.name(),
             "lines": ledger.lines,
             "anonymous_bytes": ledger.anonymous(),
             "resident_bytes": ledger.resident(),
+            "device_bytes": ledger.device(),
             "disk_bytes": ledger.disk(),
             "available": available,
             "fits": refusal.is_none(),

@@ -40,7 +40,7 @@ pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
         globals.note(&format!("no run in {} yet: it begins", plan.output_dir.display()));
     }
     let interrupted = interrupts()?;
-    let room = args.room.available(&plan.output_dir);
+    let room = args.room.available(&plan.output_dir, &plan.device)?;
     let options = RunOptions { resume: args.resume, room, interrupted: &interrupted };
     let outcome = on_threads(|| run_plan(plan, options))?;
     if args.json {
@@ -73,6 +73,9 @@ fn as_text(outcome: &Outcome) -> String {
     )];
     if let Some(bytes) = outcome.peak_memory_bytes {
         rows.push(("peak memory", format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))));
+    }
+    if let Some(bytes) = outcome.peak_device_memory_bytes {
+        rows.push(("peak on device", format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))));
     }
     if let Some([before, after]) = outcome.exact_match {
         let (before, after) = (100.0 * before, 100.0 * after);

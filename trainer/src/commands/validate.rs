@@ -26,7 +26,9 @@ pub fn run(globals: &Globals, args: &ValidateArgs) -> anyhow::Result<()> {
         globals.note(&format!("warning: {warning}"));
     }
     let asked = Asked::by(&plan, &data)?;
-    if let Err(error) = Ledger::for_run(&asked).check(&asked, &Available::here(&plan.output_dir)) {
+    if let Err(error) =
+        Ledger::for_run(&asked).check(&asked, &Available::here(&plan.output_dir, &plan.device))
+    {
         globals.note(&format!("warning: here {error}"));
     }
     if args.json {

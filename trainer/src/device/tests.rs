@@ -1,14 +1,7 @@
 use super::*;
 
 fn gpu(bf16: bool) -> Device {
-    let found = Found {
-        index: 1,
-        name: "RTX".to_owned(),
-        bf16,
-        memory_bytes: Some(8),
-        ..Found::processor()
-    };
-    Device { api: Api::Wgpu, found }
+    Device::made_up(Some(8), bf16)
 }
 
 #[test]

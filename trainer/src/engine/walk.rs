@@ -6,6 +6,8 @@
 //! ends it. Both passes run the same kernels, so the gradients are those of a full tape to the bit;
 //! memory is one branch's tape and `2 · blocks · tokens · d_model`.
 
+use std::cell::Cell;
+
 use burn::backend::Autodiff;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::FloatTensor;
@@ -42,6 +44,8 @@ pub struct Walk<'a, B: Kernels, P> {
     trains_embedding: bool,
     /// Layer and branch of the first trained tensor: what lies below needs no gradient.
     lowest: (usize, usize),
+    /// Most memory of the device found in use.
+    device_memory: Cell<Option<u64>>,
 }
 
 /// A branch that ran forward, with what its backward pass needs.
@@ -80,7 +84,8 @@ where
     ) -> Self {
         let trains_embedding = parameters.slot(EMBED_TOKENS).is_some();
         let lowest = if trains_embedding { (0, 0) } else { lowest_trained(model, parameters) };
-        Self { model, checkpointing, offload: None, trains_embedding, lowest }
+        let device_memory = Cell::default();
+        Self { model, checkpointing, offload: None, trains_embedding, lowest, device_memory }
     }
 
     /// The same walk with inputs kept in `offload`.
@@ -88,6 +93,17 @@ where
     pub fn with_inputs_in(mut self, offload: Option<&'a Offload>) -> Self {
         self.offload = offload;
         self
+    }
+
+    /// Most memory of the device found in use so far; `None` where it does not say. It is asked when most
+    /// is kept: at the turn, and with each tape of the last block.
+    pub fn device_memory(&self) -> Option<u64> {
+        self.device_memory.get()
+    }
+
+    fn measure(&self) {
+        let now = B::device_memory(&self.model.device);
+        self.device_memory.set(self.device_memory.get().max(now));
     }
 
     /// Adds the gradient of `Σ loss · scale` to `gradient` and returns `Σ loss` over the targets of each
@@ -131,6 +147,7 @@ where
         }
         let losses =
             running.iter_mut().map(|running| self.head(running, scale, gradient)).collect();
+        self.measure();
         for block in model.down_to(self.lowest.0, tokens) {
             let layer = block.layer;
             for running in &mut running {
@@ -224,6 +241,9 @@ where
                 self.tape(block, branch, input.take(device)?, layout, pass)
             }
         };
+        if block.layer + 1 == self.model.blocks.len() {
+            self.measure();
+        }
         let gradients = backward_from::<B>(output, stream.clone());
         leaves.gradients(&gradients, |name, values| gradient.add(name, &values));
         if let Some(dx) = <Autodiff<B> as AutodiffBackend>::grad(&input, &gradients) {

@@ -9,6 +9,8 @@ use graft_model::config::FloatType;
 use graft_model::{LlamaConfig, ProjectionKind, Site};
 use graft_recipes::{Checkpointing, Init};
 
+use super::Place;
+use crate::device::Device;
 use crate::optimizer::StateFormat;
 use crate::plan::{Adapter, LoadedData, Plan};
 
@@ -59,6 +61,8 @@ pub struct Asked {
     pub per_visit: usize,
     /// Whether tapes are kept.
     pub checkpointing: Checkpointing,
+    /// What computes.
+    pub device: Device,
     /// How operands are rounded.
     pub precision: Precision,
     /// Tokens that the tokenizer knows.
@@ -115,6 +119,7 @@ impl Asked {
             accumulation: plan.batches.accumulation.get(),
             per_visit: plan.micro_batches_per_visit.get(),
             checkpointing: plan.checkpointing,
+            device: plan.device.clone(),
             precision: plan.precision,
             vocabulary: plan.tokenizer().vocab_size(),
             threads: plan.threads.get(),
@@ -126,6 +131,11 @@ impl Asked {
             merges: plan.finish.merge,
             output_dir: plan.output_dir.clone(),
         })
+    }
+
+    /// Where the tensors of a step are.
+    pub(super) fn tensors(&self) -> Place {
+        if self.device.is_cpu() { Place::Anonymous } else { Place::Device }
     }
 
     /// Tokens of the largest micro-batch.

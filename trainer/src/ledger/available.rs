@@ -6,27 +6,36 @@ use std::path::Path;
 
 use graft_model::atomic;
 
+use crate::device::Device;
+
 /// Bytes that there are; `None` where nobody says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Available {
     /// Memory that the run may take, what this process holds already included.
     pub memory: Option<u64>,
+    /// Memory of the GPU that computes.
+    pub device: Option<u64>,
     /// Disk for the run folder, what a run holds there already included.
     pub disk: Option<u64>,
 }
 
 impl Available {
-    /// Looks at this machine; `output_dir` need not exist yet.
-    pub fn here(output_dir: &Path) -> Self {
+    /// Looks at this machine and what computes there; `output_dir` need not exist yet.
+    pub fn here(output_dir: &Path, device: &Device) -> Self {
         let own = crate::memory::anonymous_bytes().unwrap_or(0);
         let memory = memory_below(Path::new("/")).map(|bytes| bytes.saturating_add(own));
-        Self { memory, disk: disk(output_dir) }
+        Self { memory, device: device.memory_bytes(), disk: disk(output_dir) }
     }
 
     /// The same, with what a person says in place of what was found.
     #[must_use]
-    pub fn or_as_told(self, memory: Option<u64>, disk: Option<u64>) -> Self {
-        Self { memory: memory.or(self.memory), disk: disk.or(self.disk) }
+    pub fn or_as_told(self, told: Self) -> Self {
+        let Self { memory, device, disk } = told;
+        Self {
+            memory: memory.or(self.memory),
+            device: device.or(self.device),
+            disk: disk.or(self.disk),
+        }
     }
 }
 

@@ -1,9 +1,9 @@
-//! Changes of a recipe that make a run fit into less memory.
+//! Changes of a recipe that make a run fit into less memory, the host's or a GPU's.
 
 use graft_recipes::Checkpointing;
 
-use super::Ledger;
 use super::asked::Asked;
+use super::{Ledger, Place};
 use crate::cli::page;
 use crate::optimizer::StateFormat;
 use crate::plan::Adapter;
@@ -79,8 +79,8 @@ fn narrow(adapter: &mut Adapter, rank: usize) {
 }
 
 /// The mildest change of each kind that fits by itself, or what all of them together come to.
-pub(super) fn text(asked: &Asked, memory: u64) -> String {
-    let takes = |asked: &Asked| Ledger::for_run(asked).anonymous();
+pub(super) fn text(asked: &Asked, place: Place, memory: u64) -> String {
+    let takes = |asked: &Asked| Ledger::for_run(asked).total(&[place]);
     let line = |key: &str, bytes| format!("\n  {key} takes {}", page::bytes(bytes));
     let enough: String = ladders(asked)
         .into_iter()
@@ -105,11 +105,15 @@ pub(super) fn text(asked: &Asked, memory: u64) -> String {
         text = format!("{together}:{}", line(&keys.join(" "), takes(&now)));
     }
     let private = asked.stored.is_some_and(|stored| stored.projections_are_private);
-    if private {
+    if private && asked.tensors() == Place::Anonymous {
         text.push_str(
             "\n  a folder written by `graft quantize` is mapped, not held: quantise once, name it as \
              model.path",
         );
+    }
+    if place == Place::Device && asked.stored.is_some_and(|stored| !stored.form.starts_with("nf4"))
+    {
+        text.push_str("\n  quantization=nf4 holds the frozen projections at 4 bits");
     }
     if asked.adapter == Adapter::Full {
         text.push_str("\n  adapter.method=lora with quantization=nf4 trains a small part of it");

@@ -1,4 +1,5 @@
-//! The lines of memory, one function each: `trainer/src/engine` and `kernels/src/flex` say why.
+//! The lines of memory, one function each: `trainer/src/engine`, `kernels/src/flex` and
+//! `kernels/src/cube` say why.
 
 use graft_kernels::Precision;
 use graft_recipes::Checkpointing;
@@ -7,6 +8,7 @@ use super::asked::Asked;
 use super::{Entry, Place};
 use crate::cli::page::grouped;
 use graft_model::table::BAND;
+use graft_model::{ProjectionKind, Site};
 
 use crate::engine::loss::CHUNK;
 use crate::plan::Adapter;
@@ -21,16 +23,21 @@ fn anonymous(name: &'static str, bytes: usize, arithmetic: String) -> Entry {
     Entry::new(name, Place::Anonymous, bytes, arithmetic)
 }
 
-/// Frozen weights that are read from their files.
+/// A line of what is computed with: in the GPU's memory, where one computes.
+fn tensors(asked: &Asked, name: &'static str, bytes: usize, arithmetic: String) -> Entry {
+    Entry::new(name, asked.tensors(), bytes, arithmetic)
+}
+
+/// Frozen weights that are read from their files: where they stay, or on their way to a GPU.
 pub(super) fn mapped(asked: &Asked) -> Vec<Entry> {
     weights(asked).into_iter().filter(|line| line.place == Place::Mapped).collect()
 }
 
 /// What is held from the start to the end.
 pub(super) fn held(asked: &Asked) -> Vec<Entry> {
-    let private = weights(asked).into_iter().filter(|line| line.place == Place::Anonymous);
+    let held = weights(asked).into_iter().filter(|line| line.place == asked.tensors());
     let others = [norms(asked), values(asked), moments(asked), dataset(asked), program(asked)];
-    private.chain(others).collect()
+    held.chain(on_their_way(asked)).chain(others).collect()
 }
 
 /// What a step takes beside it, at the larger of its two moments: at the head, and in a branch.
@@ -43,7 +50,7 @@ pub(super) fn step(asked: &Asked) -> Vec<Entry> {
         }
         Checkpointing::None => vec![tapes(asked)],
     });
-    lines.push(packed(asked));
+    lines.push(operand(asked));
     let moments = [vec![last_tape(asked), logits(asked)], vec![waiting_tape(asked), branch(asked)]];
     let sum = |lines: &Vec<Entry>| lines.iter().map(|line| line.bytes).sum::<u64>();
     lines.extend(moments.into_iter().max_by_key(sum).unwrap_or_default());
@@ -52,7 +59,11 @@ pub(super) fn step(asked: &Asked) -> Vec<Entry> {
 
 /// What scoring takes instead.
 pub(super) fn scoring(asked: &Asked) -> Vec<Entry> {
-    vec![scoring_pass(asked), cache(asked)]
+    let mut lines = vec![scoring_pass(asked), cache(asked)];
+    if asked.tensors() == Place::Device {
+        lines.push(decoded(asked));
+    }
+    lines
 }
 
 /// Memory of the smaller of the two that the allocator has not handed back when the larger comes: see
@@ -68,7 +79,12 @@ pub(super) fn kept(other: u64) -> Entry {
 fn weights(asked: &Asked) -> Vec<Entry> {
     let Some(stored) = asked.stored else { return Vec::new() };
     let config = &asked.config;
-    let place = |private| if private { Place::Anonymous } else { Place::Mapped };
+    let places = |private: bool| match asked.tensors() {
+        Place::Device if private => vec![Place::Device],
+        Place::Device => vec![Place::Device, Place::Mapped],
+        _ if private => vec![Place::Anonymous],
+        _ => vec![Place::Mapped],
+    };
     let each = |millionths: usize| {
         let text = format!("{:.4}", millionths as f64 * 1e-6);
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -80,7 +96,7 @@ fn weights(asked: &Asked) -> Vec<Entry> {
     let table = tables * config.vocab_size * config.d_model;
     let projections = Entry::new(
         "frozen projections",
-        place(stored.projections_are_private),
+        Place::Mapped,
         bytes(projections, stored.projection),
         format!(
             "{} weights · {} bytes ({})",
@@ -91,7 +107,7 @@ fn weights(asked: &Asked) -> Vec<Entry> {
     );
     let table = Entry::new(
         if config.tied { "embedding" } else { "embedding, head" },
-        place(stored.tables_are_private),
+        Place::Mapped,
         bytes(table, stored.table),
         format!(
             "{tables} · {} tokens · {} · {} bytes",
@@ -100,14 +116,27 @@ fn weights(asked: &Asked) -> Vec<Entry> {
             each(stored.table)
         ),
     );
-    vec![projections, table]
+    let of = |line: Entry, private| {
+        let lines = places(private).into_iter();
+        lines.map(move |place| Entry { place, ..line.clone() })
+    };
+    let projections = of(projections, stored.projections_are_private);
+    projections.chain(of(table, stored.tables_are_private)).collect()
+}
+
+/// What the host holds for a GPU: the trained values while the optimizer changes them.
+fn on_their_way(asked: &Asked) -> Option<Entry> {
+    let count = trained(asked);
+    let arithmetic = format!("{} · {F32}", group(count));
+    let on_gpu = asked.tensors() == Place::Device;
+    on_gpu.then(|| anonymous("values being changed", count * F32, arithmetic))
 }
 
 fn norms(asked: &Asked) -> Entry {
     let (layers, d_model) = (asked.config.layers, asked.config.d_model);
     let frozen = usize::from(asked.adapter != Adapter::Full);
     let arithmetic = format!("({layers} · 2 + 1) · {} · {F32}", group(d_model));
-    anonymous("norms", frozen * (2 * layers + 1) * d_model * F32, arithmetic)
+    tensors(asked, "norms", frozen * (2 * layers + 1) * d_model * F32, arithmetic)
 }
 
 fn trained(asked: &Asked) -> usize {
@@ -116,7 +145,7 @@ fn trained(asked: &Asked) -> usize {
 
 fn values(asked: &Asked) -> Entry {
     let count = trained(asked);
-    anonymous("trained values", count * F32, format!("{} · {F32}", group(count)))
+    tensors(asked, "trained values", count * F32, format!("{} · {F32}", group(count)))
 }
 
 fn gradient(asked: &Asked) -> Entry {
@@ -158,14 +187,14 @@ fn block_inputs(asked: &Asked) -> Entry {
         (asked.trained_blocks(), asked.visit_tokens(), asked.config.d_model);
     let arithmetic =
         format!("2 · {blocks} blocks · {} tokens · {} · {F32}", group(tokens), group(d_model));
-    anonymous("block inputs", 2 * blocks * tokens * d_model * F32, arithmetic)
+    tensors(asked, "block inputs", 2 * blocks * tokens * d_model * F32, arithmetic)
 }
 
 /// The residual stream, and its sum with a branch.
 fn stream(asked: &Asked) -> Entry {
     let (tokens, d_model) = (asked.visit_tokens(), asked.config.d_model);
     let arithmetic = format!("2 · {} tokens · {} · {F32}", group(tokens), group(d_model));
-    anonymous("residual stream", 2 * tokens * d_model * F32, arithmetic)
+    tensors(asked, "residual stream", 2 * tokens * d_model * F32, arithmetic)
 }
 
 /// What a block's attention is called wide: queries, and keys or values.
@@ -194,7 +223,7 @@ fn products(asked: &Asked) -> Entry {
     let tokens = asked.visit_tokens();
     let arithmetic =
         format!("{blocks} blocks · {} tokens · {} values · {each}", group(tokens), group(values));
-    anonymous("kept products", blocks * tokens * values * each, arithmetic)
+    tensors(asked, "kept products", blocks * tokens * values * each, arithmetic)
 }
 
 /// The last block's tapes, kept where it is the next to go back through.
@@ -203,7 +232,7 @@ fn last_tape(asked: &Asked) -> Entry {
     let tokens = asked.micro_batch_tokens();
     let values = attention_tape(asked) + feed_forward_tape(asked);
     let arithmetic = format!("{} tokens · {} values · {F32}", group(tokens), group(values));
-    anonymous("last block's tape", kept * tokens * values * F32, arithmetic)
+    tensors(asked, "last block's tape", kept * tokens * values * F32, arithmetic)
 }
 
 /// Of these, attention's is there while the other is gone through.
@@ -211,7 +240,7 @@ fn waiting_tape(asked: &Asked) -> Entry {
     let kept = usize::from(asked.keeps_last_tape());
     let (tokens, values) = (asked.micro_batch_tokens(), attention_tape(asked));
     let arithmetic = format!("{} tokens · {} values · {F32}", group(tokens), group(values));
-    anonymous("last attention's tape", kept * tokens * values * F32, arithmetic)
+    tensors(asked, "last attention's tape", kept * tokens * values * F32, arithmetic)
 }
 
 /// All tapes, with the branches' inputs.
@@ -220,7 +249,7 @@ fn tapes(asked: &Asked) -> Entry {
     let (blocks, tokens) = (asked.trained_blocks(), asked.visit_tokens());
     let arithmetic =
         format!("{blocks} blocks · {} tokens · {} values · {F32}", group(tokens), group(values));
-    anonymous("tapes of all blocks", blocks * tokens * values * F32, arithmetic)
+    tensors(asked, "tapes of all blocks", blocks * tokens * values * F32, arithmetic)
 }
 
 /// The branch with the most values on its way back: gate, up, their product and the gradients of all
@@ -238,7 +267,7 @@ fn branch(asked: &Asked) -> Entry {
     let attention = 4 * heads + 6 * d_model + 2 * dropout * 4 * d_model;
     let (tokens, values) = (asked.micro_batch_tokens(), feed_forward.max(attention));
     let arithmetic = format!("{} tokens · {} values · {F32}", group(tokens), group(values));
-    anonymous("largest branch", tokens * values * F32, arithmetic)
+    tensors(asked, "largest branch", tokens * values * F32, arithmetic)
 }
 
 /// Rows of logits that exist at a time.
@@ -258,7 +287,12 @@ fn logits(asked: &Asked) -> Entry {
         group(targets),
         group(d_model)
     );
-    anonymous("logits", (rows * vocab + HIDDEN * targets * d_model) * F32, arithmetic)
+    tensors(asked, "logits", (rows * vocab + HIDDEN * targets * d_model) * F32, arithmetic)
+}
+
+/// What a product makes of an operand before it begins.
+fn operand(asked: &Asked) -> Entry {
+    if asked.tensors() == Place::Device { decoded(asked) } else { packed(asked) }
 }
 
 /// The largest left operand of a product, packed.
@@ -271,7 +305,22 @@ fn packed(asked: &Asked) -> Entry {
     );
     let [rows, depth] = if head[0] * head[1] > branch[0] * branch[1] { head } else { branch };
     let arithmetic = format!("{} rows · {} · {each}", group(rows), group(depth));
-    anonymous("packed operand", rows * depth * each, arithmetic)
+    tensors(asked, "packed operand", rows * depth * each, arithmetic)
+}
+
+/// The largest matrix as a GPU multiplies it, where that is not how it is held.
+fn decoded(asked: &Asked) -> Entry {
+    let each = if asked.precision == Precision::Bf16 { 2 } else { F32 };
+    // Every weight that trains is f32.
+    let held = asked.stored.map_or(F32 * 1_000_000, |stored| stored.projection);
+    let differs = usize::from(held != each * 1_000_000);
+    let sides = ProjectionKind::ALL
+        .map(|kind| Site { layer: 0, kind }.weight_shape(&asked.config))
+        .into_iter()
+        .max_by_key(|sides| sides.iter().product::<usize>());
+    let [rows, cols] = sides.unwrap_or_default();
+    let arithmetic = format!("{} · {} · {each}", group(rows), group(cols));
+    tensors(asked, "decoded matrix", differs * rows * cols * each, arithmetic)
 }
 
 /// A forward pass over rows that are scored together, with their logits.
@@ -287,7 +336,7 @@ fn scoring_pass(asked: &Asked) -> Entry {
         group(rows),
         group(config.vocab_size)
     );
-    anonymous("scoring pass", (tokens * values + rows * config.vocab_size) * F32, arithmetic)
+    tensors(asked, "scoring pass", (tokens * values + rows * config.vocab_size) * F32, arithmetic)
 }
 
 /// Keys and values of the questions that are answered together.
@@ -296,5 +345,5 @@ fn cache(asked: &Asked) -> Entry {
     let (tokens, width) = (asked.scoring.cached, 2 * config.kv_heads * config.head_dim);
     let arithmetic =
         format!("{} tokens · {} blocks · {} · {F32}", group(tokens), config.layers, group(width));
-    anonymous("keys and values", tokens * config.layers * width * F32, arithmetic)
+    tensors(asked, "keys and values", tokens * config.layers * width * F32, arithmetic)
 }

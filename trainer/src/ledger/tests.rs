@@ -6,6 +6,7 @@ use graft_model::{Site, presets};
 use graft_recipes::Checkpointing;
 
 use super::*;
+use crate::device::Device;
 use crate::optimizer::StateFormat;
 use crate::plan::Adapter;
 
@@ -31,6 +32,7 @@ fn asked() -> Asked {
         accumulation: 2,
         per_visit: 1,
         checkpointing: Checkpointing::Block,
+        device: Device::cpu(),
         precision: Precision::F32,
         vocabulary: 128_256,
         threads: 2,
@@ -122,7 +124,7 @@ fn what_does_not_fit_is_refused_with_the_arithmetic_and_what_would() {
     let asked = asked();
     let ledger = Ledger::for_run(&asked);
     let needed = ledger.anonymous();
-    let check = |memory, disk| ledger.check(&asked, &Available { memory, disk });
+    let check = |memory, disk| ledger.check(&asked, &Available { memory, device: None, disk });
     assert_eq!(check(None, None), Ok(()));
     assert_eq!(check(Some(needed), Some(ledger.disk())), Ok(()));
     let close = check(Some(needed - 1), None).unwrap_err();
@@ -148,7 +150,7 @@ fn a_change_that_is_named_is_one_that_fits() {
     let needed = Ledger::for_run(&asked).anonymous();
     for share in [95, 80, 60, 40] {
         let memory = needed * share / 100;
-        let text = remedies::text(&asked, memory);
+        let text = remedies::text(&asked, Place::Anonymous, memory);
         let Some(list) = text.strip_prefix("any of these fits:") else { continue };
         for line in list.lines().filter(|line| line.contains("training.micro_batch_size=1")) {
             let mut smaller = asked.clone();
@@ -166,7 +168,7 @@ fn auto_keeps_products_where_they_take_at_most_half_of_the_memory() {
     let taken = Ledger::for_run(&selective).anonymous();
     let settled = |memory: Option<u64>, checkpointing| {
         let mut asked = Asked { checkpointing, ..asked() };
-        Ledger::settle(&mut asked, &Available { memory, disk: None });
+        Ledger::settle(&mut asked, &Available { memory, device: None, disk: None });
         asked.checkpointing
     };
     let auto = Checkpointing::Auto;
@@ -176,4 +178,110 @@ fn auto_keeps_products_where_they_take_at_most_half_of_the_memory() {
     // Whoever names one gets it.
     assert_eq!(settled(Some(0), Checkpointing::Selective), Checkpointing::Selective);
     assert_eq!(settled(None, Checkpointing::None), Checkpointing::None);
+}
+
+/// The same on a GPU.
+fn on_gpu() -> Asked {
+    Asked { device: Device::made_up(None, true), precision: Precision::Bf16, ..asked() }
+}
+
+#[test]
+fn a_gpu_holds_what_it_computes_with_and_the_host_the_rest() {
+    let (host, gpu) = (Ledger::for_run(&asked()), Ledger::for_run(&on_gpu()));
+    let names = |ledger: &Ledger, place| -> Vec<&str> {
+        let lines = ledger.lines.iter().filter(|line| line.place == place);
+        lines.map(|line| line.name).collect()
+    };
+    assert_eq!(host.device(), 0);
+    assert_eq!(
+        names(&gpu, Place::Device),
+        [
+            "frozen projections",
+            "embedding",
+            "norms",
+            "trained values",
+            "residual stream",
+            "block inputs",
+            "decoded matrix",
+            "last attention's tape",
+            "largest branch",
+        ]
+    );
+    assert_eq!(
+        names(&gpu, Place::Anonymous),
+        ["values being changed", "optimizer states", "data", "program", "their gradient"]
+    );
+    assert_eq!(names(&gpu, Place::Mapped), ["frozen projections", "embedding"]);
+    assert_eq!(of(&gpu, "decoded matrix"), 2_048 * 8_192 * 2);
+    let in_16_bits = asked().stored.map(|stored| Stored { projection: 2_000_000, ..stored });
+    let as_it_is = Ledger::for_run(&Asked { stored: in_16_bits, ..on_gpu() });
+    assert_eq!(of(&as_it_is, "decoded matrix"), 0);
+    assert_eq!(of(&gpu, "block inputs"), of(&host, "block inputs"));
+    assert!(gpu.anonymous() < host.anonymous());
+    let sum = |place| {
+        let lines = gpu.lines.iter().filter(|line| line.place == place);
+        lines.map(|line| line.bytes).sum::<u64>()
+    };
+    assert_eq!(gpu.device(), sum(Place::Device));
+    // Weights that are quantised on the way never stay on the host.
+    let stored = asked().stored.map(|stored| Stored { projections_are_private: true, ..stored });
+    let quantised = Ledger::for_run(&Asked { stored, ..on_gpu() });
+    assert_eq!((quantised.device(), quantised.anonymous()), (gpu.device(), gpu.anonymous()));
+    assert_eq!(names(&quantised, Place::Mapped), ["embedding"]);
+    // The larger of a step and a scoring pass counts in either memory by itself.
+    let scoring = Scoring { tokens: 100_000, cached: 1_000 };
+    let scored = Ledger::for_run(&Asked { scoring, ..on_gpu() });
+    assert_eq!(of(&scored, "their gradient"), of(&gpu, "their gradient"));
+    assert_eq!((of(&scored, "block inputs"), of(&gpu, "scoring pass")), (0, 0));
+    assert!(scored.device() > gpu.device());
+}
+
+#[test]
+fn a_gpu_that_is_too_small_is_refused_with_what_fits_into_it() {
+    let asked = on_gpu();
+    let ledger = Ledger::for_run(&asked);
+    let needed = ledger.device();
+    let check = |device| {
+        let available = Available { memory: Some(ledger.anonymous()), device, disk: None };
+        ledger.check(&asked, &available)
+    };
+    assert_eq!((check(None), check(Some(needed))), (Ok(()), Ok(())));
+    let refused = check(Some(needed - 1)).unwrap_err();
+    assert_eq!((refused.what, refused.needed), ("device memory", needed));
+    let text = refused.to_string();
+    for part in [
+        "of device memory, and",
+        "available on wgpu:1 (RTX):",
+        "block inputs",
+        "2,048 · 8,192 · 2",
+        "any of these fits:",
+        "training.micro_batch_size=1",
+        "data.max_seq_len=256",
+    ] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+    // The optimizer's states are on the host.
+    assert!(!text.contains("adamw_8bit"), "{text}");
+    let stored = Some(Stored { projection: 2_000_000, form: "16 bits", ..asked.stored.unwrap() });
+    let wide = Asked { stored, checkpointing: Checkpointing::Selective, ..on_gpu() };
+    let ledger = Ledger::for_run(&wide);
+    let available = Available { device: Some(ledger.device() - 1), ..Available::default() };
+    let text = ledger.check(&wide, &available).unwrap_err().to_string();
+    assert!(text.contains("training.checkpointing=block"), "{text}");
+    let available = Available { device: Some(1), ..Available::default() };
+    let text = ledger.check(&wide, &available).unwrap_err().to_string();
+    assert!(text.contains("not even these fit:") && text.contains("quantization=nf4"), "{text}");
+}
+
+#[test]
+fn auto_keeps_products_on_a_gpu_where_they_take_at_most_half_of_its_memory() {
+    let selective = Asked { checkpointing: Checkpointing::Selective, ..on_gpu() };
+    let taken = Ledger::for_run(&selective).device();
+    let settled = |device| {
+        let mut asked = Asked { checkpointing: Checkpointing::Auto, ..on_gpu() };
+        Ledger::settle(&mut asked, &Available { device: Some(device), ..Available::default() });
+        asked.checkpointing
+    };
+    assert_eq!(settled(2 * taken), Checkpointing::Selective);
+    assert_eq!(settled(2 * taken - 2), Checkpointing::Block);
 }

@@ -17,6 +17,7 @@ fn sample(steps: u64) -> Report {
             target_tokens: 131,
             tokens_per_second: 14_200.0 + 900.0 * noise,
             peak_memory_bytes: Some(412 << 20),
+            peak_device_memory_bytes: None,
         }
     });
     let eval = (1..=steps / 100).map(|count| {

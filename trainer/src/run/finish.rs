@@ -45,6 +45,8 @@ pub struct Outcome {
     pub parameters: u64,
     /// Peak resident memory.
     pub peak_memory_bytes: Option<u64>,
+    /// Most memory of a GPU found in use in a step.
+    pub peak_device_memory_bytes: Option<u64>,
     /// Share of held-out questions answered exactly, before and after.
     pub exact_match: Option<[f64; 2]>,
     /// Perplexity on the general rows, before and after.
@@ -83,6 +85,7 @@ pub(super) fn finish<B: Backend, P: Trainable<B>>(
         trainable_parameters: plan.trainable_parameters(),
         parameters: plan.parameters(),
         peak_memory_bytes: peak_resident_bytes(),
+        peak_device_memory_bytes: run.peak_device_memory,
         exact_match: pair(|scores| scores.exact.map(super::scores::Exact::share)),
         general_perplexity: pair(|scores| scores.general_perplexity),
         validation_loss: pair(|scores| scores.validation_loss),

@@ -34,6 +34,8 @@ pub(super) struct Run<'a, B: Backend, P> {
     pub(super) position: Position,
     pub(super) before: Scores,
     pub(super) total: u64,
+    /// Most memory of a GPU found in use.
+    pub(super) peak_device_memory: Option<u64>,
     schedule: Schedule,
     metrics: MetricsLog,
     events: Option<EventLog>,
@@ -100,6 +102,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
             position,
             before,
             total,
+            peak_device_memory: None,
             schedule,
             metrics,
             events,
@@ -163,6 +166,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
             StepError::Offload(error) => error.into(),
         })?;
         let seconds = started.elapsed().as_secs_f64();
+        self.peak_device_memory = self.peak_device_memory.max(outcome.device_memory);
         self.position = Position {
             step,
             tokens: self.position.tokens + outcome.tokens as u64,
@@ -181,6 +185,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
                 target_tokens: outcome.targets as u64,
                 tokens_per_second: outcome.tokens as f64 / seconds,
                 peak_memory_bytes: peak_resident_bytes(),
+                peak_device_memory_bytes: self.peak_device_memory,
             }))?;
         }
         Ok(outcome)

@@ -36,6 +36,9 @@ pub struct TrainLine {
     pub tokens_per_second: f64,
     /// Largest resident size of the process so far; `null` where the system does not say.
     pub peak_memory_bytes: Option<u64>,
+    /// Most memory of a GPU found in use so far; left out where none computes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_device_memory_bytes: Option<u64>,
 }
 
 /// What one evaluation found.
@@ -180,6 +183,7 @@ mod tests {
             target_tokens: 130,
             tokens_per_second: 1_234.5,
             peak_memory_bytes: Some(1 << 30),
+            peak_device_memory_bytes: None,
         })
     }
 
@@ -197,6 +201,15 @@ mod tests {
         {"step":1,"loss":2.5,"learning_rate":0.0002,"grad_norm":0.75,"tokens":512,"target_tokens":130,"tokens_per_second":1234.5,"peak_memory_bytes":1073741824}
         {"step":1,"eval_loss":1.25,"eval_tokens":900}
         "#);
+    }
+
+    #[test]
+    fn the_peak_of_a_gpu_is_in_the_line_where_one_computes() {
+        let Line::Train(line) = train(1) else { unreachable!("a training step") };
+        let line = TrainLine { peak_device_memory_bytes: Some(7), ..line };
+        let text = serde_json::to_string(&line).unwrap();
+        assert!(text.ends_with(r#","peak_device_memory_bytes":7}"#), "{text}");
+        assert_eq!(serde_json::from_str::<TrainLine>(&text).unwrap(), line);
     }
 
     #[test]

@@ -64,9 +64,13 @@ fn scalars(line: &Line) -> Vec<(&'static str, f64)> {
                 ("grad_norm", line.grad_norm),
                 ("tokens_per_second", line.tokens_per_second),
             ];
-            let peak = line.peak_memory_bytes;
+            let peaks = [
+                ("memory/peak_gib", line.peak_memory_bytes),
+                ("memory/peak_device_gib", line.peak_device_memory_bytes),
+            ];
+            let in_gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
             scalars
-                .extend(peak.map(|bytes| ("memory/peak_gib", bytes as f64 / f64::from(1 << 30))));
+                .extend(peaks.into_iter().filter_map(|(name, peak)| Some((name, in_gib(peak?)))));
             scalars
         }
         Line::Eval(line) => vec![("loss/eval", line.eval_loss)],

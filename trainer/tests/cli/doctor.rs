@@ -15,7 +15,7 @@ fn with(level: &str, line: &str) -> Output {
 }
 
 fn doctor(level: &str) -> Value {
-    let output = with(level, "doctor --json");
+    let output = with(level, "doctor --json --device cpu");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -37,14 +37,23 @@ fn the_machine_is_described_for_people_and_programs() {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name} is not in\n{text}");
     }
     assert!(text.contains(", 1 used\n") && text.contains("\ndevices\n  cpu  "), "{text}");
-    assert!(
-        text.ends_with("This build has no GPU support: everything runs on the CPU.\n"),
-        "{text}"
-    );
+    let note = "\nThis build has no GPU support: everything runs on the CPU. `cargo build";
+    let has_none = !cfg!(any(feature = "wgpu", feature = "cuda"));
+    assert_eq!(text.contains(note), has_none, "{text}");
 
     let json: Value = serde_json::from_str(&room.done("doctor --json --threads 1")).unwrap();
     assert_eq!(json["threads"], 1);
     assert_eq!(json["devices"][0]["device"], "cpu");
+    assert_eq!(json["devices"][0]["dtypes"], serde_json::json!(["f32", "bf16"]));
+    assert!(json["devices"][0]["memory_bytes"].as_u64() > Some(0), "{json}");
+    // Each kind is there, or it is said what is missing.
+    for kind in ["cpu", "wgpu", "cuda"] {
+        let of_kind = |list: &str| {
+            let names = json[list].as_array().unwrap().iter();
+            names.filter(|entry| entry["device"].as_str().unwrap().starts_with(kind)).count()
+        };
+        assert!(of_kind("devices") > 0 || of_kind("missing") == 1, "{kind}: {json}");
+    }
     assert_eq!(json["versions"]["graft"], env!("CARGO_PKG_VERSION"));
     assert!(json["disk"]["free_bytes"].as_u64() > Some(0), "{json}");
     assert!(room.names().is_empty());

@@ -66,6 +66,7 @@ fn json_holds_the_lines_and_their_sums() {
     };
     assert_eq!(plan["anonymous_bytes"], sum(&["anonymous"]));
     assert_eq!(plan["resident_bytes"], sum(&["anonymous", "mapped"]));
+    assert_eq!(plan["device_bytes"], sum(&["device"]));
     assert_eq!(plan["disk_bytes"], sum(&["disk"]));
     let short = json(&room, "plan r.yaml training.optimizer=adamw_8bit --json");
     assert!(short["anonymous_bytes"].as_u64() < plan["anonymous_bytes"].as_u64());
@@ -83,6 +84,8 @@ fn a_run_that_does_not_fit_is_refused_before_it_begins() {
     assert!(disk.contains("checkpoint.keep") && disk.contains("checkpoints"), "{disk}");
     let fewer = room.refused("--quiet train r.yaml --disk 1MiB finish.merge=true");
     assert!(fewer.contains("merged model"), "{fewer}");
+    let device = room.refused("--quiet --device cpu train r.yaml --device-memory 5MiB");
+    assert!(device.contains("--device-memory is 5.00 MiB, but cpu computes"), "{device}");
     // No machine has this: the limit is the one that was found.
     let any = room.refused("--quiet train r.yaml adapter.rank=100000000");
     assert!(any.contains("of memory, and") && any.contains("adapter.rank="), "{any}");

@@ -11,11 +11,21 @@ fn wrong_use_is_2() {
         "recipes",
         "data",
         "validate quickstart --colour",
-        "--device cuda recipes ls",
+        "--device gpu recipes ls",
+        "recipes ls --device wgpu:x",
     ] {
         let said = room.graft(line);
         assert_eq!(said.code, 2, "graft {line}: {}", said.stderr);
         assert!(said.stdout.is_empty(), "{line}");
+    }
+    let device = room.refused("--device gpu recipes ls");
+    assert!(device.contains("found `gpu`, expected auto, cpu, wgpu, wgpu:N, cuda"), "{device}");
+    for (kind, built) in [("wgpu", cfg!(feature = "wgpu")), ("cuda", cfg!(feature = "cuda"))] {
+        if !built {
+            let device = room.refused(&format!("train quickstart --device {kind}:0"));
+            let build = format!("`cargo build --release --features {kind}`");
+            assert!(device.contains(&build), "{device}");
+        }
     }
     assert_eq!(room.graft("").code, 2);
     assert_eq!(room.graft("--help").code, 0);
