@@ -78,6 +78,9 @@ pub(super) fn sums<R: CubeRuntime>(place: &Place<R>, precision: Precision, to: R
     }
 }
 
+/// A unit's share of rows and of columns: it reads a value of either factor once for four outputs.
+const SHARE: usize = 4;
+
 #[cube(launch)]
 fn add_product<F: Float>(
     sums: &Array<f32>,
@@ -85,25 +88,58 @@ fn add_product<F: Float>(
     high: &Array<f32>,
     out: &mut Array<F>,
     rank: u32,
+    rows: u32,
     cols: u32,
     by_column: u32,
     #[define(F)] _dtype: StorageType,
 ) {
-    if ABSOLUTE_POS < out.len() {
-        let (rank, cols) = (rank as usize, cols as usize);
-        let row = ABSOLUTE_POS / cols * rank;
-        let col = ABSOLUTE_POS % cols;
-        let mut start = col;
-        let mut step = cols;
-        if by_column == 1u32 {
-            start = col * rank;
-            step = 1usize;
+    let (rank, rows, cols) = (rank as usize, rows as usize, cols as usize);
+    // Neighbours have neighbouring columns; a unit's own columns are `apart`.
+    let apart = cols.div_ceil(SHARE);
+    let row = ABSOLUTE_POS / apart * SHARE;
+    let col = ABSOLUTE_POS % apart;
+    let mut start = 1usize;
+    let mut step = cols;
+    if by_column == 1u32 {
+        start = rank;
+        step = 1usize;
+    }
+    if row < rows {
+        let mut values = Array::<f32>::new(SHARE * SHARE);
+        #[unroll]
+        for r in 0..SHARE {
+            let row = min(row + r, rows - 1);
+            #[unroll]
+            for c in 0..SHARE {
+                let col = min(col + c * apart, cols - 1);
+                values[r * SHARE + c] = sums[row * cols + col];
+            }
         }
-        let mut sum = 0.0f32;
+        let mut column = Array::<f32>::new(SHARE);
         for i in 0..rank {
-            sum += low[row + i] * high[start + i * step];
+            #[unroll]
+            for c in 0..SHARE {
+                let col = min(col + c * apart, cols - 1);
+                column[c] = high[col * start + i * step];
+            }
+            #[unroll]
+            for r in 0..SHARE {
+                let factor = low[min(row + r, rows - 1) * rank + i];
+                #[unroll]
+                for c in 0..SHARE {
+                    values[r * SHARE + c] += factor * column[c];
+                }
+            }
         }
-        out[ABSOLUTE_POS] = F::cast_from(sums[ABSOLUTE_POS] + sum);
+        #[unroll]
+        for r in 0..SHARE {
+            #[unroll]
+            for c in 0..SHARE {
+                if row + r < rows && col + c * apart < cols {
+                    out[(row + r) * cols + col + c * apart] = F::cast_from(values[r * SHARE + c]);
+                }
+            }
+        }
     }
 }
 
@@ -127,7 +163,7 @@ pub(super) fn with_low_rank<R: CubeRuntime>(
     let (place, [rows, cols]) = (Place::of(sums), rows_cols(sums));
     let [_, rank] = rows_cols(low);
     let result = place.empty([rows, cols], out);
-    let (count, dim) = place.each(rows * cols);
+    let (count, dim) = place.each(rows.div_ceil(SHARE) * cols.div_ceil(SHARE));
     let f32_array = |tensor: &CubeTensor<R>| {
         assert_eq!(tensor.dtype, DType::F32, "a low-rank update");
         contiguous(tensor).into_array_arg()
@@ -141,6 +177,7 @@ pub(super) fn with_low_rank<R: CubeRuntime>(
         f32_array(high),
         result.clone().into_array_arg(),
         rank as u32,
+        rows as u32,
         cols as u32,
         u32::from(lies == High::ByColumn),
         out.into(),

@@ -1,0 +1,112 @@
+//! The command on a GPU that wgpu finds, beside the CPU: the same losses, scores and words. Without a GPU
+//! Mesa's llvmpipe plays one.
+
+#![expect(clippy::disallowed_methods, reason = "tests write their own input files")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+#[path = "cli/room.rs"]
+mod room;
+
+use room::{ROW, Room};
+use serde_json::Value;
+
+/// A quickstart without its exams.
+const RUN: &str = "train quickstart evaluation.held_out=[] evaluation.general=[] finish.prompts=[] \
+                   finish.merge=false training.micro_batch_size=4 logging.tensorboard=false";
+
+fn lines(room: &Room, name: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(room.path(name)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn losses(room: &Room, run: &str) -> Vec<f64> {
+    let lines = lines(room, &format!("{run}/metrics.jsonl"));
+    lines.iter().filter_map(|line| line["loss"].as_f64()).collect()
+}
+
+#[test]
+fn fifty_steps_follow_the_losses_of_the_cpu() {
+    let room = Room::new();
+    for device in ["cpu", "wgpu"] {
+        let of = format!("--device {device} output_dir={device}");
+        room.done(&format!("{RUN} {of} training.max_steps=50 training.compute_dtype=f32"));
+    }
+    let [cpu, wgpu] = ["cpu", "wgpu"].map(|run| losses(&room, run));
+    assert_eq!((cpu.len(), wgpu.len()), (50, 50));
+    for (step, (cpu, wgpu)) in cpu.iter().zip(&wgpu).enumerate() {
+        // Other orders of f32 sums, and what fifty steps make of them.
+        assert!((cpu - wgpu).abs() <= 1e-3 * cpu, "step {}: {wgpu}, on the CPU {cpu}", step + 1);
+    }
+    assert!(wgpu[49] < 0.8 * wgpu[0], "{wgpu:?}");
+    let peak = &lines(&room, "wgpu/metrics.jsonl")[0]["peak_device_memory_bytes"];
+    assert!(peak.as_u64().is_some_and(|bytes| bytes > 1 << 20), "{peak}");
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(room.path("wgpu/manifest.json")).unwrap()).unwrap();
+    assert!(manifest.to_string().contains("wgpu:"), "{manifest}");
+}
+
+#[test]
+fn a_device_gives_the_same_bytes_twice_whatever_is_kept_between_the_passes() {
+    let room = Room::new();
+    for checkpointing in ["block", "selective", "none", "selective"] {
+        let out = format!("{checkpointing}-{}", room.names().len());
+        let how = format!("training.max_steps=3 training.checkpointing={checkpointing}");
+        room.done(&format!("{RUN} --device wgpu output_dir=runs/{out} {how}"));
+    }
+    let folder = std::fs::read_dir(room.path("runs")).unwrap();
+    let adapters: Vec<Vec<u8>> = folder
+        .map(|run| run.unwrap().path().join("adapter/adapter_model.safetensors"))
+        .map(|path| std::fs::read(path).unwrap())
+        .collect();
+    assert_eq!(adapters.len(), 4);
+    assert!(adapters.iter().all(|adapter| *adapter == adapters[0]));
+}
+
+#[test]
+fn scores_and_words_are_those_of_the_cpu() {
+    let room = Room::new();
+    room.write("data.jsonl", format!("{ROW}\n{ROW}\n"));
+    let model = "--model builtin:quickstart --compute-dtype f32";
+    let eval = format!("eval {model} --quantization nf4 --data data.jsonl --format messages");
+    let asked = format!("generate {model} --max-new-tokens 12 --prompt Who?");
+    let [cpu, wgpu] = ["cpu", "wgpu"].map(|device| {
+        room.done(&format!("{eval} --per-example {device}.jsonl --json --device {device}"));
+        let nll: Vec<f64> = lines(&room, &format!("{device}.jsonl"))
+            .iter()
+            .map(|line| line["nll"].as_f64().unwrap())
+            .collect();
+        (nll, room.done(&format!("{asked} --device {device}")))
+    });
+    assert_eq!(cpu.1, wgpu.1);
+    for (cpu, wgpu) in cpu.0.iter().zip(&wgpu.0) {
+        assert!((cpu - wgpu).abs() <= 1e-4 * cpu, "{wgpu}, on the CPU {cpu}");
+    }
+}
+
+#[test]
+fn bf16_falls_back_to_f32_and_says_so_once() {
+    let room = Room::new();
+    let model = "--model builtin:quickstart --compute-dtype bf16 --max-new-tokens 2 --prompt Who?";
+    let said = room.graft(&format!("generate {model} --device wgpu"));
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let lines: Vec<&str> = said.stderr.lines().filter(|line| line.contains("bf16")).collect();
+    assert_eq!(lines.len(), 1, "{}", said.stderr);
+    assert!(lines[0].contains("computes in f32"), "{}", lines[0]);
+}
+
+#[test]
+fn too_little_device_memory_is_refused_with_the_arithmetic() {
+    let room = Room::new();
+    let said = room.refused(&format!("{RUN} --device wgpu --device-memory 1MiB output_dir=run"));
+    for word in ["device memory", "1.00 MiB", "block inputs"] {
+        assert!(said.contains(word), "{said}");
+    }
+}
+
+#[test]
+fn the_doctor_names_the_device() {
+    let found: Value = serde_json::from_str(&Room::new().done("doctor --json")).unwrap();
+    let devices = found["devices"].as_array().unwrap();
+    let wgpu = devices.iter().find(|device| device["device"].as_str().unwrap().starts_with("wgpu"));
+    assert!(wgpu.is_some_and(|device| device.to_string().contains("f32")), "{found}");
+}
