@@ -161,11 +161,3 @@ def section(measured: dict, bench, conditions: list) -> str:
     lines += ["", *rows_table(by_rows, seconds), "", *layers_table(by_layers, seconds)]
     lines += ["", *lengths_table(by_length, seconds, measured)]
     return "\n".join(lines) + "\n"
-
-
-def merged(record: Path, title: str, text: str, grown: str) -> str:
-    """The record with the parts that were measured now; the one that was not stays as it is."""
-    old, heading, old_grown = (record.read_text() if record.exists() else "").partition(HEADING + "\n")
-    first = title + text if text or not old.strip() else old
-    last = grown or heading + old_grown
-    return first.rstrip("\n") + "\n" + (f"\n{last}" if last else "")

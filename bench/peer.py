@@ -1,11 +1,12 @@
 """The other side: PyTorch, transformers, PEFT and bitsandbytes, as their users run them.
 
     peer.py train TASK.json       a few optimizer steps; prints seconds a step
-    peer.py gemm                  bf16 matrix products: the limit of the machine
+    peer.py gemm [DEVICE]         bf16 matrix products: the limit of the machine
     peer.py bandwidth             reading memory: the limit of decoding
+    peer.py probe DEVICE          what is there to be compared with, and why not
     peer.py tokenize TASK.json    the `tokenizers` package
 
-Every command prints one line of JSON, the last of its output. Each runs in a process of its own.
+DEVICE is `cpu`, `cuda` or `cuda:N`. Every command prints one line of JSON, the last of its output. Each runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import platform
 import sys
 import time
 
@@ -28,8 +30,17 @@ def peak_bytes() -> int:
 
 
 def versions() -> dict:
-    names = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")
-    return {name: importlib.metadata.version(name) for name in names}
+    found = {}
+    for name in ("torch", "transformers", "peft", "bitsandbytes", "tokenizers"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def is_cuda(device: str) -> bool:
+    return device.split(":")[0] == "cuda"
 
 
 def load(task: dict):
@@ -38,8 +49,10 @@ def load(task: dict):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
+    # Straight to the device, block by block, as large models are loaded.
+    placed = {"device_map": {"": task["device"]}} if is_cuda(task["device"]) else {}
     model = AutoModelForCausalLM.from_pretrained(
-        task["model"], dtype=torch.bfloat16, attn_implementation="sdpa", local_files_only=True
+        task["model"], dtype=torch.bfloat16, attn_implementation="sdpa", local_files_only=True, **placed
     )
     model.config.use_cache = False
     if task["checkpointing"] != "none":
@@ -64,15 +77,26 @@ def train(task: dict) -> dict:
 
     torch.set_num_threads(threads())
     torch.manual_seed(7)
+    device, cuda = task["device"], is_cuda(task["device"])
+    if cuda:
+        torch.cuda.set_device(device)
+    wait = (lambda: torch.cuda.synchronize(device)) if cuda else (lambda: None)
     model = load(task)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert all(parameter.dtype == torch.float32 for parameter in trained), "adapters are to be f32"
-    optimizer = torch.optim.AdamW(trained, lr=task["learning_rate"])
+    # What transformers' own trainer takes on a GPU.
+    optimizer = torch.optim.AdamW(trained, lr=task["learning_rate"], **({"fused": True} if cuda else {}))
     with open(task["rows"], encoding="utf-8") as file:
-        rows = [(torch.tensor([row["tokens"]]), torch.tensor([row["labels"]])) for row in json.load(file)]
-    seconds, losses = [], []
+        rows = json.load(file)
+    count = task["batch"]
+    batches = []
+    for first in range(0, len(rows) - count + 1, count):
+        batch = rows[first : first + count]
+        batches.append([torch.tensor([row[key] for row in batch], device=device) for key in ("tokens", "labels")])
+    seconds, losses, first_step_at = [], [], None
     for step in range(task["steps"]):
-        tokens, labels = rows[step % len(rows)]
+        tokens, labels = batches[step % len(batches)]
+        wait()
         started = time.perf_counter()
         loss = model(input_ids=tokens, labels=labels).loss
         loss.backward()
@@ -80,13 +104,23 @@ def train(task: dict) -> dict:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
+        wait()
         seconds.append(time.perf_counter() - started)
-    return {"seconds": seconds, "losses": losses, "peak_bytes": peak_bytes(), "versions": versions()}
+        first_step_at = first_step_at or time.time()
+    found = {"seconds": seconds, "losses": losses, "peak_bytes": peak_bytes(), "versions": versions()}
+    if cuda:
+        # Of the whole process, loading included: what tensors held, and what was taken from the driver for them.
+        found["device_allocated_bytes"] = torch.cuda.max_memory_allocated(device)
+        found["device_reserved_bytes"] = torch.cuda.max_memory_reserved(device)
+        found["first_step_at"] = first_step_at
+    return found
 
 
-def gemm() -> dict:
+def gemm(device: str = "cpu") -> dict:
     import torch
 
+    if is_cuda(device):
+        return {"flops_per_second": cuda_gemm(torch, device), "versions": versions(), "python": platform.python_version()}
     torch.set_num_threads(threads())
     rates = {}
     for rows, inner, out in ((512, 4096, 4096), (512, 2048, 8192), (512, 768, 2048), (2048, 2048, 2048)):
@@ -100,7 +134,70 @@ def gemm() -> dict:
             times.append(time.perf_counter() - started)
         times.sort()
         rates[f"{rows}x{inner}x{out}"] = 2 * rows * inner * out / times[len(times) // 2]
-    return {"flops_per_second": rates, "versions": versions()}
+    return {"flops_per_second": rates, "versions": versions(), "python": platform.python_version()}
+
+
+def cuda_gemm(torch, device: str) -> dict:
+    """The projections of the 8B shape at 4,096 tokens, and two squares; timed by the device's own events."""
+    shapes = ((4096, 4096, 4096), (4096, 4096, 14336), (4096, 14336, 4096), (4096, 4096, 28672), (8192, 8192, 8192))
+    rates = {}
+    torch.cuda.set_device(device)
+    for rows, inner, out in shapes:
+        x = torch.randn(rows, inner, device=device, dtype=torch.bfloat16)
+        w = torch.randn(out, inner, device=device, dtype=torch.bfloat16)
+        times = []
+        until = time.perf_counter() + 1.5  # long enough that the clocks settle
+        while time.perf_counter() < until or len(times) < 10:
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            for _ in range(10):
+                torch.nn.functional.linear(x, w)
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end) / 1e3 / 10)
+        times = sorted(times[len(times) // 3 :])  # the first third warms up
+        rates[f"{rows}x{inner}x{out}"] = 2 * rows * inner * out / times[len(times) // 2]
+    return rates
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def probe(device: str) -> dict:
+    """Why a package cannot be used, by its name; `None` where it can."""
+    missing = {}
+    for name in ("torch", "transformers", "peft", "accelerate", "bitsandbytes"):
+        try:
+            __import__(name)
+            missing[name] = None
+        except Exception as error:  # a broken library must not hide what the others say
+            missing[name] = "is not there" if isinstance(error, ModuleNotFoundError) and error.name == name else f"cannot be imported: {first_line(error)}"
+    found = {"versions": versions(), "python": platform.python_version(), "missing": missing, "device": None}
+    if missing["torch"]:
+        return found
+    import torch
+
+    if is_cuda(device) and not torch.cuda.is_available():
+        missing["torch"] = "finds no CUDA device"
+        return found
+    if is_cuda(device):
+        properties = torch.cuda.get_device_properties(device)
+        found["device"] = {
+            "name": properties.name,
+            "bytes": properties.total_memory,
+            "capability": f"{properties.major}.{properties.minor}",
+            "cuda": torch.version.cuda,
+        }
+    if not missing["bitsandbytes"]:
+        from bitsandbytes.functional import quantize_4bit
+
+        try:
+            # The import succeeds without the library for this CUDA; a first call does not.
+            quantize_4bit(torch.ones(4096, device=device, dtype=torch.bfloat16), quant_type="nf4")
+        except Exception as error:
+            missing["bitsandbytes"] = f"does not work on {device}: {first_line(error)}"
+    return found
 
 
 def bandwidth() -> dict:
@@ -133,12 +230,11 @@ def tokenize(task: dict) -> dict:
 
 def main() -> None:
     command, arguments = sys.argv[1], sys.argv[2:]
-    tasks = []
-    for path in arguments:
-        with open(path, encoding="utf-8") as file:
-            tasks.append(json.load(file))
-    commands = {"train": train, "gemm": gemm, "bandwidth": bandwidth, "tokenize": tokenize}
-    print(json.dumps(commands[command](*tasks)))
+    if command in ("train", "tokenize"):
+        with open(arguments[0], encoding="utf-8") as file:
+            arguments = [json.load(file)]
+    commands = {"train": train, "gemm": gemm, "bandwidth": bandwidth, "probe": probe, "tokenize": tokenize}
+    print(json.dumps(commands[command](*arguments)))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     python3 bench/run.py                    every work, three rounds
     python3 bench/run.py --only 1b-qlora    the works whose name holds this
     python3 bench/run.py --quick            does the bench itself work? two blocks, one round
+    python3 bench/run.py --device cuda --graft FILE     on an NVIDIA GPU; builds and fetches nothing
 
 Needs Python 3.10 or later and nothing but its standard library; the peers go into a virtual
 environment of their own.
@@ -17,83 +18,20 @@ import json
 import os
 import platform
 import random
+import re
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import growth
-from works import ALPHA, LARGE, RANK, SHAPES, WORKS, Work, attention_flops, gemm_flops, gib, median, steady
+import on_cuda
+from processes import ROOT, Ended, fail, last_json, process, say
+from record import merged
+from works import ALPHA, CUDA, CUDA_LARGE, LARGE, RANK, SHAPES, WORKS, Work, attention_flops, gemm_flops, gib, median, steady
 
-ROOT = Path(__file__).resolve().parent.parent
 HERE = ROOT / "bench"
 LEARNING_RATE = 1e-4
 QUICK = "QUICK: models of two blocks, to see that the bench works. These are no results."
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def fail(text: str) -> None:
-    say(f"error: {text}")
-    sys.exit(1)
-
-
-# ---------------------------------------------------------------- processes
-
-
-class Watch(threading.Thread):
-    """Asks the kernel, ten times a second, what a process holds and has read."""
-
-    def __init__(self, pid: int):
-        super().__init__(daemon=True)
-        self.pid, self.anonymous, self.read, self.ended = pid, 0, 0, threading.Event()
-
-    def run(self) -> None:
-        while not self.ended.wait(0.1):
-            try:
-                status = Path(f"/proc/{self.pid}/status").read_text()
-                reads = Path(f"/proc/{self.pid}/io").read_text()
-            except OSError:
-                return
-            for line in status.splitlines():
-                if line.startswith("RssAnon:"):
-                    self.anonymous = max(self.anonymous, int(line.split()[1]) * 1024)
-            for line in reads.splitlines():
-                if line.startswith("read_bytes:"):
-                    self.read = max(self.read, int(line.split()[1]))
-
-
-def process(command: list, log: Path, cores: int) -> dict:
-    """Runs a command to its end; its output goes to `log`. Peak memory is the kernel's (VmHWM)."""
-    environment = dict(os.environ, BENCH_THREADS=str(cores), TOKENIZERS_PARALLELISM="true")
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"):
-        environment[name] = str(cores)
-    started = time.perf_counter()
-    with open(log, "wb") as out, open(log.with_suffix(".err"), "wb") as err:
-        child = subprocess.Popen([str(word) for word in command], stdout=out, stderr=err, cwd=ROOT, env=environment)
-        watch = Watch(child.pid)
-        watch.start()
-        _, status, usage = os.wait4(child.pid, 0)
-        watch.ended.set()
-    child.returncode = os.waitstatus_to_exitcode(status)
-    wall = time.perf_counter() - started
-    if child.returncode != 0:
-        tail = log.with_suffix(".err").read_text(errors="replace")[-3000:]
-        fail(f"`{' '.join(str(word) for word in command)}` ended with {child.returncode}:\n{tail}")
-    return {
-        "wall": wall,
-        "peak_bytes": usage.ru_maxrss * 1024,
-        "anonymous_bytes": watch.anonymous,
-        "read_bytes": watch.read,
-        "output": log.read_text(errors="replace"),
-    }
-
-
-def last_json(output: str) -> dict:
-    return json.loads(output.strip().splitlines()[-1])
 
 
 # ---------------------------------------------------------------- preparation
@@ -116,6 +54,13 @@ def virtual_environment(folder: Path) -> Path:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*install, "-r", HERE / "requirements.txt"], check=True)
+    for name, (found, wanted) in other_versions(python).items():
+        fail(f"{folder} has {name} {found}, the comparison is with {wanted}: remove the folder, or give another `--venv`")
+    return python
+
+
+def other_versions(python: Path) -> dict:
+    """What this Python has in another version than `requirements.txt` names, or (`None`) has not: found and wanted."""
     wanted = {}
     for line in (HERE / "requirements.txt").read_text().splitlines():
         if "==" in line:
@@ -130,11 +75,9 @@ def virtual_environment(folder: Path) -> Path:
         "print(json.dumps(found))"
     )
     answer = subprocess.run([python, "-c", ask, *wanted], check=True, capture_output=True, text=True)
-    for name, found in json.loads(answer.stdout).items():
-        # A build for the CPU calls itself 2.15.0+cpu.
-        if (found or "").split("+")[0] != wanted[name]:
-            fail(f"{folder} has {name} {found}, the comparison is with {wanted[name]}: remove the folder, or give another `--venv`")
-    return python
+    found = json.loads(answer.stdout)
+    # A build for the CPU calls itself 2.15.0+cpu.
+    return {name: (found[name], wanted[name]) for name in wanted if (found[name] or "").split("+")[0] != wanted[name]}
 
 
 class Bench:
@@ -144,10 +87,20 @@ class Bench:
         self.folder = options.work_dir
         self.folder.mkdir(parents=True, exist_ok=True)
         self.cores = options.threads or len(os.sched_getaffinity(0))
+        self.peer_script = HERE / "peer.py"
+        self.until = None  # by time.monotonic, where the bench has to end
 
     @functools.cached_property
     def python(self) -> Path:
-        return virtual_environment(self.options.venv)
+        """The peers' Python. One that was given is taken as it is: the report says where its versions differ."""
+        return self.options.peer_python or virtual_environment(self.options.venv)
+
+    @functools.cached_property
+    def differing(self) -> list:
+        """A line of the report, where the peers are not those of `requirements.txt`."""
+        found = other_versions(self.python)
+        shown = [f"{name} {version} instead of {wanted}" if version else f"no {name}" for name, (version, wanted) in found.items()]
+        return [f"- not as in `requirements.txt`: {', '.join(shown)}"] if shown else []
 
     def layers(self, preset: str) -> int:
         return 2 if self.options.quick else SHAPES[preset]["layers"]
@@ -159,7 +112,7 @@ class Bench:
             say(f"writing {out.name}")
             flags = ["--preset", preset, "--format", form, "--layers", layers, "--out", out]
             command = [self.graft, "synth-model", *flags, *(["--sparse"] if sparse else [])]
-            process(command, self.folder / "synth-model.log", self.cores)
+            process(command, self.folder / "synth-model.log", self.cores, until=self.until)
         return out
 
     # ------------------------------------------------------------ rows and recipe
@@ -213,23 +166,30 @@ class Bench:
 
     # ------------------------------------------------------------ the two sides
 
-    def run_graft(self, work: Work, recipe: Path, out: Path) -> dict:
+    def run_graft(self, work: Work, recipe: Path, out: Path, **how) -> dict:
         if out.exists():
             subprocess.run(["rm", "-rf", str(out)], check=True)
         command = [self.graft, "train", recipe, "--quiet", "--threads", self.cores]
-        ran = process(command, self.folder / f"{work.name}.graft.log", self.cores)
+        if self.options.device != "cpu":
+            command += ["--device", self.options.device]
+        log = self.folder / f"{work.name}.graft.log"
+        ran = process(command, log, self.cores, first=out / "metrics.jsonl", until=self.until, **how)
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         return {
             "seconds": [line["tokens"] / line["tokens_per_second"] for line in lines],
             "losses": [line["loss"] for line in lines],
             "tokens": lines[-1]["tokens"],
             "targets": lines[-1]["target_tokens"],
+            "device_bytes": lines[-1].get("peak_device_memory_bytes"),
+            "first_step": ran["first_line"],
             **{key: ran[key] for key in ("wall", "peak_bytes", "anonymous_bytes", "read_bytes")},
         }
 
     def run_peer(self, work: Work, rows: Path, steps: int) -> dict:
         task = {
-            "model": str(self.model(work.preset, work.format)),
+            "model": str(self.model(work.preset, work.format, work.sparse, work.layers)),
+            "device": self.options.device,
+            "batch": work.rows,
             "rows": str(rows),
             "steps": steps,
             "checkpointing": work.checkpointing,
@@ -239,37 +199,52 @@ class Bench:
         }
         path = self.folder / f"{work.name}.task.json"
         path.write_text(json.dumps(task))
-        ran = process([self.python, HERE / "peer.py", "train", path], self.folder / f"{work.name}.peer.log", self.cores)
+        command = [self.python, self.peer_script, "train", path]
+        ran = process(command, self.folder / f"{work.name}.peer.log", self.cores, until=self.until)
         found = last_json(ran["output"])
+        if "first_step_at" in found:
+            found["first_step"] = found.pop("first_step_at") - ran["started_at"]
         return {**found, "peak_bytes": ran["peak_bytes"], "anonymous_bytes": ran["anonymous_bytes"], "wall": ran["wall"]}
 
+    def ids(self, work: Work, recipe: Path, steps: int) -> Path:
+        """The ids and labels that `graft data` shows, for the other side."""
+        command = [self.graft, "data", recipe, "--show", steps * work.rows, "--json"]
+        samples = json.loads(process(command, self.folder / "data.log", self.cores, until=self.until)["output"])["samples"]
+        lengths = {len(sample["tokens"]) for sample in samples}
+        if lengths != {work.seq}:
+            raise Ended(f"{work.name}: rows of {sorted(lengths)} tokens, all should have {work.seq}")
+        rows = self.folder / f"{work.name}.ids.json"
+        rows.write_text(json.dumps(samples))
+        return rows
+
     def measure(self, work: Work) -> dict:
-        """Both sides in turn, round after round, on the ids and labels that `graft data` shows."""
+        """Both sides in turn, round after round, on the same ids and labels."""
         steps = self.options.steps + 1
         out = self.folder / "runs" / work.name
         recipe = self.recipe(work, steps, out)
-        samples = json.loads(
-            process([self.graft, "data", recipe, "--show", steps, "--json"], self.folder / "data.log", self.cores)["output"]
-        )["samples"]
-        lengths = {len(sample["tokens"]) for sample in samples}
-        if lengths != {work.seq}:
-            fail(f"{work.name}: rows of {sorted(lengths)} tokens, all should have {work.seq}")
-        rows = self.folder / f"{work.name}.ids.json"
-        rows.write_text(json.dumps(samples))
+        rows = self.ids(work, recipe, steps)
         graft, peer = [], []
         for number in range(self.options.rounds):
             say(f"{work.name}: round {number + 1} of {self.options.rounds}")
             graft.append(self.run_graft(work, recipe, out))
             if work.peer:
                 peer.append(self.run_peer(work, rows, steps))
-                same_first_loss(work, graft[-1], peer[-1])
+                self.same_first_loss(work, graft[-1], peer[-1])
         return {"work": work.name, "graft": graft, "peer": peer}
+
+    @staticmethod
+    def same_first_loss(work: Work, graft: dict, peer: dict) -> None:
+        """Before the first update an adapter adds nothing: both sides must compute the same number."""
+        one, other = graft["losses"][0], peer["losses"][0]
+        # Both round to bf16, each in its own order.
+        if abs(one - other) > 0.02 * other:
+            raise Ended(f"{work.name}: the first loss is {one} in Graft and {other} in the peer: they do not compute the same")
 
     # ------------------------------------------------------------ limits and small works
 
     def limits(self) -> dict:
-        gemm = process([self.python, HERE / "peer.py", "gemm"], self.folder / "gemm.log", self.cores)
-        bandwidth = process([self.python, HERE / "peer.py", "bandwidth"], self.folder / "bandwidth.log", self.cores)
+        gemm = process([self.python, self.peer_script, "gemm"], self.folder / "gemm.log", self.cores)
+        bandwidth = process([self.python, self.peer_script, "bandwidth"], self.folder / "bandwidth.log", self.cores)
         return {**last_json(gemm["output"]), **last_json(bandwidth["output"])}
 
     def decode(self, bandwidth: float) -> dict:
@@ -308,18 +283,10 @@ class Bench:
         for _ in range(self.options.rounds):
             ran = process([self.graft, "data", *flags, "--threads", self.cores], self.folder / "tokenize.graft.log", self.cores)
             graft.append(written / ran["wall"])
-            ran = process([self.python, HERE / "peer.py", "tokenize", task], self.folder / "tokenize.peer.log", self.cores)
+            ran = process([self.python, self.peer_script, "tokenize", task], self.folder / "tokenize.peer.log", self.cores)
             found = last_json(ran["output"])
             peer.append(found["bytes"] / found["seconds"])
         return {"graft": median(graft), "peer": median(peer)}
-
-
-def same_first_loss(work: Work, graft: dict, peer: dict) -> None:
-    """Before the first update an adapter adds nothing: both sides must compute the same number."""
-    one, other = graft["losses"][0], peer["losses"][0]
-    # Both round to bf16, each in its own order.
-    if abs(one - other) > 0.02 * other:
-        fail(f"{work.name}: the first loss is {one} in Graft and {other} in the peer: they do not compute the same")
 
 
 # ---------------------------------------------------------------- the table
@@ -365,20 +332,23 @@ def machine(bench: Bench) -> list:
     flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
     known = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags.split()]
     memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    try:
+        commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        commit = ""
     graft = subprocess.run([bench.graft, "--version"], capture_output=True, text=True).stdout.strip()
     return [
         f"- machine: {cpu}, {bench.cores} threads, {int(memory.split()[1]) / 2**20:.1f} GiB, {' '.join(known) or 'no wide vectors'}, {platform.system()} {platform.release()}",
-        f"- Graft: {graft} at {commit}",
+        f"- Graft: {graft} at {commit or 'a commit that is not known here'}",
     ]
 
 
 def report(bench: Bench, found: dict, loads: list) -> str:
     limits = found["limits"]
     rates = limits["flops_per_second"]
-    versions = ", ".join(f"{name} {version}" for name, version in limits["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in limits["versions"].items() if version)
     shown = ", ".join(f"{shape} {rate / 1e9:.0f}" for shape, rate in rates.items())
-    lines = [*machine(bench), f"- peers: {versions}; Python {platform.python_version()}"]
+    lines = [*machine(bench), f"- peers: {versions}; Python {limits['python']}", *bench.differing]
     lines.append(f"- load average: {loads[0]:.2f} before, {loads[1]:.2f} after (own work included)")
     lines.append(f"- {bench.options.rounds} rounds, {bench.options.steps} steps a round after one that is not counted; medians")
     lines.append(f"- PyTorch's bf16 GEMM in GFLOP/s: {shown}; the highest is the limit of `GEMM share`")
@@ -406,10 +376,11 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--only", action="append", default=[], metavar="NAME", help="works whose name holds this; may be repeated")
     add("--list", action="store_true", help="show the names and end")
+    add("--device", default="cpu", metavar="DEVICE", help="cpu, cuda or cuda:N: what both sides compute on, which has its own works")
     add("--rounds", type=int, metavar="N", help="how often both sides run (default 3)")
     add("--steps", type=int, metavar="N", help="steps counted in each run (default 5)")
     add("--quick", action="store_true", help="models of two blocks, one round, two steps: tests the bench, measures nothing")
-    add("--large", action="store_true", help="also the 8B, 70B and 405B shapes, Graft alone; the 70B takes 39 GB of disk")
+    add("--large", action="store_true", help="also the 8B, 70B and 405B shapes (on CUDA, the 70B), Graft alone; the 70B takes 39 GB of disk")
     add("--no-peer", action="store_true", help="Graft alone in every work")
     add("--decode", action="store_true", help="also decoding against the memory's rate")
     add("--tokenize", action="store_true", help="also tokenising against `tokenizers`")
@@ -417,11 +388,24 @@ def arguments() -> argparse.Namespace:
     add("--growth", type=int, nargs="?", const=growth.LENGTHS[-1], metavar="TOKENS", help=growth_help)
     add("--threads", type=int, metavar="N", help="threads of both sides (default: all cores)")
     add("--venv", type=Path, default=ROOT / "target" / "bench" / "venv", metavar="DIR", help="where the peers are, or are installed")
+    add("--peer-python", type=Path, metavar="FILE", help="a Python that has the peers, in whatever versions; nothing is installed")
     add("--work-dir", type=Path, default=ROOT / "target" / "bench", metavar="DIR", help="models, rows, logs")
     add("--graft", type=Path, metavar="FILE", help="a built `graft`, instead of building it")
+    add("--out", type=Path, metavar="DIR", help="where results.json goes, and on CUDA the report (default: the work folder)")
+    add("--time-limit", type=int, metavar="SECONDS", help="on CUDA: end then, and report what there is")
     add("--record", type=Path, metavar="FILE", help="also write the report there, such as bench/RESULTS.md")
     options = parser.parse_args()
-    options.rounds = options.rounds or (1 if options.quick else 3)
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", options.device):
+        parser.error(f"--device is {options.device}; it can be cpu, cuda or cuda:N")
+    options.on_cuda = options.device != "cpu"
+    if options.on_cuda and (options.growth or options.decode or options.tokenize):
+        parser.error("--growth, --decode and --tokenize are measured on the CPU: leave --device out")
+    if options.on_cuda and not (options.graft or options.list):
+        parser.error("--device cuda builds nothing: --graft names a binary of `cargo build --release --workspace --features cuda`")
+    if options.time_limit and not options.on_cuda:
+        parser.error("--time-limit goes with --device cuda")
+    # On CUDA, the second round finds the caches that the first filled.
+    options.rounds = options.rounds or (1 if options.quick and not options.on_cuda else 2 if options.quick else 3)
     options.steps = options.steps or (2 if options.quick else 5)
     if options.record and options.quick:
         parser.error("--quick gives no results to record")
@@ -431,7 +415,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     # Works of the large shapes run where they are asked for by flag only.
-    works = WORKS + (LARGE if options.large else [])
+    usual, large = (CUDA, CUDA_LARGE) if options.on_cuda else (WORKS, LARGE)
+    works = usual + (large if options.large else [])
     works = [work for work in works if not options.only or any(name in work.name for name in options.only)]
     if options.no_peer:
         works = [Work(**{**vars(work), "peer": False}) for work in works]
@@ -443,10 +428,35 @@ def main() -> None:
         fail(f"no work is called {' or '.join(options.only)}: `--list` shows the names")
     options.work_dir, options.venv = options.work_dir.resolve(), options.venv.absolute()
     options.graft = options.graft and options.graft.resolve()
+    options.out = (options.out or options.work_dir).resolve()
+    # Not resolved: a virtual environment's Python is a link, and knows its packages by the link's place.
+    options.peer_python = options.peer_python and options.peer_python.absolute()
+    if options.on_cuda and not options.peer_python:
+        inside = options.venv / "bin" / "python"
+        options.peer_python = inside if inside.exists() else Path(sys.executable)
+    for file in (options.graft, options.peer_python):
+        if file and not os.access(file, os.X_OK):
+            fail(f"{file} is no program that can be run")
+    options.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(options)
     before = os.getloadavg()[0]
     if before > 0.5 and not options.quick:
         say(f"warning: something else runs here (load average {before:.2f}); both sides will suffer, not always alike")
+    try:
+        parts = measure(bench, works if table else [], table, before)
+    except Ended as ended:
+        fail(str(ended))
+    print("\n".join(part for part in parts if part))
+    if options.record:
+        title = "# Results\n\nWritten by `bench/run.py --record`; `bench/README.md` says what the columns mean.\n\n"
+        options.record.write_text(merged(options.record, title, *parts))
+
+
+def measure(bench: Bench, works: list, table: bool, before: float) -> tuple[str, str, str]:
+    """The three parts of the report: the CPU's table, CUDA's, and the growth of the cost; those not asked for are empty."""
+    options = bench.options
+    if options.on_cuda:
+        return "", on_cuda.measure(bench, works, machine(bench)), ""
     text = measure_table(bench, works, before) if table else ""
     section = ""
     if options.growth:
@@ -454,10 +464,7 @@ def main() -> None:
         (bench.folder / "growth.json").write_text(json.dumps([{"work": work.name, "graft": runs} for work, runs in measured.items()], indent=1))
         load = f"- load average: {before:.2f} before, {os.getloadavg()[0]:.2f} after (own work included)"
         section = growth.section(measured, bench, [*machine(bench), load, *([f"- {QUICK}"] if options.quick else [])])
-    print("\n".join(part for part in (text, section) if part))
-    if options.record:
-        title = "# Results\n\nWritten by `bench/run.py --record`; `bench/README.md` says what the columns mean.\n\n"
-        options.record.write_text(growth.merged(options.record, title, text, section))
+    return text, "", section
 
 
 def measure_table(bench: Bench, works: list, before: float) -> str:
@@ -472,7 +479,7 @@ def measure_table(bench: Bench, works: list, before: float) -> str:
         found["tokenize"] = bench.tokenize()
     text = report(bench, found, [before, os.getloadavg()[0]])
     raw = {**found, "training": [row for _, row in found["training"]], "large": [row for _, row in found["large"]]}
-    (bench.folder / "results.json").write_text(json.dumps(raw, indent=1))
+    (bench.options.out / "results.json").write_text(json.dumps(raw, indent=1))
     return text
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 RANK = 16
 ALPHA = 32
@@ -35,9 +35,8 @@ class Work:
     @property
     def name(self) -> str:
         short = self.preset.rsplit("-", 1)[-1]
-        parts = [short, self.mode, str(self.seq), self.checkpointing]
-        if self.rows > 1:
-            parts.append(f"x{self.rows}")
+        length = f"{self.seq}x{self.rows}" if self.rows > 1 else str(self.seq)
+        parts = [short, self.mode, length, self.checkpointing]
         if self.layers:
             parts.append(f"{self.layers}blocks")
         if self.targets != "all":
@@ -71,6 +70,14 @@ LARGE = [
     Work("llama3.1-70b", "qlora", 16, "block", rows=16, peer=False),
     Work("llama3.1-405b", "qlora", 16, "block", sparse=True, peer=False),
 ]
+
+# On a GPU, by `--device cuda`. The last fits a card of 48 GiB in Graft alone, by `--large`.
+CUDA = [
+    Work("llama3.1-8b", "qlora", 2048, "selective", rows=2),
+    Work("llama3.1-8b", "qlora", 2048, "block", rows=2),
+    Work("llama3.1-8b", "lora", 2048, "block", rows=2),
+]
+CUDA_LARGE = [Work("llama3.1-70b", "qlora", 2048, "block", peer=False)]
 
 # Which frozen products Graft's backward pass runs again under `checkpointing: block`, in every block
 # but the last, whose tape is kept; the outputs of `o` and `down` nobody reads. `selective` keeps what
@@ -118,6 +125,19 @@ def gemm_flops(work: Work, layers: int, targets: int) -> dict:
         "head": 2 * 2 * targets * shape["d_model"] * shape["vocab"],
         "adapters": 6 * tokens * sum(low.values()) * layers + 2 * tokens * low_again,
     }
+
+
+def model_flops(work: Work, layers: int, targets: int) -> int:
+    """FLOPs of a step's matrix products that any trainer needs, whatever it computes again: for MFU."""
+    return sum(gemm_flops(replace(work, checkpointing="none"), layers, targets).values())
+
+
+def weights_bytes(work: Work, layers: int) -> int:
+    """Bytes of the model folder's weights: NF4 takes half a byte a weight, and one scale byte for 64."""
+    shape = SHAPES[work.preset]
+    dense = sum(a * b for a, b in projections(shape).values()) * layers
+    a_weight = {"bf16": 2, "nf4-double": 0.5 + 1 / 64 + 4 / (64 * 256)}[work.format]
+    return int(dense * a_weight) + 2 * 2 * shape["vocab"] * shape["d_model"]
 
 
 def attention_flops(work: Work, layers: int) -> int:
