@@ -16,6 +16,7 @@ mod launch;
 mod matrix;
 mod product;
 mod rms_norm;
+mod weight;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 
@@ -42,12 +43,13 @@ pub use found::Found;
 use launch::Place;
 pub use matrix::DeviceMatrix;
 use product::{High, operand, product, sums, transposed, with_low_rank};
+pub use weight::{Weight, keep_projections_on_host};
 
 /// A backend of these kernels.
 type Cube<R, BT> = CubeBackend<R, f32, i32, BT>;
 
 impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
-    type Frozen = DeviceMatrix<R>;
+    type Frozen = Weight<R>;
 
     const READS_HOST: bool = false;
 
@@ -55,41 +57,47 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
         R::client(device).memory_usage().ok().map(|usage| usage.bytes_reserved)
     }
 
-    fn freeze(matrix: FrozenMatrix, device: &R::Device) -> DeviceMatrix<R> {
-        let place = Place::on(device);
-        let client = place.client.clone();
-        // Never given back while a model lives: kept apart from what comes and goes.
-        client
-            .memory_persistent_allocation((), |()| DeviceMatrix::new(&matrix, &place))
-            .unwrap_or_else(|error| panic!("a frozen weight {:?}: {error:?}", matrix.shape()))
+    fn projections_on_host() -> bool {
+        weight::projections_on_host()
     }
 
-    fn frozen_shape(weight: &DeviceMatrix<R>) -> [usize; 2] {
+    fn freeze(matrix: FrozenMatrix, device: &R::Device) -> Weight<R> {
+        Weight::resident(&matrix, device)
+    }
+
+    fn freeze_projection(matrix: FrozenMatrix, device: &R::Device) -> Weight<R> {
+        if Self::projections_on_host() {
+            return Weight::OnHost(matrix, device.clone());
+        }
+        Self::freeze(matrix, device)
+    }
+
+    fn frozen_shape(weight: &Weight<R>) -> [usize; 2] {
         weight.shape()
     }
 
-    fn frozen_band(weight: &DeviceMatrix<R>, rows: Range<usize>) -> Option<DeviceMatrix<R>> {
-        Some(weight.band(rows))
+    fn frozen_band(weight: &Weight<R>, rows: Range<usize>) -> Option<Weight<R>> {
+        weight.band(rows)
     }
 
-    fn frozen_rows(weight: &DeviceMatrix<R>, ids: &[u32], _device: &R::Device) -> CubeTensor<R> {
-        weight.rows(ids)
+    fn frozen_rows(weight: &Weight<R>, ids: &[u32], _device: &R::Device) -> CubeTensor<R> {
+        weight.here().rows(ids)
     }
 
     fn frozen_linear(
         x: &CubeTensor<R>,
-        weight: &DeviceMatrix<R>,
+        weight: &Weight<R>,
         precision: Precision,
         rounding: Rounding,
     ) -> CubeTensor<R> {
         let x = operand(x, precision);
-        let weight = weight.values(x.dtype);
+        let weight = weight.here().values(x.dtype);
         product(&x, &transposed(&weight), sums(&Place::of(&x), precision, rounding))
     }
 
     fn frozen_linear_decode(
         x: &CubeTensor<R>,
-        weight: &DeviceMatrix<R>,
+        weight: &Weight<R>,
         precision: Precision,
     ) -> CubeTensor<R> {
         /// Rows up to which reading the weight is the work.
@@ -97,16 +105,16 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
         if x.meta.shape()[0] > FEW {
             return Self::frozen_linear(x, weight, precision, Rounding::Exact);
         }
-        product::decoding(&operand(x, precision), weight)
+        product::decoding(&operand(x, precision), &weight.here())
     }
 
     fn frozen_linear_dx(
         dy: &CubeTensor<R>,
-        weight: &DeviceMatrix<R>,
+        weight: &Weight<R>,
         precision: Precision,
     ) -> CubeTensor<R> {
         let dy = operand(dy, precision);
-        product(&dy, &weight.values(dy.dtype), DType::F32)
+        product(&dy, &weight.here().values(dy.dtype), DType::F32)
     }
 
     fn lora_low(x: &CubeTensor<R>, update: &LowRank<Self>, precision: Precision) -> CubeTensor<R> {
@@ -117,7 +125,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
 
     fn lora_linear(
         x: &CubeTensor<R>,
-        weight: &DeviceMatrix<R>,
+        weight: &Weight<R>,
         update: &LowRank<Self>,
         low: &CubeTensor<R>,
         precision: Precision,
@@ -146,7 +154,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
         let d_low = scaled(d_low, update.scale);
         let (mut dx, mut d_input) = (None, None);
         if wants_dx {
-            let through = product(&dy, &weight.values(dy.dtype), DType::F32);
+            let through = product(&dy, &weight.here().values(dy.dtype), DType::F32);
             let (low, a) = (rounded(&d_low, precision), rounded(&update.a, precision));
             // An update with an input of its own has a gradient of its own.
             if update.input.is_some() {

@@ -26,8 +26,18 @@ pub trait Kernels: Backend<FloatElem = f32> {
         None
     }
 
+    /// Whether the projections of blocks are, which a device without room for them copies at each use.
+    fn projections_on_host() -> bool {
+        Self::READS_HOST
+    }
+
     /// Takes a host matrix to the device; on the CPU this copies nothing.
     fn freeze(matrix: FrozenMatrix, device: &Self::Device) -> Self::Frozen;
+
+    /// The same for a projection of a block, which may wait on the host.
+    fn freeze_projection(matrix: FrozenMatrix, device: &Self::Device) -> Self::Frozen {
+        Self::freeze(matrix, device)
+    }
 
     /// `[out, in]` of a frozen weight.
     fn frozen_shape(weight: &Self::Frozen) -> [usize; 2];

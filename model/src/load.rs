@@ -235,7 +235,7 @@ fn block<B: Kernels, F: Factory<B>>(
         let weight = weights.matrix(&name, site.weight_shape(config))?;
         let keeps = factory.keeps(&weight);
         let projection = factory.projection(site, weight)?;
-        if keeps && B::READS_HOST {
+        if keeps && B::projections_on_host() {
             pages.extend(weights.pages(&name));
         } else {
             weights.release(&name);

@@ -34,7 +34,7 @@ pub struct FrozenLinear<B: Kernels> {
 impl<B: Kernels> FrozenLinear<B> {
     /// The weight at a site.
     pub fn new(site: Site, weight: FrozenMatrix, device: &B::Device) -> Self {
-        Self { site, weight: B::freeze(weight, device) }
+        Self { site, weight: B::freeze_projection(weight, device) }
     }
 
     /// Where it stands.

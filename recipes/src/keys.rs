@@ -91,7 +91,7 @@ const KEYS: &[Key] = &[
     key("training.optimizer.adamw_8bit.weight_decay", "number, at least 0", "0.01", "0.1", "Decay of the trained weights a step, times the rate."),
     key("training.max_grad_norm", "number above 0, or none", "1.0", "none", "The global gradient norm is clipped to this."),
     key("training.checkpointing", "auto, block, selective, none", "auto", "none", "What the backward pass replays rather than keeps."),
-    key("training.activation_offload", "none, disk", "none", "disk", "Where the inputs of blocks wait for the backward pass: in memory, or in a file without a name in the run folder."),
+    key("training.activation_offload", "none, host, disk", "none", "disk", "Where the inputs of blocks wait for the backward pass: where they were computed, in the host's memory if that was a GPU, or in a file without a name in the run folder."),
     key("training.compute_dtype", "auto, bf16, f32", "auto", "f32", "The type activations are computed in."),
     key("training.seed", "whole number", "7", "8", "The root of all randomness."),
     key("training.threads", "auto or count", "auto", "2", "CPU threads; results do not depend on them."),

@@ -25,8 +25,10 @@ named! {
 named! {
     /// Where the inputs of blocks wait for the backward pass.
     pub enum ActivationOffload {
-        /// In memory.
+        /// Where they were computed.
         None = "none",
+        /// In the host's memory, where a GPU computes, bit for bit.
+        Host = "host",
         /// In a file without a name in the run folder, bit for bit.
         Disk = "disk",
     }

@@ -85,9 +85,22 @@ impl Ledger {
         Ok(Self::for_run(&Asked::by(plan, data)?))
     }
 
+    /// Settles what a recipe leaves open: where projections are while a device computes, and
+    /// [`Self::settle_checkpointing`].
+    pub fn settle(asked: &mut Asked, available: &Available) {
+        Self::settle_checkpointing(asked, available);
+        let Some(there) = available.device else { return };
+        if Self::for_run(asked).device() > there {
+            let streaming = Asked { streams: asked.stored.is_some(), ..asked.clone() };
+            if Self::for_run(&streaming).device() <= there {
+                *asked = streaming;
+            }
+        }
+    }
+
     /// Settles `checkpointing: auto`: selective if what the run takes then is at most half of the memory
     /// that is available, else block. Runs of either give the same bits.
-    pub fn settle(asked: &mut Asked, available: &Available) {
+    fn settle_checkpointing(asked: &mut Asked, available: &Available) {
         if asked.checkpointing != Checkpointing::Auto {
             return;
         }

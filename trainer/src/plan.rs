@@ -160,10 +160,16 @@ impl Plan {
         let data = sources::resolve(&recipe, config, model.template.as_ref(), &mut findings);
         output::check(&recipe, start, &mut findings);
         let Training { checkpointing, activation_offload, .. } = recipe.training;
-        if activation_offload == ActivationOffload::Disk && checkpointing == Checkpointing::None {
+        let offload = activation_offload.name();
+        if activation_offload != ActivationOffload::None && checkpointing == Checkpointing::None {
+            findings.warn(format!(
+                "training.activation_offload: found {offload}, but training.checkpointing is none: \
+                 whole tapes are kept, and those stay where they are"
+            ));
+        }
+        if activation_offload == ActivationOffload::Host && device.is_cpu() {
             findings.warn(
-                "training.activation_offload: found disk, but training.checkpointing is none: whole \
-                 tapes are kept, and those stay in memory"
+                "training.activation_offload: found host, but the CPU computes: its memory is the host's"
                     .to_owned(),
             );
         }

@@ -11,6 +11,7 @@ mod scores;
 mod state;
 mod training;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 
 use graft_adapters::{Fresh, FullFactory, LoraFactory};
@@ -52,9 +53,21 @@ pub fn run(mut plan: Plan, options: RunOptions<'_>) -> Result<Outcome, RunError>
     Ledger::settle(&mut asked, &options.room);
     plan.checkpointing = asked.checkpointing;
     Ledger::for_run(&asked).check(&asked, &options.room)?;
+    plan.device.keep_projections_on_host(asked.streams);
     plan.put_tokenizer_away();
     give_freed_memory_back();
-    plan.device.run(Training { plan: &plan, data: &data, options })
+    let work = || plan.device.run(Training { plan: &plan, data: &data, options });
+    if plan.device.is_cpu() { work() } else { unless_lost(&plan.device.name(), work) }
+}
+
+/// Does work on a device whose driver has no other way to say that it is gone than a panic.
+fn unless_lost<T>(device: &str, work: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+        let reason = said.unwrap_or("it does not say why").to_owned();
+        Err(RunError::Device { device: device.to_owned(), reason })
+    })
 }
 
 /// A run whose data is read and whose room is there.
@@ -131,4 +144,22 @@ fn build<B: Backend, F: Factory<B>>(
     })?;
     progress.finish(&plan.model_folder.display());
     Ok(model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_lost_ends_a_run_with_a_sentence() {
+        let lost = |reason: &str| unless_lost::<()>("wgpu:0 (RTX)", || panic!("{reason}"));
+        let error = lost("the buffer is gone").unwrap_err();
+        assert!(!error.is_wrong_input());
+        insta::assert_snapshot!(
+            error,
+            @"wgpu:0 (RTX) stopped computing: the buffer is gone. The last checkpoint is whole: go on from it with `--resume`, on this device or another (`--device`)"
+        );
+        let other = unless_lost::<()>("wgpu:0", || Err(RunError::NothingTrained)).unwrap_err();
+        assert!(matches!(other, RunError::NothingTrained), "{other}");
+    }
 }

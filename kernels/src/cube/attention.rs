@@ -53,7 +53,8 @@ impl<R: CubeRuntime> Sight<R> {
         let ranges = self.first.iter().zip(&self.end);
         let longest = ranges.map(|(first, end)| end - first).max().unwrap_or(0) as usize;
         // As many as a document has: a tile over many short ones would be empty for the most part.
-        let most = (TILE / (heads * longest.max(1))).min(longest.next_multiple_of(32)).clamp(32, 512);
+        let most =
+            (TILE / (heads * longest.max(1))).min(longest.next_multiple_of(32)).clamp(32, 512);
         let cut = (0..self.first.len()).step_by(most).filter_map(|query| {
             let queries = most.min(self.first.len() - query);
             let seeing = (query..query + queries).filter(|&i| self.end[i] > self.first[i]);

@@ -1,6 +1,6 @@
 //! Buffers and grids: how much of a device a kernel takes.
 
-use burn::tensor::{DType, Shape};
+use burn::tensor::{AllocationProperty, Bytes, DType, Shape};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -9,6 +9,7 @@ use cubecl::calculate_cube_count_elemwise;
 use cubecl::client::ComputeClient;
 use cubecl::ir::features::TypeUsage;
 use cubecl::prelude::*;
+use cubecl::server::Handle;
 
 use crate::precision::Precision;
 
@@ -41,8 +42,18 @@ impl<R: CubeRuntime> Place<R> {
 
     /// A flat tensor of these bytes; `dtype` says what they are.
     pub(super) fn upload(&self, bytes: &[u8], dtype: DType) -> CubeTensor<R> {
-        let handle = self.client.create_from_slice(bytes);
-        let shape = Shape::new([bytes.len() / dtype.size()]);
+        self.flat(self.client.create_from_slice(bytes), bytes.len(), dtype)
+    }
+
+    /// The same of bytes that lie in a map: they go through the driver's own staging memory, where it has
+    /// some, and are copied once.
+    pub(super) fn upload_mapped(&self, bytes: &bytes::Bytes, dtype: DType) -> CubeTensor<R> {
+        let shared = Bytes::from_shared(bytes.clone(), AllocationProperty::File);
+        self.flat(self.client.create(shared), bytes.len(), dtype)
+    }
+
+    fn flat(&self, handle: Handle, bytes: usize, dtype: DType) -> CubeTensor<R> {
+        let shape = Shape::new([bytes / dtype.size()]);
         let (client, device) = (self.client.clone(), self.device.clone());
         CubeTensor::new_contiguous(client, device, shape, handle, dtype)
     }

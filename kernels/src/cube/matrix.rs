@@ -9,6 +9,7 @@ use std::ops::Range;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
+use bytes::Bytes;
 use cubecl::prelude::*;
 
 use super::launch::Place;
@@ -271,9 +272,9 @@ impl<R: CubeRuntime> DeviceMatrix<R> {
 }
 
 /// Bytes as 32-bit words, the last one filled up.
-fn words<R: CubeRuntime>(place: &Place<R>, bytes: &[u8]) -> CubeTensor<R> {
+fn words<R: CubeRuntime>(place: &Place<R>, bytes: &Bytes) -> CubeTensor<R> {
     if bytes.len().is_multiple_of(4) {
-        return place.upload(bytes, DType::U32);
+        return place.upload_mapped(bytes, DType::U32);
     }
     let mut padded = bytes.to_vec();
     padded.resize(bytes.len().next_multiple_of(4), 0);

@@ -1,4 +1,5 @@
-//! The inputs of blocks on disk between the passes, where memory is too small for them.
+//! The inputs of blocks elsewhere between the passes, where memory is too small for them: a GPU's in the
+//! host's, or on disk.
 //!
 //! They are kept as exact f32, so that no bit of a gradient depends on where they were. The file has no
 //! name from the moment it is open: whatever ends the process, the disk gets its room back.
@@ -15,9 +16,18 @@ use burn::tensor::ops::FloatTensor;
 use graft_kernels::Kernels;
 use graft_model::param::host_values;
 
+/// What takes tensors and gives them back.
+#[derive(Debug)]
+pub enum Offload {
+    /// The host's memory.
+    Host,
+    /// A file.
+    Disk(Scratch),
+}
+
 /// A file that takes tensors and gives them back.
 #[derive(Debug)]
-pub struct Offload {
+pub struct Scratch {
     path: PathBuf,
     file: File,
     end: AtomicU64,
@@ -26,7 +36,8 @@ pub struct Offload {
 /// A tensor between the passes.
 pub(super) enum Waiting<'a, B: Kernels> {
     Here(FloatTensor<B>),
-    OnDisk(&'a Offload, Stored),
+    OnHost(TensorData),
+    OnDisk(&'a Scratch, Stored),
 }
 
 impl<'a, B: Kernels> Waiting<'a, B> {
@@ -36,7 +47,11 @@ impl<'a, B: Kernels> Waiting<'a, B> {
         offload: Option<&'a Offload>,
     ) -> Result<Self, OffloadError> {
         match offload {
-            Some(offload) => Ok(Self::OnDisk(offload, offload.store::<B>(tensor)?)),
+            Some(Offload::Host) => {
+                let shape = tensor.shape();
+                Ok(Self::OnHost(TensorData::new(host_values::<B>(tensor), shape)))
+            }
+            Some(Offload::Disk(scratch)) => Ok(Self::OnDisk(scratch, scratch.store::<B>(tensor)?)),
             None => Ok(Self::Here(tensor)),
         }
     }
@@ -44,7 +59,8 @@ impl<'a, B: Kernels> Waiting<'a, B> {
     pub(super) fn take(self, device: &B::Device) -> Result<FloatTensor<B>, OffloadError> {
         match self {
             Self::Here(tensor) => Ok(tensor),
-            Self::OnDisk(offload, stored) => offload.load::<B>(&stored, device),
+            Self::OnHost(values) => Ok(B::float_from_data(values, device)),
+            Self::OnDisk(scratch, stored) => scratch.load::<B>(&stored, device),
         }
     }
 }
@@ -69,11 +85,32 @@ pub struct OffloadError {
 }
 
 impl Offload {
-    /// A new file in `folder`.
+    /// On disk, in a new file in `folder`.
     ///
     /// # Errors
     /// The system makes none.
     pub fn create(folder: &Path) -> Result<Self, OffloadError> {
+        Ok(Self::Disk(Scratch::create(folder)?))
+    }
+
+    /// Bytes that are kept on disk now.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Host => 0,
+            Self::Disk(scratch) => scratch.bytes(),
+        }
+    }
+
+    /// Everything taken was given back: its room is used again.
+    pub(super) fn clear(&self) {
+        if let Self::Disk(scratch) = self {
+            scratch.clear();
+        }
+    }
+}
+
+impl Scratch {
+    fn create(folder: &Path) -> Result<Self, OffloadError> {
         let path = folder.join(format!(".activations.tmp-{}", std::process::id()));
         let failed = |source| OffloadError { action: "keep", path: path.clone(), source };
         let mut options = OpenOptions::new();
@@ -108,12 +145,11 @@ impl Offload {
     }
 
     /// Everything taken was given back: its room is used again.
-    pub(super) fn clear(&self) {
+    fn clear(&self) {
         self.end.store(0, Ordering::Relaxed);
     }
 
-    /// Bytes that are kept on disk now.
-    pub fn bytes(&self) -> u64 {
+    fn bytes(&self) -> u64 {
         self.file.metadata().map_or(0, |found| found.len())
     }
 
@@ -132,7 +168,7 @@ mod tests {
     #[test]
     fn tensors_come_back_bit_for_bit_and_the_file_has_no_name() {
         let folder = tempfile::tempdir().unwrap();
-        let offload = Offload::create(folder.path()).unwrap();
+        let offload = Scratch::create(folder.path()).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         let device = Default::default();
         let tensor = |first: f32| {
@@ -160,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
-        let error = Offload::create(Path::new("/nowhere/at/all")).unwrap_err().to_string();
+        let error = Scratch::create(Path::new("/nowhere/at/all")).unwrap_err().to_string();
         assert!(error.contains("/nowhere/at/all/.activations.tmp-"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use graft_kernels::Precision;
 use graft_model::checkpoint::Checkpoint;
 use graft_model::config::FloatType;
 use graft_model::{LlamaConfig, ProjectionKind, Site};
-use graft_recipes::{Checkpointing, Init};
+use graft_recipes::{ActivationOffload, Checkpointing, Init};
 
 use super::Place;
 use crate::device::Device;
@@ -61,6 +61,10 @@ pub struct Asked {
     pub per_visit: usize,
     /// Whether tapes are kept.
     pub checkpointing: Checkpointing,
+    /// Where block inputs wait.
+    pub offload: ActivationOffload,
+    /// Whether projections are copied to the device at each use, for want of room.
+    pub streams: bool,
     /// What computes.
     pub device: Device,
     /// How operands are rounded.
@@ -119,6 +123,8 @@ impl Asked {
             accumulation: plan.batches.accumulation.get(),
             per_visit: plan.micro_batches_per_visit.get(),
             checkpointing: plan.checkpointing,
+            offload: plan.activation_offload,
+            streams: false,
             device: plan.device.clone(),
             precision: plan.precision,
             vocabulary: plan.tokenizer().vocab_size(),
@@ -136,6 +142,15 @@ impl Asked {
     /// Where the tensors of a step are.
     pub(super) fn tensors(&self) -> Place {
         if self.device.is_cpu() { Place::Anonymous } else { Place::Device }
+    }
+
+    /// Where block inputs wait for the way back.
+    pub(super) fn inputs(&self) -> Place {
+        match self.offload {
+            ActivationOffload::None => self.tensors(),
+            ActivationOffload::Host => Place::Anonymous,
+            ActivationOffload::Disk => Place::Disk,
+        }
     }
 
     /// Tokens of the largest micro-batch.

@@ -1,6 +1,6 @@
 //! Changes of a recipe that make a run fit into less memory, the host's or a GPU's.
 
-use graft_recipes::Checkpointing;
+use graft_recipes::{ActivationOffload, Checkpointing};
 
 use super::asked::Asked;
 use super::{Ledger, Place};
@@ -50,6 +50,11 @@ fn ladders(asked: &Asked) -> Vec<Vec<Change>> {
         let key = "training.checkpointing=block".to_owned();
         with(key, &|a| a.checkpointing = Checkpointing::Block)
     });
+    let host =
+        (asked.offload == ActivationOffload::None && asked.tensors() == Place::Device).then(|| {
+            let key = "training.activation_offload=host".to_owned();
+            with(key, &|a| a.offload = ActivationOffload::Host)
+        });
     let states = (asked.states == StateFormat::F32).then(|| {
         let key = "training.optimizer=adamw_8bit".to_owned();
         with(key, &|a| a.states = StateFormat::Blockwise8)
@@ -62,6 +67,7 @@ fn ladders(asked: &Asked) -> Vec<Vec<Change>> {
         .map(|n| with(format!("adapter.rank={n}"), &|a| narrow(&mut a.adapter, n)));
     vec![
         blocks.into_iter().collect(),
+        host.into_iter().collect(),
         visit.collect(),
         batch.collect(),
         states.into_iter().collect(),

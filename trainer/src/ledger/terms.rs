@@ -51,6 +51,7 @@ pub(super) fn step(asked: &Asked) -> Vec<Entry> {
         Checkpointing::None => vec![tapes(asked)],
     });
     lines.push(operand(asked));
+    lines.extend(on_the_way(asked));
     let moments = [vec![last_tape(asked), logits(asked)], vec![waiting_tape(asked), branch(asked)]];
     let sum = |lines: &Vec<Entry>| lines.iter().map(|line| line.bytes).sum::<u64>();
     lines.extend(moments.into_iter().max_by_key(sum).unwrap_or_default());
@@ -62,6 +63,7 @@ pub(super) fn scoring(asked: &Asked) -> Vec<Entry> {
     let mut lines = vec![scoring_pass(asked), cache(asked)];
     if asked.tensors() == Place::Device {
         lines.push(decoded(asked));
+        lines.extend(on_the_way(asked));
     }
     lines
 }
@@ -79,8 +81,10 @@ pub(super) fn kept(other: u64) -> Entry {
 fn weights(asked: &Asked) -> Vec<Entry> {
     let Some(stored) = asked.stored else { return Vec::new() };
     let config = &asked.config;
-    let places = |private: bool| match asked.tensors() {
+    let places = |private: bool, streams: bool| match asked.tensors() {
+        Place::Device if private && streams => vec![Place::Anonymous],
         Place::Device if private => vec![Place::Device],
+        Place::Device if streams => vec![Place::Mapped],
         Place::Device => vec![Place::Device, Place::Mapped],
         _ if private => vec![Place::Anonymous],
         _ => vec![Place::Mapped],
@@ -116,12 +120,12 @@ fn weights(asked: &Asked) -> Vec<Entry> {
             each(stored.table)
         ),
     );
-    let of = |line: Entry, private| {
-        let lines = places(private).into_iter();
+    let of = |line: Entry, private, streams| {
+        let lines = places(private, streams).into_iter();
         lines.map(move |place| Entry { place, ..line.clone() })
     };
-    let projections = of(projections, stored.projections_are_private);
-    projections.chain(of(table, stored.tables_are_private)).collect()
+    let projections = of(projections, stored.projections_are_private, asked.streams);
+    projections.chain(of(table, stored.tables_are_private, false)).collect()
 }
 
 /// What the host holds for a GPU: the trained values while the optimizer changes them.
@@ -187,7 +191,7 @@ fn block_inputs(asked: &Asked) -> Entry {
         (asked.trained_blocks(), asked.visit_tokens(), asked.config.d_model);
     let arithmetic =
         format!("2 · {blocks} blocks · {} tokens · {} · {F32}", group(tokens), group(d_model));
-    tensors(asked, "block inputs", 2 * blocks * tokens * d_model * F32, arithmetic)
+    Entry::new("block inputs", asked.inputs(), 2 * blocks * tokens * d_model * F32, arithmetic)
 }
 
 /// The residual stream, and its sum with a branch.
@@ -288,6 +292,17 @@ fn logits(asked: &Asked) -> Entry {
         group(d_model)
     );
     tensors(asked, "logits", (rows * vocab + HIDDEN * targets * d_model) * F32, arithmetic)
+}
+
+/// Projections that are copied to a GPU for their products: one multiplied, the next on its way.
+fn on_the_way(asked: &Asked) -> Option<Entry> {
+    let stored = asked.stored.filter(|_| asked.streams)?;
+    let sites = ProjectionKind::ALL.map(|kind| Site { layer: 0, kind }.weight_shape(&asked.config));
+    let [rows, cols] = sites.into_iter().max_by_key(|sides| sides.iter().product::<usize>())?;
+    let each = stored.projection as f64 * 1e-6;
+    let bytes = 2.0 * (rows * cols) as f64 * each;
+    let arithmetic = format!("2 · {} · {} · {each:.4}", group(rows), group(cols));
+    Some(tensors(asked, "projections on their way", bytes as usize, arithmetic))
 }
 
 /// What a product makes of an operand before it begins.

@@ -3,7 +3,7 @@ use std::num::NonZeroUsize;
 use graft_adapters::{LoraConfig, Rank, Scaling, Size};
 use graft_kernels::Precision;
 use graft_model::{Site, presets};
-use graft_recipes::Checkpointing;
+use graft_recipes::{ActivationOffload, Checkpointing};
 
 use super::*;
 use crate::device::Device;
@@ -32,6 +32,8 @@ fn asked() -> Asked {
         accumulation: 2,
         per_visit: 1,
         checkpointing: Checkpointing::Block,
+        offload: ActivationOffload::None,
+        streams: false,
         device: Device::cpu(),
         precision: Precision::F32,
         vocabulary: 128_256,
@@ -284,4 +286,35 @@ fn auto_keeps_products_on_a_gpu_where_they_take_at_most_half_of_its_memory() {
     };
     assert_eq!(settled(2 * taken), Checkpointing::Selective);
     assert_eq!(settled(2 * taken - 2), Checkpointing::Block);
+}
+
+#[test]
+fn block_inputs_are_counted_where_they_wait() {
+    for (offload, place) in [
+        (ActivationOffload::None, Place::Device),
+        (ActivationOffload::Host, Place::Anonymous),
+        (ActivationOffload::Disk, Place::Disk),
+    ] {
+        let ledger = Ledger::for_run(&Asked { offload, ..on_gpu() });
+        let line = ledger.lines.iter().find(|line| line.name == "block inputs").unwrap();
+        assert_eq!((line.place, line.bytes), (place, 2 * 16 * 1_024 * 2_048 * 4));
+    }
+}
+
+#[test]
+fn a_model_beyond_the_gpu_streams_its_projections_and_only_then() {
+    let settled = |device: u64| {
+        let mut asked = on_gpu();
+        let there = Available { memory: None, device: Some(device), disk: None };
+        Ledger::settle(&mut asked, &there);
+        asked.streams
+    };
+    let resident = Ledger::for_run(&on_gpu()).device();
+    let streaming = Ledger::for_run(&Asked { streams: true, ..on_gpu() }).device();
+    // The blocks' 0.55 GB are gone, two projections come and go.
+    assert!(streaming + 400_000_000 < resident, "{streaming}, {resident}");
+    assert!(!settled(resident));
+    assert!(settled(resident - 1) && settled(streaming));
+    // Where even that does not fit, the refusal shows what all of it would take.
+    assert!(!settled(streaming - 1));
 }

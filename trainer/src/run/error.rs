@@ -47,6 +47,17 @@ pub enum RunError {
          `training.activation_offload: none` in a new run; go on from the last checkpoint with `--resume`"
     )]
     Offload(#[from] crate::engine::OffloadError),
+    /// The device ended the work.
+    #[error(
+        "{device} stopped computing: {reason}. The last checkpoint is whole: go on from it with \
+         `--resume`, on this device or another (`--device`)"
+    )]
+    Device {
+        /// Its name.
+        device: String,
+        /// What it said.
+        reason: String,
+    },
     /// Asked to stop.
     #[error(
         "stopped after step {step} of {total}; its checkpoint is written: go on with `--resume`"
@@ -106,6 +117,7 @@ impl RunError {
             Self::Folder(error) => error.is_wrong_input(),
             Self::Diverged { .. }
             | Self::Offload(_)
+            | Self::Device { .. }
             | Self::Interrupted { .. }
             | Self::Merge { .. }
             | Self::Write { .. } => false,

@@ -67,7 +67,9 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         };
         let offload = match plan.activation_offload {
             ActivationOffload::Disk => Some(Offload::create(folder.path())?),
-            ActivationOffload::None => None,
+            // The CPU computes in the host's memory.
+            ActivationOffload::Host if !plan.device.is_cpu() => Some(Offload::Host),
+            ActivationOffload::Host | ActivationOffload::None => None,
         };
         let config = adamw(plan);
         let optimizer = AdamW::new(config, parameters.slots());

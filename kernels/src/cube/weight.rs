@@ -1,0 +1,73 @@
+//! Where a frozen weight waits for its products: on the device, or, of a model larger than the device, on
+//! the host, from where it is copied for each of them.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn_cubecl::CubeRuntime;
+
+use super::launch::Place;
+use super::matrix::DeviceMatrix;
+use crate::frozen::FrozenMatrix;
+
+/// Whether projections that are frozen from now on stay on the host.
+static ON_HOST: AtomicBool = AtomicBool::new(false);
+
+/// Says where the projections of models that are loaded from now on wait: for a model that the device has
+/// no room for, on the host.
+pub fn keep_projections_on_host(yes: bool) {
+    ON_HOST.store(yes, Ordering::Relaxed);
+}
+
+/// Whether projections stay on the host.
+pub(super) fn projections_on_host() -> bool {
+    ON_HOST.load(Ordering::Relaxed)
+}
+
+/// A frozen weight `[out, in]`.
+#[derive(Clone, Debug)]
+pub enum Weight<R: CubeRuntime> {
+    /// On the device as long as the model lives.
+    Resident(DeviceMatrix<R>),
+    /// On the host, for a device.
+    OnHost(FrozenMatrix, R::Device),
+}
+
+impl<R: CubeRuntime> Weight<R> {
+    /// Copies a weight to the device, for good.
+    pub(super) fn resident(matrix: &FrozenMatrix, device: &R::Device) -> Self {
+        let place = Place::on(device);
+        let client = place.client.clone();
+        // Never given back while a model lives: kept apart from what comes and goes.
+        let copied =
+            client.memory_persistent_allocation((), |()| DeviceMatrix::new(matrix, &place));
+        let copied = copied.unwrap_or_else(|error| {
+            panic!("a frozen weight {:?} for the device: {error:?}", matrix.shape())
+        });
+        Self::Resident(copied)
+    }
+
+    /// `[out, in]`.
+    pub(super) fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::Resident(matrix) => matrix.shape(),
+            Self::OnHost(matrix, _) => matrix.shape(),
+        }
+    }
+
+    /// Some of its rows, in the same memory.
+    pub(super) fn band(&self, rows: Range<usize>) -> Option<Self> {
+        match self {
+            Self::Resident(matrix) => Some(Self::Resident(matrix.band(rows))),
+            Self::OnHost(matrix, device) => Some(Self::OnHost(matrix.band(rows)?, device.clone())),
+        }
+    }
+
+    /// The weight on the device, for one product at least.
+    pub(super) fn here(&self) -> DeviceMatrix<R> {
+        match self {
+            Self::Resident(matrix) => matrix.clone(),
+            Self::OnHost(matrix, device) => DeviceMatrix::new(matrix, &Place::on(device)),
+        }
+    }
+}
