@@ -5,14 +5,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 #[path = "cli/room.rs"]
+#[expect(dead_code, reason = "not every helper of the room is needed here")]
 mod room;
 
 use room::{ROW, Room};
 use serde_json::Value;
 
-/// A quickstart without its exams.
+/// A quickstart without its exams, of 256 tokens a step.
 const RUN: &str = "train quickstart evaluation.held_out=[] evaluation.general=[] finish.prompts=[] \
-                   finish.merge=false training.micro_batch_size=4 logging.tensorboard=false";
+                   finish.merge=false training.micro_batch_size=1 logging.tensorboard=false";
 
 fn lines(room: &Room, name: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(room.path(name)).unwrap();
@@ -37,7 +38,8 @@ fn fifty_steps_follow_the_losses_of_the_cpu() {
         // Other orders of f32 sums, and what fifty steps make of them.
         assert!((cpu - wgpu).abs() <= 1e-3 * cpu, "step {}: {wgpu}, on the CPU {cpu}", step + 1);
     }
-    assert!(wgpu[49] < 0.8 * wgpu[0], "{wgpu:?}");
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    assert!(mean(&wgpu[40..]) < 0.9 * mean(&wgpu[..10]), "{wgpu:?}");
     let peak = &lines(&room, "wgpu/metrics.jsonl")[0]["peak_device_memory_bytes"];
     assert!(peak.as_u64().is_some_and(|bytes| bytes > 1 << 20), "{peak}");
     let manifest: Value =
@@ -46,20 +48,35 @@ fn fifty_steps_follow_the_losses_of_the_cpu() {
 }
 
 #[test]
-fn a_device_gives_the_same_bytes_twice_whatever_is_kept_between_the_passes() {
+fn a_device_gives_the_same_bytes_whatever_is_kept_and_wherever_it_waits() {
     let room = Room::new();
-    for checkpointing in ["block", "selective", "none", "selective"] {
-        let out = format!("{checkpointing}-{}", room.names().len());
-        let how = format!("training.max_steps=3 training.checkpointing={checkpointing}");
-        room.done(&format!("{RUN} --device wgpu output_dir=runs/{out} {how}"));
+    let selective = "training.checkpointing=selective";
+    let plan: Value = serde_json::from_str(
+        &room.done(&format!("plan {} --device wgpu --json {selective}", &RUN[6..])),
+    )
+    .unwrap();
+    // Less than what it takes with all weights on the device, more than without the projections.
+    let tight = plan["device_bytes"].as_u64().unwrap() - (1 << 20);
+    let ways = [
+        ("selective", selective.to_owned()),
+        ("again", selective.to_owned()),
+        ("none", "training.checkpointing=none".to_owned()),
+        ("block", "training.checkpointing=block".to_owned()),
+        ("host", "training.checkpointing=block training.activation_offload=host".to_owned()),
+        ("streamed", format!("{selective} --device-memory {tight}")),
+    ];
+    let runs = ways.map(|(name, how)| {
+        let how = format!("{how} training.max_steps=2 output_dir={name}");
+        room.done(&format!("{RUN} --device wgpu {how}"));
+        let adapter = room.path(&format!("{name}/adapter/adapter_model.safetensors"));
+        let peak = &lines(&room, &format!("{name}/metrics.jsonl"))[1]["peak_device_memory_bytes"];
+        (name, std::fs::read(adapter).unwrap(), peak.as_u64().unwrap())
+    });
+    for (name, adapter, _) in &runs[1..] {
+        assert!(*adapter == runs[0].1, "{name}: other bytes");
     }
-    let folder = std::fs::read_dir(room.path("runs")).unwrap();
-    let adapters: Vec<Vec<u8>> = folder
-        .map(|run| run.unwrap().path().join("adapter/adapter_model.safetensors"))
-        .map(|path| std::fs::read(path).unwrap())
-        .collect();
-    assert_eq!(adapters.len(), 4);
-    assert!(adapters.iter().all(|adapter| *adapter == adapters[0]));
+    let peak = |name: &str| runs.iter().find(|run| run.0 == name).unwrap().2;
+    assert!(peak("block") < peak("selective") && peak("selective") < peak("none"));
 }
 
 #[test]
@@ -97,7 +114,8 @@ fn bf16_falls_back_to_f32_and_says_so_once() {
 #[test]
 fn too_little_device_memory_is_refused_with_the_arithmetic() {
     let room = Room::new();
-    let said = room.refused(&format!("{RUN} --device wgpu --device-memory 1MiB output_dir=run"));
+    let said =
+        room.refused(&format!("{RUN} --quiet --device wgpu --device-memory 1MiB output_dir=run"));
     for word in ["device memory", "1.00 MiB", "block inputs"] {
         assert!(said.contains(word), "{said}");
     }
