@@ -85,8 +85,8 @@ impl Ledger {
         Ok(Self::for_run(&Asked::by(plan, data)?))
     }
 
-    /// Settles what a recipe leaves open: where projections are while a device computes, and
-    /// [`Self::settle_checkpointing`].
+    /// Settles what a recipe leaves open: how much is kept between the passes, and whether projections
+    /// wait on the host while a device computes.
     pub fn settle(asked: &mut Asked, available: &Available) {
         Self::settle_checkpointing(asked, available);
         let Some(there) = available.device else { return };

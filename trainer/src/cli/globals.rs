@@ -25,8 +25,8 @@ pub struct Globals {
     /// CPU threads; results do not depend on them [default: the recipe's, or all cores]
     #[arg(long, global = true, value_name = "N", help_heading = "Everywhere")]
     pub threads: Option<NonZeroUsize>,
-    /// What computes: auto (the best GPU that this build can use, else the CPU), cpu, wgpu[:N] or
-    /// cuda[:N], the Nth as `graft doctor` lists them; quantize and merge work on the CPU whatever it says
+    /// What computes: auto (the best GPU that this build can use, else the CPU), cpu, wgpu, wgpu:N,
+    /// cuda or cuda:N, the Nth as `graft doctor` lists them; quantize and merge work on the CPU whatever it says
     #[arg(
         long,
         global = true,

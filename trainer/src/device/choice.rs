@@ -146,7 +146,7 @@ mod tests {
         {
             match text.parse::<Choice>() {
                 Ok(choice) => {
-                    assert_eq!((choice.to_string().as_str(), api.is_built()), (text, true))
+                    assert_eq!((choice.to_string().as_str(), api.is_built()), (text, true));
                 }
                 Err(refused) => {
                     assert!(!api.is_built());
