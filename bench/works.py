@@ -63,6 +63,7 @@ WORKS += [
 
 # The least memory instead of the most speed.
 WORKS += [Work(preset, "qlora", 512, "block") for preset in ("100m", "llama3.2-1b")]
+WORKS += [Work("llama3.2-1b", "lora", 512, "block")]
 
 # Larger than the peer can take on such machines: Graft alone, by `--large`.
 LARGE = [

@@ -128,6 +128,8 @@ impl Ledger {
                 lines.push(terms::kept(other));
             }
         }
+        let [step, _] = moments;
+        lines.extend(step.into_iter().filter(|line| line.place == Place::Disk));
         lines.extend(disk::lines(asked));
         lines.retain(|line| line.bytes > 0);
         Self { lines }

@@ -230,8 +230,10 @@ impl<R: CubeRuntime> DeviceMatrix<R> {
     pub(super) fn values(&self, dtype: DType) -> CubeTensor<R> {
         let (place, [out, width]) = (self.place(), self.shape);
         let count = out * width;
-        if self.form.dtype() == Some(dtype) {
-            let size = dtype.size();
+        let size = dtype.size();
+        // A device binds buffers from such places on.
+        let is_bound = (self.first * size).is_multiple_of(256);
+        if self.form.dtype() == Some(dtype) && is_bound {
             let end = self.words.meta.num_elements() * 4;
             let handle = self.words.handle.clone().offset_start((self.first * size) as u64);
             let handle = handle.offset_end((end - (self.first + count) * size) as u64);

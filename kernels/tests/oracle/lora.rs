@@ -114,13 +114,6 @@ impl Case {
     }
 }
 
-/// The same random weight in every stored form.
-fn weights(out: usize, depth: usize) -> Vec<(&'static str, FrozenMatrix)> {
-    let mut weights = stored(20, out, depth);
-    weights.push(("nf4", nf4(20, out, depth)));
-    weights
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -130,7 +123,7 @@ proptest! {
         scale in prop::sample::select(vec![0.5_f32, 1.0, 2.0]),
     ) {
         let case = Case::new([tokens, depth, out, rank], scale);
-        for (form, matrix) in weights(out, depth) {
+        for (form, matrix) in all_forms(20, out, depth) {
             let dense = dense(&matrix).inner();
             let weight = Backend::freeze(matrix, &Default::default());
             for precision in PRECISIONS {
@@ -150,7 +143,7 @@ proptest! {
         tokens in 1_usize..40, depth in 1_usize..200, out in 1_usize..50, rank in 1_usize..20,
     ) {
         let case = Case::new([tokens, depth, out, rank], 2.0);
-        for (form, matrix) in weights(out, depth) {
+        for (form, matrix) in all_forms(20, out, depth) {
             let weight = Backend::freeze(matrix, &Default::default());
             for precision in PRECISIONS {
                 let [_, _, dx, da, db] = case.found(&weight, precision);
@@ -174,7 +167,7 @@ proptest! {
         let [x, input, a, b] = [
             (25, [tokens, depth]), (28, [tokens, depth]), (26, [rank, depth]), (27, [out, rank]),
         ].map(|(seed, shape)| leaf(seed, shape));
-        for (form, matrix) in weights(out, depth) {
+        for (form, matrix) in all_forms(20, out, depth) {
             let plain = x.clone().matmul(dense(&matrix).transpose());
             let none = Tensor::zeros([out, depth], &Default::default());
             let low = reference::lora_linear(input.clone(), none, a.clone(), b.clone(), 2.0);
@@ -191,7 +184,7 @@ proptest! {
     ) {
         let [x, a, b] = [(25, [tokens, depth]), (26, [rank, depth]), (27, [out, rank])]
             .map(|(seed, shape)| leaf(seed, shape));
-        for (form, matrix) in weights(out, depth) {
+        for (form, matrix) in all_forms(20, out, depth) {
             let oracle = reference::lora_linear(x.clone(), dense(&matrix), a.clone(), b.clone(), 0.5);
             let weight = Backend::freeze(matrix, &Default::default());
             let update = LowRank { a: raw(&a), b: raw(&b), scale: 0.5, input: None };

@@ -123,6 +123,27 @@ fn nf4(seed: u64, out: usize, depth: usize) -> FrozenMatrix {
     FrozenMatrix::new(out, depth, storage).unwrap()
 }
 
+/// The same with scales that are quantised themselves.
+fn nf4_double(seed: u64, out: usize, depth: usize) -> FrozenMatrix {
+    let packed = nf4::quantize(&values(seed, out * depth), nf4::AbsmaxFormat::Double).unwrap();
+    let nf4::Absmax::Double(double) = packed.absmax else { panic!("double was asked for") };
+    let absmax = Absmax::Double {
+        codes: double.codes.into(),
+        nested: double.nested_absmax,
+        map: nf4::DYNAMIC_MAP.to_vec(),
+        offset: double.offset,
+    };
+    FrozenMatrix::new(out, depth, Storage::Nf4 { codes: packed.codes.into(), absmax }).unwrap()
+}
+
+/// The same random weight in every stored form, quantised ones too.
+fn all_forms(seed: u64, out: usize, depth: usize) -> Vec<(&'static str, FrozenMatrix)> {
+    let mut forms = stored(seed, out, depth);
+    forms.push(("nf4", nf4(seed, out, depth)));
+    forms.push(("nf4, double", nf4_double(seed, out, depth)));
+    forms
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -132,9 +153,7 @@ proptest! {
     ) {
         // Whole blocks have a way of their own, others take the usual one.
         let depth = 64 * blocks - extra;
-        let mut forms = stored(1, out, depth);
-        forms.push(("nf4", nf4(1, out, depth)));
-        for (form, matrix) in forms {
+        for (form, matrix) in all_forms(1, out, depth) {
             let x = raw(&inner(2, [rows, depth])).primitive;
             let frozen = Backend::freeze(matrix, &Default::default());
             let values = |y| to_vec(Tensor::<Backend, 2>::from_primitive(TensorPrimitive::Float(y)));
@@ -147,10 +166,34 @@ proptest! {
     }
 
     #[test]
+    fn rows_and_bands_are_those_of_the_decoded_weight(
+        blocks in 1_usize..6, extra in 0_usize..2, out in 1_usize..80, cut in 0_usize..80,
+    ) {
+        let (depth, cut) = (64 * blocks - extra, cut % out);
+        for (form, matrix) in all_forms(1, out, depth) {
+            let whole = dense(&matrix).inner();
+            let frozen = Backend::freeze(matrix, &Default::default());
+            let ids = [out - 1, 0, cut];
+            let rows = Backend::frozen_rows(&frozen, &ids.map(|id| id as u32), &whole.device());
+            let rows = Tensor::<Backend, 2>::from_primitive(TensorPrimitive::Float(rows));
+            let expected = Tensor::cat(ids.map(|id| whole.clone().narrow(0, id, 1)).into(), 0);
+            close(form, &to_vec(rows), &to_vec(expected));
+            let Some(band) = Backend::frozen_band(&frozen, cut..out) else { continue };
+            prop_assert_eq!(Backend::frozen_shape(&band), [out - cut, depth]);
+            let x = inner(2, [5, depth]);
+            let y = <Backend as Kernels>::frozen_linear(
+                &raw(&x).primitive, &band, Precision::F32, Rounding::Exact);
+            let y = Tensor::<Backend, 2>::from_primitive(TensorPrimitive::Float(y));
+            let expected = x.inner().matmul(whole.narrow(0, cut, out - cut).transpose());
+            close(form, &to_vec(y), &to_vec(expected));
+        }
+    }
+
+    #[test]
     fn frozen_linear_is_a_product_with_the_decoded_weight(
         tokens in 1_usize..70, depth in 1_usize..600, out in 1_usize..80,
     ) {
-        for (form, matrix) in stored(1, out, depth) {
+        for (form, matrix) in all_forms(1, out, depth) {
             let x = leaf(2, [tokens, depth]);
             let frozen = Backend::freeze(matrix.clone(), &Default::default());
             let ours = wrap(Tape::frozen_linear(raw(&x), &frozen, Precision::F32, computed()));
