@@ -180,9 +180,10 @@ fn pages(part: &[Mapped]) -> [usize; 2] {
     })
 }
 
+/// The system may take a page back at any time.
 fn is_there(part: &[Mapped]) -> bool {
     let [there, all] = pages(part);
-    there == all
+    4 * there > 3 * all
 }
 
 /// What lies on the same page, or is mapped with it, belongs to a neighbour.
