@@ -18,7 +18,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use self::micro::{MAX_TILE, Micro};
-use self::pack::{Block, Buffers, Form, pack};
+pub(crate) use self::pack::{Block, Buffers, Form, pack};
 pub(crate) use self::pack::{ByInput, ByOutput, Operand, Runs, View};
 use crate::precision::Precision;
 
@@ -156,7 +156,7 @@ impl Drop for Left {
 }
 
 /// Makes room for `len` values; what lies beyond stays, so that nothing is cleared twice.
-fn grow(values: &mut Vec<f32>, len: usize) {
+pub(crate) fn grow(values: &mut Vec<f32>, len: usize) {
     if values.len() < len {
         values.resize(len, 0.0);
     }

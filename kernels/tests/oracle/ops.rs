@@ -56,16 +56,21 @@ fn raw<const D: usize>(
 }
 
 pub(super) fn to_vec<const D: usize>(tensor: Tensor<Backend, D>) -> Vec<f32> {
-    tensor.into_data().to_vec().unwrap()
+    tensor.into_data().convert::<f32>().to_vec().unwrap()
 }
 
 fn close(what: &str, ours: &[f32], expected: &[f32]) {
+    near(what, ours, expected, TOLERANCE);
+}
+
+/// Apart by no more than `tolerance` of the largest.
+fn near(what: &str, ours: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(ours.len(), expected.len(), "{what}: sizes");
     // Intermediates are of order one even where they cancel.
     let largest = expected.iter().fold(0.1_f32, |max, value| max.max(value.abs()));
     for (i, (a, b)) in ours.iter().zip(expected).enumerate() {
         assert!(
-            (a - b).abs() <= TOLERANCE * largest,
+            (a - b).abs() <= tolerance * largest,
             "{what}[{i}]: {a} is not {b} (largest {largest})"
         );
     }
@@ -78,11 +83,18 @@ fn compare(
     ours: Tensor<Tape, 2>,
     oracle: Tensor<Tape, 2>,
 ) {
-    close(
-        &format!("{what}: output"),
-        &to_vec(ours.clone().inner()),
-        &to_vec(oracle.clone().inner()),
-    );
+    compare_within(TOLERANCE, what, leaves, ours, oracle);
+}
+
+fn compare_within(
+    tolerance: f32,
+    what: &str,
+    leaves: &[&Tensor<Tape, 2>],
+    ours: Tensor<Tape, 2>,
+    oracle: Tensor<Tape, 2>,
+) {
+    let [found, expected] = [&ours, &oracle].map(|output| to_vec(output.clone().inner()));
+    near(&format!("{what}: output"), &found, &expected, tolerance);
     let above = inner(99, ours.dims());
     let seeded =
         backward_from::<Backend>(raw(&ours), above.clone().inner().into_primitive().tensor());
@@ -90,7 +102,7 @@ fn compare(
     for (i, leaf) in leaves.iter().enumerate() {
         let ours = leaf.grad(&seeded).expect("a gradient");
         let expected = leaf.grad(&expected).expect("a reference gradient");
-        close(&format!("{what}: gradient {i}"), &to_vec(ours), &to_vec(expected));
+        near(&format!("{what}: gradient {i}"), &to_vec(ours), &to_vec(expected), tolerance);
     }
 }
 
@@ -283,6 +295,43 @@ proptest! {
         let ours = wrap(Tape::causal_attention(raw(&q), raw(&k), raw(&v), &shape, Precision::F32, None).0);
         let oracle = reference::attention(q.clone(), k.clone(), v.clone(), &shape);
         compare("attention", &[&q, &k, &v], ours, oracle);
+    }
+
+    #[test]
+    fn attention_over_bf16_is_that_over_the_rounded_values(
+        lengths in prop::collection::vec(1_usize..420, 1..4),
+        kv_heads in 1_usize..3, group in 1_usize..5, head_dim in 1_usize..9, cached in 0_usize..2,
+    ) {
+        // Weights and their gradients are rounded on the way, to half of 2⁻⁸ each.
+        const ROUNDINGS: f32 = 1e-2;
+        let (heads, head_dim) = (kv_heads * group, 16 * head_dim);
+        let mut spans = Vec::new();
+        let (mut query, mut key) = (1, 0);
+        for length in lengths {
+            // Some spans go on behind keys that were there before.
+            let before = cached * (length % 7);
+            let keys = key..key + before + length;
+            spans.push(Span { queries: query..query + length, keys });
+            (query, key) = (query + length, key + before + length);
+        }
+        let (queries, keys) = (query + 2, key + 3);
+        let shape = AttentionShape { heads, kv_heads, head_dim, spans: spans.into() };
+        let rounded = |seed, rows, width| {
+            let values = values(seed, rows * width);
+            let even = values.iter().map(|&value| half::bf16::from_f32(value).to_f32());
+            let data = TensorData::new(even.collect(), [rows, width]);
+            Tensor::<Tape, 2>::from_data(data, &Default::default()).require_grad()
+        };
+        let q = rounded(23, queries, heads * head_dim);
+        let [k, v] = [24, 25].map(|seed| rounded(seed, keys, kv_heads * head_dim));
+        let ours = wrap(Tape::causal_attention(raw(&q), raw(&k), raw(&v), &shape, Precision::Bf16, None).0);
+        let [q_half, k_half, v_half] = [&q, &k, &v].map(|x| Backend::operand(raw(x).primitive, Precision::Bf16));
+        let (halves, _) =
+            <Backend as Kernels>::causal_attention(&q_half, &k_half, &v_half, &shape, Precision::Bf16);
+        let halves = Tensor::<Backend, 2>::from_primitive(TensorPrimitive::Float(halves));
+        assert_eq!(to_vec(ours.clone().inner()), to_vec(halves), "operands in either form");
+        let oracle = reference::attention(q.clone(), k.clone(), v.clone(), &shape);
+        compare_within(ROUNDINGS, "attention", &[&q, &k, &v], ours, oracle);
     }
 
     #[test]

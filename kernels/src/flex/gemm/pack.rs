@@ -133,31 +133,31 @@ impl Operand for ByInput<'_> {
 
 /// Buffers that a thread packs through.
 #[derive(Default)]
-pub(super) struct Buffers {
+pub(crate) struct Buffers {
     run: Vec<f32>,
     lines: Vec<f32>,
 }
 
 /// The part of an operand that is packed.
 #[derive(Clone, Copy)]
-pub(super) struct Block {
-    pub(super) row0: usize,
-    pub(super) rows: usize,
-    pub(super) depth0: usize,
-    pub(super) depth: usize,
+pub(crate) struct Block {
+    pub(crate) row0: usize,
+    pub(crate) rows: usize,
+    pub(crate) depth0: usize,
+    pub(crate) depth: usize,
 }
 
 /// The form that a micro-kernel reads.
 #[derive(Clone, Copy)]
-pub(super) struct Form {
+pub(crate) struct Form {
     /// Rows of the operand in a panel.
-    pub(super) width: usize,
+    pub(crate) width: usize,
     /// Words from one panel to the next.
-    pub(super) stride: usize,
+    pub(crate) stride: usize,
     /// Whether a word holds the bf16 values of two depths.
-    pub(super) pairs: bool,
+    pub(crate) pairs: bool,
     /// Precision of the product.
-    pub(super) precision: Precision,
+    pub(crate) precision: Precision,
 }
 
 impl Form {
@@ -176,7 +176,7 @@ const AHEAD: usize = 8;
 ///
 /// With [`Precision::Bf16`] and a kernel of f32 the values are rounded to bf16, so that the product has
 /// the same operands on every processor.
-pub(super) fn pack(
+pub(crate) fn pack(
     operand: &impl Operand,
     block: Block,
     panels: &mut [f32],

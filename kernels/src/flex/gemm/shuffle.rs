@@ -61,7 +61,7 @@ pub(super) fn copy(from: &[f32], to: &mut [f32]) {
 }
 
 /// The words as halves: two a word, the low one first.
-pub(super) fn halves(words: &mut [f32]) -> &mut [u16] {
+pub(crate) fn halves(words: &mut [f32]) -> &mut [u16] {
     // SAFETY: an `f32` has the size and more than the alignment of two `u16`, and both take any bits.
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), 2 * words.len()) }
 }
