@@ -32,9 +32,9 @@ use crate::kernels::{AttentionSaved, Kernels, LoraGradients, LoraSaved, LowRank}
 use crate::layout::{AttentionShape, Direction, Rotation};
 use crate::precision::{Precision, Rounding};
 
-/// Whether this processor multiplies pairs of bf16.
+/// Whether this processor has instructions for bf16.
 pub(crate) fn bf16_is_native() -> bool {
-    gemm::bf16_is_native()
+    isa::Isa::get() == isa::Isa::Avx512Bf16
 }
 
 /// A row-major tensor.

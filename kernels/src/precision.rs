@@ -28,8 +28,17 @@ impl Precision {
         }
     }
 
-    /// Whether this machine multiplies bf16 faster than f32.
+    /// Whether this machine has instructions for bf16: products of it are no slower than those of f32, and
+    /// what they leave takes half the memory.
     pub fn bf16_is_native() -> bool {
         crate::flex::bf16_is_native()
+    }
+
+    /// Bytes of a value of an operand in the form that this machine's products read.
+    pub fn packed_bytes(self) -> usize {
+        match self {
+            Self::Bf16 if crate::flex::isa::multiplies_pairs() => size_of::<half::bf16>(),
+            Self::Bf16 | Self::F32 => size_of::<f32>(),
+        }
     }
 }

@@ -6,9 +6,9 @@
 //! the start of a span, so a sequence has the same bits wherever it lies.
 #![expect(unsafe_code, reason = "tasks write disjoint heads of one output")]
 
-mod operands;
 #[cfg(target_arch = "x86_64")]
-mod pairs;
+mod direct;
+mod operands;
 mod tiled;
 
 use super::matrix::{Matrix, Value};
@@ -48,17 +48,14 @@ struct Attended<T> {
     queries: usize,
 }
 
-/// The spans whose products multiply pairs of bf16 in registers, and the others.
-fn by_way(shape: &AttentionShape, precision: Precision) -> [Vec<&Span>; 2] {
+/// The spans that go the direct way, and the others.
+fn by_way(shape: &AttentionShape) -> [Vec<&Span>; 2] {
     #[cfg(target_arch = "x86_64")]
-    let takes = |span: &&Span| pairs::takes(span, shape.head_dim, precision);
+    let takes = |span: &&Span| direct::takes(span, shape.head_dim);
     #[cfg(not(target_arch = "x86_64"))]
-    let takes = |_: &&Span| {
-        let _ = precision;
-        false
-    };
-    let (paired, tiled) = shape.spans.iter().partition(takes);
-    [paired, tiled]
+    let takes = |_: &&Span| false;
+    let (direct, tiled) = shape.spans.iter().partition(takes);
+    [direct, tiled]
 }
 
 /// Output `[queries, heads · head_dim]` and log-sum-exp `[heads, queries]`.
@@ -71,11 +68,11 @@ pub(super) fn forward<T: Value>(
     let mut out = vec![T::of(0.0); queries * shape.heads * shape.head_dim];
     let mut lse = vec![0.0; shape.heads * queries];
     let to = Attended { out: Shared::new(&mut out), lse: Shared::new(&mut lse), queries };
-    let [paired, tiled] = by_way(shape, precision);
+    let [direct, tiled] = by_way(shape);
     #[cfg(target_arch = "x86_64")]
-    pairs::forward(&paired, qkv, shape, &to);
+    direct::forward(&direct, qkv, shape, precision, &to);
     #[cfg(not(target_arch = "x86_64"))]
-    drop(paired);
+    drop(direct);
     tiled::forward(&tiled, qkv, shape, precision, &to);
     (out, lse)
 }
@@ -98,11 +95,11 @@ pub(super) fn backward(
 ) -> [Vec<f32>; 3] {
     let mut gradients = [saved.q, saved.k, saved.v].map(|x| vec![0.0; x.len()]);
     let outputs = gradients.each_mut().map(|values| Shared::new(values));
-    let [paired, tiled] = by_way(shape, precision);
+    let [direct, tiled] = by_way(shape);
     #[cfg(target_arch = "x86_64")]
-    pairs::backward(&paired, saved, d_out, shape, &outputs);
+    direct::backward(&direct, saved, d_out, shape, precision, &outputs);
     #[cfg(not(target_arch = "x86_64"))]
-    drop(paired);
+    drop(direct);
     tiled::backward(&tiled, saved, d_out, shape, precision, &outputs);
     gradients
 }

@@ -97,7 +97,7 @@ fn assert_run(matrix: &FrozenMatrix, row: usize, column: usize, len: usize) {
 
 fn bf16_nf4(codes: &[u8], absmax: &Absmax, start: usize, out: &mut [u16]) {
     #[cfg(target_arch = "x86_64")]
-    if super::gemm::bf16_is_native() {
+    if super::bf16_is_native() {
         // SAFETY: the features were detected; the run lies inside `codes`.
         unsafe { x86::bf16_run(codes, absmax, start, out) };
         return;

@@ -8,7 +8,8 @@
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use super::gemm::{Product, bf16_is_native, shuffle};
+use super::bf16_is_native;
+use super::gemm::{Product, shuffle};
 use super::matrix::Matrix;
 use crate::frozen::{FrozenMatrix, Storage};
 use crate::nf4::BLOCK;

@@ -30,11 +30,6 @@ const ROWS: usize = 516;
 /// Below this many multiply-adds a product runs on the calling thread.
 const PARALLEL: usize = 1 << 17;
 
-/// Whether this processor multiplies pairs of bf16.
-pub(crate) fn bf16_is_native() -> bool {
-    micro::bf16_is_native()
-}
-
 /// Right panels packed together, where there are enough of them: what lies beside one panel's part of a
 /// row shares its cache lines, and the left rows stay in the second cache while these are swept.
 const GROUP: usize = 4;

@@ -298,7 +298,7 @@ proptest! {
     }
 
     #[test]
-    fn attention_over_bf16_is_that_over_the_rounded_values(
+    fn attention_over_rounded_values_matches_in_either_precision(
         lengths in prop::collection::vec(1_usize..420, 1..4),
         kv_heads in 1_usize..3, group in 1_usize..5, head_dim in 1_usize..9, cached in 0_usize..2,
     ) {
@@ -322,16 +322,19 @@ proptest! {
             let data = TensorData::new(even.collect(), [rows, width]);
             Tensor::<Tape, 2>::from_data(data, &Default::default()).require_grad()
         };
-        let q = rounded(23, queries, heads * head_dim);
-        let [k, v] = [24, 25].map(|seed| rounded(seed, keys, kv_heads * head_dim));
-        let ours = wrap(Tape::causal_attention(raw(&q), raw(&k), raw(&v), &shape, Precision::Bf16, None).0);
-        let [q_half, k_half, v_half] = [&q, &k, &v].map(|x| Backend::operand(raw(x).primitive, Precision::Bf16));
-        let (halves, _) =
-            <Backend as Kernels>::causal_attention(&q_half, &k_half, &v_half, &shape, Precision::Bf16);
-        let halves = Tensor::<Backend, 2>::from_primitive(TensorPrimitive::Float(halves));
-        assert_eq!(to_vec(ours.clone().inner()), to_vec(halves), "operands in either form");
-        let oracle = reference::attention(q.clone(), k.clone(), v.clone(), &shape);
-        compare_within(ROUNDINGS, "attention", &[&q, &k, &v], ours, oracle);
+        for (precision, tolerance) in [(Precision::F32, TOLERANCE), (Precision::Bf16, ROUNDINGS)] {
+            let q = rounded(23, queries, heads * head_dim);
+            let [k, v] = [24, 25].map(|seed| rounded(seed, keys, kv_heads * head_dim));
+            let ours = wrap(Tape::causal_attention(raw(&q), raw(&k), raw(&v), &shape, precision, None).0);
+            let [q_half, k_half, v_half] =
+                [&q, &k, &v].map(|x| Backend::operand(raw(x).primitive, precision));
+            let (halves, _) =
+                <Backend as Kernels>::causal_attention(&q_half, &k_half, &v_half, &shape, precision);
+            let halves = Tensor::<Backend, 2>::from_primitive(TensorPrimitive::Float(halves));
+            assert_eq!(to_vec(ours.clone().inner()), to_vec(halves), "operands in either form");
+            let oracle = reference::attention(q.clone(), k.clone(), v.clone(), &shape);
+            compare_within(tolerance, precision.name(), &[&q, &k, &v], ours, oracle);
+        }
     }
 
     #[test]

@@ -60,12 +60,13 @@ proptest! {
     }
 }
 
-/// Each in a process of its own, since a process chooses once.
+/// Each in a process of its own, since a process chooses once; this one's, too, named: then pairs of bf16
+/// are multiplied even where others are faster.
 #[test]
 fn the_kernels_of_lesser_processors_pass_the_same_tests() {
     let here = std::env::current_exe().unwrap();
-    let lesser = |isa: &Isa| *isa < Isa::in_use().unwrap();
-    for isa in Isa::ALL.into_iter().filter(lesser) {
+    let had = |isa: &Isa| *isa <= Isa::in_use().unwrap();
+    for isa in Isa::ALL.into_iter().filter(had) {
         let mut tests = Command::new(&here);
         tests.args(["--skip", "the_kernels_of_lesser_processors"]).env(Isa::VARIABLE, isa.name());
         let output = tests.output().unwrap();

@@ -312,8 +312,7 @@ fn operand(asked: &Asked) -> Entry {
 
 /// The largest left operand of a product, packed.
 fn packed(asked: &Asked) -> Entry {
-    let native = asked.precision == Precision::Bf16 && Precision::bf16_is_native();
-    let each = if native { 2 } else { F32 };
+    let each = asked.precision.packed_bytes();
     let (head, branch) = (
         [logit_rows(asked), asked.config.vocab_size.min(BAND / asked.config.d_model)],
         [asked.micro_batch_tokens(), asked.config.d_ff],

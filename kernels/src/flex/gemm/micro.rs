@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "SIMD intrinsics on panels whose sizes the driver guarantees")]
 
 #[cfg(target_arch = "x86_64")]
-use super::super::isa::Isa;
+use super::super::isa::{Isa, multiplies_pairs};
 
 /// One micro-kernel with its tile shape.
 #[derive(Clone, Copy)]
@@ -48,10 +48,10 @@ pub(super) fn f32_kernel(rows: usize) -> Micro {
     Micro { mr: 4, nr: 16, pairs: false, run: portable_f32 }
 }
 
-/// The bf16 kernel for so many rows, if those in use multiply bf16 pairs.
+/// The bf16 kernel for so many rows, if pairs are multiplied.
 pub(super) fn bf16_kernel(rows: usize) -> Option<Micro> {
     #[cfg(target_arch = "x86_64")]
-    if bf16_is_native() {
+    if multiplies_pairs() {
         let (mr, run): (usize, Run) = match tile_rows(rows) {
             1 => (1, x86::avx512_bf16::<1>),
             2 => (2, x86::avx512_bf16::<2>),
@@ -71,18 +71,6 @@ pub(super) fn bf16_kernel(rows: usize) -> Option<Micro> {
 fn tile_rows(rows: usize) -> usize {
     let cost = |mr: usize| rows.div_ceil(mr) * (2 * mr + 2);
     [12, 8, 4, 2, 1].into_iter().min_by_key(|&mr| cost(mr)).unwrap_or(12)
-}
-
-/// Whether the kernels in use multiply bf16 pairs.
-pub(super) fn bf16_is_native() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        Isa::get() >= Isa::Avx512Bf16
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
 }
 
 /// Plain loops, for processors without a kernel of their own.

@@ -136,6 +136,8 @@ impl Operand for ByInput<'_> {
 pub(crate) struct Buffers {
     run: Vec<f32>,
     lines: Vec<f32>,
+    /// A run rounded to bf16, for kernels that multiply it as f32.
+    rounded: Vec<u16>,
 }
 
 /// The part of an operand that is packed.
@@ -183,7 +185,6 @@ pub(crate) fn pack(
     form: Form,
     buffers: &mut Buffers,
 ) {
-    let steps = form.steps(block.depth);
     match operand.runs() {
         Runs::AlongDepth => {
             let panels = panels.chunks_mut(form.stride).take(block.rows.div_ceil(form.width));
@@ -195,11 +196,6 @@ pub(crate) fn pack(
             }
         }
         Runs::AcrossRows => across_rows(operand, block, panels, form, buffers),
-    }
-    if form.precision == Precision::Bf16 && !form.pairs {
-        for panel in panels.chunks_mut(form.stride).take(block.rows.div_ceil(form.width)) {
-            shuffle::round_in_place(&mut panel[..steps * form.width]);
-        }
     }
 }
 
@@ -214,11 +210,12 @@ fn along_depth(
     form: Form,
     buffers: &mut Buffers,
 ) {
-    let Buffers { run, lines } = buffers;
+    let Buffers { run, lines, rounded } = buffers;
     let Block { row0, rows, depth0, depth } = block;
     let steps = form.steps(depth);
     grow(run, depth);
     grow(lines, rows * steps);
+    rounded.resize(depth, 0);
     let run = &mut run[..depth];
     let mut starts = [std::ptr::null(); WIDEST];
     for (i, line) in lines.chunks_exact_mut(steps).take(rows).enumerate() {
@@ -227,7 +224,12 @@ fn along_depth(
         }
         starts[i] = line.as_ptr();
         if !form.pairs {
-            line.copy_from_slice(operand.run(row0 + i, depth0, run));
+            match form.precision {
+                Precision::F32 => line.copy_from_slice(operand.run(row0 + i, depth0, run)),
+                Precision::Bf16 => {
+                    shuffle::widen(line_of_halves(operand, row0 + i, depth0, run, rounded), line);
+                }
+            }
             continue;
         }
         match operand.halves(row0 + i, depth0, depth) {
@@ -252,44 +254,77 @@ fn across_rows(
     form: Form,
     buffers: &mut Buffers,
 ) {
-    let Buffers { run, lines } = buffers;
     let Block { row0, rows, depth0, depth } = block;
-    let (width, steps) = (form.width, form.steps(depth));
-    grow(run, rows);
-    grow(lines, rows.max(1));
-    let run = &mut run[..rows];
-    let (low, high) = shuffle::halves(&mut lines[..rows]).split_at_mut(rows);
-    let part = |step: usize, panel: usize, rows: usize| {
-        let start = panel * form.stride + step * width;
-        start..start + width.min(rows - panel * width)
-    };
-    for step in 0..steps {
-        if !form.pairs {
-            if step + AHEAD < depth {
-                operand.prefetch(depth0 + step + AHEAD, row0, rows);
-            }
-            let values = operand.run(depth0 + step, row0, run);
-            for (panel, values) in values.chunks(width).enumerate() {
-                panels[part(step, panel, rows)].copy_from_slice(values);
-            }
-            continue;
-        }
-        let first = depth0 + 2 * step;
-        for ahead in [2 * step + AHEAD, 2 * step + AHEAD + 1] {
+    grow(&mut buffers.run, rows);
+    grow(&mut buffers.lines, rows.max(1));
+    buffers.rounded.resize(rows, 0);
+    for step in 0..form.steps(depth) {
+        let a_step = if form.pairs { 2 } else { 1 };
+        for ahead in a_step * step + AHEAD..a_step * (step + 1) + AHEAD {
             if ahead < depth {
                 operand.prefetch(depth0 + ahead, row0, rows);
             }
         }
-        let low = line_of_halves(operand, first, row0, run, low);
-        let high = if 2 * step + 1 < depth {
-            line_of_halves(operand, first + 1, row0, run, &mut *high)
+        if form.pairs {
+            row_of_pairs(operand, block, step, panels, form, buffers);
         } else {
-            high.fill(0);
-            &*high
-        };
-        for (panel, (low, high)) in low.chunks(width).zip(high.chunks(width)).enumerate() {
-            shuffle::pair_lines(low, high, &mut panels[part(step, panel, rows)]);
+            row_of_singles(operand, block, step, panels, form, buffers);
         }
+    }
+}
+
+/// The part of row `step` that panel `panel` has, of panels that hold `rows` rows together.
+fn part(form: Form, step: usize, panel: usize, rows: usize) -> std::ops::Range<usize> {
+    let start = panel * form.stride + step * form.width;
+    start..start + form.width.min(rows - panel * form.width)
+}
+
+fn row_of_singles(
+    operand: &impl Operand,
+    block: Block,
+    step: usize,
+    panels: &mut [f32],
+    form: Form,
+    buffers: &mut Buffers,
+) {
+    let Block { row0, rows, depth0, .. } = block;
+    let Buffers { run, lines, rounded } = buffers;
+    let run = &mut run[..rows];
+    let values = match form.precision {
+        Precision::F32 => operand.run(depth0 + step, row0, run),
+        Precision::Bf16 => {
+            let values = &mut lines[..rows];
+            shuffle::widen(line_of_halves(operand, depth0 + step, row0, run, rounded), values);
+            values
+        }
+    };
+    for (panel, values) in values.chunks(form.width).enumerate() {
+        shuffle::copy(values, &mut panels[part(form, step, panel, rows)]);
+    }
+}
+
+fn row_of_pairs(
+    operand: &impl Operand,
+    block: Block,
+    step: usize,
+    panels: &mut [f32],
+    form: Form,
+    buffers: &mut Buffers,
+) {
+    let Block { row0, rows, depth0, depth } = block;
+    let Buffers { run, lines, .. } = buffers;
+    let run = &mut run[..rows];
+    let (low, high) = shuffle::halves(&mut lines[..rows]).split_at_mut(rows);
+    let first = depth0 + 2 * step;
+    let low = line_of_halves(operand, first, row0, run, low);
+    let high = if 2 * step + 1 < depth {
+        line_of_halves(operand, first + 1, row0, run, &mut *high)
+    } else {
+        high.fill(0);
+        &*high
+    };
+    for (panel, (low, high)) in low.chunks(form.width).zip(high.chunks(form.width)).enumerate() {
+        shuffle::pair_lines(low, high, &mut panels[part(form, step, panel, rows)]);
     }
 }
 

@@ -15,7 +15,7 @@ use super::super::simd::vectorize;
 pub(crate) fn round_run(values: &[f32], out: &mut [u16]) {
     assert_eq!(values.len(), out.len(), "values of a run");
     #[cfg(target_arch = "x86_64")]
-    if super::bf16_is_native() {
+    if crate::flex::bf16_is_native() {
         // SAFETY: the features were detected, the lengths asserted.
         unsafe { x86::round_run(values, out) };
         return;
@@ -36,13 +36,14 @@ pub(crate) fn round(value: f32) -> u16 {
     <bf16 as Value>::of(value).to_bits()
 }
 
-/// Rounds values to bf16 where they are.
-pub(super) fn round_in_place(values: &mut [f32]) {
+/// bf16 as f32.
+pub(super) fn widen(halves: &[u16], out: &mut [f32]) {
+    assert_eq!(halves.len(), out.len(), "values of a run");
     vectorize(
         #[inline(always)]
         || {
-            for value in values {
-                *value = <bf16 as Value>::of(*value).get();
+            for (out, &half) in out.iter_mut().zip(halves) {
+                *out = f32::from_bits(u32::from(half) << 16);
             }
         },
     );
@@ -278,13 +279,13 @@ mod tests {
         let values: Vec<f32> = patterns.collect();
         let mut out = vec![0; values.len()];
         round_run(&values, &mut out);
-        let mut in_place = values.clone();
-        round_in_place(&mut in_place);
-        for ((&value, found), in_place) in values.iter().zip(out).zip(in_place) {
+        let mut wide = vec![0.0; values.len()];
+        widen(&out, &mut wide);
+        for ((&value, found), wide) in values.iter().zip(out).zip(wide) {
             let nearest = half::bf16::from_f32(value).to_bits();
             let expected = if value.is_subnormal() { nearest & 0x8000 } else { nearest };
             assert_eq!(found, expected, "{value:e}, {:#x}", value.to_bits());
-            assert_eq!(in_place.to_bits(), u32::from(expected) << 16, "{value:e}");
+            assert_eq!(wide.to_bits(), u32::from(expected) << 16, "{value:e}");
         }
     }
 
