@@ -122,19 +122,21 @@ def gemm(device: str = "cpu") -> dict:
     if is_cuda(device):
         return {"flops_per_second": cuda_gemm(torch, device), "versions": versions(), "python": platform.python_version()}
     torch.set_num_threads(threads())
-    rates = {}
-    for rows, inner, out in ((512, 4096, 4096), (512, 2048, 8192), (512, 768, 2048), (2048, 2048, 2048)):
-        x = torch.randn(rows, inner).to(torch.bfloat16)
-        w = torch.randn(out, inner).to(torch.bfloat16)
-        times = []
-        until = time.perf_counter() + 2.0
-        while time.perf_counter() < until or len(times) < 5:
-            started = time.perf_counter()
-            torch.nn.functional.linear(x, w)
-            times.append(time.perf_counter() - started)
-        times.sort()
-        rates[f"{rows}x{inner}x{out}"] = 2 * rows * inner * out / times[len(times) // 2]
-    return {"flops_per_second": rates, "versions": versions(), "python": platform.python_version()}
+    shapes = ((512, 4096, 4096), (512, 2048, 8192), (512, 768, 2048), (2048, 2048, 2048))
+    rates, rates_f32 = ({f"{rows}x{inner}x{out}": cpu_gemm(torch, rows, inner, out, dtype) for rows, inner, out in shapes} for dtype in (torch.bfloat16, torch.float32))
+    return {"flops_per_second": rates, "f32_flops_per_second": rates_f32, "versions": versions(), "python": platform.python_version()}
+
+
+def cpu_gemm(torch, rows: int, inner: int, out: int, dtype) -> float:
+    x, w = torch.randn(rows, inner).to(dtype), torch.randn(out, inner).to(dtype)
+    times = []
+    until = time.perf_counter() + 2.0
+    while time.perf_counter() < until or len(times) < 5:
+        started = time.perf_counter()
+        torch.nn.functional.linear(x, w)
+        times.append(time.perf_counter() - started)
+    times.sort()
+    return 2 * rows * inner * out / times[len(times) // 2]
 
 
 def cuda_gemm(torch, device: str) -> dict:

@@ -247,6 +247,28 @@ class Bench:
         bandwidth = process([self.python, self.peer_script, "bandwidth"], self.folder / "bandwidth.log", self.cores)
         return {**last_json(gemm["output"]), **last_json(bandwidth["output"])}
 
+    def linear(self) -> list:
+        """The frozen linear layer of the kernels' own bench against PyTorch's bf16 product of that shape, in turn."""
+        bench = ["cargo", "bench", "--bench", "linear", "--", "--warm-up-time", "1", "--measurement-time", "2", "bf16, 512 x"]
+        target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "criterion" / "frozen linear"
+        rates, peer = {}, {}
+        for _ in range(self.options.rounds):
+            process(bench, self.folder / "linear.log", self.cores)
+            for file in target.glob("*/*bf16, 512 x*/new"):
+                seconds = json.loads((file / "estimates.json").read_text())["median"]["point_estimate"] / 1e9
+                found = json.loads((file / "benchmark.json").read_text())
+                flops = 2 * found["throughput"]["Elements"]
+                rates.setdefault((found["function_id"], found["value_str"]), []).append(flops / seconds)
+            ran = process([self.python, self.peer_script, "gemm"], self.folder / "gemm.log", self.cores)
+            for shape, rate in last_json(ran["output"])["flops_per_second"].items():
+                peer.setdefault(shape, []).append(rate)
+        rows = []
+        for (side, label), found in sorted(rates.items()):
+            form, shape = label.split(" bf16, ")
+            other = median(peer[shape.replace(" ", "")])
+            rows.append({"side": side, "weight": form, "shape": shape, "graft": median(found), "peer": other})
+        return rows
+
     def decode(self, bandwidth: float) -> dict:
         """Tokens a second of `graft generate`, and the share of the bandwidth that its reads make."""
         preset = "100m" if self.options.quick else "llama3.2-1b"
@@ -347,18 +369,24 @@ def report(bench: Bench, found: dict, loads: list) -> str:
     limits = found["limits"]
     rates = limits["flops_per_second"]
     versions = ", ".join(f"{name} {version}" for name, version in limits["versions"].items() if version)
-    shown = ", ".join(f"{shape} {rate / 1e9:.0f}" for shape, rate in rates.items())
+    shown, shown_f32 = (", ".join(f"{shape} {rate / 1e9:.0f}" for shape, rate in of.items()) for of in (rates, limits["f32_flops_per_second"]))
+    limit = max(*rates.values(), *limits["f32_flops_per_second"].values())
     lines = [*machine(bench), f"- peers: {versions}; Python {limits['python']}", *bench.differing]
     lines.append(f"- load average: {loads[0]:.2f} before, {loads[1]:.2f} after (own work included)")
     lines.append(f"- {bench.options.rounds} rounds, {bench.options.steps} steps a round after one that is not counted; medians")
-    lines.append(f"- PyTorch's bf16 GEMM in GFLOP/s: {shown}; the highest is the limit of `GEMM share`")
+    lines.append(f"- PyTorch's GEMM in GFLOP/s, bf16: {shown}; f32: {shown_f32}; the highest of all, {limit / 1e9:.0f}, is the limit of `GEMM share`")
     lines.append(f"- memory is read at {limits['bytes_per_second'] / 1e9:.1f} GB/s")
     if bench.options.quick:
         lines.append(f"- {QUICK}")
     if found["training"]:
-        lines += ["", *training_table(bench, found["training"], max(rates.values()))]
+        lines += ["", *training_table(bench, found["training"], limit)]
     if found["large"]:
         lines += ["", *large_table(found["large"])]
+    if found.get("linear"):
+        lines += ["", "| frozen linear, bf16 | weight | Graft GFLOP/s | PyTorch's bf16 GEMM | share |", "|---|---|---|---|---|"]
+        for row in found["linear"]:
+            cells = [f"{row['side']}, {row['shape']}", row["weight"], f"{row['graft'] / 1e9:.0f}", f"{row['peer'] / 1e9:.0f}", f"{row['graft'] / row['peer']:.0%}"]
+            lines.append("| " + " | ".join(cells) + " |")
     if found.get("decode"):
         row = found["decode"]
         lines += ["", f"Decoding, {row['model']}: {row['tokens_per_second']:.1f} tokens/s, {row['bytes_a_token'] / 1e9:.3f} GB a token, {row['share']:.0%} of the memory's rate."]
@@ -382,6 +410,7 @@ def arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="models of two blocks, one round, two steps: tests the bench, measures nothing")
     add("--large", action="store_true", help="also the 8B, 70B and 405B shapes (on CUDA, the 70B), Graft alone; the 70B takes 39 GB of disk")
     add("--no-peer", action="store_true", help="Graft alone in every work")
+    add("--linear", action="store_true", help="also the frozen linear layer alone against PyTorch's bf16 product")
     add("--decode", action="store_true", help="also decoding against the memory's rate")
     add("--tokenize", action="store_true", help="also tokenising against `tokenizers`")
     growth_help = "also how a step's cost grows with rows, blocks and length up to this many tokens (default 32768: 20 minutes), Graft alone"
@@ -398,8 +427,8 @@ def arguments() -> argparse.Namespace:
     if not re.fullmatch(r"cpu|cuda(:\d+)?", options.device):
         parser.error(f"--device is {options.device}; it can be cpu, cuda or cuda:N")
     options.on_cuda = options.device != "cpu"
-    if options.on_cuda and (options.growth or options.decode or options.tokenize):
-        parser.error("--growth, --decode and --tokenize are measured on the CPU: leave --device out")
+    if options.on_cuda and (options.growth or options.linear or options.decode or options.tokenize):
+        parser.error("--growth, --linear, --decode and --tokenize are measured on the CPU: leave --device out")
     if options.on_cuda and not (options.graft or options.list):
         parser.error("--device cuda builds nothing: --graft names a binary of `cargo build --release --workspace --features cuda`")
     if options.time_limit and not options.on_cuda:
@@ -423,7 +452,7 @@ def main() -> None:
     if options.list:
         print("\n".join(work.name for work in works))
         return
-    table = bool(works or options.decode or options.tokenize)
+    table = bool(works or options.linear or options.decode or options.tokenize)
     if not table and not options.growth:
         fail(f"no work is called {' or '.join(options.only)}: `--list` shows the names")
     options.work_dir, options.venv = options.work_dir.resolve(), options.venv.absolute()
@@ -473,6 +502,8 @@ def measure_table(bench: Bench, works: list, before: float) -> str:
     for work in works:
         kind = "large" if work in LARGE else "training"
         found[kind].append((work, bench.measure(work)))
+    if bench.options.linear:
+        found["linear"] = bench.linear()
     if bench.options.decode:
         found["decode"] = bench.decode(found["limits"]["bytes_per_second"])
     if bench.options.tokenize:

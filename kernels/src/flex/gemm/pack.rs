@@ -5,6 +5,7 @@
 
 use super::super::decode;
 use super::super::matrix::Matrix;
+use super::super::simd::vectorize;
 use super::{grow, shuffle};
 use crate::frozen::FrozenMatrix;
 use crate::precision::Precision;
@@ -227,7 +228,11 @@ fn along_depth(
             match form.precision {
                 Precision::F32 => line.copy_from_slice(operand.run(row0 + i, depth0, run)),
                 Precision::Bf16 => {
-                    shuffle::widen(line_of_halves(operand, row0 + i, depth0, run, rounded), line);
+                    let halves = line_of_halves(operand, row0 + i, depth0, run, rounded);
+                    vectorize(
+                        #[inline(always)]
+                        || shuffle::widen(halves, line),
+                    );
                 }
             }
             continue;
@@ -288,18 +293,26 @@ fn row_of_singles(
     buffers: &mut Buffers,
 ) {
     let Block { row0, rows, depth0, .. } = block;
-    let Buffers { run, lines, rounded } = buffers;
+    let Buffers { run, rounded, .. } = buffers;
     let run = &mut run[..rows];
-    let values = match form.precision {
-        Precision::F32 => operand.run(depth0 + step, row0, run),
-        Precision::Bf16 => {
-            let values = &mut lines[..rows];
-            shuffle::widen(line_of_halves(operand, depth0 + step, row0, run, rounded), values);
-            values
+    match form.precision {
+        Precision::F32 => {
+            let values = operand.run(depth0 + step, row0, run);
+            for (panel, values) in values.chunks(form.width).enumerate() {
+                shuffle::copy(values, &mut panels[part(form, step, panel, rows)]);
+            }
         }
-    };
-    for (panel, values) in values.chunks(form.width).enumerate() {
-        shuffle::copy(values, &mut panels[part(form, step, panel, rows)]);
+        Precision::Bf16 => {
+            let halves = line_of_halves(operand, depth0 + step, row0, run, rounded);
+            vectorize(
+                #[inline(always)]
+                || {
+                    for (panel, halves) in halves.chunks(form.width).enumerate() {
+                        shuffle::widen(halves, &mut panels[part(form, step, panel, rows)]);
+                    }
+                },
+            );
+        }
     }
 }
 

@@ -36,17 +36,13 @@ pub(crate) fn round(value: f32) -> u16 {
     <bf16 as Value>::of(value).to_bits()
 }
 
-/// bf16 as f32.
+/// bf16 as f32; for the closures of `vectorize`.
+#[inline(always)]
 pub(super) fn widen(halves: &[u16], out: &mut [f32]) {
     assert_eq!(halves.len(), out.len(), "values of a run");
-    vectorize(
-        #[inline(always)]
-        || {
-            for (out, &half) in out.iter_mut().zip(halves) {
-                *out = f32::from_bits(u32::from(half) << 16);
-            }
-        },
-    );
+    for (out, &half) in out.iter_mut().zip(halves) {
+        *out = f32::from_bits(u32::from(half) << 16);
+    }
 }
 
 /// Copies a short line; a call of the system's copy costs more than the line.
