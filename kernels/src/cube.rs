@@ -6,6 +6,11 @@
 //! weight is decoded inside the product. Gradients, moments and the steps along them stay on the device, too.
 //! Every sum runs in an order that the shapes alone decide, so a device gives the same bits on every run.
 
+#![expect(
+    clippy::used_underscore_binding,
+    reason = "what `define` marks is read by the macro alone"
+)]
+
 mod adamw;
 mod attention;
 mod cross_entropy;
@@ -292,7 +297,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
 
 /// f32 values times a number.
 fn scaled<R: CubeRuntime>(x: CubeTensor<R>, by: f32) -> CubeTensor<R> {
-    if by == 1.0 {
+    if by.to_bits() == 1.0_f32.to_bits() {
         return x;
     }
     numeric::mul_scalar(x, InputScalar::new(by, DType::F32))

@@ -115,9 +115,8 @@ impl<R: CubeRuntime> Place<R> {
     /// What operands of products of such precision are kept in: f32 where the device has no bf16.
     pub(super) fn operand(&self, precision: Precision) -> DType {
         match precision {
-            Precision::F32 => DType::F32,
             Precision::Bf16 if has_dtype(&self.client, DType::BF16) => DType::BF16,
-            Precision::Bf16 => DType::F32,
+            Precision::F32 | Precision::Bf16 => DType::F32,
         }
     }
 }
