@@ -40,7 +40,9 @@ impl Slope {
     /// The largest distance between tensors of two gradients, in lengths of the tensor; one that is
     /// mere cancellation is held against the whole gradient.
     fn distance(&self, other: &Self) -> f64 {
-        let length = |values: &[f32]| graft::engine::parameters::norm(values);
+        let length = |values: &[f32]| {
+            values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt()
+        };
         let whole = length(&self.gradient);
         let of_slot = |slot: &Slot| {
             let [a, b] = [self, other].map(|slope| &slope.gradient[slot.range.clone()]);

@@ -3,11 +3,16 @@
 
 use std::collections::BTreeSet;
 
-use graft::engine::parameters::Slot;
-use graft::optimizer::blockwise::{BLOCK, Blocks, Map, SIGNED, UNSIGNED};
-use graft::optimizer::{AdamW, AdamWConfig, Moments, StateFormat};
+use burn::tensor::{Tensor, TensorData, TensorPrimitive};
+use burn_flex::{FlexDevice, FlexTensor};
+use graft_kernels::Kernels;
+use graft_kernels::adamw::blockwise::{BLOCK, Blocks, Map, SIGNED, UNSIGNED};
+use graft_kernels::adamw::{
+    AdamWConfig, AdamWState, GradientSums, Moments, Rule, StateFormat, Trained,
+};
 use graft_model::checkpoint::{Checkpoint, Dtype};
 use graft_model::folder::ModelFolder;
+use graft_tests::Cpu;
 use graft_tests::parity::{Deviations, cases};
 
 const CASES: [&str; 3] = ["adamw_8bit", "maps", "quantised"];
@@ -113,6 +118,13 @@ fn codes_and_scales_are_those_of_bitsandbytes() {
     deviations.finish(8);
 }
 
+const DEVICE: FlexDevice = FlexDevice;
+
+fn flat(values: Vec<f32>) -> FlexTensor {
+    let values = TensorData::from(values.as_slice());
+    Tensor::<Cpu, 1>::from_data(values, &DEVICE).into_primitive().tensor()
+}
+
 /// Length of `a - b` against that of `of`.
 fn apart(a: &[f32], b: &[f32], of: impl Iterator<Item = f32>) -> f64 {
     let length = |values: &mut dyn Iterator<Item = f32>| {
@@ -132,14 +144,14 @@ fn steps_with_moments_in_8_bits_are_those_of_bitsandbytes() {
     const F32: f64 = 1e-6;
     let fixture = Fixture::open("adamw_8bit");
     let names = ["large", "small", "vector"];
-    let mut slots: Vec<Slot> = Vec::new();
+    let mut tensors: Vec<Trained> = Vec::new();
     let mut values = Vec::new();
     for name in names {
         let shape = fixture.bytes(&format!("{name}.gradients")).0[1..].to_vec();
-        let start = slots.last().map_or(0, |slot| slot.range.end);
+        let start = tensors.last().map_or(0, |tensor| tensor.range.end);
         let range = start..start + shape.iter().product::<usize>();
-        slots.push(Slot { name: name.to_owned(), shape, range });
-        values.push(fixture.floats(&format!("{name}.start")));
+        tensors.push(Trained { range, decays: shape.len() > 1 });
+        values.push(flat(fixture.floats(&format!("{name}.start"))));
     }
     let numbers = |name: &str| fixture.doubles(name);
     let config = AdamWConfig {
@@ -149,27 +161,30 @@ fn steps_with_moments_in_8_bits_are_those_of_bitsandbytes() {
         weight_decay: numbers("decay")[0],
         states: StateFormat::Blockwise8,
     };
-    let mut optimizer = AdamW::new(config, &slots);
+    let mut state = <Cpu as Kernels>::AdamWState::new(config.states, tensors.clone(), &DEVICE);
     for (step, (rate, clip)) in numbers("rates").iter().zip(fixture.floats("clips")).enumerate() {
-        let of_slot = |slot: &Slot| {
-            let (shape, bytes) = fixture.bytes(&format!("{}.gradients", slot.name));
-            let scales = fixture.floats(&format!("{}.scales", slot.name));
-            let (len, row) = (slot.range.len(), slot.range.len() / shape[1]);
+        let mut sums = <Cpu as Kernels>::GradientSums::zeros(&tensors, &DEVICE);
+        for (index, (name, tensor)) in names.iter().zip(&tensors).enumerate() {
+            let (shape, bytes) = fixture.bytes(&format!("{name}.gradients"));
+            let scales = fixture.floats(&format!("{name}.scales"));
+            let (len, row) = (tensor.range.len(), tensor.range.len() / shape[1]);
             let bytes = bytes[step * len..][..len].iter().enumerate();
             let values = bytes.map(|(i, &byte)| (f32::from(byte) - 128.0) * scales[i / row]);
-            values.collect::<Vec<f32>>()
-        };
-        let gradient: Vec<f32> = slots.iter().flat_map(of_slot).collect();
-        optimizer.step(&slots, &mut values, &gradient, clip, *rate);
+            sums.add(index, flat(values.collect()));
+        }
+        let rule = Rule::new(config, step as u64 + 1, clip, *rate);
+        values = state.step(values, &sums, &rule);
     }
     let mut deviations = Deviations::of("optimizer");
-    for ((name, end), moments) in names.iter().zip(&values).zip(optimizer.moments()) {
+    for (index, (name, end)) in names.iter().zip(values).enumerate() {
+        let end = Tensor::<Cpu, 1>::from_primitive(TensorPrimitive::Float(end));
+        let end: Vec<f32> = end.into_data().to_vec().expect("f32");
         let floats = |part: &str| fixture.floats(&format!("{name}.{part}"));
         let (start, expected) = (floats("start"), floats("end"));
         let way = start.iter().zip(&expected).map(|(a, b)| a - b);
-        match moments {
+        match &*state.moments(index) {
             Moments::Blockwise8(both) => {
-                deviations.note("AdamW8bit: values", name, apart(end, &expected, way), WAY);
+                deviations.note("AdamW8bit: values", name, apart(&end, &expected, way), WAY);
                 for (blocks, part) in both.iter().zip(["1", "2"]) {
                     let codes = fixture.bytes(&format!("{name}.state{part}")).1;
                     let differ = blocks.codes.iter().zip(&codes).filter(|(a, b)| a != b).count();
@@ -183,7 +198,7 @@ fn steps_with_moments_in_8_bits_are_those_of_bitsandbytes() {
             Moments::F32(both) => {
                 let row = "AdamW8bit: small tensors";
                 // Rounding of the values themselves, at most a thousand times their way.
-                deviations.note(row, name, apart(end, &expected, way), 1e3 * F32);
+                deviations.note(row, name, apart(&end, &expected, way), 1e3 * F32);
                 for (found, part) in both.iter().zip(["state1", "state2"]) {
                     let state = floats(part);
                     deviations.note(row, part, apart(found, &state, state.iter().copied()), F32);

@@ -3,9 +3,15 @@
 //!
 //! Frozen weights stay on the device in the form their file has them. A product decodes one into a buffer
 //! of the operands' type and multiplies through cubek, with f32 sums; for the next token of a sequence the
-//! weight is decoded inside the product. Every sum runs in an order that the shapes alone decide, so a
-//! device gives the same bits on every run.
+//! weight is decoded inside the product. Gradients, moments and the steps along them stay on the device, too.
+//! Every sum runs in an order that the shapes alone decide, so a device gives the same bits on every run.
 
+#![expect(
+    clippy::used_underscore_binding,
+    reason = "what `define` marks is read by the macro alone"
+)]
+
+mod adamw;
 mod attention;
 mod cross_entropy;
 #[cfg(feature = "cuda")]
@@ -16,6 +22,7 @@ mod launch;
 mod matrix;
 mod product;
 mod rms_norm;
+mod sums;
 mod weight;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
@@ -37,12 +44,14 @@ use crate::precision::{Precision, Rounding};
 
 #[cfg(feature = "wgpu")]
 pub use self::wgpu::{Wgpu, WgpuDevice};
+pub use adamw::DeviceAdamW;
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaDevice};
 pub use found::Found;
 use launch::Place;
 pub use matrix::DeviceMatrix;
 use product::{High, operand, product, sums, transposed, with_low_rank};
+pub use sums::DeviceSums;
 pub use weight::{Weight, keep_projections_on_host};
 
 /// A backend of these kernels.
@@ -50,6 +59,10 @@ type Cube<R, BT> = CubeBackend<R, f32, i32, BT>;
 
 impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
     type Frozen = Weight<R>;
+
+    type GradientSums = DeviceSums<R>;
+
+    type AdamWState = DeviceAdamW<R>;
 
     const READS_HOST: bool = false;
 
@@ -284,7 +297,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
 
 /// f32 values times a number.
 fn scaled<R: CubeRuntime>(x: CubeTensor<R>, by: f32) -> CubeTensor<R> {
-    if by == 1.0 {
+    if by.to_bits() == 1.0_f32.to_bits() {
         return x;
     }
     numeric::mul_scalar(x, InputScalar::new(by, DType::F32))

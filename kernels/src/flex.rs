@@ -3,6 +3,7 @@
 //! Results do not depend on the number of threads: every element is computed by one task, in a fixed
 //! order.
 
+mod adamw;
 mod attention;
 mod cross_entropy;
 mod decode;
@@ -14,6 +15,7 @@ pub mod isa;
 mod matrix;
 mod rms_norm;
 mod simd;
+mod sums;
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -25,8 +27,10 @@ use burn_flex::{Flex, FlexDevice, FlexTensor, Layout};
 use bytemuck::Pod;
 use half::bf16;
 
+pub use self::adamw::HostAdamW;
 use self::gemm::{ByInput, ByOutput, Left, Operand, Product, Right, View, gemm_new, low_rank};
 use self::matrix::Matrix;
+pub use self::sums::HostSums;
 use crate::frozen::FrozenMatrix;
 use crate::kernels::{AttentionSaved, Kernels, LoraGradients, LoraSaved, LowRank};
 use crate::layout::{AttentionShape, Direction, Rotation};
@@ -147,6 +151,10 @@ fn scale(values: &mut [f32], factor: f32) {
 
 impl Kernels for Flex {
     type Frozen = Arc<FrozenMatrix>;
+
+    type GradientSums = HostSums;
+
+    type AdamWState = HostAdamW;
 
     fn freeze(matrix: FrozenMatrix, _device: &FlexDevice) -> Self::Frozen {
         Arc::new(matrix)

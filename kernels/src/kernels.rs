@@ -9,6 +9,7 @@ use std::sync::Arc;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
+use crate::adamw::{AdamWState, GradientSums};
 use crate::frozen::FrozenMatrix;
 use crate::layout::{AttentionShape, Direction, Rotation};
 use crate::precision::{Precision, Rounding};
@@ -17,6 +18,13 @@ use crate::precision::{Precision, Rounding};
 pub trait Kernels: Backend<FloatElem = f32> {
     /// A frozen weight where the kernels can read it.
     type Frozen: Clone + Debug + Send + Sync + 'static;
+
+    /// Sums of gradients where they are computed.
+    type GradientSums: GradientSums<Device = Self::Device, Tensor = FloatTensor<Self>> + Debug;
+
+    /// What AdamW remembers, in the same place.
+    type AdamWState: AdamWState<Device = Self::Device, Tensor = FloatTensor<Self>, Sums = Self::GradientSums>
+        + Debug;
 
     /// Whether frozen weights are read where the host has them, so that their pages are wanted.
     const READS_HOST: bool = true;

@@ -4,7 +4,9 @@
 //!   ops in plain burn, the oracle of the tests.
 //! - [`Ops`] is what a decoder calls: the same kernels with or without burn's tape.
 //! - [`FrozenMatrix`] and [`nf4`] are the stored forms of a weight; they live outside any tape.
+//! - [`adamw`] is what becomes of gradients, where they were computed.
 
+pub mod adamw;
 #[cfg(feature = "cube")]
 pub mod cube;
 pub mod flex;

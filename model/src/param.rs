@@ -49,15 +49,12 @@ impl<B: Kernels> Param<B> {
         host_values::<B>(self.value.clone())
     }
 
-    /// Takes the values out: where nobody else holds the tensor they are moved, not copied. It is empty
-    /// until [`Param::put`].
-    pub fn take(&mut self) -> Vec<f32> {
-        let device = B::float_device(&self.value);
-        let none = B::float_from_data(TensorData::new(Vec::<f32>::new(), [0]), &device);
-        host_values::<B>(std::mem::replace(&mut self.value, none))
+    /// Takes the tensor out and leaves another in its place.
+    pub fn replace(&mut self, value: FloatTensor<B>) -> FloatTensor<B> {
+        std::mem::replace(&mut self.value, value)
     }
 
-    /// Gives the tensor its values back, row-major in `shape`; on a CPU they are moved, not copied.
+    /// Gives the tensor these values, row-major in `shape`; on a CPU they are moved, not copied.
     pub fn put(&mut self, values: Vec<f32>, shape: &[usize]) {
         let sizes = shape.iter().product::<usize>();
         assert_eq!(values.len(), sizes, "values of `{}` {shape:?}", self.name);

@@ -12,7 +12,7 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::FloatTensor;
 use graft_kernels::{AttentionShape, Kernels, Ops, Output, Precision, Rounding, Values};
 
-use crate::param::{Param, host_values};
+use crate::param::Param;
 use crate::site::Site;
 
 /// Noise that must be the same each time a block is run in one step.
@@ -313,11 +313,11 @@ impl<B: Kernels> Pass for Taped<'_, B> {
 pub struct Leaves<B: Kernels>(Vec<(String, FloatTensor<Autodiff<B>>)>);
 
 impl<B: Kernels> Leaves<B> {
-    /// Hands each leaf's gradient on by name, row-major.
-    pub fn gradients(self, gradients: &Gradients, mut take: impl FnMut(&str, Vec<f32>)) {
+    /// Hands each leaf's gradient on by name.
+    pub fn gradients(self, gradients: &Gradients, mut take: impl FnMut(&str, FloatTensor<B>)) {
         for (name, leaf) in self.0 {
             if let Some(gradient) = <Autodiff<B> as AutodiffBackend>::grad(&leaf, gradients) {
-                take(&name, host_values::<B>(gradient));
+                take(&name, gradient);
             }
         }
     }

@@ -6,6 +6,7 @@ use graft::engine::loss::{NextToken, Targets};
 use graft::engine::{Checkpointing, DropoutNoise, Gradient, Parameters};
 use graft_adapters::{LoraLinear, Trainable};
 use graft_data::Batch;
+use graft_kernels::adamw::GradientSums;
 use graft_kernels::backward_from;
 use graft_model::{Context, Layout, Taped};
 use graft_tests::Cpu;
@@ -30,14 +31,14 @@ fn full_tape(drawn: &Drawn, batch: &Batch) -> Vec<f32> {
     let input = <Autodiff<Cpu> as AutodiffBackend>::from_inner(input).require_grad();
     let output =
         model.blocks.iter().fold(input.clone(), |x, block| block.forward(x, &layout, &mut pass));
-    let mut gradient = Gradient::new(&parameters);
+    let mut gradient = Gradient::new(&parameters, &model.device);
     let head = NextToken { model: &model, precision: drawn.precision };
     let scale = 1.0 / batch.targets().max(1) as f32;
     let hidden = output.primitive.clone();
     let (_, above) = head.loss_and_gradient(hidden, &Targets::of(batch), scale, &mut gradient);
     let gradients = backward_from::<Cpu>(output, above);
-    pass.into_leaves().gradients(&gradients, |name, values| gradient.add(name, &values));
-    gradient.into_values()
+    pass.into_leaves().gradients(&gradients, |name, values| gradient.add(name, values));
+    gradient.into_sums().values()
 }
 
 proptest! {

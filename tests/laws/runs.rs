@@ -1,5 +1,7 @@
 //! Threads, an interruption and a cache change nothing.
 
+use std::convert::Infallible;
+
 use graft::engine::Checkpointing;
 use graft::generate::{Generator, Sampling};
 use graft::optimizer::{AdamW, AdamWConfig, Moments, StateFormat};
@@ -16,7 +18,8 @@ use super::{bits, collate};
 
 fn start(drawn: &Drawn, states: StateFormat) -> Trainer<Cpu, LoraLinear<Cpu>> {
     let mut trainer = trainer(drawn.adapted(0.5), Checkpointing::Block, drawn.precision);
-    trainer.optimizer = AdamW::new(AdamWConfig { states, ..ADAMW }, trainer.parameters.slots());
+    let config = AdamWConfig { states, ..ADAMW };
+    trainer.optimizer = AdamW::new(config, &trainer.parameters, &trainer.model.device);
     trainer
 }
 
@@ -47,7 +50,12 @@ fn run(
 
 /// Everything that training changes.
 fn state(trainer: &mut Trainer<Cpu, LoraLinear<Cpu>>) -> (Vec<u32>, Vec<Moments>) {
-    (bits(&trainer.values()), trainer.optimizer.moments().to_vec())
+    (bits(&trainer.values()), moments(trainer))
+}
+
+fn moments(trainer: &Trainer<Cpu, LoraLinear<Cpu>>) -> Vec<Moments> {
+    let tensors = 0..trainer.parameters.slots().len();
+    tensors.map(|tensor| trainer.optimizer.moments(tensor).into_owned()).collect()
 }
 
 /// Wide and long enough that products, attention and norms are split among threads.
@@ -93,12 +101,11 @@ proptest! {
         let mut found = run(&mut before, &drawn, 1..=stop.min(5));
         // What a checkpoint holds: values, moments and the step.
         let values = before.values();
-        let moments = before.optimizer.moments().to_vec();
-        let config = before.optimizer.config();
+        let moments = moments(&before);
         let steps = before.optimizer.steps();
         drop(before);
         let mut after = start(&drawn, states);
-        after.optimizer = AdamW::restore(config, steps, moments);
+        let Ok(()) = after.optimizer.restore(steps, moments.into_iter().map(Ok::<_, Infallible>));
         after.set_values(&values);
         found.extend(run(&mut after, &drawn, steps + 1..=5));
         prop_assert_eq!(found, expected);

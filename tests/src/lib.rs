@@ -142,7 +142,7 @@ pub fn trainer<P: Trainable<Cpu>>(
     precision: Precision,
 ) -> Trainer<Cpu, P> {
     let parameters = Parameters::of(&mut model);
-    let optimizer = AdamW::new(ADAMW, parameters.slots());
+    let optimizer = AdamW::new(ADAMW, &parameters, &model.device);
     let learning_rate = LearningRate {
         peak: 1e-3,
         warmup: 2,

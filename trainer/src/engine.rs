@@ -1,8 +1,8 @@
 //! The engine: from a batch to the gradient of every trainable tensor.
 //!
 //! [`Walk`] runs the blocks forward without a tape, keeping their inputs, and backward by replaying one
-//! block at a time; [`loss`] turns last hidden states into a loss and their gradient; [`parameters`] is
-//! the flat buffer in which gradients leave the blocks by name.
+//! block at a time; [`loss`] turns last hidden states into a loss and their gradient; [`parameters`] has
+//! the sums in which gradients leave the blocks by name.
 
 pub mod loss;
 mod noise;

@@ -4,11 +4,12 @@ use std::convert::Infallible;
 
 use graft_adapters::Trainable;
 use graft_data::Batch;
+use graft_kernels::adamw::GradientSums;
 use graft_kernels::{Kernels, Ops, Precision};
 use graft_model::param::host_values;
 use graft_model::{Context, Llama};
 
-use crate::engine::parameters::{Slot, clip_factor, norm};
+use crate::engine::parameters::{Slot, clip_factor};
 use crate::engine::{
     Checkpointing, DropoutNoise, Gradient, Offload, OffloadError, Parameters, Walk,
 };
@@ -39,7 +40,7 @@ pub struct Trainer<B: Kernels, P> {
     /// The order of its trainable tensors.
     pub parameters: Parameters,
     /// The optimizer's state.
-    pub optimizer: AdamW,
+    pub optimizer: AdamW<B>,
     /// How to step.
     pub options: StepOptions,
     /// Where blocks' inputs are kept between the passes; in memory where nowhere else.
@@ -64,9 +65,9 @@ pub struct StepOutcome {
 }
 
 /// What a step's passes forward and back give.
-struct Passes {
+struct Passes<B: Kernels> {
     loss: f64,
-    gradient: Vec<f32>,
+    gradient: B::GradientSums,
     device_memory: Option<u64>,
 }
 
@@ -116,16 +117,14 @@ where
     pub fn step(&mut self, step: u64, batches: &[Batch]) -> Result<StepOutcome, StepError> {
         let targets: usize = batches.iter().map(Batch::targets).sum();
         let Passes { loss, gradient, device_memory } = self.passes(step, batches, targets)?;
-        let grad_norm = norm(&gradient);
+        let grad_norm = gradient.norm();
         if !grad_norm.is_finite() {
             return Err(Diverged::Gradient { step, norm: grad_norm }.into());
         }
         let learning_rate = self.options.learning_rate.at(step);
         let clip = clip_factor(grad_norm, self.options.max_grad_norm);
         let Self { model, parameters, optimizer, .. } = self;
-        parameters.update(model, |values| {
-            optimizer.step(parameters.slots(), values, &gradient, clip, learning_rate);
-        });
+        parameters.update(model, |values| optimizer.step(values, &gradient, clip, learning_rate));
         let tokens = batches.iter().map(Batch::len).sum();
         Ok(StepOutcome { loss, grad_norm, learning_rate, tokens, targets, device_memory })
     }
@@ -168,11 +167,11 @@ where
         targets: usize,
     ) -> Result<(f64, Vec<f32>), StepError> {
         let Passes { loss, gradient, device_memory: _ } = self.passes(step, batches, targets)?;
-        Ok((loss, gradient))
+        Ok((loss, gradient.values()))
     }
 
-    fn passes(&self, step: u64, batches: &[Batch], targets: usize) -> Result<Passes, StepError> {
-        let mut gradient = Gradient::new(&self.parameters);
+    fn passes(&self, step: u64, batches: &[Batch], targets: usize) -> Result<Passes<B>, StepError> {
+        let mut gradient = Gradient::new(&self.parameters, &self.model.device);
         let mut total = 0.0;
         let walk = Walk::new(&self.model, &self.parameters, self.options.checkpointing)
             .with_inputs_in(self.offload.as_ref());
@@ -196,6 +195,6 @@ where
         }
         let loss = total / targets.max(1) as f64;
         let device_memory = walk.device_memory();
-        Ok(Passes { loss, gradient: gradient.into_values(), device_memory })
+        Ok(Passes { loss, gradient: gradient.into_sums(), device_memory })
     }
 }

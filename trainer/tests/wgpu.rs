@@ -122,6 +122,46 @@ fn too_little_device_memory_is_refused_with_the_arithmetic() {
 }
 
 #[test]
+fn a_plan_counts_what_is_trained_with_where_it_is() {
+    let places = |device: &str| {
+        let room = Room::new();
+        let plan: Value =
+            serde_json::from_str(&room.done(&format!("plan quickstart --device {device} --json")))
+                .unwrap();
+        ["trained values", "their gradient", "optimizer states"].map(|name| {
+            let lines = plan["lines"].as_array().unwrap().iter();
+            let of = lines.filter(|line| line["name"] == name);
+            of.map(|line| line["place"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(", ")
+        })
+    };
+    assert_eq!(places("cpu"), ["anonymous"; 3]);
+    assert_eq!(places("wgpu"), ["device"; 3]);
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_with_the_moments_of_the_device() {
+    let room = Room::new();
+    for optimizer in ["adamw", "adamw_8bit"] {
+        let run = format!(
+            "{RUN} --device wgpu training.max_steps=4 training.optimizer={optimizer} checkpoint.every_steps=2 \
+             checkpoint.keep=2"
+        );
+        let last = |run: &str| {
+            let files = ["trainable.safetensors", "optimizer.safetensors"];
+            files.map(|file| {
+                std::fs::read(room.path(&format!("{run}/checkpoints/step-000004/{file}"))).unwrap()
+            })
+        };
+        room.done(&format!("{run} output_dir={optimizer}"));
+        let whole = last(optimizer);
+        std::fs::remove_dir_all(room.path(&format!("{optimizer}/checkpoints/step-000004")))
+            .unwrap();
+        room.done(&format!("{run} output_dir={optimizer} --resume"));
+        assert!(last(optimizer) == whole, "{optimizer}: other bytes");
+    }
+}
+
+#[test]
 fn the_doctor_names_the_device() {
     let found: Value = serde_json::from_str(&Room::new().done("doctor --json")).unwrap();
     let devices = found["devices"].as_array().unwrap();

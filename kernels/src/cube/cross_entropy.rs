@@ -3,13 +3,11 @@
 //! The largest logit and the sum of exponentials of every row are carried from band to band (Milakov and
 //! Gimelshein 2018), so that no band waits for another.
 
-use burn::tensor::DType;
 use burn_cubecl::CubeRuntime;
-use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::{Place, UNITS, max_of_cube, rows_cols, sum_of_cube};
+use super::launch::{Place, UNITS, max_of_cube, owned, rows_cols, sum_of_cube};
 
 /// Below every logit.
 const LEAST: f32 = -3.0e38;
@@ -129,14 +127,7 @@ pub(super) fn in_place<R: CubeRuntime>(
             scale,
         );
     });
-    let state = place.client.read_one_unchecked(state.handle);
-    let state: Vec<f32> = bytemuck::pod_collect_to_vec(&state[..rows * STATE * DType::F32.size()]);
+    let state: Vec<f32> = place.download(&state);
     let loss = |row: &[f32; STATE]| row[1].ln() + row[0] - row[2];
     (state.as_chunks::<STATE>().0.iter().map(loss).collect(), bands)
-}
-
-/// A band that nobody else holds.
-fn owned<R: CubeRuntime>(band: CubeTensor<R>) -> CubeTensor<R> {
-    let band = into_contiguous(band);
-    if band.can_mut() { band } else { band.copy() }
 }

@@ -5,6 +5,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
+use bytemuck::Pod;
 use cubecl::calculate_cube_count_elemwise;
 use cubecl::client::ComputeClient;
 use cubecl::ir::features::TypeUsage;
@@ -21,6 +22,12 @@ pub(super) const UNITS: u32 = 128;
 pub(super) struct Place<R: CubeRuntime> {
     pub(super) client: ComputeClient<R>,
     device: R::Device,
+}
+
+impl<R: CubeRuntime> std::fmt::Debug for Place<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.device.fmt(f)
+    }
 }
 
 impl<R: CubeRuntime> Place<R> {
@@ -68,6 +75,26 @@ impl<R: CubeRuntime> Place<R> {
         self.upload(bytemuck::cast_slice(values), DType::U32)
     }
 
+    /// A flat tensor of zeros.
+    pub(super) fn zeros(&self, len: usize, dtype: DType) -> CubeTensor<R> {
+        self.cleared(self.empty([len], dtype))
+    }
+
+    /// The tensor, of 32-bit values, with zeros in it.
+    pub(super) fn cleared(&self, tensor: CubeTensor<R>) -> CubeTensor<R> {
+        let (count, dim) = self.each(tensor.meta.num_elements());
+        clear_kernel::launch(&self.client, count, dim, tensor.clone().into_array_arg());
+        tensor
+    }
+
+    /// The values of a tensor in row-major order, or the bytes of what it holds.
+    pub(super) fn download<T: Pod>(&self, tensor: &CubeTensor<R>) -> Vec<T> {
+        let bytes = tensor.meta.num_elements() * tensor.dtype.size();
+        let read = self.client.read_one(contiguous(tensor).handle);
+        let read = read.unwrap_or_else(|error| panic!("values of the device: {error:?}"));
+        bytemuck::pod_collect_to_vec(&read[..bytes])
+    }
+
     /// One unit for each of `count` things.
     pub(super) fn each(&self, count: usize) -> (CubeCount, CubeDim) {
         let dim = CubeDim::new(&self.client, count);
@@ -76,17 +103,28 @@ impl<R: CubeRuntime> Place<R> {
 
     /// One cube of [`UNITS`] for each of `count` rows.
     pub(super) fn rows(&self, count: usize) -> (CubeCount, CubeDim) {
-        let dim = CubeDim::new_1d(UNITS);
-        (calculate_cube_count_elemwise(&self.client, count * UNITS as usize, dim), dim)
+        self.cubes(count, UNITS)
+    }
+
+    /// One cube of so many units for each of `count` things.
+    pub(super) fn cubes(&self, count: usize, units: u32) -> (CubeCount, CubeDim) {
+        let dim = CubeDim::new_1d(units);
+        (calculate_cube_count_elemwise(&self.client, count * units as usize, dim), dim)
     }
 
     /// What operands of products of such precision are kept in: f32 where the device has no bf16.
     pub(super) fn operand(&self, precision: Precision) -> DType {
         match precision {
-            Precision::F32 => DType::F32,
             Precision::Bf16 if has_dtype(&self.client, DType::BF16) => DType::BF16,
-            Precision::Bf16 => DType::F32,
+            Precision::F32 | Precision::Bf16 => DType::F32,
         }
+    }
+}
+
+#[cube(launch)]
+fn clear_kernel(out: &mut Array<u32>) {
+    if ABSOLUTE_POS < out.len() {
+        out[ABSOLUTE_POS] = 0u32;
     }
 }
 
@@ -99,6 +137,12 @@ pub(super) fn has_dtype<R: CubeRuntime>(client: &ComputeClient<R>, dtype: DType)
 /// The tensor with its values in row-major order.
 pub(super) fn contiguous<R: CubeRuntime>(tensor: &CubeTensor<R>) -> CubeTensor<R> {
     into_contiguous(tensor.clone())
+}
+
+/// A tensor that nobody else holds, its values in row-major order.
+pub(super) fn owned<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
+    let tensor = into_contiguous(tensor);
+    if tensor.can_mut() { tensor } else { tensor.copy() }
 }
 
 /// `[rows, cols]` of a matrix.

@@ -28,7 +28,7 @@ pub(super) fn projections_on_host() -> bool {
 #[derive(Clone, Debug)]
 pub enum Weight<R: CubeRuntime> {
     /// On the device as long as the model lives.
-    Resident(DeviceMatrix<R>),
+    Resident(Box<DeviceMatrix<R>>),
     /// On the host, for a device.
     OnHost(FrozenMatrix, R::Device),
 }
@@ -44,7 +44,7 @@ impl<R: CubeRuntime> Weight<R> {
         let copied = copied.unwrap_or_else(|error| {
             panic!("a frozen weight {:?} for the device: {error:?}", matrix.shape())
         });
-        Self::Resident(copied)
+        Self::Resident(Box::new(copied))
     }
 
     /// `[out, in]`.
@@ -58,7 +58,7 @@ impl<R: CubeRuntime> Weight<R> {
     /// Some of its rows, in the same memory.
     pub(super) fn band(&self, rows: Range<usize>) -> Option<Self> {
         match self {
-            Self::Resident(matrix) => Some(Self::Resident(matrix.band(rows))),
+            Self::Resident(matrix) => Some(Self::Resident(Box::new(matrix.band(rows)))),
             Self::OnHost(matrix, device) => Some(Self::OnHost(matrix.band(rows)?, device.clone())),
         }
     }
@@ -66,7 +66,7 @@ impl<R: CubeRuntime> Weight<R> {
     /// The weight on the device, for one product at least.
     pub(super) fn here(&self) -> DeviceMatrix<R> {
         match self {
-            Self::Resident(matrix) => matrix.clone(),
+            Self::Resident(matrix) => DeviceMatrix::clone(matrix),
             Self::OnHost(matrix, device) => DeviceMatrix::new(matrix, &Place::on(device)),
         }
     }

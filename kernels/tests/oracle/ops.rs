@@ -5,6 +5,8 @@
 //! Both sides are f32 and sum in different orders, so they agree to a few roundings of the largest
 //! magnitude involved: `2e-5` of it covers sums of up to some hundred terms.
 
+#[path = "adamw.rs"]
+mod adamw;
 #[path = "lora.rs"]
 mod lora;
 

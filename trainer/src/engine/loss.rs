@@ -8,7 +8,6 @@ use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
 use graft_data::{Batch, IGNORE};
 use graft_kernels::{Kernels, Ops, Precision};
-use graft_model::param::host_values;
 use graft_model::site::{EMBED_TOKENS, LM_HEAD, NORM};
 use graft_model::{Llama, Projection, Table};
 
@@ -113,7 +112,7 @@ where
         hidden: FloatTensor<B>,
         targets: &Targets,
         scale: f32,
-        gradient: &mut Gradient<'_>,
+        gradient: &mut Gradient<'_, B>,
     ) -> (f64, FloatTensor<B>) {
         let device = &self.model.device;
         let hidden = tensor::<B>(hidden);
@@ -137,7 +136,7 @@ where
             if train_head {
                 // A head that is trained is one band.
                 let dw = B::dense_linear_dw(&d_logits[0], &part, self.precision);
-                gradient.add(head_name, &host_values::<B>(dw));
+                gradient.add(head_name, dw);
             }
             let parts = bands.iter().zip(d_logits).map(|((first, band), d_logits)| {
                 let d_part = band.logits_dx(&d_logits, self.precision);
@@ -153,7 +152,7 @@ where
         let d_normed = primitive(Tensor::cat(d_normed, 0)); // [targets, d_model]
         if gradient.wants(NORM) {
             let dw = B::rms_norm_dw(&rows, self.eps(), &d_normed);
-            gradient.add(NORM, &host_values::<B>(dw));
+            gradient.add(NORM, dw);
         }
         let weight = self.model.norm.tensor();
         let d_rows = tensor::<B>(B::rms_norm_dx(&rows, weight, self.eps(), &d_normed));

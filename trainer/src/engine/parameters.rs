@@ -1,19 +1,14 @@
-//! The order of all trainable tensors, and the flat buffer in which their gradients are summed.
-//!
-//! Sums run over pieces of fixed length, so that no bit depends on the number of threads.
+//! The order of all trainable tensors, and the sums in which their gradients leave the blocks by name.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use burn::tensor::TensorData;
 use burn::tensor::ops::FloatTensor;
 use graft_adapters::Trainable;
+use graft_kernels::adamw::{GradientSums, Trained};
 use graft_kernels::{Kernels, Ops};
 use graft_model::Llama;
-use memmap2::MmapMut;
-use rayon::prelude::*;
-
-/// Values that one task sums.
-const PIECE: usize = 1 << 16;
 
 /// One tensor in the buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,26 +58,30 @@ impl Parameters {
         Self { slots, index }
     }
 
-    /// Hands the values of all tensors to `change`, in their order, and puts them back. On a CPU they
-    /// are moved, not copied.
-    pub fn update<B, P>(&self, model: &mut Llama<B, P>, change: impl FnOnce(&mut [Vec<f32>]))
-    where
+    /// Hands all tensors to `change`, in their order, and puts what it gives in their places. They are
+    /// moved there and back: nobody else holds them meanwhile.
+    pub fn update<B, P>(
+        &self,
+        model: &mut Llama<B, P>,
+        change: impl FnOnce(Vec<FloatTensor<B>>) -> Vec<FloatTensor<B>>,
+    ) where
         B: Kernels + Ops<Inner = B>,
         P: Trainable<B>,
     {
-        let mut values = Vec::with_capacity(self.slots.len());
+        let nothing = TensorData::new(Vec::<f32>::new(), [0]);
+        let nothing = B::float_from_data(nothing, &model.device);
+        let mut tensors = Vec::with_capacity(self.slots.len());
         model.visit(&mut |param| {
             if let Some(slot) = self.slot(param.name()) {
-                debug_assert_eq!(slot, &self.slots[values.len()], "the model's order");
-                values.push(param.take());
+                debug_assert_eq!(slot, &self.slots[tensors.len()], "the model's order");
+                tensors.push(param.replace(nothing.clone()));
             }
         });
-        change(&mut values);
-        let mut values = self.slots.iter().zip(values);
+        let mut tensors = change(tensors).into_iter();
         model.visit(&mut |param| {
-            if self.slot(param.name()).is_some() {
-                let (slot, values) = values.next().expect("as many as were taken");
-                param.put(values, &slot.shape);
+            if let Some(slot) = self.slot(param.name()) {
+                param.replace(tensors.next().expect("as many as were taken"));
+                debug_assert_eq!(param.shape(), slot.shape, "{}", slot.name);
             }
         });
     }
@@ -130,6 +129,12 @@ impl Parameters {
         &self.slots
     }
 
+    /// The same as an optimizer knows them.
+    pub fn trained(&self) -> Vec<Trained> {
+        let trained = |slot: &Slot| Trained { range: slot.range.clone(), decays: slot.decays() };
+        self.slots.iter().map(trained).collect()
+    }
+
     /// The tensor of this name, if it is trained.
     pub fn slot(&self, name: &str) -> Option<&Slot> {
         self.position(name).map(|i| &self.slots[i])
@@ -151,34 +156,32 @@ impl Parameters {
     }
 }
 
-/// The gradient of all trainable tensors, in the layout of [`Parameters`].
+/// The gradient of all trainable tensors, in the order of [`Parameters`].
 #[derive(Debug)]
-pub struct Gradient<'a> {
+pub struct Gradient<'a, B: Kernels> {
     parameters: &'a Parameters,
-    /// Zero pages of the system: they take memory from when a block first adds to them, which is when the
-    /// backward pass has given that of the blocks above back.
-    values: MmapMut,
+    sums: B::GradientSums,
 }
 
-impl<'a> Gradient<'a> {
+impl<'a, B: Kernels> Gradient<'a, B> {
     /// Zeros.
-    pub fn new(parameters: &'a Parameters) -> Self {
-        let bytes = parameters.len() * size_of::<f32>();
-        let values = MmapMut::map_anon(bytes.max(1)).expect("the system maps memory");
-        Self { parameters, values }
+    pub fn new(parameters: &'a Parameters, device: &B::Device) -> Self {
+        let sums = B::GradientSums::zeros(&parameters.trained(), device);
+        Self { parameters, sums }
     }
 
     /// Adds what a block gives for the tensor `name`.
-    pub fn add(&mut self, name: &str, gradient: &[f32]) {
-        let slot = self.parameters.slot(name).expect("only trainable tensors are leaves");
-        let range = slot.range.start * size_of::<f32>()..slot.range.end * size_of::<f32>();
-        let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut self.values[range]);
-        let sums = sums.par_chunks_mut(PIECE);
-        sums.zip(gradient.par_chunks(PIECE)).for_each(|(sums, gradient)| {
-            for (sum, value) in sums.iter_mut().zip(gradient) {
-                *sum += value;
-            }
-        });
+    pub fn add(&mut self, name: &str, gradient: FloatTensor<B>) {
+        self.sums.add(self.position(name), gradient);
+    }
+
+    /// Adds the rows of `gradient` to rows `ids` of the table `name`.
+    pub fn add_rows(&mut self, name: &str, ids: &[u32], gradient: FloatTensor<B>) {
+        self.sums.add_rows(self.position(name), ids, gradient);
+    }
+
+    fn position(&self, name: &str) -> usize {
+        self.parameters.position(name).expect("only trainable tensors are leaves")
     }
 
     /// Whether the tensor `name` is trained.
@@ -187,28 +190,9 @@ impl<'a> Gradient<'a> {
     }
 
     /// The sums.
-    pub fn into_values(self) -> Vec<f32> {
-        let bytes = self.parameters.len() * size_of::<f32>();
-        bytemuck::cast_slice(&self.values[..bytes]).to_vec()
+    pub fn into_sums(self) -> B::GradientSums {
+        self.sums
     }
-}
-
-/// The Euclidean norm, summed in f64.
-pub fn norm(gradient: &[f32]) -> f64 {
-    const LANES: usize = 8;
-    let sum = |piece: &[f32]| {
-        let mut sums = [0.0; LANES];
-        let (rows, rest) = piece.as_chunks::<LANES>();
-        for row in rows {
-            for (sum, &value) in sums.iter_mut().zip(row) {
-                *sum += f64::from(value) * f64::from(value);
-            }
-        }
-        let rest = rest.iter().map(|&value| f64::from(value) * f64::from(value));
-        sums.into_iter().chain(rest).sum::<f64>()
-    };
-    let sums: Vec<f64> = gradient.par_chunks(PIECE).map(sum).collect();
-    sums.into_iter().sum::<f64>().sqrt()
 }
 
 /// What a gradient of this norm is multiplied with so that it is no longer than `max_norm`:
@@ -223,24 +207,8 @@ mod tests {
 
     #[test]
     fn clipping_shortens_what_is_long_and_leaves_the_rest_alone() {
-        assert!((norm(&[3.0, -4.0]) - 5.0).abs() < 1e-12);
         assert!((clip_factor(5.0, Some(1.0)) - 0.2).abs() < 1e-6);
         assert_eq!(clip_factor(0.5, Some(1.0)).to_bits(), 1.0_f32.to_bits());
         assert_eq!(clip_factor(5.0, None).to_bits(), 1.0_f32.to_bits());
-    }
-
-    #[test]
-    fn the_norm_has_the_same_bits_on_any_number_of_threads() {
-        let gradient: Vec<f32> = (0..1_000_003).map(|i| ((i * 37) % 1_009) as f32 * 1e-3).collect();
-        let serial: f64 = gradient.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
-        let on = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| norm(&gradient))
-        };
-        let one = on(1);
-        assert!((one / serial.sqrt() - 1.0).abs() < 1e-12);
-        for threads in [2, 3, 5] {
-            assert_eq!(on(threads).to_bits(), one.to_bits(), "{threads} threads");
-        }
     }
 }

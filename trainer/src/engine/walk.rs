@@ -14,7 +14,6 @@ use burn::tensor::ops::FloatTensor;
 use graft_adapters::Trainable;
 use graft_data::Batch;
 use graft_kernels::{Kernels, Ops, backward_from};
-use graft_model::param::host_values;
 use graft_model::pass::Leaves;
 use graft_model::site::EMBED_TOKENS;
 use graft_model::{Block, Branch, Context, Keeping, Layout, Llama, Plain, Products, Taped};
@@ -115,7 +114,7 @@ where
         &self,
         batches: &[(&Batch, Context<'_>)],
         scale: f32,
-        gradient: &mut Gradient<'_>,
+        gradient: &mut Gradient<'_, B>,
     ) -> Result<Vec<f64>, OffloadError> {
         let model = self.model;
         let tokens = batches.iter().map(|(batch, _)| batch.len()).sum();
@@ -161,7 +160,7 @@ where
         self.offload.inspect(|offload| offload.clear());
         if self.trains_embedding {
             for running in running {
-                self.embedding_gradient(&running.batch.tokens, running.stream, gradient);
+                gradient.add_rows(EMBED_TOKENS, &running.batch.tokens, running.stream);
             }
         }
         Ok(losses)
@@ -211,7 +210,12 @@ where
         Ok(())
     }
 
-    fn head(&self, running: &mut Running<'_, B>, scale: f32, gradient: &mut Gradient<'_>) -> f64 {
+    fn head(
+        &self,
+        running: &mut Running<'_, B>,
+        scale: f32,
+        gradient: &mut Gradient<'_, B>,
+    ) -> f64 {
         let head = NextToken { model: self.model, precision: running.context.precision };
         let targets = Targets::of(running.batch);
         let hidden = running.stream.clone();
@@ -226,7 +230,7 @@ where
         block: &Block<B, P>,
         branch: Branch,
         running: &mut Running<'a, B>,
-        gradient: &mut Gradient<'_>,
+        gradient: &mut Gradient<'_, B>,
     ) -> Result<(), OffloadError> {
         let Running { context, layout, stream, kept, .. } = running;
         let device = &self.model.device;
@@ -245,7 +249,7 @@ where
             self.measure();
         }
         let gradients = backward_from::<B>(output, stream.clone());
-        leaves.gradients(&gradients, |name, values| gradient.add(name, &values));
+        leaves.gradients(&gradients, |name, values| gradient.add(name, values));
         if let Some(dx) = <Autodiff<B> as AutodiffBackend>::grad(&input, &gradients) {
             *stream = B::add(dx, stream);
         }
@@ -266,20 +270,6 @@ where
         let input = if is_last && !self.trains_embedding { input } else { input.require_grad() };
         let output = block.branch(branch, input.clone(), layout, &mut pass);
         Tape { input, output, leaves: pass.into_leaves() }
-    }
-
-    /// Adds each token's gradient to its row, in token order.
-    fn embedding_gradient(&self, tokens: &[u32], dx: FloatTensor<B>, gradient: &mut Gradient<'_>) {
-        let d_model = self.model.config.d_model;
-        let mut table = vec![0.0; self.model.config.vocab_size * d_model];
-        let dx = host_values::<B>(dx);
-        for (&token, dx) in tokens.iter().zip(dx.chunks_exact(d_model)) {
-            let row = &mut table[token as usize * d_model..][..d_model];
-            for (sum, value) in row.iter_mut().zip(dx) {
-                *sum += value;
-            }
-        }
-        gradient.add(EMBED_TOKENS, &table);
     }
 }
 

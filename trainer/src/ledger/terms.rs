@@ -37,7 +37,7 @@ pub(super) fn mapped(asked: &Asked) -> Vec<Entry> {
 pub(super) fn held(asked: &Asked) -> Vec<Entry> {
     let held = weights(asked).into_iter().filter(|line| line.place == asked.tensors());
     let others = [norms(asked), values(asked), moments(asked), dataset(asked), program(asked)];
-    held.chain(on_their_way(asked)).chain(others).collect()
+    held.chain(others).collect()
 }
 
 /// What a step takes beside it, at the larger of its two moments: at the head, and in a branch.
@@ -128,14 +128,6 @@ fn weights(asked: &Asked) -> Vec<Entry> {
     projections.chain(of(table, stored.tables_are_private, false)).collect()
 }
 
-/// What the host holds for a GPU: the trained values while the optimizer changes them.
-fn on_their_way(asked: &Asked) -> Option<Entry> {
-    let count = trained(asked);
-    let arithmetic = format!("{} · {F32}", group(count));
-    let on_gpu = asked.tensors() == Place::Device;
-    on_gpu.then(|| anonymous("values being changed", count * F32, arithmetic))
-}
-
 fn norms(asked: &Asked) -> Entry {
     let (layers, d_model) = (asked.config.layers, asked.config.d_model);
     let frozen = usize::from(asked.adapter != Adapter::Full);
@@ -154,7 +146,7 @@ fn values(asked: &Asked) -> Entry {
 
 fn gradient(asked: &Asked) -> Entry {
     let count = trained(asked);
-    anonymous("their gradient", count * F32, format!("{} · {F32}", group(count)))
+    tensors(asked, "their gradient", count * F32, format!("{} · {F32}", group(count)))
 }
 
 fn moments(asked: &Asked) -> Entry {
@@ -162,7 +154,7 @@ fn moments(asked: &Asked) -> Entry {
     let bytes: u64 = sizes.iter().map(|&len| asked.states.bytes(len)).sum();
     let count = sizes.iter().sum::<usize>();
     let each = bytes as f64 / (count.max(1)) as f64;
-    anonymous("optimizer states", bytes as usize, format!("{} · {each:.2}", group(count)))
+    tensors(asked, "optimizer states", bytes as usize, format!("{} · {each:.2}", group(count)))
 }
 
 fn dataset(asked: &Asked) -> Entry {

@@ -17,7 +17,7 @@ use super::RunError;
 use crate::device::Backend;
 use crate::engine::parameters::Slot;
 use crate::optimizer::blockwise::{BLOCK, Blocks};
-use crate::optimizer::{AdamW, Moments, StateFormat};
+use crate::optimizer::{Moments, StateFormat};
 use crate::step::Trainer;
 
 const STATE: &str = "state.json";
@@ -78,17 +78,23 @@ pub(super) fn save<B: Backend, P: Trainable<B>>(
     let (weights, format) = (weights.collect(), trainer.optimizer.config().states);
     let mut moments = Vec::new();
     let mut places = BTreeMap::new();
-    for (slot, held) in slots.iter().zip(trainer.optimizer.moments()) {
+    for (tensor, slot) in slots.iter().enumerate() {
         for (index, (part, dtype, shape)) in parts(slot, format).into_iter().enumerate() {
             let name = format!("{}.{part}", slot.name);
-            places.insert(name.clone(), (held, index));
+            places.insert(name.clone(), (tensor, index));
             moments.push(spec(name, dtype, shape));
         }
     }
+    // Parts of one tensor mostly follow each other: they come from a device together.
+    let mut last = None;
     stream_safetensors(&folder.join(OPTIMIZER), moments, &none, |spec, file| {
-        let (moments, index) = places[&spec.name];
+        let (tensor, index) = places[&spec.name];
+        let held = last.take().filter(|(held, _)| *held == tensor);
+        let (_, moments) =
+            last.insert(held.unwrap_or_else(|| (tensor, trainer.optimizer.moments(tensor))));
         Ok::<_, Error>(file.write_all(&part(moments, index))?)
     })?;
+    drop(last);
     let values = trainer.values_by_name();
     stream_safetensors(&folder.join(WEIGHTS), weights, &none, |spec, file| {
         let bytes: Vec<u8> = values(&spec.name).iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -121,16 +127,15 @@ pub(super) fn load<B: Backend, P: Trainable<B>>(
     };
     let config = trainer.optimizer.config();
     let file = Checkpoint::open_file(&folder, OPTIMIZER)?;
-    let mut moments = Vec::with_capacity(trainer.parameters.slots().len());
-    for slot in trainer.parameters.slots() {
+    let Trainer { model, parameters, optimizer, .. } = trainer;
+    let moments = parameters.slots().iter().map(|slot| {
         let parts = parts(slot, config.states).into_iter().map(|(part, dtype, shape)| {
             read(&file, &format!("{}.{part}", slot.name), dtype, &shape)
         });
-        moments.push(assembled(&parts.collect::<Result<Vec<_>, _>>()?)?);
-    }
-    trainer.optimizer = AdamW::restore(config, position.step, moments);
+        Ok::<_, RunError>(assembled(&parts.collect::<Result<Vec<_>, _>>()?)?)
+    });
+    optimizer.restore(position.step, moments)?;
     let file = Checkpoint::open_file(&folder, WEIGHTS)?;
-    let Trainer { model, parameters, .. } = trainer;
     parameters.fill(model, |slot| {
         Ok::<_, RunError>(read(&file, &slot.name, Dtype::F32, &slot.shape)?.to_f32()?)
     })?;

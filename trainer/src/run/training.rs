@@ -72,7 +72,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
             ActivationOffload::Host | ActivationOffload::None => None,
         };
         let config = adamw(plan);
-        let optimizer = AdamW::new(config, parameters.slots());
+        let optimizer = AdamW::new(config, &parameters, &model.device);
         let mut trainer =
             Trainer { model, parameters, optimizer, options: step_options(plan, total), offload };
         let mut position = Position::default();

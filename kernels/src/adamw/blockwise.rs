@@ -8,7 +8,7 @@
 
 use std::sync::LazyLock;
 
-use graft_kernels::nf4::DYNAMIC_MAP;
+use crate::nf4::DYNAMIC_MAP;
 
 /// Values that share one absmax.
 pub const BLOCK: usize = 256;
@@ -32,7 +32,6 @@ impl Blocks {
 /// The numbers that codes stand for, and the way back.
 pub struct Map {
     values: [f32; 256],
-    /// Between a code and the next; infinite behind the last.
     midpoints: [f32; 256],
     /// Code of the least number that begins with the 15 leading bits.
     start: Box<[u8]>,
@@ -89,6 +88,11 @@ impl Map {
     /// What the codes stand for, ascending.
     pub fn values(&self) -> &[f32; 256] {
         &self.values
+    }
+
+    /// What lies between each code and the next; infinite behind the last.
+    pub fn midpoints(&self) -> &[f32; 256] {
+        &self.midpoints
     }
 
     /// The code nearest to a number from -1 to 1, the lower of two that are.

@@ -1,6 +1,6 @@
 //! The optimizer's memory of a tensor: means of its gradients and of their squares.
 
-use super::blockwise::Blocks;
+use super::blockwise::{BLOCK, Blocks};
 
 /// How the moments are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl StateFormat {
 
     /// Bytes of both moments of a tensor of `len` values.
     pub fn bytes(self, len: usize) -> u64 {
-        let blocks = len.div_ceil(super::blockwise::BLOCK);
+        let blocks = len.div_ceil(BLOCK);
         2 * if self.is_blockwise(len) { len + 4 * blocks } else { 4 * len } as u64
     }
 }
@@ -45,6 +45,19 @@ impl Moments {
         } else {
             Self::F32([vec![0.0; len], vec![0.0; len]])
         }
+    }
+
+    /// Asserts that they are those of a tensor of `len` values, kept as `format` says.
+    pub(crate) fn check(&self, format: StateFormat, len: usize) {
+        let (found, blocks) = match self {
+            Self::F32(both) => (both.each_ref().map(Vec::len), None),
+            Self::Blockwise8(both) => (
+                both.each_ref().map(|blocks| blocks.codes.len()),
+                Some(both.each_ref().map(|blocks| blocks.absmax.len())),
+            ),
+        };
+        let expected = format.is_blockwise(len).then(|| [len.div_ceil(BLOCK); 2]);
+        assert_eq!((found, blocks), ([len; 2], expected), "values and blocks of both moments");
     }
 }
 
