@@ -202,7 +202,7 @@ proptest! {
             let whole = dense(&matrix).inner();
             let frozen = Backend::freeze(matrix, &Default::default());
             let ids = [out - 1, 0, cut];
-            let rows = Backend::frozen_rows(&frozen, &ids.map(|id| id as u32), &whole.device());
+            let rows = Backend::frozen_rows(&frozen, &ids.map(|id| id as u32), &Default::default());
             let rows = Tensor::<Backend, 2>::from_primitive(TensorPrimitive::Float(rows));
             let expected = Tensor::cat(ids.map(|id| whole.clone().narrow(0, id, 1)).into(), 0);
             close(form, &to_vec(rows), &to_vec(expected));
