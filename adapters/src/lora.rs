@@ -148,6 +148,10 @@ impl<B: Kernels> Projection<B> for LoraLinear<B> {
         y
     }
 
+    fn frozen(&self) -> Option<&B::Frozen> {
+        self.base.frozen()
+    }
+
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Param<B>)) {
         if let Some(update) = &mut self.update {
             visit(&mut update.a);

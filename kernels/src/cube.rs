@@ -12,6 +12,7 @@
 )]
 
 mod adamw;
+mod ahead;
 mod attention;
 mod cross_entropy;
 #[cfg(feature = "cuda")]
@@ -45,6 +46,7 @@ use crate::precision::{Precision, Rounding};
 #[cfg(feature = "wgpu")]
 pub use self::wgpu::{Wgpu, WgpuDevice};
 pub use adamw::DeviceAdamW;
+pub use ahead::Waiting;
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaDevice};
 pub use found::Found;
@@ -67,7 +69,8 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
     const READS_HOST: bool = false;
 
     fn device_memory(device: &R::Device) -> Option<u64> {
-        R::client(device).memory_usage().ok().map(|usage| usage.bytes_reserved)
+        let usage = R::client(device).memory_usage().ok()?;
+        Some(usage.bytes_reserved + ahead::device_memory::<R>(device))
     }
 
     fn projections_on_host() -> bool {
@@ -80,9 +83,13 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
 
     fn freeze_projection(matrix: FrozenMatrix, device: &R::Device) -> Weight<R> {
         if Self::projections_on_host() {
-            return Weight::OnHost(matrix, device.clone());
+            return Weight::OnHost(Arc::new(Waiting::new(matrix, device.clone())));
         }
         Self::freeze(matrix, device)
+    }
+
+    fn visit(now: &[&Weight<R>], next: &[&Weight<R>]) {
+        weight::visit(now, next);
     }
 
     fn frozen_shape(weight: &Weight<R>) -> [usize; 2] {

@@ -34,7 +34,7 @@ pub trait Kernels: Backend<FloatElem = f32> {
         None
     }
 
-    /// Whether the projections of blocks are, which a device without room for them copies at each use.
+    /// Whether the projections of blocks are, which a device without room for them copies block by block.
     fn projections_on_host() -> bool {
         Self::READS_HOST
     }
@@ -45,6 +45,13 @@ pub trait Kernels: Backend<FloatElem = f32> {
     /// The same for a projection of a block, which may wait on the host.
     fn freeze_projection(matrix: FrozenMatrix, device: &Self::Device) -> Self::Frozen {
         Self::freeze(matrix, device)
+    }
+
+    /// A block of weights `now` runs next, and after it one of weights `next`, if one is known. Where they
+    /// wait on the host, both are copied to the device, the latter while the former runs, and copies of
+    /// others are given up for it.
+    fn visit(now: &[&Self::Frozen], next: &[&Self::Frozen]) {
+        let _ = (now, next);
     }
 
     /// `[out, in]` of a frozen weight.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure of the helpers is a failure of the test")]
 
+#[path = "oracle/ahead.rs"]
+mod ahead;
 #[path = "oracle/ops.rs"]
 mod ops;
 

@@ -123,6 +123,11 @@ impl<B: Kernels, P: Projection<B>> Block<B, P> {
         ]
     }
 
+    /// The frozen weights of its projections, where they have any.
+    pub fn frozen(&self) -> Vec<&B::Frozen> {
+        self.projections().into_iter().filter_map(P::frozen).collect()
+    }
+
     /// Visits every dense tensor of the layer, in a fixed order.
     pub fn visit(&mut self, visit: &mut dyn FnMut(&mut Param<B>)) {
         visit(&mut self.input_layernorm);

@@ -36,18 +36,16 @@ pub struct Llama<B: Kernels, P> {
     pub residency: Arc<Residency>,
 }
 
-impl<B: Kernels, P> Llama<B, P> {
+impl<B: Kernels, P: Projection<B>> Llama<B, P> {
     /// The blocks from first to last for a visit of `tokens` tokens: where weights are streamed, each
-    /// with its own in memory and the next one's, at last the head's, on their way.
+    /// with its own in memory and the next one's, at last the head's, on their way; so to a device.
     pub fn up(&self, tokens: usize) -> impl Iterator<Item = &Block<B, P>> {
         let streams = self.residency.streams(tokens);
         self.residency.release_tables();
         self.blocks.iter().inspect(move |block| {
             let next = block.layer + 1;
             let next = if next == self.blocks.len() { Next::Head } else { Next::Block(next) };
-            if streams {
-                self.residency.visit(block.layer, next);
-            }
+            self.visit_block(block, next, streams);
         })
     }
 
@@ -58,10 +56,18 @@ impl<B: Kernels, P> Llama<B, P> {
         self.blocks[lowest..].iter().rev().inspect(move |block| {
             let is_last = block.layer == lowest;
             let next = if is_last { Next::Nothing } else { Next::Block(block.layer - 1) };
-            if streams {
-                self.residency.visit(block.layer, next);
-            }
+            self.visit_block(block, next, streams);
         })
+    }
+
+    fn visit_block(&self, block: &Block<B, P>, next: Next, streams: bool) {
+        if streams {
+            self.residency.visit(block.layer, next);
+        }
+        if !B::READS_HOST {
+            let next = if let Next::Block(next) = next { Some(&self.blocks[next]) } else { None };
+            B::visit(&block.frozen(), &next.map(Block::frozen).unwrap_or_default());
+        }
     }
 }
 

@@ -17,6 +17,11 @@ pub trait Projection<B: Kernels> {
         pass: &mut R,
     ) -> FloatTensor<R::On>;
 
+    /// The frozen weight underneath, if there is one.
+    fn frozen(&self) -> Option<&B::Frozen> {
+        None
+    }
+
     /// Visits every dense tensor, in a fixed order.
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Param<B>)) {
         let _ = visit;
@@ -59,5 +64,9 @@ impl<B: Kernels> Projection<B> for FrozenLinear<B> {
         let y = R::On::frozen_linear(x, &self.weight, pass.context().precision, output);
         pass.gave(role, &y, None);
         y
+    }
+
+    fn frozen(&self) -> Option<&B::Frozen> {
+        Some(&self.weight)
     }
 }

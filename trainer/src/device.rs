@@ -134,7 +134,7 @@ impl Device {
     }
 
     /// Says whether the projections of models that are loaded from now on stay on the host, to be copied
-    /// at each use.
+    /// block by block.
     pub fn keep_projections_on_host(&self, yes: bool) {
         #[cfg(any(feature = "wgpu", feature = "cuda"))]
         graft_kernels::cube::keep_projections_on_host(yes && !self.is_cpu());

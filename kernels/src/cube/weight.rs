@@ -1,11 +1,14 @@
 //! Where a frozen weight waits for its products: on the device, or, of a model larger than the device, on
-//! the host, from where it is copied for each of them.
+//! the host, from where it is copied for them: with its block and ahead of it where that is told, else for
+//! each of them.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn_cubecl::CubeRuntime;
 
+use super::ahead::{self, Waiting};
 use super::launch::Place;
 use super::matrix::DeviceMatrix;
 use crate::frozen::FrozenMatrix;
@@ -24,13 +27,25 @@ pub(super) fn projections_on_host() -> bool {
     ON_HOST.load(Ordering::Relaxed)
 }
 
+/// A block of weights `now` runs next, and then one of weights `next`: see [`ahead`].
+pub(super) fn visit<R: CubeRuntime>(now: &[&Weight<R>], next: &[&Weight<R>]) {
+    let waiting = |weights: &[&Weight<R>]| -> Vec<_> {
+        let waiting = |weight: &&Weight<R>| match weight {
+            Weight::Resident(_) => None,
+            Weight::OnHost(waiting) => Some(Arc::clone(waiting)),
+        };
+        weights.iter().filter_map(waiting).collect()
+    };
+    ahead::visit(&waiting(now), &waiting(next));
+}
+
 /// A frozen weight `[out, in]`.
 #[derive(Clone, Debug)]
 pub enum Weight<R: CubeRuntime> {
     /// On the device as long as the model lives.
     Resident(Box<DeviceMatrix<R>>),
     /// On the host, for a device.
-    OnHost(FrozenMatrix, R::Device),
+    OnHost(Arc<Waiting<R>>),
 }
 
 impl<R: CubeRuntime> Weight<R> {
@@ -51,7 +66,7 @@ impl<R: CubeRuntime> Weight<R> {
     pub(super) fn shape(&self) -> [usize; 2] {
         match self {
             Self::Resident(matrix) => matrix.shape(),
-            Self::OnHost(matrix, _) => matrix.shape(),
+            Self::OnHost(waiting) => waiting.matrix().shape(),
         }
     }
 
@@ -59,7 +74,10 @@ impl<R: CubeRuntime> Weight<R> {
     pub(super) fn band(&self, rows: Range<usize>) -> Option<Self> {
         match self {
             Self::Resident(matrix) => Some(Self::Resident(Box::new(matrix.band(rows)))),
-            Self::OnHost(matrix, device) => Some(Self::OnHost(matrix.band(rows)?, device.clone())),
+            Self::OnHost(waiting) => {
+                let band = waiting.matrix().band(rows)?;
+                Some(Self::OnHost(Arc::new(Waiting::new(band, waiting.device().clone()))))
+            }
         }
     }
 
@@ -67,7 +85,7 @@ impl<R: CubeRuntime> Weight<R> {
     pub(super) fn here(&self) -> DeviceMatrix<R> {
         match self {
             Self::Resident(matrix) => DeviceMatrix::clone(matrix),
-            Self::OnHost(matrix, device) => DeviceMatrix::new(matrix, &Place::on(device)),
+            Self::OnHost(waiting) => waiting.here(),
         }
     }
 }

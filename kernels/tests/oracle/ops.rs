@@ -165,7 +165,7 @@ fn nf4_double(seed: u64, out: usize, depth: usize) -> FrozenMatrix {
 }
 
 /// The same random weight in every stored form, quantised ones too.
-fn all_forms(seed: u64, out: usize, depth: usize) -> Vec<(&'static str, FrozenMatrix)> {
+pub(super) fn all_forms(seed: u64, out: usize, depth: usize) -> Vec<(&'static str, FrozenMatrix)> {
     let mut forms = stored(seed, out, depth);
     forms.push(("nf4", nf4(seed, out, depth)));
     forms.push(("nf4, double", nf4_double(seed, out, depth)));

@@ -63,7 +63,7 @@ pub struct Asked {
     pub checkpointing: Checkpointing,
     /// Where block inputs wait.
     pub offload: ActivationOffload,
-    /// Whether projections are copied to the device at each use, for want of room.
+    /// Whether projections are copied to the device block by block, for want of room.
     pub streams: bool,
     /// What computes.
     pub device: Device,

@@ -286,15 +286,16 @@ fn logits(asked: &Asked) -> Entry {
     tensors(asked, "logits", (rows * vocab + HIDDEN * targets * d_model) * F32, arithmetic)
 }
 
-/// Projections that are copied to a GPU for their products: one multiplied, the next on its way.
-fn on_the_way(asked: &Asked) -> Option<Entry> {
-    let stored = asked.stored.filter(|_| asked.streams)?;
-    let sites = ProjectionKind::ALL.map(|kind| Site { layer: 0, kind }.weight_shape(&asked.config));
-    let [rows, cols] = sites.into_iter().max_by_key(|sides| sides.iter().product::<usize>())?;
+/// Projections that wait on the host, as a GPU has them: the block at hand and the next one.
+fn on_the_way(asked: &Asked) -> Vec<Entry> {
+    let Some(stored) = asked.stored.filter(|_| asked.streams) else { return Vec::new() };
+    let (blocks, weights) = (asked.config.layers.min(2), asked.block_weights());
     let each = stored.projection as f64 * 1e-6;
-    let bytes = 2.0 * (rows * cols) as f64 * each;
-    let arithmetic = format!("2 · {} · {} · {each:.4}", group(rows), group(cols));
-    Some(tensors(asked, "projections on their way", bytes as usize, arithmetic))
+    let bytes = ((blocks * weights) as f64 * each) as usize;
+    let arithmetic = format!("{blocks} blocks · {} weights · {each:.4}", group(weights));
+    // The driver takes them from private memory.
+    let copies = anonymous("copies on their way", bytes, arithmetic.clone());
+    vec![tensors(asked, "projections on their way", bytes, arithmetic), copies]
 }
 
 /// What a product makes of an operand before it begins.

@@ -314,10 +314,15 @@ fn a_model_beyond_the_gpu_streams_its_projections_and_only_then() {
     };
     let resident = Ledger::for_run(&on_gpu()).device();
     let streaming = Ledger::for_run(&Asked { streams: true, ..on_gpu() }).device();
-    // The blocks' 0.55 GB are gone, two projections come and go.
+    // Of the blocks' 0.55 GB two blocks are left.
     assert!(streaming + 400_000_000 < resident, "{streaming}, {resident}");
     assert!(!settled(resident));
     assert!(settled(resident - 1) && settled(streaming));
+    let weights = 2 * (2 * 2_048 * 2_048 + 2 * 2_048 * 512 + 3 * 2_048 * 8_192);
+    let streams = Ledger::for_run(&Asked { streams: true, ..on_gpu() });
+    for name in ["projections on their way", "copies on their way"] {
+        assert_eq!(of(&streams, name), weights * 9 / 16, "{name}");
+    }
     // Where even that does not fit, the refusal shows what all of it would take.
     assert!(!settled(streaming - 1));
 }
