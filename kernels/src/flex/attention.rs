@@ -58,6 +58,17 @@ fn by_way(shape: &AttentionShape) -> [Vec<&Span>; 2] {
     [direct, tiled]
 }
 
+/// Every key head of every span.
+fn key_heads<'a>(spans: &[&'a Span], shape: &AttentionShape) -> Vec<(&'a Span, usize)> {
+    let of_span = |&span: &&'a Span| (0..shape.kv_heads).map(move |kv_head| (span, kv_head));
+    spans.iter().flat_map(of_span).collect()
+}
+
+fn clear(values: &mut Vec<f32>, len: usize, value: f32) {
+    values.clear();
+    values.resize(len, value);
+}
+
 /// Output `[queries, heads · head_dim]` and log-sum-exp `[heads, queries]`.
 pub(super) fn forward<T: Value>(
     qkv: [Matrix<'_>; 3],

@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "threads write disjoint tiles of one output")]
 
 pub(super) mod low_rank;
-mod micro;
+pub(super) mod micro;
 mod pack;
 pub(super) mod shuffle;
 

@@ -56,7 +56,8 @@ impl Isa {
     /// Every level, from the least.
     pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
 
-    /// The environment variable that lowers the level; it never raises it.
+    /// The environment variable that lowers the level; it never raises it. To name the processor's own asks
+    /// for all its instructions, see [`multiplies_pairs`].
     pub const VARIABLE: &str = "GRAFT_CPU_KERNELS";
 
     /// The name as [`Self::VARIABLE`] takes it.

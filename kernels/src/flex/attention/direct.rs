@@ -19,8 +19,7 @@ use words::{Pairs, Singles, Words};
 use super::operands::{Across, Head};
 use crate::flex::gemm::{Block, Buffers, pack};
 use crate::flex::isa::{Isa, multiplies_pairs};
-use crate::flex::matrix::Matrix;
-use crate::layout::{AttentionShape, Span};
+use crate::layout::Span;
 use crate::precision::Precision;
 
 /// Keys of a tile: whole panels and whole tiles of a product.
@@ -129,16 +128,4 @@ impl Packed {
     fn tile(&self, index: usize) -> &[f32] {
         &self.words[index * self.tile..(index + 1) * self.tile]
     }
-}
-
-/// Keys or values of a span and key head, where they lie.
-fn head<'a>(data: Matrix<'a>, shape: &AttentionShape, span: &Span, kv_head: usize) -> Head<'a> {
-    let AttentionShape { kv_heads, head_dim, .. } = *shape;
-    let (width, row) = (kv_heads * head_dim, span.keys.start);
-    Head { data, width, row, column: kv_head * head_dim }
-}
-
-fn clear(values: &mut Vec<f32>, len: usize, value: f32) {
-    values.clear();
-    values.resize(len, value);
 }

@@ -2,6 +2,7 @@
 
 use super::super::gemm::{Operand, Runs};
 use super::super::matrix::Matrix;
+use crate::layout::{AttentionShape, Span};
 
 /// One key head's columns of a `[tokens, width]` matrix, from row `row` on.
 #[derive(Clone, Copy)]
@@ -26,7 +27,18 @@ impl Operand for Head<'_> {
     }
 }
 
-impl Head<'_> {
+impl<'a> Head<'a> {
+    /// The keys, or values, of a span and key head.
+    pub(super) fn of_keys(
+        data: Matrix<'a>,
+        shape: &AttentionShape,
+        span: &Span,
+        kv_head: usize,
+    ) -> Self {
+        let width = shape.kv_heads * shape.head_dim;
+        Self { data, width, row: span.keys.start, column: kv_head * shape.head_dim }
+    }
+
     /// Where a row begins.
     fn start(&self, line: usize) -> usize {
         (self.row + line) * self.width + self.column

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::operands::{Across, Head, Stacked};
-use super::{Attended, Saved, Shared};
+use super::{Attended, Saved, Shared, clear, key_heads};
 use crate::flex::gemm::{Product, View, gemm_serial};
 use crate::flex::matrix::{Matrix, Value};
 use crate::flex::simd::{dot, exp, max, sum, vectorize};
@@ -90,9 +90,8 @@ impl<'a> Tile<'a> {
     }
 
     fn by_key(&self, data: Matrix<'a>, first: usize) -> Head<'a> {
-        let dim = self.shape.head_dim;
-        let (width, row) = (self.shape.kv_heads * dim, self.span.keys.start + first);
-        Head { data, width, row, column: self.kv_head * dim }
+        let all = Head::of_keys(data, self.shape, self.span, self.kv_head);
+        Head { row: all.row + first, ..all }
     }
 
     /// Keys from `first` on, of `keys`, that a stacked row sees.
@@ -169,11 +168,6 @@ impl Tile<'_> {
     }
 }
 
-fn clear(values: &mut Vec<f32>, len: usize, value: f32) {
-    values.clear();
-    values.resize(len, value);
-}
-
 /// Turns raw scores into weights under a maximum that may have risen: what was summed before is scaled
 /// to it. The first `visible` are seen, the rest become zero.
 fn weigh(
@@ -220,12 +214,8 @@ pub(super) fn backward(
     precision: Precision,
     outputs: &[Shared<f32>; 3],
 ) {
-    let tasks: Vec<_> = spans
-        .iter()
-        .flat_map(|span| (0..shape.kv_heads).map(move |kv_head| (*span, kv_head)))
-        .collect();
     let pass = Backward { saved, d_out, precision, outputs };
-    tasks.into_par_iter().for_each(|(span, kv_head)| {
+    key_heads(spans, shape).into_par_iter().for_each(|(span, kv_head)| {
         for (first, rows, seen) in tiles(span) {
             let tile = Tile { shape, span, kv_head, first, rows, seen };
             SCRATCH.with_borrow_mut(|scratch| pass.tile(&tile, scratch));

@@ -33,11 +33,11 @@ pub(super) fn f32_kernel(rows: usize) -> Micro {
     match Isa::get() {
         Isa::Avx512 | Isa::Avx512Bf16 => {
             let (mr, run): (usize, Run) = match tile_rows(rows) {
-                1 => (1, x86::avx512_f32::<1>),
-                2 => (2, x86::avx512_f32::<2>),
-                4 => (4, x86::avx512_f32::<4>),
-                8 => (8, x86::avx512_f32::<8>),
-                _ => (12, x86::avx512_f32::<12>),
+                1 => (1, x86::avx512_f32::<1, 1, 1>),
+                2 => (2, x86::avx512_f32::<2, 2, 1>),
+                4 => (4, x86::avx512_f32::<4, 4, 1>),
+                8 => (8, x86::avx512_f32::<8, 8, 1>),
+                _ => (12, x86::avx512_f32::<12, 12, 1>),
             };
             return Micro { mr, nr: 32, pairs: false, run };
         }
@@ -53,11 +53,11 @@ pub(super) fn bf16_kernel(rows: usize) -> Option<Micro> {
     #[cfg(target_arch = "x86_64")]
     if multiplies_pairs() {
         let (mr, run): (usize, Run) = match tile_rows(rows) {
-            1 => (1, x86::avx512_bf16::<1>),
-            2 => (2, x86::avx512_bf16::<2>),
-            4 => (4, x86::avx512_bf16::<4>),
-            8 => (8, x86::avx512_bf16::<8>),
-            _ => (12, x86::avx512_bf16::<12>),
+            1 => (1, x86::avx512_bf16::<1, 1, 1>),
+            2 => (2, x86::avx512_bf16::<2, 2, 1>),
+            4 => (4, x86::avx512_bf16::<4, 4, 1>),
+            8 => (8, x86::avx512_bf16::<8, 8, 1>),
+            _ => (12, x86::avx512_bf16::<12, 12, 1>),
         };
         return Some(Micro { mr, nr: 32, pairs: true, run });
     }
@@ -109,7 +109,7 @@ unsafe fn portable_f32(
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(crate) mod x86 {
     use std::arch::x86_64::{
         __m512bh, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps,
         _mm256_setzero_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
@@ -117,13 +117,14 @@ mod x86 {
         _mm512_storeu_ps,
     };
 
-    /// `MR` × 32 tile, f32: with 12 rows, 24 accumulators of 16 lanes.
+    /// `MR` × 32 tile, f32: with 12 rows, 24 accumulators of 16 lanes. Row `i` of step `s` of the left side
+    /// is `a[s · STEP + i · ROW]`: a packed panel has `MR` and 1.
     ///
     /// # Safety
-    /// Needs avx512f; `a` holds `steps * MR`, `b` holds `steps * 32` values, `c` an
-    /// `MR` × 32 tile.
+    /// Needs avx512f; `a` holds all rows of `steps` steps, `b` holds `steps * 32` values, `c` an `MR` × 32
+    /// tile.
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn avx512_f32<const MR: usize>(
+    pub(crate) unsafe fn avx512_f32<const MR: usize, const STEP: usize, const ROW: usize>(
         steps: usize,
         a: *const f32,
         b: *const f32,
@@ -138,7 +139,7 @@ mod x86 {
                 let b0 = _mm512_loadu_ps(b.add(step * 32));
                 let b1 = _mm512_loadu_ps(b.add(step * 32 + 16));
                 for (i, row) in acc.iter_mut().enumerate() {
-                    let left = _mm512_set1_ps(*a.add(step * MR + i));
+                    let left = _mm512_set1_ps(*a.add(step * STEP + i * ROW));
                     row[0] = _mm512_fmadd_ps(left, b0, row[0]);
                     row[1] = _mm512_fmadd_ps(left, b1, row[1]);
                 }
@@ -154,13 +155,13 @@ mod x86 {
         }
     }
 
-    /// `MR` × 32 tile of bf16 pairs with f32 accumulators (`vdpbf16ps`).
+    /// `MR` × 32 tile of bf16 pairs with f32 accumulators (`vdpbf16ps`), a left side like that above.
     ///
     /// # Safety
-    /// Needs avx512f and avx512bf16; `a` holds `steps * MR`, `b` holds `steps * 32` pairs, `c` an
-    /// `MR` × 32 tile.
+    /// Needs avx512f and avx512bf16; `a` holds all rows of `steps` steps, `b` holds `steps * 32` pairs, `c`
+    /// an `MR` × 32 tile.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(super) unsafe fn avx512_bf16<const MR: usize>(
+    pub(crate) unsafe fn avx512_bf16<const MR: usize, const STEP: usize, const ROW: usize>(
         steps: usize,
         a: *const f32,
         b: *const f32,
@@ -179,7 +180,7 @@ mod x86 {
                     std::mem::transmute(_mm512_loadu_si512(b.add(step * 32 + 16).cast()));
                 for (i, row) in acc.iter_mut().enumerate() {
                     let left: __m512bh =
-                        std::mem::transmute(_mm512_set1_epi32(*a.add(step * MR + i)));
+                        std::mem::transmute(_mm512_set1_epi32(*a.add(step * STEP + i * ROW)));
                     row[0] = _mm512_dpbf16_ps(row[0], left, b0);
                     row[1] = _mm512_dpbf16_ps(row[1], left, b1);
                 }

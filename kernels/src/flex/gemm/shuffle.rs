@@ -36,6 +36,18 @@ pub(crate) fn round(value: f32) -> u16 {
     <bf16 as Value>::of(value).to_bits()
 }
 
+/// Rounds values to bf16 where they are.
+pub(crate) fn round_in_place(values: &mut [f32]) {
+    vectorize(
+        #[inline(always)]
+        || {
+            for value in values {
+                *value = <bf16 as Value>::of(*value).get();
+            }
+        },
+    );
+}
+
 /// bf16 as f32; for the closures of `vectorize`.
 #[inline(always)]
 pub(super) fn widen(halves: &[u16], out: &mut [f32]) {
@@ -275,12 +287,16 @@ mod tests {
         let values: Vec<f32> = patterns.collect();
         let mut out = vec![0; values.len()];
         round_run(&values, &mut out);
-        let mut wide = vec![0.0; values.len()];
+        let (mut in_place, mut wide) = (values.clone(), vec![0.0; values.len()]);
+        round_in_place(&mut in_place);
         widen(&out, &mut wide);
-        for ((&value, found), wide) in values.iter().zip(out).zip(wide) {
+        for ((&value, found), (in_place, wide)) in
+            values.iter().zip(out).zip(in_place.into_iter().zip(wide))
+        {
             let nearest = half::bf16::from_f32(value).to_bits();
             let expected = if value.is_subnormal() { nearest & 0x8000 } else { nearest };
             assert_eq!(found, expected, "{value:e}, {:#x}", value.to_bits());
+            assert_eq!(in_place.to_bits(), u32::from(expected) << 16, "{value:e}");
             assert_eq!(wide.to_bits(), u32::from(expected) << 16, "{value:e}");
         }
     }

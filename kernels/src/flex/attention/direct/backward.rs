@@ -7,8 +7,9 @@ use rayon::prelude::*;
 
 use super::tile::Tile;
 use super::words::{Gradient, Words};
-use super::{COLS, KEYS, Packed, Pairs, ROWS, SCRATCH, Scratch, Singles, Way, clear, head};
-use crate::flex::attention::{Saved, Shared};
+use super::{COLS, KEYS, Packed, Pairs, ROWS, SCRATCH, Scratch, Singles, Way};
+use crate::flex::attention::operands::Head;
+use crate::flex::attention::{Saved, Shared, clear, key_heads};
 use crate::flex::gemm::{Block, View, grow, pack, shuffle};
 use crate::flex::matrix::Matrix;
 use crate::flex::simd::{dot, vectorize};
@@ -38,13 +39,9 @@ fn all<W: Words>(
     shape: &AttentionShape,
     outputs: &[Shared<f32>; 3],
 ) {
-    let tasks: Vec<_> = spans
-        .iter()
-        .flat_map(|&span| (0..shape.kv_heads).map(move |kv_head| (span, kv_head)))
-        .collect();
-    tasks.into_par_iter().for_each(|(span, kv_head)| {
+    key_heads(spans, shape).into_par_iter().for_each(|(span, kv_head)| {
         let dim = shape.head_dim;
-        let [k, v] = [saved.k, saved.v].map(|data| head(data, shape, span, kv_head));
+        let [k, v] = [saved.k, saved.v].map(|data| Head::of_keys(data, shape, span, kv_head));
         SCRATCH.with_borrow_mut(|scratch| {
             let (keys, buffers) = (span.keys.len(), &mut scratch.buffers);
             let pass = Backward {

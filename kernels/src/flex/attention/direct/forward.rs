@@ -4,8 +4,9 @@ use rayon::prelude::*;
 
 use super::tile::Tile;
 use super::words::{Running, Words};
-use super::{COLS, KEYS, Packed, Pairs, ROWS, SCRATCH, Scratch, Singles, Way, clear, head};
-use crate::flex::attention::Attended;
+use super::{COLS, KEYS, Packed, Pairs, ROWS, SCRATCH, Scratch, Singles, Way};
+use crate::flex::attention::operands::Head;
+use crate::flex::attention::{Attended, clear, key_heads};
 use crate::flex::gemm::grow;
 use crate::flex::matrix::{Matrix, Value};
 use crate::layout::{AttentionShape, Span};
@@ -33,12 +34,9 @@ fn all<W: Words, T: Value>(
     to: &Attended<T>,
 ) {
     let dim = shape.head_dim;
-    let heads: Vec<_> = spans
-        .iter()
-        .flat_map(|&span| (0..shape.kv_heads).map(move |kv_head| (span, kv_head)))
-        .collect();
+    let heads = key_heads(spans, shape);
     let pack = |&(span, kv_head): &(&Span, usize)| {
-        let [k, v] = [k, v].map(|data| head(data, shape, span, kv_head));
+        let [k, v] = [k, v].map(|data| Head::of_keys(data, shape, span, kv_head));
         SCRATCH.with_borrow_mut(|Scratch { buffers, .. }| {
             let keys = span.keys.len();
             let packed = Packed::by_key::<W>(&k, keys, dim, buffers);

@@ -1,12 +1,9 @@
 //! Tiles of queries, cut into what one product takes.
 
-use half::bf16;
-
 use super::words::Words;
 use super::{KEYS, ROWS, STACKED};
 use crate::flex::gemm::{grow, shuffle};
-use crate::flex::matrix::{Matrix, Value};
-use crate::flex::simd::vectorize;
+use crate::flex::matrix::Matrix;
 use crate::layout::{AttentionShape, Span};
 
 /// A tile of queries with all heads of a key head: `group` times `rows` of them, each head's in blocks of
@@ -118,7 +115,7 @@ impl<'a> Tile<'a> {
                 if W::VALUES == 1 {
                     to.copy_from_slice(from.run(start, head));
                     if W::ROUNDS {
-                        round(to);
+                        shuffle::round_in_place(to);
                     }
                     continue;
                 }
@@ -130,16 +127,4 @@ impl<'a> Tile<'a> {
             }
         }
     }
-}
-
-/// Rounds values to bf16 where they are.
-fn round(values: &mut [f32]) {
-    vectorize(
-        #[inline(always)]
-        || {
-            for value in values {
-                *value = <bf16 as Value>::of(*value).get();
-            }
-        },
-    );
 }

@@ -7,8 +7,7 @@ mod singles;
 use std::arch::x86_64::{
     __m512, __mmask16, _mm512_add_ps, _mm512_fmadd_ps, _mm512_fmsub_ps, _mm512_fnmadd_ps,
     _mm512_loadu_ps, _mm512_mask_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps,
-    _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps,
-    _mm512_sub_ps,
+    _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_sub_ps,
 };
 
 pub(super) use pairs::Pairs;
@@ -60,10 +59,22 @@ pub(super) trait Words {
     }
 
     /// `C (+)= A·B` for a tile of [`ROWS`] by [`COLS`]: `A` in rows of [`Self::LINE`] words, `B` a panel.
-    fn by_rows(steps: usize, a: &[f32], b: &[f32], c: &mut [f32], ldc: usize, accumulate: bool);
+    fn by_rows(steps: usize, a: &[f32], b: &[f32], c: &mut [f32], ldc: usize, accumulate: bool) {
+        assert!(a.len() >= (ROWS - 1) * Self::LINE + steps, "rows of a left side");
+        assert_tile(steps, b, c, ldc);
+        let [a, b] = [a, b].map(<[f32]>::as_ptr);
+        // SAFETY: the lengths are asserted; the way is taken only where the instructions are.
+        unsafe { Self::tile_by_rows(steps, a, b, c.as_mut_ptr(), ldc, accumulate) };
+    }
 
     /// The same with the transpose of `A`, its steps [`KEYS`] words apart.
-    fn by_columns(steps: usize, a: &[f32], b: &[f32], c: &mut [f32], ldc: usize, accumulate: bool);
+    fn by_columns(steps: usize, a: &[f32], b: &[f32], c: &mut [f32], ldc: usize, accumulate: bool) {
+        assert!(a.len() + KEYS >= steps * KEYS + ROWS, "columns of a left side");
+        assert_tile(steps, b, c, ldc);
+        let [a, b] = [a, b].map(<[f32]>::as_ptr);
+        // SAFETY: as above.
+        unsafe { Self::tile_by_columns(steps, a, b, c.as_mut_ptr(), ldc, accumulate) };
+    }
 
     /// Turns a row of raw scores into weights under a maximum that may have risen: what was summed before
     /// is scaled to it. The first `visible` are seen, the rest weighs nothing; `most` weights are written,
@@ -75,7 +86,12 @@ pub(super) trait Words {
         scale: f32,
         row: Running<'_>,
         weights: &mut [f32],
-    );
+    ) {
+        assert!(scores.len() == KEYS && weights.len() == Self::LINE, "a row of scores");
+        assert!(visible <= most && most <= KEYS, "{visible} of {most} keys");
+        // SAFETY: the lengths are asserted; the way is taken only where the instructions are.
+        unsafe { Self::weigh_row(scores, visible, most, scale, row, weights) };
+    }
 
     /// Turns two rows of raw scores, and of what their weights are multiplied with, into weights and the
     /// gradient of `q·kᵀ`, both as columns; so many keys, or some more, are written. The gradient's rows go
@@ -86,34 +102,74 @@ pub(super) trait Words {
         keys: usize,
         columns: [&mut [f32]; 2],
         rows: &mut [f32],
-    );
+    ) {
+        let columns_of_two = 2 / Self::VALUES * KEYS;
+        assert!(products.iter().all(|rows| rows.len() == 2 * KEYS), "two rows of scores");
+        assert!(columns.iter().all(|columns| columns.len() == columns_of_two), "their columns");
+        assert!(rows.len() == 2 * Self::LINE && keys <= KEYS, "two rows of gradients");
+        // SAFETY: the lengths are asserted; the way is taken only where the instructions are.
+        unsafe { Self::gradient_rows(of, products, keys, columns, rows) };
+    }
 
     /// Which of both are rows.
     fn rows<'a>(rows: &'a [f32], columns: &'a [f32]) -> &'a [f32];
+
+    /// [`Self::by_rows`].
+    ///
+    /// # Safety
+    /// Needs its instructions; all rows, steps and columns lie in what the pointers point to.
+    unsafe fn tile_by_rows(
+        steps: usize,
+        a: *const f32,
+        b: *const f32,
+        c: *mut f32,
+        ldc: usize,
+        accumulate: bool,
+    );
+
+    /// [`Self::by_columns`].
+    ///
+    /// # Safety
+    /// As for the rows.
+    unsafe fn tile_by_columns(
+        steps: usize,
+        a: *const f32,
+        b: *const f32,
+        c: *mut f32,
+        ldc: usize,
+        accumulate: bool,
+    );
+
+    /// [`Self::weigh`].
+    ///
+    /// # Safety
+    /// Needs its instructions; the slices are as long as is asserted there.
+    unsafe fn weigh_row(
+        scores: &[f32],
+        visible: usize,
+        most: usize,
+        scale: f32,
+        row: Running<'_>,
+        weights: &mut [f32],
+    );
+
+    /// [`Self::gradient`].
+    ///
+    /// # Safety
+    /// Needs its instructions; the slices are as long as is asserted there.
+    unsafe fn gradient_rows(
+        of: &Gradient,
+        products: [&[f32]; 2],
+        keys: usize,
+        columns: [&mut [f32]; 2],
+        rows: &mut [f32],
+    );
 }
 
-/// Keeps the pointers of a product inside their slices; those of `A` are the caller's.
+/// Keeps the pointers of a product inside its right side and its sums.
 fn assert_tile(steps: usize, b: &[f32], c: &[f32], ldc: usize) {
     assert!(b.len() >= steps * COLS, "a panel of {steps} steps");
     assert!(c.len() >= (ROWS - 1) * ldc + COLS, "a tile of sums");
-}
-
-/// The sums of a tile are finished.
-///
-/// # Safety
-/// Needs avx512f; the tile lies in what `c` points to.
-#[target_feature(enable = "avx512f")]
-unsafe fn write(sums: &[[__m512; 2]; ROWS], c: *mut f32, ldc: usize, accumulate: bool) {
-    for (i, row) in sums.iter().enumerate() {
-        for (half, &sum) in row.iter().enumerate() {
-            // SAFETY: by the caller's promise.
-            unsafe {
-                let out = c.add(i * ldc + half * LANES);
-                let sum = if accumulate { _mm512_add_ps(_mm512_loadu_ps(out), sum) } else { sum };
-                _mm512_storeu_ps(out, sum);
-            }
-        }
-    }
 }
 
 /// The lanes from `start` on that are among the first `count`.
@@ -228,7 +284,7 @@ fn exp(x: __m512) -> __m512 {
 
 #[cfg(test)]
 mod tests {
-    use std::arch::x86_64::_mm512_setzero_ps;
+    use std::arch::x86_64::{_mm512_setzero_ps, _mm512_storeu_ps};
 
     use super::*;
     use crate::flex::isa::Isa;
