@@ -17,7 +17,7 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use self::micro::{MAX_TILE, Micro};
+use self::micro::{MAX_TILE, Micro, Tile};
 pub(crate) use self::pack::{Block, Buffers, Form, pack};
 pub(crate) use self::pack::{ByInput, ByOutput, Operand, Runs, View};
 use crate::precision::Precision;
@@ -380,29 +380,55 @@ impl Sweep {
     /// A whole tile into `sums`, `[mr][nr]`.
     fn sum(&self, operands: &Operands<'_>, sums: &mut [f32], accumulate: bool) {
         let Micro { mr, nr, run, .. } = self.micro;
-        let &Operands { steps, left, right } = operands;
-        assert!(left.len() >= steps * mr && right.len() >= steps * nr && sums.len() >= mr * nr);
+        assert!(sums.len() >= mr * nr, "sums of a tile");
+        let [left, right] = self.panels(operands);
+        let tile = Tile::at(sums.as_mut_ptr(), nr, accumulate);
         // SAFETY: the lengths are asserted; the kernel's features were detected when it was chosen.
-        unsafe { run(steps, left.as_ptr(), right.as_ptr(), sums.as_mut_ptr(), nr, accumulate) };
+        unsafe { run(operands.steps, left, right, tile) };
     }
 
-    /// A tile of which this is all: straight into `C`, but at edges through a buffer of full size.
-    fn tile(&self, i: usize, j: usize, operands: &Operands<'_>, c: &Destination) {
+    /// The last part of a tile, after the `sums` so far: straight into `C`, but at edges, and where it is
+    /// rounded or added to something else, through a buffer.
+    fn last(
+        &self,
+        (i, j): (usize, usize),
+        operands: &Operands<'_>,
+        sums: Option<&mut [f32]>,
+        c: &Destination,
+    ) {
         let Product { cols, ldc, accumulate, .. } = self.product;
         let Micro { mr, nr, run, .. } = self.micro;
-        let &Operands { steps, left, right } = operands;
-        if (i + 1) * mr > self.block || (j + 1) * nr > cols {
-            let mut sums = [0.0_f32; MAX_TILE];
-            self.sum(operands, &mut sums, false);
-            self.write(i, j, &sums, c);
-            return;
+        let is_edge = (i + 1) * mr > self.block || (j + 1) * nr > cols;
+        let is_other = c.is_rounded() || accumulate && sums.is_some();
+        match sums {
+            Some(sums) if is_edge || is_other => {
+                self.sum(operands, sums, true);
+                self.write(i, j, sums, c);
+            }
+            None if is_edge || is_other => {
+                let mut sums = [0.0_f32; MAX_TILE];
+                self.sum(operands, &mut sums, false);
+                self.write(i, j, &sums, c);
+            }
+            sums => {
+                assert!(sums.as_ref().is_none_or(|sums| sums.len() >= mr * nr), "sums of a tile");
+                let [left, right] = self.panels(operands);
+                // SAFETY: as in `sum` and `write`; the tile is a whole one.
+                unsafe {
+                    let out = c.start.add((self.row0 + i * mr) * ldc + j * nr);
+                    let tile = Tile::at(out, ldc, accumulate);
+                    let tile = sums.map_or(tile, |sums| tile.from(sums.as_ptr(), nr));
+                    run(operands.steps, left, right, tile);
+                }
+            }
         }
+    }
+
+    /// Where the panels of a tile begin: all their steps are there.
+    fn panels(&self, &Operands { steps, left, right }: &Operands<'_>) -> [*const f32; 2] {
+        let Micro { mr, nr, .. } = self.micro;
         assert!(left.len() >= steps * mr && right.len() >= steps * nr, "short panel");
-        // SAFETY: as in `sum` and `write`; the tile is a whole one.
-        unsafe {
-            let out = c.start.add((self.row0 + i * mr) * ldc + j * nr);
-            run(steps, left.as_ptr(), right.as_ptr(), out, ldc, accumulate);
-        }
+        [left, right].map(<[f32]>::as_ptr)
     }
 
     /// Writes the part of a finished tile that `C` has.
@@ -444,7 +470,7 @@ impl<B: Operand> Side<'_, B> {
         let left_part = sweep.left_form().stride;
         let row0 = task.panels.start * nr;
         let rows = (task.panels.end * nr).min(cols) - row0;
-        let is_whole = order.first && order.last && depth <= DEPTH && !c.is_rounded();
+        let is_whole = order.first && order.last && depth <= DEPTH;
         let Scratch { panels, sums, buffers } = scratch;
         grow(panels, task.panels.len() * sweep.form(nr, DEPTH).stride);
         if !is_whole {
@@ -463,14 +489,10 @@ impl<B: Operand> Side<'_, B> {
                 let left = &packed[(depth0 / DEPTH * row_panels + i) * left_part..];
                 let right = &panels[(j - task.panels.start) * steps * nr..];
                 let operands = Operands { steps, left, right };
-                if is_whole {
-                    sweep.tile(i, j, &operands, c);
-                    continue;
-                }
-                let sums = &mut sums[index * tile..(index + 1) * tile];
-                sweep.sum(&operands, sums, !is_first);
-                if is_last {
-                    sweep.write(i, j, sums, c);
+                let sums = (!is_whole).then(|| &mut sums[index * tile..(index + 1) * tile]);
+                match sums {
+                    Some(sums) if !is_last => sweep.sum(&operands, sums, !is_first),
+                    sums => sweep.last((i, j), &operands, sums, c),
                 }
             }
         }

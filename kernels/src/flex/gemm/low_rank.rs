@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::super::matrix::{Matrix, Value};
 use super::super::simd::vectorize;
-use super::micro::{self, Micro};
+use super::micro::{self, Micro, Tile};
 
 /// Tokens whose part of a panel stays in the first cache while the ranks pass over it.
 const TOKENS: usize = 128;
@@ -74,7 +74,9 @@ fn group_of_panels(
             let right = &right[index / panels * TOKENS * nr..][..here * nr];
             // SAFETY: `left` holds `here · mr`, `right` `here · nr`, `tile` `mr · nr` values; the kernel's
             // features were detected when it was chosen.
-            unsafe { run(here, left.as_ptr(), right.as_ptr(), tile.as_mut_ptr(), nr, true) };
+            unsafe {
+                run(here, left.as_ptr(), right.as_ptr(), Tile::at(tile.as_mut_ptr(), nr, true));
+            }
         }
     }
     sums

@@ -17,12 +17,34 @@ pub(super) struct Micro {
     pub(super) nr: usize,
     /// Whether the panels hold bf16 pairs instead of f32.
     pub(super) pairs: bool,
-    /// `run(steps, a, b, c, ldc, accumulate)`: `steps` panel rows are multiplied; the full tile is
-    /// written to `c` with row stride `ldc`, added to what is there if `accumulate`.
+    /// `run(steps, a, b, tile)`: `steps` panel rows are multiplied and added to the tile.
     pub(super) run: Run,
 }
 
-type Run = unsafe fn(usize, *const f32, *const f32, *mut f32, usize, bool);
+type Run = unsafe fn(usize, *const f32, *const f32, Tile);
+
+/// Where a kernel's sums go, and what they are added to: whole tiles, row by row.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    /// Nothing, if null.
+    from: *const f32,
+    from_row: usize,
+    to: *mut f32,
+    to_row: usize,
+}
+
+impl Tile {
+    /// At `to`, rows `row` apart, added to what is there if `accumulate`.
+    pub(crate) fn at(to: *mut f32, row: usize, accumulate: bool) -> Self {
+        let from = if accumulate { to.cast_const() } else { std::ptr::null() };
+        Self { from, from_row: row, to, to_row: row }
+    }
+
+    /// The same with the sums so far at `from`, rows `row` apart.
+    pub(super) fn from(self, from: *const f32, row: usize) -> Self {
+        Self { from, from_row: row, ..self }
+    }
+}
 
 /// The largest tile of any kernel, in elements.
 pub(super) const MAX_TILE: usize = 12 * 32;
@@ -76,14 +98,12 @@ fn tile_rows(rows: usize) -> usize {
 /// Plain loops, for processors without a kernel of their own.
 ///
 /// # Safety
-/// `a` holds `steps * 4`, `b` holds `steps * 16` values; `c` is a writable 4 × 16 tile.
+/// `a` holds `steps * 4`, `b` holds `steps * 16` values; `tile` is one of 4 × 16.
 unsafe fn portable_f32(
     steps: usize,
     a: *const f32,
     b: *const f32,
-    c: *mut f32,
-    ldc: usize,
-    accumulate: bool,
+    tile: Tile,
 ) {
     const MR: usize = 4;
     const NR: usize = 16;
@@ -100,10 +120,13 @@ unsafe fn portable_f32(
         }
     }
     for (i, row) in acc.iter().enumerate() {
-        // SAFETY: row `i` of the caller's tile.
-        let out = unsafe { std::slice::from_raw_parts_mut(c.add(i * ldc), NR) };
-        for (out, &sum) in out.iter_mut().zip(row) {
-            *out = if accumulate { *out + sum } else { sum };
+        for (j, &sum) in row.iter().enumerate() {
+            // SAFETY: row `i` of the caller's tile.
+            unsafe {
+                let before = tile.from.wrapping_add(i * tile.from_row + j);
+                let sum = if tile.from.is_null() { sum } else { *before + sum };
+                tile.to.add(i * tile.to_row + j).write(sum);
+            }
         }
     }
 }
@@ -117,20 +140,20 @@ pub(crate) mod x86 {
         _mm512_storeu_ps,
     };
 
+    use super::Tile;
+
     /// `MR` × 32 tile, f32: with 12 rows, 24 accumulators of 16 lanes. Row `i` of step `s` of the left side
     /// is `a[s · STEP + i · ROW]`: a packed panel has `MR` and 1.
     ///
     /// # Safety
-    /// Needs avx512f; `a` holds all rows of `steps` steps, `b` holds `steps * 32` values, `c` an `MR` × 32
-    /// tile.
+    /// Needs avx512f; `a` holds all rows of `steps` steps, `b` holds `steps * 32` values, `tile` is one
+    /// of `MR` × 32.
     #[target_feature(enable = "avx512f")]
     pub(crate) unsafe fn avx512_f32<const MR: usize, const STEP: usize, const ROW: usize>(
         steps: usize,
         a: *const f32,
         b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        accumulate: bool,
+        tile: Tile,
     ) {
         // SAFETY: pointers stay inside the panels and the tile, by the caller's guarantee.
         unsafe {
@@ -146,10 +169,10 @@ pub(crate) mod x86 {
             }
             for (i, row) in acc.iter().enumerate() {
                 for (half, &sum) in row.iter().enumerate() {
-                    let out = c.add(i * ldc + half * 16);
-                    let sum =
-                        if accumulate { _mm512_add_ps(_mm512_loadu_ps(out), sum) } else { sum };
-                    _mm512_storeu_ps(out, sum);
+                    let before = tile.from.wrapping_add(i * tile.from_row + half * 16);
+                    let before = (!tile.from.is_null()).then(|| _mm512_loadu_ps(before));
+                    let sum = before.map_or(sum, |before| _mm512_add_ps(before, sum));
+                    _mm512_storeu_ps(tile.to.add(i * tile.to_row + half * 16), sum);
                 }
             }
         }
@@ -158,16 +181,14 @@ pub(crate) mod x86 {
     /// `MR` × 32 tile of bf16 pairs with f32 accumulators (`vdpbf16ps`), a left side like that above.
     ///
     /// # Safety
-    /// Needs avx512f and avx512bf16; `a` holds all rows of `steps` steps, `b` holds `steps * 32` pairs, `c`
-    /// an `MR` × 32 tile.
+    /// Needs avx512f and avx512bf16; `a` holds all rows of `steps` steps, `b` holds `steps * 32` pairs,
+    /// `tile` is one of `MR` × 32.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(crate) unsafe fn avx512_bf16<const MR: usize, const STEP: usize, const ROW: usize>(
         steps: usize,
         a: *const f32,
         b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        accumulate: bool,
+        tile: Tile,
     ) {
         // SAFETY: pointers stay inside the panels and the tile, by the caller's guarantee; a pair
         // of bf16 and an i32 have the same bits and size.
@@ -187,10 +208,10 @@ pub(crate) mod x86 {
             }
             for (i, row) in acc.iter().enumerate() {
                 for (half, &sum) in row.iter().enumerate() {
-                    let out = c.add(i * ldc + half * 16);
-                    let sum =
-                        if accumulate { _mm512_add_ps(_mm512_loadu_ps(out), sum) } else { sum };
-                    _mm512_storeu_ps(out, sum);
+                    let before = tile.from.wrapping_add(i * tile.from_row + half * 16);
+                    let before = (!tile.from.is_null()).then(|| _mm512_loadu_ps(before));
+                    let sum = before.map_or(sum, |before| _mm512_add_ps(before, sum));
+                    _mm512_storeu_ps(tile.to.add(i * tile.to_row + half * 16), sum);
                 }
             }
         }
@@ -199,15 +220,13 @@ pub(crate) mod x86 {
     /// 6 × 16 tile, f32: 12 accumulators of 8 lanes.
     ///
     /// # Safety
-    /// Needs avx2 and fma; `a` holds `steps * 6`, `b` holds `steps * 16` values, `c` a 6 × 16 tile.
+    /// Needs avx2 and fma; `a` holds `steps * 6`, `b` holds `steps * 16` values, `tile` is one of 6 × 16.
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn avx2_f32(
         steps: usize,
         a: *const f32,
         b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        accumulate: bool,
+        tile: Tile,
     ) {
         // SAFETY: pointers stay inside the panels and the tile, by the caller's guarantee.
         unsafe {
@@ -223,10 +242,10 @@ pub(crate) mod x86 {
             }
             for (i, row) in acc.iter().enumerate() {
                 for (half, &sum) in row.iter().enumerate() {
-                    let out = c.add(i * ldc + half * 8);
-                    let sum =
-                        if accumulate { _mm256_add_ps(_mm256_loadu_ps(out), sum) } else { sum };
-                    _mm256_storeu_ps(out, sum);
+                    let before = tile.from.wrapping_add(i * tile.from_row + half * 8);
+                    let before = (!tile.from.is_null()).then(|| _mm256_loadu_ps(before));
+                    let sum = before.map_or(sum, |before| _mm256_add_ps(before, sum));
+                    _mm256_storeu_ps(tile.to.add(i * tile.to_row + half * 8), sum);
                 }
             }
         }

@@ -6,6 +6,7 @@
 use super::super::decode;
 use super::super::matrix::Matrix;
 use super::super::simd::vectorize;
+use super::shuffle::Lines;
 use super::{grow, shuffle};
 use crate::frozen::FrozenMatrix;
 use crate::precision::Precision;
@@ -191,8 +192,7 @@ pub(crate) fn pack(
             let panels = panels.chunks_mut(form.stride).take(block.rows.div_ceil(form.width));
             for (index, panel) in panels.enumerate() {
                 let done = index * form.width;
-                let rows = form.width.min(block.rows - done);
-                let block = Block { row0: block.row0 + done, rows, ..block };
+                let block = Block { row0: block.row0 + done, rows: block.rows - done, ..block };
                 along_depth(operand, block, panel, form, buffers);
             }
         }
@@ -203,7 +203,8 @@ pub(crate) fn pack(
 /// Most rows of a panel.
 const WIDEST: usize = 32;
 
-/// Rows are gathered as lines of `steps` words, or found in memory as such, then transposed into the panel.
+/// The first rows are gathered as lines, of words or of halves, or found in memory as such, then transposed
+/// into the panel.
 fn along_depth(
     operand: &impl Operand,
     block: Block,
@@ -211,30 +212,24 @@ fn along_depth(
     form: Form,
     buffers: &mut Buffers,
 ) {
-    let Buffers { run, lines, rounded } = buffers;
-    let Block { row0, rows, depth0, depth } = block;
-    let steps = form.steps(depth);
+    let Buffers { run, lines, .. } = buffers;
+    let Block { row0, depth0, depth, .. } = block;
+    let rows = block.rows.min(form.width);
+    let words = match form.precision {
+        Precision::F32 => depth,
+        Precision::Bf16 => depth.div_ceil(2),
+    };
     grow(run, depth);
-    grow(lines, rows * steps);
-    rounded.resize(depth, 0);
+    grow(lines, rows * words);
     let run = &mut run[..depth];
     let mut starts = [std::ptr::null(); WIDEST];
-    for (i, line) in lines.chunks_exact_mut(steps).take(rows).enumerate() {
-        if i + AHEAD < rows {
+    for (i, line) in lines.chunks_exact_mut(words).take(rows).enumerate() {
+        if i + AHEAD < block.rows {
             operand.prefetch(row0 + i + AHEAD, depth0, depth);
         }
         starts[i] = line.as_ptr();
-        if !form.pairs {
-            match form.precision {
-                Precision::F32 => line.copy_from_slice(operand.run(row0 + i, depth0, run)),
-                Precision::Bf16 => {
-                    let halves = line_of_halves(operand, row0 + i, depth0, run, rounded);
-                    vectorize(
-                        #[inline(always)]
-                        || shuffle::widen(halves, line),
-                    );
-                }
-            }
+        if form.precision == Precision::F32 {
+            line.copy_from_slice(operand.run(row0 + i, depth0, run));
             continue;
         }
         match operand.halves(row0 + i, depth0, depth) {
@@ -247,8 +242,14 @@ fn along_depth(
             }
         }
     }
-    // SAFETY: each line has `steps` words, in the buffer or, as `2 · steps` halves, in the operand.
-    unsafe { shuffle::transpose(&starts[..rows], steps, panel, form.width) };
+    let starts = &starts[..rows];
+    // Pairs stay together.
+    let (of, steps) = match form.precision {
+        Precision::Bf16 if !form.pairs => (Lines::Halves, depth),
+        _ => (Lines::Words, words),
+    };
+    // SAFETY: each line has `words` words, in the buffer or, as twice as many halves, in the operand.
+    unsafe { shuffle::transpose(starts, of, steps, panel, form.width) };
 }
 
 /// Depths are the panels' rows already; two of them make a row of pairs.

@@ -53,8 +53,23 @@ pub(crate) fn round_in_place(values: &mut [f32]) {
 pub(super) fn widen(halves: &[u16], out: &mut [f32]) {
     assert_eq!(halves.len(), out.len(), "values of a run");
     for (out, &half) in out.iter_mut().zip(halves) {
-        *out = f32::from_bits(u32::from(half) << 16);
+        *out = widened(half);
     }
+}
+
+/// The bits of a bf16 as f32.
+#[inline(always)]
+fn widened(half: u16) -> f32 {
+    f32::from_bits(u32::from(half) << 16)
+}
+
+/// What lines that are transposed hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lines {
+    /// Values of 32 bits, or pairs of bf16.
+    Words,
+    /// Values in bf16.
+    Halves,
 }
 
 /// Copies a short line; a call of the system's copy costs more than the line.
@@ -89,30 +104,41 @@ pub(super) fn pair_lines(low: &[u16], high: &[u16], out: &mut [f32]) {
     }
 }
 
-/// Lines of words become the first columns of `panel` `[steps][width]`; `lines[i]` points to `steps` words,
-/// however they are aligned.
+/// Lines of `depth` values become the first columns of `panel`, `[depth][width]`. They are words, or halves
+/// that are widened to words, as `of` says; `lines[i]` points to the values, however they are aligned.
 ///
 /// # Safety
-/// Every pointer is good for reading `steps` words.
+/// Every pointer is good for reading its values, of halves as many as make whole words.
 pub(super) unsafe fn transpose(
     lines: &[*const f32],
-    steps: usize,
+    of: Lines,
+    depth: usize,
     panel: &mut [f32],
     width: usize,
 ) {
     assert!(lines.len() <= width, "lines of a panel");
-    assert!(panel.len() >= steps * width, "a panel of {steps} steps");
+    assert!(panel.len() >= depth * width, "a panel {depth} deep");
     #[cfg(target_arch = "x86_64")]
     if Isa::get() >= Isa::Avx512 {
         // SAFETY: the processor has the features of its level, the lengths are asserted, the lines are the
         // caller's promise.
-        unsafe { x86::transpose(lines, steps, panel, width) };
+        unsafe {
+            match of {
+                Lines::Words => x86::transpose::<false>(lines, depth, panel, width),
+                Lines::Halves => x86::transpose::<true>(lines, depth, panel, width),
+            }
+        }
         return;
     }
-    for (step, out) in panel.chunks_exact_mut(width).take(steps).enumerate() {
+    for (index, out) in panel.chunks_exact_mut(width).take(depth).enumerate() {
         for (out, line) in out.iter_mut().zip(lines) {
             // SAFETY: by the caller's promise.
-            *out = unsafe { line.add(step).read_unaligned() };
+            *out = unsafe {
+                match of {
+                    Lines::Words => line.add(index).read_unaligned(),
+                    Lines::Halves => widened(line.cast::<u16>().add(index).read_unaligned()),
+                }
+            };
         }
     }
 }
@@ -120,10 +146,11 @@ pub(super) unsafe fn transpose(
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256i, __m512, __m512i, __mmask16, _mm256_mask_storeu_epi16, _mm512_castpd_ps,
-        _mm512_castps_pd, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
+        __m256i, __m512, __m512i, __mmask16, _mm256_mask_storeu_epi16, _mm512_and_si512,
+        _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
         _mm512_loadu_epi16, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi16,
-        _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+        _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+        _mm512_slli_epi32,
         _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
         _mm512_unpacklo_pd, _mm512_unpacklo_ps,
     };
@@ -193,25 +220,45 @@ mod x86 {
         }
     }
 
+    /// Halves travel in pairs, as words: a transposed word gives two rows of the panel.
+    ///
     /// # Safety
-    /// Needs avx512f; each of at most `width` lines has `steps` words, `panel` holds `steps * width`.
+    /// Needs avx512f; each of at most `width` lines has `depth` values in whole words, `panel` holds
+    /// `depth * width`.
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn transpose(
+    pub(super) unsafe fn transpose<const HALVES: bool>(
         lines: &[*const f32],
-        steps: usize,
+        depth: usize,
         panel: &mut [f32],
         width: usize,
     ) {
-        let (rows, end) = (lines.len(), steps * width);
+        let (rows, end) = (lines.len(), depth * width);
+        let words = if HALVES { depth.div_ceil(2) } else { depth };
         for row0 in (0..rows).step_by(16) {
             let height = (rows - row0).min(16);
-            for step0 in (0..steps).step_by(16) {
-                let count = (steps - step0).min(16);
+            // What a whole register spills into the next row of the panel, that row overwrites. Masked
+            // stores are several times slower.
+            let spills = row0 + 16 > width;
+            let mut store = |index: usize, column: __m512| {
+                let start = index * width + row0;
+                let fits = if spills { start + 16 <= end && height == width } else { height == 16 };
+                // SAFETY: a whole register inside the panel, or row `index` of it, masked to its lines.
+                unsafe {
+                    let to = panel.as_mut_ptr().add(start);
+                    if fits {
+                        _mm512_storeu_ps(to, column);
+                    } else {
+                        _mm512_mask_storeu_ps(to, mask(height), column);
+                    }
+                }
+            };
+            for word0 in (0..words).step_by(16) {
+                let count = (words - word0).min(16);
                 let mut block = [_mm512_setzero_ps(); 16];
                 for (line, from) in block.iter_mut().zip(&lines[row0..row0 + height]) {
-                    // SAFETY: this line, masked to its steps.
+                    // SAFETY: this line, masked to its words.
                     *line = unsafe {
-                        let from = from.add(step0);
+                        let from = from.add(word0);
                         if count == 16 {
                             _mm512_loadu_ps(from)
                         } else {
@@ -220,22 +267,16 @@ mod x86 {
                     };
                 }
                 let block = transpose_16(&block);
-                for (step, column) in block.iter().take(count).enumerate() {
-                    let start = (step0 + step) * width + row0;
-                    // What a whole register spills into the next step, that step overwrites. Masked
-                    // stores are several times slower.
-                    let spills = row0 + 16 > width;
-                    let fits =
-                        if spills { start + 16 <= end && height == width } else { height == 16 };
-                    // SAFETY: a whole register inside the panel, or step `step0 + step` of it, masked to
-                    // its rows.
-                    unsafe {
-                        let to = panel.as_mut_ptr().add(start);
-                        if fits {
-                            _mm512_storeu_ps(to, *column);
-                        } else {
-                            _mm512_mask_storeu_ps(to, mask(height), *column);
-                        }
+                for (column, word) in block.iter().take(count).zip(word0..) {
+                    if !HALVES {
+                        store(word, *column);
+                        continue;
+                    }
+                    let pair = _mm512_castps_si512(*column);
+                    store(2 * word, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pair)));
+                    if 2 * word + 1 < depth {
+                        let high = _mm512_and_si512(pair, _mm512_set1_epi32(-0x1_0000));
+                        store(2 * word + 1, _mm512_castsi512_ps(high));
                     }
                 }
             }
@@ -305,25 +346,50 @@ mod tests {
         (0..len).map(|i| (i as f32 * 0.37).sin() * 3.0).collect()
     }
 
+    const PANELS: [(usize, usize); 7] =
+        [(1, 12), (12, 12), (5, 12), (16, 16), (17, 32), (32, 32), (31, 32)];
+
+    /// `panel` has the lines' values as columns, and nothing in the columns that they leave.
+    fn assert_transposed(panel: &[f32], width: usize, lines: &[Vec<f32>]) {
+        for (step, column) in panel.chunks_exact(width).enumerate() {
+            for (i, value) in column.iter().enumerate() {
+                let expected = lines.get(i).map_or(f32::NAN, |line| line[step]);
+                assert_eq!(value.to_bits(), expected.to_bits(), "{} lines: {i}, {step}", lines.len());
+            }
+        }
+    }
+
     #[test]
     fn a_panel_is_the_transpose_of_its_lines() {
-        for (rows, width) in [(1, 12), (12, 12), (5, 12), (16, 16), (17, 32), (32, 32), (31, 32)] {
-            for steps in [1, 15, 16, 17, 40] {
-                let lines = numbers(rows * steps);
-                let mut panel = vec![f32::NAN; steps * width];
-                let starts: Vec<_> = lines.chunks_exact(steps).map(<[f32]>::as_ptr).collect();
-                // SAFETY: lines of `steps` words.
-                unsafe { transpose(&starts, steps, &mut panel, width) };
-                for (step, column) in panel.chunks_exact(width).enumerate() {
-                    for (i, value) in column.iter().enumerate() {
-                        let expected = if i < rows {
-                            lines[i * steps + step].to_bits()
-                        } else {
-                            f32::NAN.to_bits()
-                        };
-                        assert_eq!(value.to_bits(), expected, "{rows} x {steps}: {i}, {step}");
-                    }
-                }
+        for (rows, width) in PANELS {
+            for depth in [1, 15, 16, 17, 40] {
+                let lines: Vec<_> = (0..rows).map(|i| numbers(depth + i).split_off(i)).collect();
+                let starts: Vec<_> = lines.iter().map(|line| line.as_ptr()).collect();
+                let mut panel = vec![f32::NAN; depth * width];
+                // SAFETY: lines of `depth` words.
+                unsafe { transpose(&starts, Lines::Words, depth, &mut panel, width) };
+                assert_transposed(&panel, width, &lines);
+            }
+        }
+    }
+
+    #[test]
+    fn halves_are_widened_on_their_way_into_a_panel() {
+        for (rows, width) in PANELS {
+            for depth in [1, 2, 31, 32, 33, 34, 80] {
+                let mut lines: Vec<_> = (0..rows).map(|i| numbers(depth + i).split_off(i)).collect();
+                let rounded = |line: &Vec<f32>| {
+                    let mut out = vec![u16::MAX; depth.next_multiple_of(2)];
+                    round_run(line, &mut out[..depth]);
+                    out
+                };
+                let halves: Vec<_> = lines.iter().map(rounded).collect();
+                let starts: Vec<_> = halves.iter().map(|line| line.as_ptr().cast()).collect();
+                let mut panel = vec![f32::NAN; depth * width];
+                // SAFETY: lines of `depth` halves, and one more where that is odd.
+                unsafe { transpose(&starts, Lines::Halves, depth, &mut panel, width) };
+                lines.iter_mut().for_each(|line| round_in_place(line));
+                assert_transposed(&panel, width, &lines);
             }
         }
     }

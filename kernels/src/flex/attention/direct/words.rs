@@ -15,6 +15,7 @@ pub(super) use singles::Singles;
 
 use super::{COLS, KEYS, ROWS};
 use crate::flex::gemm::Form;
+use crate::flex::gemm::micro::Tile;
 use crate::precision::Precision;
 
 /// Lanes of a register.
@@ -63,8 +64,9 @@ pub(super) trait Words {
         assert!(a.len() >= (ROWS - 1) * Self::LINE + steps, "rows of a left side");
         assert_tile(steps, b, c, ldc);
         let [a, b] = [a, b].map(<[f32]>::as_ptr);
+        let tile = Tile::at(c.as_mut_ptr(), ldc, accumulate);
         // SAFETY: the lengths are asserted; the way is taken only where the instructions are.
-        unsafe { Self::tile_by_rows(steps, a, b, c.as_mut_ptr(), ldc, accumulate) };
+        unsafe { Self::tile_by_rows(steps, a, b, tile) };
     }
 
     /// The same with the transpose of `A`, its steps [`KEYS`] words apart.
@@ -72,8 +74,9 @@ pub(super) trait Words {
         assert!(a.len() + KEYS >= steps * KEYS + ROWS, "columns of a left side");
         assert_tile(steps, b, c, ldc);
         let [a, b] = [a, b].map(<[f32]>::as_ptr);
+        let tile = Tile::at(c.as_mut_ptr(), ldc, accumulate);
         // SAFETY: as above.
-        unsafe { Self::tile_by_columns(steps, a, b, c.as_mut_ptr(), ldc, accumulate) };
+        unsafe { Self::tile_by_columns(steps, a, b, tile) };
     }
 
     /// Turns a row of raw scores into weights under a maximum that may have risen: what was summed before
@@ -118,27 +121,13 @@ pub(super) trait Words {
     ///
     /// # Safety
     /// Needs its instructions; all rows, steps and columns lie in what the pointers point to.
-    unsafe fn tile_by_rows(
-        steps: usize,
-        a: *const f32,
-        b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        accumulate: bool,
-    );
+    unsafe fn tile_by_rows(steps: usize, a: *const f32, b: *const f32, tile: Tile);
 
     /// [`Self::by_columns`].
     ///
     /// # Safety
     /// As for the rows.
-    unsafe fn tile_by_columns(
-        steps: usize,
-        a: *const f32,
-        b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        accumulate: bool,
-    );
+    unsafe fn tile_by_columns(steps: usize, a: *const f32, b: *const f32, tile: Tile);
 
     /// [`Self::weigh`].
     ///

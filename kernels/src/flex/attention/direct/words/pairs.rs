@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 };
 
 use super::{Gradient, KEYS, LANES, ROWS, Running, Words, lanes, rise, weights};
-use crate::flex::gemm::micro::x86;
+use crate::flex::gemm::micro::{Tile, x86};
 
 /// Pairs of bf16.
 pub(in super::super) struct Pairs;
@@ -21,28 +21,14 @@ impl Words for Pairs {
         rows
     }
 
-    unsafe fn tile_by_rows(
-        steps: usize,
-        a: *const f32,
-        b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        accumulate: bool,
-    ) {
+    unsafe fn tile_by_rows(steps: usize, a: *const f32, b: *const f32, tile: Tile) {
         // SAFETY: by the caller's promise.
-        unsafe { x86::avx512_bf16::<ROWS, 1, { Pairs::LINE }>(steps, a, b, c, ldc, accumulate) };
+        unsafe { x86::avx512_bf16::<ROWS, 1, { Pairs::LINE }>(steps, a, b, tile) };
     }
 
-    unsafe fn tile_by_columns(
-        steps: usize,
-        a: *const f32,
-        b: *const f32,
-        c: *mut f32,
-        ldc: usize,
-        accumulate: bool,
-    ) {
+    unsafe fn tile_by_columns(steps: usize, a: *const f32, b: *const f32, tile: Tile) {
         // SAFETY: by the caller's promise.
-        unsafe { x86::avx512_bf16::<ROWS, KEYS, 1>(steps, a, b, c, ldc, accumulate) };
+        unsafe { x86::avx512_bf16::<ROWS, KEYS, 1>(steps, a, b, tile) };
     }
 
     #[target_feature(enable = "avx512f,avx512bf16")]
