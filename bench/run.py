@@ -139,6 +139,7 @@ class Bench:
     def recipe(self, work: Work, steps: int, out: Path) -> Path:
         quantized = "none" if work.mode == "lora" else "{format: nf4, double: true}"
         form = "text" if work.targets == "all" else "messages"
+        tight = "  optimizer: adamw_8bit\n  activation_offload: disk\n" if work.tight else ""
         path = self.folder / f"{work.name}.yaml"
         path.write_text(
             f"name: {work.name}\n"
@@ -159,6 +160,7 @@ class Bench:
             f"  schedule: {{constant: {{}}}}\n"
             f"  checkpointing: {work.checkpointing}\n"
             f"  compute_dtype: bf16\n"
+            f"{tight}"
             f"logging: {{tensorboard: false}}\n"
             f"output_dir: {out}\n"
         )

@@ -30,6 +30,7 @@ class Work:
     rows: int = 1  # sequences an optimizer step
     layers: int | None = None  # blocks, where not as many as the release has
     sparse: bool = False  # weights are holes in the files
+    tight: bool = False  # optimizer states in 8 bits, what waits for the backward pass on disk
     peer: bool = True  # whether the other side can do it at all
 
     @property
@@ -69,7 +70,7 @@ WORKS += [Work("llama3.2-1b", "lora", 512, "block")]
 LARGE = [
     Work("llama3.1-8b", "qlora", 512, "block", peer=False),
     Work("llama3.1-70b", "qlora", 16, "block", rows=16, peer=False),
-    Work("llama3.1-405b", "qlora", 16, "block", sparse=True, peer=False),
+    Work("llama3.1-405b", "qlora", 16, "block", sparse=True, tight=True, peer=False),
 ]
 
 # On a GPU, by `--device cuda`. The last fits a card of 48 GiB in Graft alone, by `--large`.

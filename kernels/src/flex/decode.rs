@@ -7,6 +7,7 @@
 use super::gemm::shuffle;
 #[cfg(target_arch = "x86_64")]
 use super::isa::Isa;
+use super::simd;
 use crate::frozen::{Absmax, FrozenMatrix, Storage, blocks, look_up};
 use crate::nf4::CODE;
 
@@ -73,20 +74,13 @@ pub(super) fn halves(
 
 /// Asks for the memory of a run that will be decoded soon.
 pub(super) fn prefetch(matrix: &FrozenMatrix, row: usize, column: usize, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let (bytes, start, end) = {
-            let start = row * matrix.shape()[1] + column;
-            match matrix.storage() {
-                Storage::F32(bytes) => (bytes, 4 * start, 4 * (start + len)),
-                Storage::F16(bytes) | Storage::Bf16(bytes) => (bytes, 2 * start, 2 * (start + len)),
-                Storage::Nf4 { codes, .. } => (codes, start / 2, usize::midpoint(start, len)),
-            }
-        };
-        for at in (start..end.min(bytes.len())).step_by(64) {
-            x86::prefetch(&bytes[at]);
-        }
-    }
+    let start = row * matrix.shape()[1] + column;
+    let (bytes, run) = match matrix.storage() {
+        Storage::F32(bytes) => (bytes, 4 * start..4 * (start + len)),
+        Storage::F16(bytes) | Storage::Bf16(bytes) => (bytes, 2 * start..2 * (start + len)),
+        Storage::Nf4 { codes, .. } => (codes, start / 2..usize::midpoint(start, len)),
+    };
+    simd::prefetch(bytes.get(run).unwrap_or_default());
 }
 
 /// Keeps the pointers below inside their slices.
@@ -112,21 +106,16 @@ fn bf16_nf4(codes: &[u8], absmax: &Absmax, start: usize, out: &mut [u16]) {
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86 {
     use std::arch::x86_64::{
-        __m256i, __m512i, _MM_HINT_T0, _mm_loadl_epi64, _mm_loadu_si128, _mm_prefetch,
-        _mm256_storeu_si256, _mm512_castsi256_si512, _mm512_castsi512_si256, _mm512_cvtepu8_epi32,
-        _mm512_cvtepu8_epi64, _mm512_cvtneps_pbh, _mm512_inserti64x4, _mm512_loadu_ps,
-        _mm512_mul_ps, _mm512_or_si512, _mm512_permutexvar_epi16, _mm512_permutexvar_ps,
-        _mm512_set1_ps, _mm512_slli_epi32, _mm512_slli_epi64, _mm512_srli_epi32, _mm512_srli_epi64,
-        _mm512_storeu_ps, _mm512_storeu_si512,
+        __m256i, __m512i, _mm_loadl_epi64, _mm_loadu_si128, _mm256_storeu_si256,
+        _mm512_castsi256_si512, _mm512_castsi512_si256, _mm512_cvtepu8_epi32, _mm512_cvtepu8_epi64,
+        _mm512_cvtneps_pbh, _mm512_inserti64x4, _mm512_loadu_ps, _mm512_mul_ps, _mm512_or_si512,
+        _mm512_permutexvar_epi16, _mm512_permutexvar_ps, _mm512_set1_ps, _mm512_slli_epi32,
+        _mm512_slli_epi64, _mm512_srli_epi32, _mm512_srli_epi64, _mm512_storeu_ps,
+        _mm512_storeu_si512,
     };
 
     use crate::frozen::{Absmax, look_up};
     use crate::nf4::{BLOCK, CODE};
-
-    pub(super) fn prefetch(byte: &u8) {
-        // SAFETY: a hint; it reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
-    }
 
     /// A block's sixteen values as bf16, twice, since an index has five bits and a code only four.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]

@@ -371,7 +371,8 @@ impl Sweep {
             });
         };
         if parallel {
-            (0..groups * splits).into_par_iter().for_each(work);
+            // One by one: whoever is done first takes one more, not several.
+            (0..groups * splits).into_par_iter().with_max_len(1).for_each(work);
         } else {
             (0..groups * splits).for_each(work);
         }
@@ -483,9 +484,12 @@ impl<B: Operand> Side<'_, B> {
             pack(*right, Block { row0, rows, depth0, depth: part }, panels, form, buffers);
             let is_first = order.first && depth0 == 0;
             let is_last = order.last && depth0 + part == depth;
+            let mut ahead = Ahead::of(*right, self.next(task, depth0 + part));
+            let lines = ahead.lines.len().div_ceil(task.panels.len() * task.row_panels.len());
             let tiles =
                 task.panels.clone().flat_map(|j| task.row_panels.clone().map(move |i| (i, j)));
             for (index, (i, j)) in tiles.enumerate() {
+                ahead.prefetch(*right, lines);
                 let left = &packed[(depth0 / DEPTH * row_panels + i) * left_part..];
                 let right = &panels[(j - task.panels.start) * steps * nr..];
                 let operands = Operands { steps, left, right };
@@ -495,6 +499,46 @@ impl<B: Operand> Side<'_, B> {
                     sums => sweep.last((i, j), &operands, sums, c),
                 }
             }
+        }
+    }
+}
+
+impl<B> Side<'_, B> {
+    /// The block that will be packed after the depths before `depth0`: of this task, or of the one after it.
+    fn next(&self, task: &Task, depth0: usize) -> Block {
+        let Product { cols, depth, .. } = self.sweep.product;
+        let (width, nr) = (task.panels.len(), self.sweep.micro.nr);
+        let (panel, depth0) =
+            if depth0 < depth { (task.panels.start, depth0) } else { (task.panels.end, 0) };
+        let row0 = (panel * nr).min(cols);
+        let rows = (width * nr).min(cols - row0);
+        Block { row0, rows, depth0, depth: DEPTH.min(depth - depth0) }
+    }
+}
+
+/// Runs that are asked for while others are multiplied: memory is slow to answer.
+struct Ahead {
+    lines: Range<usize>,
+    start: usize,
+    len: usize,
+}
+
+impl Ahead {
+    fn of(operand: &impl Operand, block: Block) -> Self {
+        let Block { row0, rows, depth0, depth } = block;
+        let (rows, depths) = (row0..row0 + rows, depth0..depth0 + depth);
+        let (lines, across) = match operand.runs() {
+            Runs::AlongDepth => (rows, depths),
+            Runs::AcrossRows => (depths, rows),
+        };
+        let lines = if across.is_empty() { 0..0 } else { lines };
+        Self { lines, start: across.start, len: across.len() }
+    }
+
+    /// Asks for some more lines.
+    fn prefetch(&mut self, operand: &impl Operand, lines: usize) {
+        for line in self.lines.by_ref().take(lines) {
+            operand.prefetch(line, self.start, self.len);
         }
     }
 }

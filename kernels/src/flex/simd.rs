@@ -35,6 +35,23 @@ unsafe fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// Tells that values will be wanted soon.
+#[inline(always)]
+pub(super) fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks((64 / size_of::<T>()).max(1)) {
+        #[expect(unsafe_code, reason = "a hint; it reads nothing")]
+        // SAFETY: a hint to any address is allowed.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+                line.as_ptr().cast(),
+            );
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
+
 /// Lanes of the sums below: fixed, so that every machine adds in the same order.
 const LANES: usize = 16;
 

@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::super::matrix::{Matrix, Value};
-use super::super::simd::vectorize;
+use super::super::simd::{prefetch, vectorize};
 use super::micro::{self, Micro, Tile};
 
 /// Tokens whose part of a panel stays in the first cache while the ranks pass over it.
@@ -15,6 +15,9 @@ const TOKENS: usize = 128;
 
 /// Panels whose columns are read together: whole cache lines of a row.
 const GROUP: usize = 4;
+
+/// How many tokens ahead memory is asked for: rows lie too far apart for the processor to foresee.
+const AHEAD: usize = 16;
 
 /// `narrowᵀ·wide`, `[rank, width]`, of `narrow` `[tokens, rank]` and `wide` `[tokens, width]`.
 pub(crate) fn across(narrow: &[f32], rank: usize, wide: Matrix<'_>, width: usize) -> Vec<f32> {
@@ -62,11 +65,18 @@ fn group_of_panels(
     for first in (0..tokens).step_by(TOKENS) {
         let here = TOKENS.min(tokens - first);
         for token in 0..here {
-            let from = (first + token) * width + column;
+            let part = |token: usize| token * width + column..token * width + column + columns;
+            let soon = part((first + token + AHEAD).min(tokens - 1));
             let to = &mut right[token * nr..];
             match wide {
-                Matrix::F32(wide) => spread(&wide[from..from + columns], to, nr),
-                Matrix::Bf16(wide) => spread(&wide[from..from + columns], to, nr),
+                Matrix::F32(wide) => {
+                    prefetch(&wide[soon]);
+                    spread(&wide[part(first + token)], to, nr);
+                }
+                Matrix::Bf16(wide) => {
+                    prefetch(&wide[soon]);
+                    spread(&wide[part(first + token)], to, nr);
+                }
             }
         }
         for (index, tile) in sums.chunks_exact_mut(mr * nr).take(count * panels).enumerate() {
@@ -89,7 +99,12 @@ fn spread<T: Value>(from: &[T], to: &mut [f32], nr: usize) {
         #[inline(always)]
         || {
             for (from, to) in from.chunks(nr).zip(to.chunks_mut(TOKENS * nr)) {
+                let ((from, from_rest), (to, to_rest)) =
+                    (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
                 for (to, from) in to.iter_mut().zip(from) {
+                    *to = from.map(T::get);
+                }
+                for (to, from) in to_rest.iter_mut().zip(from_rest) {
                     *to = from.get();
                 }
             }

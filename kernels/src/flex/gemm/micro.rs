@@ -99,12 +99,7 @@ fn tile_rows(rows: usize) -> usize {
 ///
 /// # Safety
 /// `a` holds `steps * 4`, `b` holds `steps * 16` values; `tile` is one of 4 × 16.
-unsafe fn portable_f32(
-    steps: usize,
-    a: *const f32,
-    b: *const f32,
-    tile: Tile,
-) {
+unsafe fn portable_f32(steps: usize, a: *const f32, b: *const f32, tile: Tile) {
     const MR: usize = 4;
     const NR: usize = 16;
     let mut acc = [[0.0_f32; NR]; MR];
@@ -222,12 +217,7 @@ pub(crate) mod x86 {
     /// # Safety
     /// Needs avx2 and fma; `a` holds `steps * 6`, `b` holds `steps * 16` values, `tile` is one of 6 × 16.
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn avx2_f32(
-        steps: usize,
-        a: *const f32,
-        b: *const f32,
-        tile: Tile,
-    ) {
+    pub(super) unsafe fn avx2_f32(steps: usize, a: *const f32, b: *const f32, tile: Tile) {
         // SAFETY: pointers stay inside the panels and the tile, by the caller's guarantee.
         unsafe {
             let mut acc = [[_mm256_setzero_ps(); 2]; 6];

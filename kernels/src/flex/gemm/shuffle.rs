@@ -52,7 +52,12 @@ pub(crate) fn round_in_place(values: &mut [f32]) {
 #[inline(always)]
 pub(super) fn widen(halves: &[u16], out: &mut [f32]) {
     assert_eq!(halves.len(), out.len(), "values of a run");
-    for (out, &half) in out.iter_mut().zip(halves) {
+    let ((halves, halves_rest), (out, out_rest)) =
+        (halves.as_chunks::<16>(), out.as_chunks_mut::<16>());
+    for (out, halves) in out.iter_mut().zip(halves) {
+        *out = halves.map(widened);
+    }
+    for (out, &half) in out_rest.iter_mut().zip(halves_rest) {
         *out = widened(half);
     }
 }
@@ -147,12 +152,12 @@ pub(super) unsafe fn transpose(
 mod x86 {
     use std::arch::x86_64::{
         __m256i, __m512, __m512i, __mmask16, _mm256_mask_storeu_epi16, _mm512_and_si512,
-        _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
-        _mm512_loadu_epi16, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi16,
-        _mm512_maskz_loadu_ps, _mm512_permutex2var_epi16, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_shuffle_f32x4,
-        _mm512_slli_epi32,
-        _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_pd, _mm512_unpackhi_ps,
-        _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+        _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps,
+        _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_loadu_epi16, _mm512_loadu_ps,
+        _mm512_mask_storeu_ps, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps,
+        _mm512_permutex2var_epi16, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+        _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_pd,
+        _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
     };
 
     /// The first `count` of 16 lanes.
@@ -354,7 +359,12 @@ mod tests {
         for (step, column) in panel.chunks_exact(width).enumerate() {
             for (i, value) in column.iter().enumerate() {
                 let expected = lines.get(i).map_or(f32::NAN, |line| line[step]);
-                assert_eq!(value.to_bits(), expected.to_bits(), "{} lines: {i}, {step}", lines.len());
+                assert_eq!(
+                    value.to_bits(),
+                    expected.to_bits(),
+                    "{} lines: {i}, {step}",
+                    lines.len()
+                );
             }
         }
     }
@@ -364,7 +374,7 @@ mod tests {
         for (rows, width) in PANELS {
             for depth in [1, 15, 16, 17, 40] {
                 let lines: Vec<_> = (0..rows).map(|i| numbers(depth + i).split_off(i)).collect();
-                let starts: Vec<_> = lines.iter().map(|line| line.as_ptr()).collect();
+                let starts: Vec<_> = lines.iter().map(Vec::as_ptr).collect();
                 let mut panel = vec![f32::NAN; depth * width];
                 // SAFETY: lines of `depth` words.
                 unsafe { transpose(&starts, Lines::Words, depth, &mut panel, width) };
@@ -377,7 +387,8 @@ mod tests {
     fn halves_are_widened_on_their_way_into_a_panel() {
         for (rows, width) in PANELS {
             for depth in [1, 2, 31, 32, 33, 34, 80] {
-                let mut lines: Vec<_> = (0..rows).map(|i| numbers(depth + i).split_off(i)).collect();
+                let mut lines: Vec<_> =
+                    (0..rows).map(|i| numbers(depth + i).split_off(i)).collect();
                 let rounded = |line: &Vec<f32>| {
                     let mut out = vec![u16::MAX; depth.next_multiple_of(2)];
                     round_run(line, &mut out[..depth]);
@@ -388,7 +399,9 @@ mod tests {
                 let mut panel = vec![f32::NAN; depth * width];
                 // SAFETY: lines of `depth` halves, and one more where that is odd.
                 unsafe { transpose(&starts, Lines::Halves, depth, &mut panel, width) };
-                lines.iter_mut().for_each(|line| round_in_place(line));
+                for line in &mut lines {
+                    round_in_place(line);
+                }
                 assert_transposed(&panel, width, &lines);
             }
         }
