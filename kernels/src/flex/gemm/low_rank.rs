@@ -99,6 +99,7 @@ fn spread<T: Value>(from: &[T], to: &mut [f32], nr: usize) {
         #[inline(always)]
         || {
             for (from, to) in from.chunks(nr).zip(to.chunks_mut(TOKENS * nr)) {
+                let to = &mut to[..from.len()];
                 let ((from, from_rest), (to, to_rest)) =
                     (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
                 for (to, from) in to.iter_mut().zip(from) {
