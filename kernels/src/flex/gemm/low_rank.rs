@@ -35,6 +35,7 @@ pub(crate) fn across(narrow: &[f32], rank: usize, wide: Matrix<'_>, width: usize
     }
     let groups: Vec<Vec<f32>> = (0..width.div_ceil(GROUP * nr))
         .into_par_iter()
+        .with_max_len(1)
         .map(|group| group_of_panels(micro, &left, wide, width, group * GROUP * nr))
         .collect();
     let panel = rank.div_ceil(mr) * mr * nr;

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::bf16;
 use rayon::prelude::*;
@@ -78,6 +79,22 @@ pub(super) struct Side<'a, B> {
 struct Task {
     panels: Range<usize>,
     row_panels: Range<usize>,
+    /// Right panels that this thread will likely take after these.
+    next: Range<usize>,
+}
+
+/// Cuts `panels` into groups of at most `most` that threads take one after another: the fewer are left the
+/// smaller, so that none waits long for the last.
+fn shares(panels: usize, threads: usize, most: usize) -> Vec<Range<usize>> {
+    let mut groups = Vec::with_capacity(panels.div_ceil(most) + 2 * threads * most);
+    let mut start = 0;
+    while start < panels {
+        let left = panels - start;
+        let fair = left.checked_div(2 * threads).unwrap_or(left);
+        groups.push(start..start + fair.clamp(1, most.min(left)));
+        start += groups[groups.len() - 1].len();
+    }
+    groups
 }
 
 /// Where a part of the depth stands in its sum.
@@ -118,20 +135,22 @@ impl Sweep {
             return;
         }
         let packed = &mut packed[start..start + self.left_words()];
-        for (index, packed) in packed.chunks_mut(panels * form.stride).enumerate() {
-            let depth0 = index * DEPTH;
+        let parts = packed.chunks_mut(panels * form.stride).enumerate();
+        let tasks = parts.flat_map(|(part, packed)| {
+            let groups = packed.chunks_mut(LEFT_GROUP * form.stride).enumerate();
+            groups.map(move |(group, out)| (part, group, out))
+        });
+        let pack = |(part, group, out): (usize, usize, &mut [f32])| {
+            let (depth0, row) = (part * DEPTH, group * LEFT_GROUP * mr);
             let depth = DEPTH.min(depth - depth0);
-            let pack = |(group, out): (usize, &mut [f32])| {
-                let row = group * LEFT_GROUP * mr;
-                let rows = (LEFT_GROUP * mr).min(block - row);
-                let from = Block { row0: row0 + row, rows, depth0, depth };
-                PACKING.with_borrow_mut(|buffers| pack(a, from, out, form, buffers));
-            };
-            if parallel {
-                packed.par_chunks_mut(LEFT_GROUP * form.stride).enumerate().for_each(pack);
-            } else {
-                packed.chunks_mut(LEFT_GROUP * form.stride).enumerate().for_each(pack);
-            }
+            let rows = (LEFT_GROUP * mr).min(block - row);
+            let from = Block { row0: row0 + row, rows, depth0, depth };
+            PACKING.with_borrow_mut(|buffers| pack(a, from, out, form, buffers));
+        };
+        if parallel {
+            tasks.collect::<Vec<_>>().into_par_iter().with_max_len(1).for_each(pack);
+        } else {
+            tasks.for_each(pack);
         }
     }
 
@@ -145,19 +164,19 @@ impl Sweep {
         let panels = self.product.cols.div_ceil(self.micro.nr);
         let row_panels = self.row_panels();
         let threads = if parallel { rayon::current_num_threads() } else { 1 };
-        // Several groups a thread, so that none waits long for the last.
         let most = if self.micro.pairs { GROUP } else { 2 * GROUP };
-        let group = (panels / (4 * threads)).clamp(1, most);
-        let groups = panels.div_ceil(group);
+        let groups = if parallel { shares(panels, threads, most) } else { shares(panels, 0, most) };
         // Narrow outputs (low-rank updates) are split by rows too; no split changes a bit.
-        let splits = if groups >= 2 * threads { 1 } else { threads.min(row_panels) };
+        let splits = (2 * threads).div_ceil(groups.len()).min(row_panels);
         let per_split = row_panels.div_ceil(splits);
         let splits = row_panels.div_ceil(per_split);
         let work = |task: usize| {
-            let (start, first) = (task % splits * per_split, task / splits * group);
+            let row0 = task % splits * per_split;
             let task = Task {
-                panels: first..(first + group).min(panels),
-                row_panels: start..(start + per_split).min(row_panels),
+                panels: groups[task / splits].clone(),
+                row_panels: row0..(row0 + per_split).min(row_panels),
+                // Every thread takes one until then.
+                next: groups.get((task + threads) / splits).cloned().unwrap_or_default(),
             };
             SCRATCH.with_borrow_mut(|scratch| {
                 main.add(c, &task, Order { first: true, last: update.is_none() }, scratch);
@@ -166,12 +185,21 @@ impl Sweep {
                 }
             });
         };
-        if parallel {
-            // One by one: whoever is done first takes one more, not several.
-            (0..groups * splits).into_par_iter().with_max_len(1).for_each(work);
-        } else {
-            (0..groups * splits).for_each(work);
+        let tasks = groups.len() * splits;
+        if !parallel {
+            (0..tasks).for_each(work);
+            return;
         }
+        let taken = AtomicUsize::new(0);
+        (0..threads.min(tasks)).into_par_iter().with_max_len(1).for_each(|_| {
+            loop {
+                let task = taken.fetch_add(1, Ordering::Relaxed);
+                if task >= tasks {
+                    return;
+                }
+                work(task);
+            }
+        });
     }
 
     /// A whole tile into `sums`, `[mr][nr]`.
@@ -303,11 +331,11 @@ impl<B> Side<'_, B> {
     /// The block that will be packed after the depths before `depth0`: of this task, or of the one after it.
     fn next(&self, task: &Task, depth0: usize) -> Block {
         let Product { cols, depth, .. } = self.sweep.product;
-        let (width, nr) = (task.panels.len(), self.sweep.micro.nr);
-        let (panel, depth0) =
-            if depth0 < depth { (task.panels.start, depth0) } else { (task.panels.end, 0) };
-        let row0 = (panel * nr).min(cols);
-        let rows = (width * nr).min(cols - row0);
+        let nr = self.sweep.micro.nr;
+        let (panels, depth0) =
+            if depth0 < depth { (&task.panels, depth0) } else { (&task.next, 0) };
+        let row0 = panels.start * nr;
+        let rows = (panels.end * nr).min(cols).saturating_sub(row0);
         Block { row0, rows, depth0, depth: DEPTH.min(depth - depth0) }
     }
 }
@@ -317,4 +345,23 @@ struct Operands<'a> {
     steps: usize,
     left: &'a [f32],
     right: &'a [f32],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_hold_every_panel_once_and_the_last_are_the_smallest() {
+        for (panels, threads, most) in
+            [(1, 2, 8), (24, 2, 8), (64, 2, 8), (1000, 16, 4), (7, 0, 8), (30, 0, 8)]
+        {
+            let groups = shares(panels, threads, most);
+            let all: Vec<_> = groups.iter().cloned().flatten().collect();
+            assert_eq!(all, (0..panels).collect::<Vec<_>>(), "{panels}, {threads}");
+            assert!(groups.iter().all(|group| (1..=most).contains(&group.len())));
+            assert!(groups.is_sorted_by_key(|group| std::cmp::Reverse(group.len())));
+            assert!(threads == 0 || groups[groups.len() - 1].len() == 1, "a fair end");
+        }
+    }
 }
