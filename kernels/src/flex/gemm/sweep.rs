@@ -18,8 +18,7 @@ const DEPTH: usize = 256;
 
 /// Right panels packed together, where there are enough of them: what lies beside one panel's part of a
 /// row shares its cache lines, and the left rows stay in the second cache while these are swept. Of panels
-/// of f32 twice as many: a row of a 4-bit weight's part is then two cache lines, which made `dy·W` a tenth
-/// faster on an Emerald Rapids, and nothing slower.
+/// of f32 twice as many: a row of a 4-bit weight's part is then two cache lines.
 const GROUP: usize = 4;
 
 /// Left panels packed together: transposed operands are read in runs across as many rows.
@@ -45,7 +44,7 @@ pub(super) struct Destination {
     pub(super) halves: *mut bf16,
     pub(super) len: usize,
 }
-// SAFETY: tasks write disjoint tiles, see `Sweep::tile`.
+// SAFETY: tasks write disjoint tiles, see `Sweep::write`.
 unsafe impl Sync for Destination {}
 
 impl Destination {
