@@ -85,13 +85,12 @@ struct Task {
 /// Cuts `panels` into groups of at most `most` that threads take one after another: the fewer are left the
 /// smaller, so that none waits long for the last.
 fn shares(panels: usize, threads: usize, most: usize) -> Vec<Range<usize>> {
-    let mut groups = Vec::with_capacity(panels.div_ceil(most) + 2 * threads * most);
+    let mut groups = Vec::new();
     let mut start = 0;
     while start < panels {
-        let left = panels - start;
-        let fair = left.checked_div(2 * threads).unwrap_or(left);
-        groups.push(start..start + fair.clamp(1, most.min(left)));
-        start += groups[groups.len() - 1].len();
+        let end = start + ((panels - start) / (2 * threads)).clamp(1, most);
+        groups.push(start..end);
+        start = end;
     }
     groups
 }
@@ -164,9 +163,10 @@ impl Sweep {
         let row_panels = self.row_panels();
         let threads = if parallel { rayon::current_num_threads() } else { 1 };
         let most = if self.micro.pairs { GROUP } else { 2 * GROUP };
-        let groups = if parallel { shares(panels, threads, most) } else { shares(panels, 0, most) };
+        let groups = shares(panels, threads, most);
         // Narrow outputs (low-rank updates) are split by rows too; no split changes a bit.
-        let splits = (2 * threads).div_ceil(groups.len()).min(row_panels);
+        let wanted = if threads > 1 { (2 * threads).div_ceil(groups.len()) } else { 1 };
+        let splits = wanted.min(row_panels);
         let per_split = row_panels.div_ceil(splits);
         let splits = row_panels.div_ceil(per_split);
         let work = |task: usize| {
@@ -353,14 +353,14 @@ mod tests {
     #[test]
     fn groups_hold_every_panel_once_and_the_last_are_the_smallest() {
         for (panels, threads, most) in
-            [(1, 2, 8), (24, 2, 8), (64, 2, 8), (1000, 16, 4), (7, 0, 8), (30, 0, 8)]
+            [(1, 2, 8), (24, 2, 8), (64, 2, 8), (1000, 16, 4), (7, 1, 8), (30, 1, 8)]
         {
             let groups = shares(panels, threads, most);
             let all: Vec<_> = groups.iter().cloned().flatten().collect();
             assert_eq!(all, (0..panels).collect::<Vec<_>>(), "{panels}, {threads}");
             assert!(groups.iter().all(|group| (1..=most).contains(&group.len())));
             assert!(groups.is_sorted_by_key(|group| std::cmp::Reverse(group.len())));
-            assert!(threads == 0 || groups[groups.len() - 1].len() == 1, "a fair end");
+            assert_eq!(groups[groups.len() - 1].len(), 1, "a fair end");
         }
     }
 }
