@@ -32,7 +32,7 @@ use graft_recipes::{
 use crate::device::Device;
 use crate::optimizer::StateFormat;
 pub use adapter::Adapter;
-pub use data::{LoadedData, TrainingData, measured_options};
+pub use data::{LoadedData, Questions, TrainingData, measured_options};
 pub use graft_recipes::Problems as PlanErrors;
 pub use held_out::{HeldOut, held_out_rows};
 pub use model_files::{ModelFiles, ModelFilesError};
@@ -61,7 +61,6 @@ pub struct Plan {
     pub model_folder: ModelFolder,
     /// What the model is.
     pub config: LlamaConfig,
-    tokenizer: Option<Tokenizer>,
     /// The id that stands behind short rows.
     pub pad: u32,
     /// Whether the weights are the checkpoint's or drawn from the seed.
@@ -124,27 +123,24 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
+/// A plan and the tokenizer that makes tokens of its data.
+///
+/// They part when the data is loaded: from then on only a run that asks the model something has a
+/// tokenizer, see [`Questions`].
+#[derive(Debug)]
+pub struct Resolved {
+    /// The run as meant.
+    pub plan: Plan,
+    /// The model's tokenizer; its ids all have a row in the embedding.
+    pub tokenizer: Tokenizer,
+}
+
 impl Plan {
-    /// The tokenizer; its ids all have a row in the embedding.
-    ///
-    /// # Panics
-    /// It was put away by [`Plan::put_tokenizer_away`].
-    pub fn tokenizer(&self) -> &Tokenizer {
-        self.tokenizer.as_ref().expect("kept while something is asked or decoded")
-    }
-
-    /// Frees the tokenizer's memory once the data is tokenized, if the run asks the model nothing.
-    pub fn put_tokenizer_away(&mut self) {
-        if self.held_out.is_empty() && self.finish.prompts.is_empty() {
-            self.tokenizer = None;
-        }
-    }
-
     /// Plans a new run on a device.
     ///
     /// # Errors
     /// Every problem at once, each with the place of its key in the recipe.
-    pub fn resolve(recipe: Recipe, device: Device) -> Result<Self, PlanErrors> {
+    pub fn resolve(recipe: Recipe, device: Device) -> Result<Resolved, PlanErrors> {
         Self::resolve_for(recipe, Start::Anew, device)
     }
 
@@ -152,7 +148,11 @@ impl Plan {
     ///
     /// # Errors
     /// As [`Plan::resolve`].
-    pub fn resolve_for(recipe: Recipe, start: Start, device: Device) -> Result<Self, PlanErrors> {
+    pub fn resolve_for(
+        recipe: Recipe,
+        start: Start,
+        device: Device,
+    ) -> Result<Resolved, PlanErrors> {
         let mut findings = Findings::new(&recipe);
         let model = model::resolve(&recipe, &mut findings);
         let config = model.config.as_ref();
@@ -202,11 +202,11 @@ impl Plan {
             if recipe.data.packing { Packing::Bins { max_seq_len } } else { Packing::Off };
         let shuffle = recipe.data.shuffle;
         let batches = ScheduleOptions { micro_batch_size, accumulation, packing, shuffle, seed };
-        Ok(Self {
+        let tokenizer = model.tokenizer.expect(complete);
+        let plan = Self {
             model_folder: model.folder.expect(complete),
             config: model.config.expect(complete),
-            pad: model.tokenizer.as_ref().expect(complete).pad(),
-            tokenizer: model.tokenizer,
+            pad: tokenizer.pad(),
             init: recipe.model.init,
             nf4: model.nf4,
             adapter: adapter.expect(complete),
@@ -237,7 +237,8 @@ impl Plan {
             output_dir: recipe.output_dir.clone(),
             warnings,
             recipe,
-        })
+        };
+        Ok(Resolved { plan, tokenizer })
     }
 
     /// Renders conversations.

@@ -28,7 +28,7 @@ use crate::device::{Backend, OnBackend};
 use crate::ledger::{Asked, Available, Ledger};
 use crate::lost_pages;
 use crate::memory::give_freed_memory_back;
-use crate::plan::{Adapter, LoadedData, Plan};
+use crate::plan::{Adapter, LoadedData, Plan, Resolved};
 use crate::progress::{Progress, Unit};
 use crate::random_weights::RandomWeights;
 
@@ -47,14 +47,14 @@ pub struct RunOptions<'a> {
 ///
 /// # Errors
 /// See [`RunError`]; after any of them `--resume` goes on from the last checkpoint.
-pub fn run(mut plan: Plan, options: RunOptions<'_>) -> Result<Outcome, RunError> {
-    let data = plan.load_data()?;
+pub fn run(resolved: Resolved, options: RunOptions<'_>) -> Result<Outcome, RunError> {
+    let Resolved { mut plan, tokenizer } = resolved;
+    let data = plan.load_data(tokenizer)?;
     let mut asked = Asked::by(&plan, &data)?;
     Ledger::settle(&mut asked, &options.room);
     plan.checkpointing = asked.checkpointing;
     Ledger::for_run(&asked).check(&asked, &options.room)?;
     plan.device.keep_projections_on_host(asked.streams);
-    plan.put_tokenizer_away();
     give_freed_memory_back();
     let work = || plan.device.run(Training { plan: &plan, data: &data, options });
     if plan.device.is_cpu() { work() } else { unless_lost(&plan.device.name(), work) }

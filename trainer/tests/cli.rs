@@ -15,6 +15,8 @@ mod inspect;
 mod plan;
 #[path = "cli/recipes.rs"]
 mod recipes;
+#[path = "cli/shipped.rs"]
+mod shipped;
 #[path = "cli/synth_model.rs"]
 mod synth_model;
 #[path = "cli/validate.rs"]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::cli::recipe_args::{PlanArgs, RoomArgs};
 use crate::cli::{Globals, page};
 use crate::ledger::{Asked, Available, Ledger, Place};
-use crate::plan::{LoadedData, Plan, Start};
+use crate::plan::{LoadedData, Plan, Resolved, Start};
 
 /// Prints the ledger of a recipe. Nothing is written, and a run that does not fit is no error.
 ///
@@ -17,11 +17,11 @@ pub fn run(globals: &Globals, args: &PlanArgs) -> anyhow::Result<()> {
     globals.use_threads_of(&recipe)?;
     // A folder that holds a run is nothing to a plan.
     let device = globals.device.open()?;
-    let plan = Plan::resolve_for(recipe, Start::Anywhere, device)?;
+    let Resolved { plan, tokenizer } = Plan::resolve_for(recipe, Start::Anywhere, device)?;
     for warning in &plan.warnings {
         globals.note(&format!("warning: {warning}"));
     }
-    let data = plan.load_data()?;
+    let data = plan.load_data(tokenizer)?;
     let shown = Shown::of(&plan, &data, &args.room)?;
     if args.json {
         return Ok(page::print_json(&shown.json())?);

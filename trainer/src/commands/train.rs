@@ -20,7 +20,8 @@ pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
     globals.use_threads_of(&recipe)?;
     let device = globals.device.open()?;
     let start = if args.resume { Start::Resume } else { Start::Anew };
-    let plan = Plan::resolve_for(recipe, start, device)?;
+    let resolved = Plan::resolve_for(recipe, start, device)?;
+    let plan = &resolved.plan;
     for warning in &plan.warnings {
         globals.note(&format!("warning: {warning}"));
     }
@@ -42,7 +43,7 @@ pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
     let interrupted = interrupts()?;
     let room = args.room.available(&plan.output_dir, &plan.device)?;
     let options = RunOptions { resume: args.resume, room, interrupted: &interrupted };
-    let outcome = on_threads(|| run_plan(plan, options))?;
+    let outcome = on_threads(|| run_plan(resolved, options))?;
     if args.json {
         return Ok(page::print_json(&serde_json::to_value(&outcome)?)?);
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::cli::recipe_args::ValidateArgs;
 use crate::cli::{Globals, page};
 use crate::ledger::{Asked, Available, Ledger};
-use crate::plan::{Adapter, LoadedData, Plan, Validation};
+use crate::plan::{Adapter, LoadedData, Plan, Resolved, Validation};
 
 /// Resolves the recipe, reads its data, and prints what a run would do. Nothing is written.
 ///
@@ -40,8 +40,8 @@ pub fn run(globals: &Globals, args: &ValidateArgs) -> anyhow::Result<()> {
 fn check(globals: &Globals, args: &ValidateArgs) -> anyhow::Result<(Plan, LoadedData)> {
     let recipe = graft_recipes::load(&args.recipe.recipe, &args.recipe.overrides)?;
     globals.use_threads_of(&recipe)?;
-    let plan = Plan::resolve(recipe, globals.device.open()?)?;
-    let data = plan.load_data()?;
+    let Resolved { plan, tokenizer } = Plan::resolve(recipe, globals.device.open()?)?;
+    let data = plan.load_data(tokenizer)?;
     Ok((plan, data))
 }
 
@@ -84,7 +84,7 @@ fn as_text(plan: &Plan, data: &LoadedData, schedule: &Schedule) -> String {
     ];
     for (name, found, of) in [
         ("validation", data.validation.len(), "samples"),
-        ("held out", data.held_out.len(), "questions"),
+        ("held out", data.held_out().len(), "questions"),
         ("general", data.general.len(), "samples"),
     ] {
         if found > 0 {
@@ -133,7 +133,7 @@ fn as_json(plan: &Plan, data: &LoadedData, schedule: &Schedule) -> Value {
         "threads": plan.threads,
         "train": {"samples": data.train.len(), "statistics": data.statistics},
         "validation": {"samples": data.validation.len(), "fraction": fraction},
-        "held_out": {"questions": data.held_out.len()},
+        "held_out": {"questions": data.held_out().len()},
         "general": {"samples": data.general.len()},
         "steps": plan.total_steps(schedule),
         "steps_per_epoch": schedule.steps_per_epoch(),

@@ -104,7 +104,7 @@ impl Asked {
         let others = data.validation.iter().chain(&data.general);
         let scored: Vec<usize> = others.map(|sample| sample.tokens.len()).collect();
         let longest = scored.iter().copied().max().unwrap_or(0);
-        let mut asked: Vec<usize> = data.held_out.iter().map(|row| row.prompt.len()).collect();
+        let mut asked: Vec<usize> = data.held_out().iter().map(|row| row.prompt.len()).collect();
         asked.sort_unstable_by(|a, b| b.cmp(a));
         asked.truncate(PROMPTS);
         let prompts: usize = asked.iter().sum();
@@ -127,7 +127,7 @@ impl Asked {
             streams: false,
             device: plan.device.clone(),
             precision: plan.precision,
-            vocabulary: plan.tokenizer().vocab_size(),
+            vocabulary: data.vocabulary,
             threads: plan.threads.get(),
             steps: plan.total_steps(&schedule),
             samples: lengths.len() + scored.len(),

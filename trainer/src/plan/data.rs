@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use graft_data::{
-    Dataset, Error, Overlong, Sample, SampleOptions, Schedule, SourceFile, Statistics, Tokenizer,
-    hash_source, split_validation,
+    Conversation, Dataset, Error, Message, Overlong, Role, Sample, SampleOptions, Schedule,
+    SourceFile, Statistics, Tokenizer, hash_source, split_validation,
 };
 use graft_recipes::Recipe;
 
@@ -22,13 +22,32 @@ pub struct LoadedData {
     pub statistics: Statistics,
     /// Samples that the loss is measured on; empty for none.
     pub validation: Vec<Sample>,
-    /// Questions with answers; empty for none.
-    pub held_out: Vec<HeldOut>,
+    /// What the model is asked before and after; `None` for nothing.
+    pub questions: Option<Questions>,
+    /// Tokens that the tokenizer knows.
+    pub vocabulary: usize,
     /// Samples of general ability; empty for none.
     pub general: Vec<Sample>,
 }
 
+/// What a run asks the model, with the tokenizer that reads the answers. A run that asks nothing has no
+/// tokenizer, and the memory of its tables.
+#[derive(Debug)]
+pub struct Questions {
+    /// Makes text of answers.
+    pub tokenizer: Tokenizer,
+    /// Questions with answers; empty for none.
+    pub held_out: Vec<HeldOut>,
+    /// The recipe's `finish.prompts` as the model is given them.
+    pub prompts: Vec<Vec<u32>>,
+}
+
 impl LoadedData {
+    /// Questions with answers; empty for none.
+    pub fn held_out(&self) -> &[HeldOut] {
+        self.questions.as_ref().map_or(&[], |questions| &questions.held_out)
+    }
+
     /// Which samples belong to which step of the plan.
     ///
     /// # Errors
@@ -76,28 +95,49 @@ pub fn measured_options(options: &SampleOptions) -> SampleOptions {
     SampleOptions { overlong, allow_empty_targets, ..options.clone() }
 }
 
+/// `None` for no files, or with a problem.
+fn dataset(
+    key: &str,
+    files: &[SourceFile],
+    tokenizer: &Tokenizer,
+    options: &SampleOptions,
+    findings: &mut Findings<'_>,
+) -> Option<Dataset> {
+    if files.is_empty() {
+        return None;
+    }
+    let loaded = Dataset::load(files, tokenizer, options);
+    loaded.map_err(|error| findings.problem(key, error)).ok()
+}
+
 impl Plan {
-    /// Reads and tokenizes every file.
+    /// Reads and tokenizes every file, and keeps the tokenizer where the model is asked something.
     ///
     /// # Errors
     /// What is wrong with each section's files, all at once, with file and line.
-    pub fn load_data(&self) -> Result<LoadedData, PlanErrors> {
+    pub fn load_data(&self, tokenizer: Tokenizer) -> Result<LoadedData, PlanErrors> {
         let mut findings = Findings::new(&self.recipe);
-        let train = self.dataset("data.train", &self.train, &self.sample, &mut findings);
+        let read = |key, files: &[SourceFile], options, findings: &mut Findings<'_>| {
+            dataset(key, files, &tokenizer, options, findings)
+        };
+        let train = read("data.train", &self.train, &self.sample, &mut findings);
         let validation = match &self.validation {
-            Validation::Files(files) => {
-                self.dataset("data.validation", files, &self.sample, &mut findings)
-            }
+            Validation::Files(files) => read("data.validation", files, &self.sample, &mut findings),
             Validation::None | Validation::Fraction(_) => None,
         };
-        let held_out = held_out_rows(&self.held_out, self.tokenizer(), &self.sample)
+        let held_out = held_out_rows(&self.held_out, &tokenizer, &self.sample)
             .map_err(|error| findings.problem("evaluation.held_out", error))
             .ok();
         if let Some(rows) = &held_out {
             self.check_room(rows, &mut findings);
         }
         let measured = measured_options(&self.sample);
-        let general = self.dataset("evaluation.general", &self.general, &measured, &mut findings);
+        let general = read("evaluation.general", &self.general, &measured, &mut findings);
+        let prompts = self.finish.prompts.iter().map(|text| self.prompt(text, &tokenizer));
+        let prompts = prompts
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| findings.problem("finish.prompts", error))
+            .ok();
         let split = match (&train, &self.validation) {
             (Some(train), Validation::Fraction(fraction)) => {
                 split_validation(&train.samples, *fraction, self.seed)
@@ -117,23 +157,23 @@ impl Plan {
             }
             None => (samples, samples_of(validation)),
         };
-        let held_out = held_out.expect(complete);
-        Ok(LoadedData { train, statistics, validation, held_out, general: samples_of(general) })
+        let (held_out, prompts) = (held_out.expect(complete), prompts.expect(complete));
+        let (vocabulary, general) = (tokenizer.vocab_size(), samples_of(general));
+        let questions = (!held_out.is_empty() || !prompts.is_empty()).then_some(Questions {
+            tokenizer,
+            held_out,
+            prompts,
+        });
+        Ok(LoadedData { train, statistics, validation, questions, vocabulary, general })
     }
 
-    /// `None` for no files, or with a problem.
-    fn dataset(
-        &self,
-        key: &str,
-        files: &[SourceFile],
-        options: &SampleOptions,
-        findings: &mut Findings<'_>,
-    ) -> Option<Dataset> {
-        if files.is_empty() {
-            return None;
+    /// A user's question as the model is asked it.
+    fn prompt(&self, text: &str, tokenizer: &Tokenizer) -> Result<Vec<u32>, Error> {
+        let mut conversation = Conversation::of(vec![Message::text(Role::User, text)]);
+        if let Some(system) = &self.sample.system_prompt {
+            conversation = conversation.with_system_prompt(system);
         }
-        let loaded = Dataset::load(files, self.tokenizer(), options);
-        loaded.map_err(|error| findings.problem(key, error)).ok()
+        self.chat().prompt(&conversation, tokenizer)
     }
 
     /// A prompt and its answer must fit the positions that the model knows.

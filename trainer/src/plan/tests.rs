@@ -49,7 +49,7 @@ fn root() -> TempDir {
 fn a_good_recipe_becomes_a_plan() {
     let root = root();
     let lines = "adapter: {rank: 4, target_modules: [q_proj, v_proj], layers: {last: 2}}\n";
-    let plan =
+    let Resolved { plan, tokenizer } =
         Plan::resolve(recipe(root.path(), lines, &["quantization=nf4"]), Device::cpu()).unwrap();
     let Adapter::Lora { config, init_from: None } = &plan.adapter else { panic!("lora") };
     let sites: Vec<_> = config.sites.keys().map(|site| (site.layer, site.kind)).collect();
@@ -58,7 +58,7 @@ fn a_good_recipe_becomes_a_plan() {
     // q: 256 → 256, v: 256 → 128.
     assert_eq!(plan.trainable_parameters(), 2 * 4 * (512 + 384));
     assert_eq!((plan.nf4, plan.warnings.len()), (Some(true), 0));
-    let data = plan.load_data().unwrap();
+    let data = plan.load_data(tokenizer).unwrap();
     assert_eq!((data.train.len(), data.statistics.rows), (2, 2));
     let schedule = data.schedule(&plan).unwrap();
     assert_eq!(plan.total_steps(&schedule), 3);
@@ -67,13 +67,14 @@ fn a_good_recipe_becomes_a_plan() {
 
 #[test]
 fn every_shipped_quickstart_file_is_found() {
-    let plan =
+    let Resolved { plan, tokenizer } =
         Plan::resolve(graft_recipes::load("quickstart", &[]).unwrap(), Device::cpu()).unwrap();
-    let data = plan.load_data().unwrap();
-    assert!(!data.held_out.is_empty() && !data.general.is_empty());
-    let row = &data.held_out[0];
+    let data = plan.load_data(tokenizer).unwrap();
+    let Questions { tokenizer, held_out, prompts } = data.questions.unwrap();
+    assert!(!held_out.is_empty() && !prompts.is_empty() && !data.general.is_empty());
+    let row = &held_out[0];
     assert!(row.question.ends_with(['?', '.']) && !row.expected.is_empty());
-    let shown = plan.tokenizer().decode(&row.prompt, false).unwrap();
+    let shown = tokenizer.decode(&row.prompt, false).unwrap();
     assert!(shown.ends_with("<|start_header_id|>assistant<|end_header_id|>\n\n"), "{shown}");
     assert!(shown.contains(&row.question));
 }
@@ -250,7 +251,7 @@ fn too_wide_adapters_and_leaks_are_warned_of() {
         root.path().display()
     );
     let recipe = recipe(root.path(), "", &["adapter={rank: 200, target_modules: [k_proj]}", &same]);
-    let warnings = Plan::resolve(recipe, Device::cpu()).unwrap().warnings.join("\n");
+    let warnings = Plan::resolve(recipe, Device::cpu()).unwrap().plan.warnings.join("\n");
     insta::assert_snapshot!(warnings.replace(&root.path().display().to_string(), "ROOT"), @r"
     adapter.rank 200 is more than k_proj can use: its smaller side is 128
     `ROOT/a.jsonl` is both trained on and measured: scores will flatter
@@ -265,9 +266,9 @@ fn data_problems_of_all_sections_are_named_at_once() {
         "  validation: {{fraction: 0.5}}\nevaluation:\n  held_out: [{{path: {}/bad.jsonl, format: messages}}]\n",
         root.path().display()
     );
-    let plan =
+    let Resolved { plan, tokenizer } =
         Plan::resolve(recipe(root.path(), &lines, &["data.max_seq_len=8"]), Device::cpu()).unwrap();
-    let shown = plan.load_data().unwrap_err().to_string();
+    let shown = plan.load_data(tokenizer).unwrap_err().to_string();
     insta::assert_snapshot!(shown.replace(&root.path().display().to_string(), "ROOT"), @r"
     recipe `r` has 2 problems:
     ROOT/r.yaml:4:10: data.train: ROOT/a.jsonl:1: the row has 26 tokens, but max_seq_len is 8; 2 of 2 rows are too long, the longest has 26 (ROOT/a.jsonl:1)
@@ -281,10 +282,10 @@ fn data_problems_of_all_sections_are_named_at_once() {
 #[test]
 fn a_fraction_is_kept_out_of_training() {
     let root = root();
-    let plan =
+    let Resolved { plan, tokenizer } =
         Plan::resolve(recipe(root.path(), "  validation: {fraction: 0.5}\n", &[]), Device::cpu())
             .unwrap();
-    let data = plan.load_data().unwrap();
+    let data = plan.load_data(tokenizer).unwrap();
     assert_eq!((data.train.len(), data.validation.len(), data.statistics.rows), (1, 1, 2));
     assert_ne!(data.train[0].origin, data.validation[0].origin);
 }

@@ -219,7 +219,7 @@ fn report<B: Backend, P: Trainable<B>>(
     let before = &run.before;
     let answer =
         |text: &String, expected: &str| Answer { text: text.clone(), right: text == expected };
-    let samples = run.data.held_out.iter().zip(&before.samples).zip(&after.samples);
+    let samples = run.data.held_out().iter().zip(&before.samples).zip(&after.samples);
     let prompts = run.plan.finish.prompts.iter().zip(&before.prompts).zip(&after.prompts);
     Ok(Report {
         manifest: run.folder.manifest().clone(),
@@ -267,7 +267,7 @@ fn score_rows<B: Backend, P>(run: &Run<'_, B, P>, after: &Scores) -> Vec<Score> 
     [
         row(
             "Exact match",
-            rows(run.data.held_out.len()),
+            rows(run.data.held_out().len()),
             ScoreUnit::Share,
             Better::Higher,
             [share(before), share(after)],

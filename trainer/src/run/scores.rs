@@ -3,14 +3,13 @@
 use std::path::Path;
 
 use graft_adapters::Trainable;
-use graft_data::{Conversation, Message, Role};
 use graft_model::{Llama, atomic};
 use serde::{Deserialize, Serialize};
 
 use super::RunError;
 use crate::device::Backend;
 use crate::evaluate::{Scorer, Totals};
-use crate::plan::{LoadedData, Plan};
+use crate::plan::{LoadedData, Plan, Questions};
 use crate::progress::{Progress, Unit};
 
 /// What a model scores at one moment.
@@ -54,8 +53,9 @@ impl Scores {
         model: &Llama<B, P>,
     ) -> Result<Self, RunError> {
         let scorer = Scorer { model, precision: plan.precision };
-        let rows = data.held_out.len() + data.general.len() + data.validation.len();
-        let asked = rows + plan.finish.prompts.len();
+        let (held_out, questions) = (data.held_out(), data.questions.as_ref());
+        let rows = held_out.len() + data.general.len() + data.validation.len();
+        let asked = rows + questions.map_or(0, |questions| questions.prompts.len());
         if asked == 0 {
             return Ok(Self::default());
         }
@@ -64,18 +64,21 @@ impl Scores {
         let mut before = 0;
         let mut report = |done: usize| progress.step((before + done) as u64, &fields);
         let max_new = plan.max_new_tokens.get();
-        let prompts: Vec<Vec<u32>> = data.held_out.iter().map(|row| row.prompt.clone()).collect();
-        let answers = scorer.answers(&prompts, plan.tokenizer(), max_new, &mut report)?;
-        before += answers.len();
+        let (mut answers, mut prompts) = (Vec::new(), Vec::new());
+        if let Some(Questions { tokenizer, held_out, prompts: texts }) = questions {
+            let asked: Vec<Vec<u32>> = held_out.iter().map(|row| row.prompt.clone()).collect();
+            answers = scorer.answers(&asked, tokenizer, max_new, &mut report)?;
+            before += answers.len();
+            let mut report = |done: usize| progress.step((before + done) as u64, &fields);
+            prompts = scorer.answers(texts, tokenizer, max_new, &mut report)?;
+            before += prompts.len();
+        }
         let mut report = |done: usize| progress.step((before + done) as u64, &fields);
         let general = scorer.score(&data.general, &mut report);
         before += general.len();
         let mut report = |done: usize| progress.step((before + done) as u64, &fields);
         let validation = scorer.score(&data.validation, &mut report);
-        let asked: Vec<Vec<u32>> =
-            plan.finish.prompts.iter().map(|text| prompt(plan, text)).collect::<Result<_, _>>()?;
-        let prompts = scorer.answers(&asked, plan.tokenizer(), max_new, &mut |_| ())?;
-        let right = answers.iter().zip(&data.held_out).filter(|(a, row)| **a == row.expected);
+        let right = answers.iter().zip(held_out).filter(|(a, row)| **a == row.expected);
         let exact = Exact { right: right.count(), asked: answers.len() };
         let scores = Self {
             exact: (exact.asked > 0).then_some(exact),
@@ -115,13 +118,4 @@ impl Scores {
         atomic::write_bytes(path, text.as_bytes())
             .map_err(|source| RunError::Write { path: path.to_owned(), source })
     }
-}
-
-/// A user's question as the model is asked it.
-fn prompt(plan: &Plan, text: &str) -> Result<Vec<u32>, RunError> {
-    let mut conversation = Conversation::of(vec![Message::text(Role::User, text)]);
-    if let Some(system) = &plan.sample.system_prompt {
-        conversation = conversation.with_system_prompt(system);
-    }
-    Ok(plan.chat().prompt(&conversation, plan.tokenizer())?)
 }
