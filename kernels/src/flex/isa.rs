@@ -127,6 +127,18 @@ impl Isa {
         CHOSEN.clone()
     }
 
+    /// The name of what computes sums in this process: where it is the same, kernels on the CPU give the
+    /// same bits. It is the level's, and says where pairs of bf16 are not multiplied though the processor
+    /// could, see [`multiplies_pairs`].
+    ///
+    /// # Errors
+    /// As [`Self::in_use`].
+    pub fn arithmetic() -> Result<&'static str, IsaError> {
+        let isa = Self::in_use()?;
+        let is_without_pairs = isa == Self::Avx512Bf16 && !multiplies_pairs();
+        Ok(if is_without_pairs { "avx512bf16 without pairs" } else { isa.name() })
+    }
+
     /// The level in use, for kernels.
     #[inline]
     pub(super) fn get() -> Self {
@@ -224,6 +236,15 @@ mod tests {
             let one = "flex::decode::tests::runs_are_those_of_the_matrix_to_the_bit ... ok";
             assert!(said.contains(one), "{}: {said}", isa.name());
         }
+    }
+
+    #[test]
+    fn the_arithmetic_in_use_has_the_name_of_its_level() {
+        let name = Isa::arithmetic().unwrap();
+        let level = Isa::in_use().unwrap();
+        assert!(name.starts_with(level.name()), "{name} at {level:?}");
+        let pairs = name == Isa::Avx512Bf16.name();
+        assert_eq!(pairs, multiplies_pairs(), "{name}");
     }
 
     #[test]
