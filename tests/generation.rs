@@ -26,7 +26,7 @@ const MARGIN_MOVED: f64 = 4e-5;
 
 fn run(model: &Model, prompts: &[Vec<u32>], stop: &[u32], sampling: &Sampling) -> Vec<Vec<u32>> {
     let generator = Generator { model, precision: Precision::F32, stop };
-    generator.run(prompts, NEW, sampling, &mut |_, _| true)
+    generator.run(prompts, NEW, sampling, &mut |_, _| true).expect("logits are numbers")
 }
 
 /// All prompts in one batch, then each alone.
@@ -198,9 +198,9 @@ fn a_stop_token_cuts_its_own_answer_and_changes_no_other() {
 fn fewer_new_tokens_are_the_first_of_more() {
     let Fixture { model, prompts, .. } = Fixture::open("wide_heads");
     let generator = Generator { model: &model, precision: Precision::F32, stop: &[] };
-    let long = generator.run(&prompts, NEW, &varied(5), &mut |_, _| true);
+    let long = generator.run(&prompts, NEW, &varied(5), &mut |_, _| true).unwrap();
     for max_new in [0, 1, 2, 33] {
-        let short = generator.run(&prompts, max_new, &varied(5), &mut |_, _| true);
+        let short = generator.run(&prompts, max_new, &varied(5), &mut |_, _| true).unwrap();
         for (short, long) in short.iter().zip(&long) {
             assert_eq!(short[..], long[..max_new]);
         }
@@ -216,6 +216,7 @@ fn every_token_is_reported_as_it_is_chosen_and_the_listener_may_end_it() {
         heard[prompt].push(id);
         heard[1].len() < 10
     });
+    let answers = answers.unwrap();
     assert_eq!(answers, heard);
     assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 9]);
 }

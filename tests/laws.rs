@@ -70,6 +70,6 @@ fn scores<P: Projection<Cpu>>(
     precision: Precision,
     rows: &[Sample],
 ) -> Vec<(u64, usize)> {
-    let scores = Scorer { model, precision }.score(rows, &mut |_| ());
+    let scores = Scorer { model, precision }.score(rows, &mut |_| ()).expect("losses are numbers");
     scores.iter().map(|&RowScore { nll, targets }| (nll.to_bits(), targets)).collect()
 }

@@ -71,26 +71,6 @@ pub enum Error {
         /// Every difference, with both values.
         problems: Vec<String>,
     },
-    /// The folder to write holds something already.
-    #[error(
-        "`{}` exists and is not an empty folder: nothing is overwritten. Choose another folder or \
-         remove this one", path.display()
-    )]
-    OutputTaken {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// The folder to write is the base, or lies in it.
-    #[error(
-        "`{}` is or lies in the base's folder `{base}`, which is never written to: choose another \
-         folder", path.display()
-    )]
-    OutputInBase {
-        /// The folder to write.
-        path: PathBuf,
-        /// The base.
-        base: String,
-    },
     /// The weights before quantisation were asked for, and the base holds them quantised.
     #[error(
         "tensor `{tensor}` of `{base}` is stored in NF4, so its original values are not there: \
@@ -125,8 +105,8 @@ pub enum Error {
     },
     /// A sum that its type cannot hold.
     #[error(
-        "tensor `{tensor}`: value {index} is {value} after merging as {dtype}; the base or the \
-         adapter is broken, or the update is too large for the type"
+        "tensor `{tensor}`: value {index} is {value} as {dtype}; the base or the adapter is broken, or \
+         what was learnt is too large for the type: a lower learning rate keeps it smaller"
     )]
     NotFinite {
         /// The tensor.

@@ -73,7 +73,7 @@ impl<B: Kernels> Factory<B> for FullFactory<'_, B> {
 /// base's config.json names. `values` gives each tensor of the model by name, row-major.
 ///
 /// # Errors
-/// `out` holds something or lies in the base; the disk refuses.
+/// `out` holds something or lies in the base; a value is not finite in the type; the disk refuses.
 pub fn write(
     out: &Path,
     base: &ModelFolder,
@@ -94,6 +94,15 @@ pub fn write(
     let writer = ShardedWriter::new(specs, ShardedWriter::MAX_SHARD_BYTES)?;
     out.write(&config.to_json(float, None), &writer, count, |spec, file| {
         let values = values(&spec.name);
+        let held = |value: f32| match float {
+            FloatType::F32 => value,
+            FloatType::F16 => f16::from_f32(value).to_f32(),
+            FloatType::Bf16 => bf16::from_f32(value).to_f32(),
+        };
+        if let Some(index) = values.iter().position(|&value| !held(value).is_finite()) {
+            let (tensor, value) = (spec.name.clone(), held(values[index]));
+            return Err(crate::Error::NotFinite { tensor, index, value, dtype });
+        }
         let bytes: Vec<u8> = match float {
             FloatType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
             FloatType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),

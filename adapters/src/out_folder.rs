@@ -2,13 +2,13 @@
 //! it appears whole or not at all.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use graft_model::checkpoint::{Checkpoint, Dtype, ShardedWriter, TensorSpec};
 use graft_model::config::FloatType;
 use graft_model::folder::ModelFolder;
-use graft_model::{LlamaConfig, atomic, site};
+use graft_model::{LlamaConfig, atomic, place, site};
 
 use crate::error::Error;
 
@@ -36,29 +36,8 @@ pub(crate) struct OutFolder<'a> {
 impl<'a> OutFolder<'a> {
     /// Refuses a place that is taken, and one in the base.
     pub(crate) fn claim(path: &Path, base: &'a ModelFolder) -> Result<Self, Error> {
-        let failed = |source| graft_model::Error::Io {
-            action: "use as a folder to write",
-            path: path.to_path_buf(),
-            source,
-        };
-        let resolved = resolve(path).map_err(failed)?;
-        if let Some(base_path) = base.path() {
-            let base_path = fs::canonicalize(base_path).map_err(failed)?;
-            if resolved.starts_with(base_path) {
-                return Err(Error::OutputInBase { path: path.to_path_buf(), base: base.display() });
-            }
-        }
-        let is_free = match fs::symlink_metadata(&resolved) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-            Err(error) => return Err(failed(error).into()),
-            Ok(found) if found.is_dir() => {
-                fs::read_dir(&resolved).map_err(failed)?.next().is_none()
-            }
-            Ok(_) => false,
-        };
-        if !is_free {
-            return Err(Error::OutputTaken { path: path.to_path_buf() });
-        }
+        place::outside(path, base)?;
+        let resolved = place::new_folder(path)?;
         Ok(Self { path: resolved, base })
     }
 
@@ -84,7 +63,7 @@ impl<'a> OutFolder<'a> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        atomic::replace_folder(&path, |folder| {
+        atomic::create_folder(&path, |folder| {
             atomic::write_bytes(folder.join("config.json"), config.as_bytes())?;
             for (name, bytes) in &copied {
                 atomic::write_bytes(folder.join(name), bytes)?;
@@ -102,16 +81,6 @@ impl<'a> OutFolder<'a> {
             changed,
         })
     }
-}
-
-/// The path with the links of its existing part resolved.
-fn resolve(path: &Path) -> io::Result<PathBuf> {
-    let absolute = std::path::absolute(path)?;
-    let existing = absolute.ancestors().find(|folder| folder.exists()).unwrap_or(&absolute);
-    let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
-    let resolved = fs::canonicalize(existing)?;
-    // Joining nothing would put a slash behind the name.
-    Ok(if rest.as_os_str().is_empty() { resolved } else { resolved.join(rest) })
 }
 
 /// Whether a file belongs to every model made from this base: tokenizer, chat template, sampling

@@ -16,7 +16,7 @@ use graft_model::checkpoint::{
 use graft_model::config::BnbConfig;
 use graft_model::folder::ModelFolder;
 use graft_model::load::{Weights, quantise};
-use graft_model::{LlamaConfig, Site};
+use graft_model::{LlamaConfig, Site, stop};
 
 use crate::error::Error;
 pub use crate::out_folder::Summary;
@@ -49,6 +49,7 @@ pub fn write(
     let mut groups = Vec::new();
     let mut parts = BTreeMap::new();
     for Expected { name, shape, site } in expected(config) {
+        stop::check().map_err(graft_model::Error::from)?;
         let view = source.view(&name)?;
         let Some(site) = site else {
             groups.push(vec![TensorSpec { name, dtype: view.dtype, shape }]);

@@ -2,12 +2,16 @@
 //!
 //! A file is written to a temporary beside its target, synced, renamed over the target, and the
 //! folder is synced so that the rename itself survives a power cut. A folder is built the same way
-//! and exchanged with its predecessor in one step. Temporaries are called `.NAME.tmp-PID-COUNT` and
-//! stay locked while their writer lives: what a killed process left behind is therefore recognised
-//! without trusting process numbers, and removed when the same target is next replaced.
+//! and exchanged with its predecessor in one step; where the file system cannot, the predecessor waits
+//! as `.NAME.old-PID-COUNT`, and goes back to its place when the same target is next replaced. Temporaries
+//! are called `.NAME.tmp-PID-COUNT` and stay locked while their writer lives: what a killed process left
+//! behind is therefore recognised without trusting process numbers, and removed likewise.
+//!
+//! What replaces is for a program's own files. [`create_file`] and [`create_folder`] are for places that
+//! people name: nothing that is there goes, not even what came while the work was done.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,17 +26,57 @@ pub fn write_file<E: From<io::Error>>(
 ) -> Result<(), E> {
     let target = path.as_ref();
     let (parent, name) = split(target)?;
-    remove_leftovers(&parent, &name);
-    let mut temporary = Temporary::file(&parent, &name).map_err(at("create a file for", target))?;
+    let mut temporary = filled(target, &parent, &name, fill)?;
+    fs::rename(&temporary.path, target).map_err(at("replace", target))?;
+    temporary.armed = false;
+    sync_folder(&parent)?;
+    Ok(())
+}
+
+/// As [`write_file`], but fails where something is in the place already, at the latest when the file is
+/// to take it.
+///
+/// # Errors
+/// As [`write_file`]; of the kind `AlreadyExists` where the place is taken.
+pub fn create_file<E: From<io::Error>>(
+    path: impl AsRef<Path>,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
+    let target = path.as_ref();
+    let (parent, name) = split(target)?;
+    let temporary = filled(target, &parent, &name, fill)?;
+    // A second name, and the first one goes with the temporary: unlike a rename, it replaces nothing.
+    match fs::hard_link(&temporary.path, target) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(at("write", target)(error).into());
+        }
+        // File systems without links: a look, then a rename.
+        Err(_) if target.symlink_metadata().is_err() => {
+            fs::rename(&temporary.path, target).map_err(at("write", target))?;
+        }
+        Err(error) => return Err(at("write", target)(error).into()),
+    }
+    drop(temporary);
+    sync_folder(&parent)?;
+    Ok(())
+}
+
+/// A temporary beside `target` with what `fill` writes, on the disk.
+fn filled<E: From<io::Error>>(
+    target: &Path,
+    parent: &Path,
+    name: &OsStr,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<Temporary, E> {
+    remove_leftovers(parent, name);
+    let temporary = Temporary::file(parent, name).map_err(at("create a file for", target))?;
     let file = temporary.handle.try_clone().map_err(at("write", target))?;
     let mut writer = BufWriter::with_capacity(1 << 20, Named { file, target });
     fill(&mut writer)?;
     writer.flush()?;
     temporary.handle.sync_all().map_err(at("sync", target))?;
-    fs::rename(&temporary.path, target).map_err(at("replace", target))?;
-    temporary.armed = false;
-    sync_folder(&parent)?;
-    Ok(())
+    Ok(temporary)
 }
 
 /// Replaces the file `path` with `bytes`; see [`write_file`].
@@ -52,17 +96,46 @@ pub fn replace_folder<E: From<io::Error>>(
 ) -> Result<(), E> {
     let target = path.as_ref();
     let (parent, name) = split(target)?;
-    remove_leftovers(&parent, &name);
-    let mut temporary =
-        Temporary::folder(&parent, &name).map_err(at("create a folder for", target))?;
-    build(&temporary.path)?;
-    sync_tree(&temporary.path)?;
-    put_in_place(&mut temporary, target).map_err(at("replace", target))?;
+    let mut temporary = built(target, &parent, &name, build)?;
+    put_in_place(&mut temporary, target, exchange).map_err(at("replace", target))?;
     sync_folder(&parent)?;
     // The predecessor now lies under the temporary's name; should removing it fail, the next
     // replacement tries again.
     drop(temporary);
     Ok(())
+}
+
+/// As [`replace_folder`], but fails where something other than an empty folder is in the place already,
+/// at the latest when the new one is to take it.
+///
+/// # Errors
+/// As [`replace_folder`], and where the place is taken.
+pub fn create_folder<E: From<io::Error>>(
+    path: impl AsRef<Path>,
+    build: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let target = path.as_ref();
+    let (parent, name) = split(target)?;
+    let mut temporary = built(target, &parent, &name, build)?;
+    // rename(2) puts a folder in the place of an empty one, and of nothing else.
+    fs::rename(&temporary.path, target).map_err(at("write", target))?;
+    temporary.armed = false;
+    sync_folder(&parent)?;
+    Ok(())
+}
+
+/// A temporary beside `target` with what `build` puts into it, on the disk.
+fn built<E: From<io::Error>>(
+    target: &Path,
+    parent: &Path,
+    name: &OsStr,
+    build: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<Temporary, E> {
+    remove_leftovers(parent, name);
+    let temporary = Temporary::folder(parent, name).map_err(at("create a folder for", target))?;
+    build(&temporary.path)?;
+    sync_tree(&temporary.path)?;
+    Ok(temporary)
 }
 
 /// Bytes that an ordinary user can still write on the file system that holds `path`, or would hold
@@ -135,14 +208,17 @@ impl Temporary {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         loop {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let mut temporary = prefix(name);
+            let mut temporary = prefix(name, TEMPORARY);
             temporary.push(format!("{}-{count}", std::process::id()));
             let path = parent.join(temporary);
             match make(&path) {
                 Ok(handle) => {
-                    // Some network file systems cannot lock; leftovers there are then kept.
-                    let _ = handle.try_lock();
-                    return Ok(Self { path, handle, armed: true });
+                    // Some network file systems cannot lock; leftovers there are then kept. Between the two
+                    // lines another process may have taken it for a leftover: then it has another name.
+                    let taken = matches!(handle.try_lock(), Err(TryLockError::WouldBlock));
+                    if !taken && is_at(&handle, &path) {
+                        return Ok(Self { path, handle, armed: true });
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
@@ -175,11 +251,28 @@ impl Write for Named<'_> {
     }
 }
 
-/// Adds the path to an error of the system, keeping its kind.
+/// Adds the path to an error of the system, keeping its kind, and a way out where there is one.
 fn at(action: &'static str, path: &Path) -> impl Fn(io::Error) -> io::Error + use<> {
     let path = path.to_path_buf();
     move |error| {
-        io::Error::new(error.kind(), format!("cannot {action} `{}`: {error}", path.display()))
+        let way_out = way_out(&error);
+        let text = format!("cannot {action} `{}`: {error}{way_out}", path.display());
+        io::Error::new(error.kind(), text)
+    }
+}
+
+/// What helps where the system takes no more, to follow its own words.
+pub fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull => ". Free some space on its disk, or choose another",
+        io::ErrorKind::QuotaExceeded => {
+            ". Free some space of your quota there, or choose another disk"
+        }
+        io::ErrorKind::FileTooLarge => {
+            ". A limit on the size of files (`ulimit -f`) or the file system allows no more"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => ". Its file system is read-only: choose another",
+        _ => "",
     }
 }
 
@@ -195,26 +288,62 @@ fn split(target: &Path) -> io::Result<(PathBuf, OsString)> {
     Ok((parent, name.to_os_string()))
 }
 
-fn prefix(name: &OsStr) -> OsString {
+/// What a file or folder is called until it takes the place of `name`.
+const TEMPORARY: &str = ".tmp-";
+/// What a folder is called that made room, where two cannot be exchanged.
+const OLD: &str = ".old-";
+
+fn prefix(name: &OsStr, kind: &str) -> OsString {
     let mut prefix = OsString::from(".");
     prefix.push(name);
-    prefix.push(".tmp-");
+    prefix.push(kind);
     prefix
 }
 
-/// Removes temporaries of `name` whose writer is gone. Failing to do so harms nobody: silent.
+/// Whether the open file or folder is still the one at `path`.
+fn is_at(handle: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let same = |open: fs::Metadata, named: fs::Metadata| {
+        (open.dev(), open.ino()) == (named.dev(), named.ino())
+    };
+    let found = handle.metadata().and_then(|open| Ok(same(open, fs::symlink_metadata(path)?)));
+    found.unwrap_or(false)
+}
+
+/// Puts a folder back that had made room for one that never came, and removes temporaries of `name`
+/// whose writer is gone. Failing to do so harms nobody: silent.
 fn remove_leftovers(parent: &Path, name: &OsStr) {
-    let prefix = prefix(name);
-    let Ok(entries) = fs::read_dir(parent) else { return };
-    for entry in entries.flatten() {
+    let target = parent.join(name);
+    for old in named(parent, &prefix(name, OLD)) {
+        if target.symlink_metadata().is_err() {
+            let _ = fs::rename(&old, &target);
+        } else {
+            remove_if_left(&old);
+        }
+    }
+    for temporary in named(parent, &prefix(name, TEMPORARY)) {
+        remove_if_left(&temporary);
+    }
+}
+
+/// What is called `PREFIX PID-COUNT` in a folder.
+fn named(parent: &Path, prefix: &OsStr) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(parent) else { return Vec::new() };
+    let ours = |entry: &fs::DirEntry| {
         let found = entry.file_name();
         let rest = found.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
-        let ours = rest.is_some_and(|rest| {
+        rest.is_some_and(|rest| {
             !rest.is_empty() && rest.iter().all(|&byte| byte.is_ascii_digit() || byte == b'-')
-        });
-        if ours && File::open(entry.path()).is_ok_and(|handle| handle.try_lock().is_ok()) {
-            remove(&entry.path());
-        }
+        })
+    };
+    entries.flatten().filter(ours).map(|entry| entry.path()).collect()
+}
+
+fn remove_if_left(path: &Path) {
+    let Ok(handle) = File::open(path) else { return };
+    if handle.try_lock().is_ok() {
+        // Locked until it is gone: a writer that made it just now sees that it was taken.
+        remove(path);
     }
 }
 
@@ -222,8 +351,13 @@ fn remove(path: &Path) {
     let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
 }
 
-/// Moves the finished folder to `target`; an existing folder ends up under the temporary's name.
-fn put_in_place(temporary: &mut Temporary, target: &Path) -> io::Result<()> {
+/// Moves the finished folder to `target`; an existing folder ends up under the temporary's name, to go
+/// with it.
+fn put_in_place(
+    temporary: &mut Temporary,
+    target: &Path,
+    exchange: fn(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
     match fs::symlink_metadata(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::rename(&temporary.path, target)?;
@@ -238,10 +372,9 @@ fn put_in_place(temporary: &mut Temporary, target: &Path) -> io::Result<()> {
             if exchange(&temporary.path, target).is_ok() {
                 return Ok(());
             }
-            // File systems without exchange: two renames, the old folder kept until both are done.
-            let mut aside = temporary.path.clone().into_os_string();
-            aside.push("-0");
-            let aside = PathBuf::from(aside);
+            // File systems without exchange: two renames, the old folder kept until both are done. A kill
+            // between them leaves it under a name from which `remove_leftovers` puts it back.
+            let aside = aside(&temporary.path, target);
             fs::rename(target, &aside)?;
             if let Err(error) = fs::rename(&temporary.path, target) {
                 fs::rename(&aside, target)?;
@@ -251,6 +384,16 @@ fn put_in_place(temporary: &mut Temporary, target: &Path) -> io::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Where the folder at `target` waits while `temporary` takes its place.
+fn aside(temporary: &Path, target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default();
+    let own = temporary.file_name().unwrap_or_default().as_encoded_bytes();
+    let number = own.strip_prefix(prefix(name, TEMPORARY).as_encoded_bytes()).unwrap_or_default();
+    let mut aside = prefix(name, OLD);
+    aside.push(String::from_utf8_lossy(number).as_ref());
+    target.with_file_name(aside)
 }
 
 /// Swaps two folders in one step, so that a kill at any moment leaves a whole `target`.

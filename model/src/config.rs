@@ -59,6 +59,12 @@ pub struct LlamaConfig {
     pub raw: Map<String, Value>,
 }
 
+/// Whether a name says where a model lay on somebody's machine; a hub's names are `NAME` or `OWNER/NAME`.
+fn is_path(name: &str) -> bool {
+    let parts = name.split(['/', '\\']).count();
+    parts > 2 || name.starts_with(['/', '\\', '.', '~'])
+}
+
 impl LlamaConfig {
     /// Reads the text of a config.json; `file` is the name for errors.
     ///
@@ -86,6 +92,12 @@ impl LlamaConfig {
     /// dense: the file as read with these two facts replaced.
     pub fn to_json(&self, dtype: FloatType, quantization: Option<&BnbConfig>) -> String {
         let mut raw = self.raw.clone();
+        if let Some(name) = raw.get_mut("_name_or_path")
+            && let Some(path) = name.as_str().filter(|name| is_path(name))
+        {
+            let last = path.trim_end_matches(['/', '\\']).rsplit(['/', '\\']).next();
+            *name = Value::from(last.unwrap_or_default());
+        }
         let key = if raw.contains_key("dtype") { "dtype" } else { "torch_dtype" };
         raw.insert(key.to_owned(), Value::from(dtype.name()));
         match quantization {

@@ -148,6 +148,48 @@ pub enum Error {
         /// The type it holds.
         found: safetensors::Dtype,
     },
+    /// The process was asked to stop.
+    #[error(transparent)]
+    Stopped(#[from] crate::stop::Stopped),
+    /// Where a new file should go, something is.
+    #[error(
+        "`{}` exists and is not replaced: choose another name, or remove this one", path.display()
+    )]
+    FileTaken {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Where a new file should go, there is no folder.
+    #[error(
+        "there is no folder `{}` to write `{}` into: make it, or choose another",
+        parent.display(), path.display()
+    )]
+    NoParent {
+        /// The file.
+        path: PathBuf,
+        /// The folder.
+        parent: PathBuf,
+    },
+    /// The folder to write holds something already.
+    #[error(
+        "`{}` exists and is not an empty folder: nothing is overwritten. Choose another folder or \
+         remove this one", path.display()
+    )]
+    FolderTaken {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// What is to be written is the base, or lies in it.
+    #[error(
+        "`{}` is or lies in the base's folder `{base}`, which is never written to: choose another \
+         folder", path.display()
+    )]
+    InBase {
+        /// The file or folder to write.
+        path: PathBuf,
+        /// The base.
+        base: String,
+    },
     /// A file cannot be laid out as asked.
     #[error("cannot write tensor `{tensor}`: {reason}")]
     Layout {

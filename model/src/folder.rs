@@ -14,6 +14,9 @@ use crate::error::Error;
 /// Names an embedded model in place of a path: `builtin:quickstart`.
 const BUILTIN_PREFIX: &str = "builtin:";
 
+/// How a hub's cache begins the folder above `snapshots/REVISION`: `models--OWNER--NAME`.
+const CACHED: &str = "models--";
+
 /// A readable model folder. Cheap to clone; holds no open file.
 #[derive(Clone)]
 pub struct ModelFolder {
@@ -101,6 +104,28 @@ impl ModelFolder {
         };
         names.sort();
         Ok(names)
+    }
+
+    /// The folder's files by path; none of an embedded model.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn paths(&self) -> Result<Vec<PathBuf>, Error> {
+        let Some(path) = self.path() else { return Ok(Vec::new()) };
+        Ok(self.names()?.iter().map(|name| path.join(name)).collect())
+    }
+
+    /// What a file that gets published calls the model: the folder's own name, as a hub writes it where
+    /// the folder is one of a hub's cache, and nothing of where it lies.
+    pub fn published_name(&self) -> String {
+        let Source::Disk(path) = &self.source else { return self.display() };
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+        let names: Vec<_> = path.iter().map(|name| name.to_string_lossy()).collect();
+        let cached = |name: &&std::borrow::Cow<'_, str>| name.strip_prefix(CACHED).is_some();
+        match names.iter().rev().nth(2).filter(cached) {
+            Some(cached) => cached[CACHED.len()..].replacen("--", "/", 1),
+            None => names.last().map_or_else(String::new, |name| name.clone().into_owned()),
+        }
     }
 
     /// Whether the folder has the file.
@@ -218,6 +243,24 @@ mod tests {
         let map = folder.map("a").unwrap();
         crate::atomic::write_bytes(&path, b"new").unwrap();
         assert_eq!((map.as_ref(), folder.map("a").unwrap().as_ref()), (&b"old"[..], &b"new"[..]));
+    }
+
+    #[test]
+    fn what_is_published_says_nothing_of_where_a_model_lay() {
+        let root = tempfile::tempdir().unwrap();
+        let cached = "hub/models--org--Llama-3.1-8B/snapshots/0e9e39f249a1";
+        for (path, expected) in [
+            ("secret/Llama-3.1-8B", "Llama-3.1-8B"),
+            ("secret/deeper/../Llama-3.1-8B/", "Llama-3.1-8B"),
+            (cached, "org/Llama-3.1-8B"),
+        ] {
+            fs::create_dir_all(root.path().join("secret/deeper")).unwrap();
+            fs::create_dir_all(root.path().join(path)).unwrap();
+            let folder = ModelFolder::at(&root.path().join(path)).unwrap();
+            assert_eq!(folder.published_name(), expected);
+        }
+        let builtin = ModelFolder::open("builtin:quickstart").unwrap();
+        assert_eq!(builtin.published_name(), "builtin:quickstart");
     }
 
     #[test]

@@ -17,11 +17,13 @@ pub mod load;
 pub mod pages;
 pub mod param;
 pub mod pass;
+pub mod place;
 pub mod presets;
 pub mod projection;
 pub mod residency;
 pub mod rope;
 pub mod site;
+pub mod stop;
 pub mod table;
 
 pub use block::{Block, Branch};

@@ -175,6 +175,7 @@ impl<B: Kernels, P> Llama<B, P> {
         let mut blocks = Vec::with_capacity(config.layers);
         let mut pages = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
+            crate::stop::check()?;
             let mut mapped = Vec::new();
             blocks.push(block(config, weights, factory, device, layer, &mut mapped)?);
             pages.push(mapped);

@@ -148,7 +148,7 @@ fn logits(model: &Model, batch: &Batch, precision: Precision) -> Vec<f32> {
 
 /// Each row's summed loss, as evaluation computes it.
 pub(crate) fn row_losses(model: &Model, rows: &[Sample], precision: Precision) -> Vec<f32> {
-    let scores = Scorer { model, precision }.score(rows, &mut |_| ());
+    let scores = Scorer { model, precision }.score(rows, &mut |_| ()).expect("losses are numbers");
     scores.iter().map(|score| score.nll as f32).collect()
 }
 

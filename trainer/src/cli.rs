@@ -79,6 +79,7 @@ pub enum Command {
 /// Runs the command that the arguments of the process name.
 pub fn main() -> ExitCode {
     crate::memory::keep_freed_memory();
+    crate::signals::survive_size_limits();
     failure::quiet_panics();
     let cli = Cli::parse();
     let quiet_panic = std::panic::AssertUnwindSafe(|| cli.run());

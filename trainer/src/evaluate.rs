@@ -1,16 +1,51 @@
 //! Scores a model on rows: negative log-likelihood of the targets, and exact answers.
 
-use graft_data::{Batch, Error, Sample, Tokenizer};
+use graft_data::{Batch, Sample, Tokenizer};
 use graft_kernels::{Kernels, Ops, Precision};
+use graft_model::stop::{self, Stopped};
 use graft_model::{Context, Layout, Llama, Projection};
 
 use crate::engine::loss::{NextToken, Targets};
-use crate::generate::{Generator, Sampling};
+use crate::generate::{GenerateError, Generator, Sampling};
 
 /// Tokens that are scored in one pass: bounds memory, does not change a result.
 const TOKENS: usize = 2_048;
 /// Prompts that are answered at a time.
 const PROMPTS: usize = 48;
+
+/// Why rows have no score.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoreError {
+    /// The process was asked to stop.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// A loss that is no number.
+    #[error(
+        "the model's loss on the row of line {line} is {nll}: its weights, or those of its adapter, are \
+         damaged or were destroyed in training"
+    )]
+    NotANumber {
+        /// The row's line in its file.
+        line: usize,
+        /// Its loss.
+        nll: f64,
+    },
+    /// Answers cannot be generated.
+    #[error(transparent)]
+    Generate(GenerateError),
+    /// Answers are no text.
+    #[error(transparent)]
+    Text(#[from] graft_data::Error),
+}
+
+impl From<GenerateError> for ScoreError {
+    fn from(error: GenerateError) -> Self {
+        match error {
+            GenerateError::Stopped(stopped) => Self::Stopped(stopped),
+            other @ GenerateError::NotANumber { .. } => Self::Generate(other),
+        }
+    }
+}
 
 /// A row's score.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -64,10 +99,18 @@ where
     P: Projection<B>,
 {
     /// Each row's score; `progress` is told the rows done.
-    pub fn score(&self, samples: &[Sample], progress: &mut dyn FnMut(usize)) -> Vec<RowScore> {
+    ///
+    /// # Errors
+    /// A row's loss is no number; the process was asked to stop.
+    pub fn score(
+        &self,
+        samples: &[Sample],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<RowScore>, ScoreError> {
         let mut scores = Vec::with_capacity(samples.len());
         let mut rest = samples;
         while !rest.is_empty() {
+            stop::check()?;
             let mut tokens = 0;
             let fits = rest
                 .iter()
@@ -77,11 +120,16 @@ where
                 })
                 .count();
             let (now, later) = rest.split_at(fits.max(1));
-            scores.extend(self.score_together(now));
+            let found = self.score_together(now);
+            let broken = found.iter().zip(now).find(|(score, _)| !score.nll.is_finite());
+            if let Some((&RowScore { nll, .. }, row)) = broken {
+                return Err(ScoreError::NotANumber { line: row.origin.line, nll });
+            }
+            scores.extend(found);
             rest = later;
             progress(scores.len());
         }
-        scores
+        Ok(scores)
     }
 
     fn score_together(&self, samples: &[Sample]) -> Vec<RowScore> {
@@ -103,18 +151,21 @@ where
     }
 
     /// The model's greedy answers to prompts, as text without surrounding white space.
+    ///
+    /// # Errors
+    /// The model gives what is no number, or tokens that are no text; the process was asked to stop.
     pub fn answers(
         &self,
         prompts: &[Vec<u32>],
         tokenizer: &Tokenizer,
         max_new: usize,
         progress: &mut dyn FnMut(usize),
-    ) -> Result<Vec<String>, Error> {
+    ) -> Result<Vec<String>, ScoreError> {
         let stop = tokenizer.stop_ids();
         let generator = Generator { model: self.model, precision: self.precision, stop: &stop };
         let mut answers = Vec::with_capacity(prompts.len());
         for prompts in prompts.chunks(PROMPTS) {
-            let tokens = generator.run(prompts, max_new, &Sampling::greedy(), &mut |_, _| true);
+            let tokens = generator.run(prompts, max_new, &Sampling::greedy(), &mut |_, _| true)?;
             for tokens in tokens {
                 answers.push(tokenizer.decode(&tokens, true)?.trim().to_owned());
             }

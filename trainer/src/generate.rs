@@ -9,6 +9,7 @@ pub use sampling::Sampling;
 use burn::tensor::{Tensor, TensorPrimitive};
 use graft_kernels::{Kernels, Ops, Precision};
 use graft_model::param::host_values;
+use graft_model::stop::{self, Stopped};
 use graft_model::{Cache, Cached, Context, Layout, Llama, Projection};
 
 /// Generates from a model.
@@ -19,6 +20,25 @@ pub struct Generator<'a, B: Kernels, P> {
     pub precision: Precision,
     /// Tokens that end a sequence; they are not part of the answer.
     pub stop: &'a [u32],
+}
+
+/// Why nothing more is generated.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum GenerateError {
+    /// The process was asked to stop.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// The model's answer is no numbers.
+    #[error(
+        "the model gives {value} for token {token} of its vocabulary: its weights, or those of its \
+         adapter, are damaged or were destroyed in training"
+    )]
+    NotANumber {
+        /// The token's id.
+        token: usize,
+        /// What its logit is.
+        value: f32,
+    },
 }
 
 /// A sequence that is being continued.
@@ -35,13 +55,16 @@ where
 {
     /// Continues every prompt by at most `max_new` tokens. `on_token(prompt, token)` sees each token as
     /// it is chosen and stops everything by returning false.
+    ///
+    /// # Errors
+    /// The model gives what is no number; the process was asked to stop.
     pub fn run(
         &self,
         prompts: &[Vec<u32>],
         max_new: usize,
         sampling: &Sampling,
         on_token: &mut dyn FnMut(usize, u32) -> bool,
-    ) -> Vec<Vec<u32>> {
+    ) -> Result<Vec<Vec<u32>>, GenerateError> {
         let mut answers = vec![Vec::new(); prompts.len()];
         let mut running: Vec<Running> = prompts
             .iter()
@@ -55,10 +78,15 @@ where
             if running.is_empty() {
                 break;
             }
+            stop::check()?;
             let logits = self.next_logits(&mut cache, &fresh);
             let vocab = self.model.config.vocab_size;
             let mut keep = Vec::with_capacity(running.len());
             fresh.clear();
+            if let Some(place) = logits.iter().position(|logit| !logit.is_finite()) {
+                let (token, value) = (place % vocab, logits[place]);
+                return Err(GenerateError::NotANumber { token, value });
+            }
             for (sequence, logits) in running.iter_mut().zip(logits.chunks_exact(vocab)) {
                 let id = sampling.choose(logits, &sequence.tokens, sequence.index as u64, draw);
                 let stops = self.stop.contains(&id);
@@ -67,7 +95,7 @@ where
                     sequence.tokens.push(id);
                     fresh.push(vec![id]);
                     if !on_token(sequence.index, id) {
-                        return finish(answers, &running);
+                        return Ok(finish(answers, &running));
                     }
                 }
             }
@@ -80,7 +108,7 @@ where
             let mut kept = keep.iter();
             running.retain(|_| *kept.next().expect("one flag a sequence"));
         }
-        finish(answers, &running)
+        Ok(finish(answers, &running))
     }
 
     /// Logits after the last of each sequence's new tokens, `[sequences, vocab]`.

@@ -158,7 +158,7 @@ impl Plan {
         let config = model.config.as_ref();
         let adapter = adapter::resolve(&recipe, config, &mut findings);
         let data = sources::resolve(&recipe, config, model.template.as_ref(), &mut findings);
-        output::check(&recipe, start, &mut findings);
+        output::check(&recipe, model.folder.as_ref(), start, &mut findings);
         let Training { checkpointing, activation_offload, .. } = recipe.training;
         let offload = activation_offload.name();
         if activation_offload != ActivationOffload::None && checkpointing == Checkpointing::None {
@@ -239,6 +239,24 @@ impl Plan {
             recipe,
         };
         Ok(Resolved { plan, tokenizer })
+    }
+
+    /// The files on disk that the run reads, but for its recipe.
+    ///
+    /// # Errors
+    /// A folder cannot be listed.
+    pub fn files(&self) -> Result<Vec<PathBuf>, graft_model::Error> {
+        let validation: &[SourceFile] = match &self.validation {
+            Validation::Files(files) => files,
+            Validation::None | Validation::Fraction(_) => &[],
+        };
+        let rows = [&self.train[..], validation, &self.held_out, &self.general].concat();
+        let mut files: Vec<PathBuf> = rows.into_iter().map(|file| file.path).collect();
+        files.extend(self.model_folder.paths()?);
+        if let Adapter::Lora { init_from: Some(start), .. } = &self.adapter {
+            files.extend(ModelFolder::at(start)?.paths()?);
+        }
+        Ok(files)
     }
 
     /// Renders conversations.

@@ -16,6 +16,11 @@ pub fn silence() {
     SILENT.store(true, Ordering::Relaxed);
 }
 
+/// Whether progress is shown at all.
+pub fn is_silent() -> bool {
+    SILENT.load(Ordering::Relaxed)
+}
+
 /// What the work is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
@@ -65,7 +70,7 @@ impl Progress {
     pub fn going_on(title: &str, done: u64, total: impl Into<Option<u64>>, unit: Unit) -> Self {
         let (total, dumb) =
             (total.into(), std::env::var_os("TERM").is_some_and(|term| term == "dumb"));
-        let silent = SILENT.load(Ordering::Relaxed);
+        let silent = is_silent();
         let view = if io::stderr().is_terminal() && !dumb && !silent {
             View::Bar(bar(title, done, total))
         } else {

@@ -8,11 +8,12 @@ mod error;
 mod finish;
 mod inputs;
 mod scores;
+mod stage;
 mod state;
 mod training;
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicBool;
 
 use graft_adapters::{Fresh, FullFactory, LoraFactory};
 use graft_data::{CounterRng, Purpose};
@@ -23,6 +24,7 @@ use graft_recipes::Init;
 
 pub use error::RunError;
 pub use finish::Outcome;
+pub use stage::{Part, Stage};
 
 use crate::device::{Backend, OnBackend};
 use crate::ledger::{Asked, Available, Ledger};
@@ -34,20 +36,18 @@ use crate::random_weights::RandomWeights;
 
 /// How to run a plan.
 #[derive(Clone, Copy)]
-pub struct RunOptions<'a> {
+pub struct RunOptions {
     /// Whether a run that the output folder holds is gone on with.
     pub resume: bool,
     /// Memory and disk that it may take.
     pub room: Available,
-    /// Set when the run should stop after its current step.
-    pub interrupted: &'a AtomicBool,
 }
 
 /// Trains as planned.
 ///
 /// # Errors
 /// See [`RunError`]; after any of them `--resume` goes on from the last checkpoint.
-pub fn run(resolved: Resolved, options: RunOptions<'_>) -> Result<Outcome, RunError> {
+pub fn run(resolved: Resolved, options: RunOptions) -> Result<Outcome, RunError> {
     let Resolved { mut plan, tokenizer } = resolved;
     let data = plan.load_data(tokenizer)?;
     let mut asked = Asked::by(&plan, &data)?;
@@ -63,18 +63,22 @@ pub fn run(resolved: Resolved, options: RunOptions<'_>) -> Result<Outcome, RunEr
 /// Does work on a device whose driver has no other way to say that it is gone than a panic.
 fn unless_lost<T>(device: &str, work: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
-        let reason = said.unwrap_or("it does not say why").to_owned();
+        let reason = said(panic.as_ref()).unwrap_or("it does not say why").to_owned();
         Err(RunError::Device { device: device.to_owned(), reason })
     })
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> Option<&str> {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied())
 }
 
 /// A run whose data is read and whose room is there.
 struct Training<'a> {
     plan: &'a Plan,
     data: &'a LoadedData,
-    options: RunOptions<'a>,
+    options: RunOptions,
 }
 
 impl OnBackend for Training<'_> {
@@ -86,13 +90,13 @@ impl OnBackend for Training<'_> {
         match &plan.adapter {
             Adapter::Full => {
                 let model = load::<B, _>(plan, &mut FullFactory { device }, device)?;
-                training::Run::new(plan, data, model, options)?.finish()
+                training::train(plan, data, model, options)
             }
             Adapter::Lora { config, init_from: None } => {
                 let start = Fresh(|site, len| initial(plan.seed, site, len));
                 let mut factory = LoraFactory { config, start, nf4, device };
                 let model = load::<B, _>(plan, &mut factory, device)?;
-                training::Run::new(plan, data, model, options)?.finish()
+                training::train(plan, data, model, options)
             }
             Adapter::Lora { config, init_from: Some(folder) } => {
                 let start = graft_adapters::peft::PeftAdapter::open(folder)?;
@@ -100,7 +104,7 @@ impl OnBackend for Training<'_> {
                 start.check_same(config)?;
                 let mut factory = LoraFactory { config, start: &start, nf4, device };
                 let model = load::<B, _>(plan, &mut factory, device)?;
-                training::Run::new(plan, data, model, options)?.finish()
+                training::train(plan, data, model, options)
             }
         }
     }

@@ -84,12 +84,21 @@ pub enum Error {
         source: io::Error,
     },
     /// A file cannot be written.
-    #[error("cannot write `{}`: {source}", path.display())]
+    #[error("cannot write `{}`: {source}{}", path.display(), atomic::way_out(source))]
     Write {
         /// The file or folder.
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
+    },
+    /// Something stands where the run would put what it makes, and the run did not make it.
+    #[error(
+        "`{}` was not made by this run and is not replaced: move it away, or train in another folder \
+         with `output_dir=…`", path.display()
+    )]
+    NotOwn {
+        /// The file or folder.
+        path: PathBuf,
     },
     /// A file cannot be replaced; the message names it.
     #[error(transparent)]
@@ -108,6 +117,7 @@ impl Error {
             | Self::NoRun { .. }
             | Self::Busy { .. }
             | Self::Changed { .. }
+            | Self::NotOwn { .. }
             | Self::Manifest { .. } => true,
             Self::Read { .. } | Self::Write { .. } | Self::Replace(_) => false,
         }
@@ -145,14 +155,28 @@ fn listed(changes: &[Change]) -> String {
 pub struct RunFolder {
     path: PathBuf,
     manifest: Manifest,
+    goes_on: bool,
     _lock: Option<File>,
 }
 
 const RECIPE: &str = "recipe.yaml";
 const MANIFEST: &str = "manifest.json";
 /// What a folder with a run in it has, the recipe aside.
-const PARTS: [&str; 6] =
-    [MANIFEST, "metrics.jsonl", "tensorboard", "checkpoints", "adapter", "report.html"];
+const PARTS: [&str; 4] = [MANIFEST, "metrics.jsonl", "tensorboard", "checkpoints"];
+/// What a run makes of its steps, and may make again.
+const RESULTS: [&str; 6] = [ADAPTER, MODEL, MERGED, BEFORE, AFTER, REPORT];
+/// The adapter.
+pub const ADAPTER: &str = "adapter";
+/// The model of full training.
+pub const MODEL: &str = "model";
+/// The merged model.
+pub const MERGED: &str = "merged";
+/// The base's scores.
+pub const BEFORE: &str = "before.json";
+/// The result's scores.
+pub const AFTER: &str = "after.json";
+/// The report.
+pub const REPORT: &str = "report.html";
 
 impl RunFolder {
     /// Begins a run in `path`, which may hold other files but no run and no recipe of another one.
@@ -163,7 +187,7 @@ impl RunFolder {
         let lock = lock(path)?;
         // A process that came first may have begun between the look above and the lock.
         refuse_another_run(path, recipe_yaml)?;
-        let run = Self { path: path.to_owned(), manifest, _lock: lock };
+        let run = Self { path: path.to_owned(), manifest, goes_on: false, _lock: lock };
         atomic::write_bytes(run.recipe_path(), recipe_yaml.as_bytes()).map_err(Error::Replace)?;
         run.manifest.write(&run.manifest_path())?;
         Ok(run)
@@ -182,12 +206,24 @@ impl RunFolder {
         Err(Error::NoRun { path: path.to_owned() })
     }
 
+    /// Refuses a run to go on with where something that it would make was put by somebody else.
+    pub fn check_own(path: &Path, results: &[&str]) -> Result<()> {
+        let manifest = Self::read_manifest(path)?;
+        let foreign = |name: &&&str| {
+            !manifest.made.contains_key(**name) && path.join(name).symlink_metadata().is_ok()
+        };
+        match results.iter().find(foreign) {
+            None => Ok(()),
+            Some(name) => Err(Error::NotOwn { path: path.join(name) }),
+        }
+    }
+
     /// Opens the folder of a run to go on with; nothing is changed yet.
     pub fn open_for_resume(path: &Path) -> Result<Self> {
         Self::check_resumable(path)?;
         let lock = lock(path)?;
         let manifest = Manifest::read(&path.join(MANIFEST))?;
-        Ok(Self { path: path.to_owned(), manifest, _lock: lock })
+        Ok(Self { path: path.to_owned(), manifest, goes_on: true, _lock: lock })
     }
 
     /// The manifest of the run in `path`, without claiming the folder.
@@ -214,6 +250,11 @@ impl RunFolder {
         Err(Error::Changed { path: self.path.clone(), changes })
     }
 
+    /// Whether the run began before it was opened here.
+    pub fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
     /// Records that the run goes on after `step`.
     pub fn resumed_after(&mut self, step: u64) -> Result<()> {
         self.manifest.resumed_after.push(step);
@@ -224,6 +265,58 @@ impl RunFolder {
     pub fn end(&mut self, status: Status) -> Result<()> {
         self.manifest.end(status);
         self.manifest.write(&self.manifest_path())
+    }
+
+    /// Whether `name` lies in the folder as this run made it after `step`.
+    pub fn has(&self, name: &str, step: u64) -> bool {
+        let made = self.manifest.made.get(name).and_then(|made| made.after_step);
+        made == Some(step) && self.path.join(name).exists()
+    }
+
+    /// A file that this run made after `step`, if it is there and as it was.
+    pub fn content(&self, name: &str, step: u64) -> Option<Vec<u8>> {
+        let made = self.manifest.made.get(name).filter(|made| made.after_step == Some(step))?;
+        let content = fs::read(self.path.join(name)).ok()?;
+        (made.sha256.as_ref() == Some(&manifest::sha256_hex(&content))).then_some(content)
+    }
+
+    /// Where `name` is to be made, or made again; recorded before it is, so that a run killed meanwhile
+    /// knows its own.
+    ///
+    /// # Errors
+    /// Something is there that the run did not make.
+    pub fn claim(&mut self, name: &str) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        let begun = Some(&manifest::Made::default());
+        if !self.manifest.made.contains_key(name) && path.symlink_metadata().is_ok() {
+            return Err(Error::NotOwn { path });
+        }
+        if self.manifest.made.get(name) != begun {
+            self.manifest.made.insert(name.to_owned(), manifest::Made::default());
+            self.manifest.write(&self.manifest_path())?;
+        }
+        Ok(path)
+    }
+
+    /// Records that `name`, which was claimed, is made of the values after `step`.
+    pub fn made(&mut self, name: &str, step: u64, sha256: Option<String>) -> Result<()> {
+        let made = manifest::Made { after_step: Some(step), sha256 };
+        self.manifest.made.insert(name.to_owned(), made);
+        self.manifest.write(&self.manifest_path())
+    }
+
+    /// Makes the file `name` of the values after `step`.
+    pub fn put(&mut self, name: &str, step: u64, content: &[u8]) -> Result<()> {
+        let path = self.claim(name)?;
+        atomic::write_bytes(&path, content).map_err(Error::Replace)?;
+        self.made(name, step, Some(manifest::sha256_hex(content)))
+    }
+
+    /// The manifest of a run that ends so now; it is not recorded.
+    pub fn ending(&self, status: &Status) -> Manifest {
+        let mut manifest = self.manifest.clone();
+        manifest.end(status.clone());
+        manifest
     }
 
     /// The manifest as last written.
@@ -266,24 +359,14 @@ impl RunFolder {
     pub fn tensorboard_path(&self) -> PathBuf {
         self.path.join("tensorboard")
     }
-
-    /// `adapter/`.
-    pub fn adapter_path(&self) -> PathBuf {
-        self.path.join("adapter")
-    }
-
-    /// `report.html`.
-    pub fn report_path(&self) -> PathBuf {
-        self.path.join("report.html")
-    }
 }
 
 fn refuse_another_run(path: &Path, recipe_yaml: &str) -> Result<()> {
     if path.exists() && !path.is_dir() {
         return Err(Error::NotAFolder { path: path.to_owned() });
     }
-    let parts: Vec<&str> =
-        PARTS.into_iter().filter(|part| path.join(part).symlink_metadata().is_ok()).collect();
+    let all = PARTS.into_iter().chain(RESULTS);
+    let parts: Vec<&str> = all.filter(|part| path.join(part).symlink_metadata().is_ok()).collect();
     let recipe = fs::read(path.join(RECIPE)).ok();
     let foreign_recipe = recipe.is_some_and(|recipe| recipe != recipe_yaml.as_bytes());
     if parts.is_empty() && !foreign_recipe {

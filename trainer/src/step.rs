@@ -7,6 +7,7 @@ use graft_data::Batch;
 use graft_kernels::adamw::GradientSums;
 use graft_kernels::{Kernels, Ops, Precision};
 use graft_model::param::host_values;
+use graft_model::stop::{self, Stopped};
 use graft_model::{Context, Llama};
 
 use crate::engine::parameters::{Slot, clip_factor};
@@ -80,6 +81,9 @@ pub enum StepError {
     /// The disk did not keep the blocks' inputs.
     #[error(transparent)]
     Offload(#[from] OffloadError),
+    /// The process was asked to stop.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
 /// A loss or gradient that is no number: the step was not taken.
@@ -149,6 +153,16 @@ where
         }
     }
 
+    /// The first trained value that is no number: its tensor, its place there, and what it is.
+    pub fn first_not_finite(&mut self) -> Option<(String, usize, f32)> {
+        let tensors = self.parameters.tensors(&mut self.model);
+        self.parameters.slots().iter().zip(tensors).find_map(|(slot, tensor)| {
+            let values = host_values::<B>(tensor);
+            let index = values.iter().position(|value| !value.is_finite())?;
+            Some((slot.name.clone(), index, values[index]))
+        })
+    }
+
     /// Replaces all trained values.
     ///
     /// # Panics
@@ -184,6 +198,7 @@ where
         let visits: Vec<_> = batches.iter().zip(contexts).collect();
         let scale = 1.0 / targets.max(1) as f32;
         for (visit, batches) in visits.chunks(self.options.micro_batches_per_visit).enumerate() {
+            stop::check()?;
             let losses = walk.run(batches, scale, &mut gradient)?;
             for (index, loss) in losses.into_iter().enumerate() {
                 let micro_batch = visit * self.options.micro_batches_per_visit + index + 1;

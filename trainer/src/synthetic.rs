@@ -18,7 +18,7 @@ use graft_adapters::quantize::unsplit;
 use graft_model::checkpoint::{Checkpoint, ShardedWriter, TensorSpec, expected};
 use graft_model::config::{BnbConfig, FloatType};
 use graft_model::folder::ModelFolder;
-use graft_model::{LlamaConfig, atomic};
+use graft_model::{LlamaConfig, atomic, place};
 
 use crate::cli::failure::WrongUse;
 use crate::cli::page;
@@ -149,7 +149,7 @@ impl Synthetic {
     /// Before anything is written: `out` holds something, or the disk has too little room. Later:
     /// the disk refuses.
     pub fn write(&self, out: &Path, progress: &mut dyn FnMut(u64)) -> anyhow::Result<Written> {
-        require_empty(out)?;
+        place::new_folder(out)?;
         let builtin = builtin()?;
         let mut beside = Vec::new();
         for name in BESIDE {
@@ -160,7 +160,7 @@ impl Synthetic {
         if let Some(parent) = out.parent() {
             fs::create_dir_all(parent)?;
         }
-        atomic::replace_folder(out, |folder| -> anyhow::Result<()> {
+        atomic::create_folder(out, |folder| -> anyhow::Result<()> {
             atomic::write_bytes(folder.join("config.json"), self.config_json.as_bytes())?;
             for (name, bytes) in &beside {
                 atomic::write_bytes(folder.join(name), bytes)?;
@@ -238,19 +238,6 @@ impl Synthetic {
 
 fn builtin() -> Result<ModelFolder, graft_model::Error> {
     ModelFolder::open("builtin:quickstart")
-}
-
-/// Refuses a place that holds something.
-fn require_empty(out: &Path) -> anyhow::Result<()> {
-    let is_free = match fs::symlink_metadata(out) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        Err(error) => return Err(error.into()),
-        Ok(found) => found.is_dir() && fs::read_dir(out)?.next().is_none(),
-    };
-    if is_free {
-        return Ok(());
-    }
-    Err(graft_adapters::Error::OutputTaken { path: out.to_owned() }.into())
 }
 
 /// Bytes that a folder's files take on the disk.

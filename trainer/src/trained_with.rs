@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 
 use graft_data::{ChatTemplate, Preamble};
 
+use crate::run_folder::manifest::{FileHash, sha256_hex};
+
+/// Metadata: what tells the adapter's base from every other, wherever it lies.
+pub const BASE_HASH: &str = "graft.base_sha256";
 const QUANTIZATION: &str = "graft.quantization";
 const PREAMBLE: &str = "graft.preamble";
 
@@ -52,6 +56,12 @@ impl TrainedWith {
         };
         Self { nf4, chat: ChatTemplate::built_in(preamble) }
     }
+}
+
+/// One hash of all files of a base: that of the list which `sha256sum` prints for them.
+pub fn base_hash(files: &BTreeMap<String, FileHash>) -> String {
+    let line = |(name, file): (&String, &FileHash)| format!("{}  {name}\n", file.sha256);
+    sha256_hex(files.iter().map(line).collect::<String>().as_bytes())
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ fn what_is_in_nf4_already_or_has_no_nf4_form_is_refused() {
     let error = quantize::write(&again, &base, &read_config(&nf4), true, &mut |_, _| {});
     assert!(matches!(error, Err(Error::AlreadyNf4 { .. })));
     let error = quantize::write(&nf4, &tiny.base(), &tiny.config, true, &mut |_, _| {});
-    assert!(matches!(error, Err(Error::OutputTaken { .. })));
+    assert!(matches!(error, Err(Error::Model(graft_model::Error::FolderTaken { .. }))));
     assert_eq!(tiny.entries(), ["base", "nf4"]);
 }
 

@@ -93,3 +93,76 @@ fn free_space_is_asked_of_the_nearest_existing_folder() {
     let error = require_free(&deep, u64::MAX).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
 }
+
+#[test]
+fn what_is_created_takes_nobodys_place() {
+    let root = tempfile::tempdir().unwrap();
+    let (file, folder) = (root.path().join("a.json"), root.path().join("out"));
+    let put = |writer: &mut dyn Write| writer.write_all(b"new");
+    let build = |folder: &Path| fs::write(folder.join("new"), "new");
+    create_file(&file, put).unwrap();
+    fs::create_dir(&folder).unwrap();
+    create_folder(&folder, build).unwrap();
+    assert_eq!(
+        (fs::read(&file).unwrap(), names(&folder)),
+        (b"new".to_vec(), vec!["new".to_owned()])
+    );
+    // What comes while the work is done stays, too.
+    let (late, late_folder) = (root.path().join("late"), root.path().join("late-folder"));
+    let error = create_file(&late, |writer| {
+        fs::write(&late, "mine")?;
+        put(writer)
+    });
+    assert_eq!(error.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    let error = create_folder(&late_folder, |temporary| {
+        fs::create_dir(&late_folder)?;
+        fs::write(late_folder.join("mine"), "mine")?;
+        build(temporary)
+    });
+    assert_eq!(error.unwrap_err().kind(), io::ErrorKind::DirectoryNotEmpty);
+    assert_eq!(
+        (fs::read(&late).unwrap(), names(&late_folder)),
+        (b"mine".to_vec(), vec!["mine".to_owned()])
+    );
+    assert_eq!(names(root.path()), ["a.json", "late", "late-folder", "out"]);
+}
+
+#[test]
+fn without_exchange_a_kill_between_two_renames_loses_neither_folder() {
+    fn unsupported(_: &Path, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    let root = tempfile::tempdir().unwrap();
+    let target = root.path().join("a");
+    replace_folder(&target, |folder| fs::write(folder.join("old"), "")).unwrap();
+    let mut temporary = Temporary::folder(root.path(), OsStr::new("a")).unwrap();
+    fs::write(temporary.path.join("new"), "").unwrap();
+    put_in_place(&mut temporary, &target, unsupported).unwrap();
+    assert_eq!(
+        (names(&target), names(&temporary.path)),
+        (vec!["new".to_owned()], vec!["old".to_owned()])
+    );
+    drop(temporary);
+    assert_eq!(names(root.path()), ["a"]);
+    // Killed after the first rename: whoever comes next finds the old folder in its place.
+    let temporary = Temporary::folder(root.path(), OsStr::new("a")).unwrap();
+    fs::rename(&target, aside(&temporary.path, &target)).unwrap();
+    let failed = replace_folder(&target, |_| Err(io::Error::other("full")));
+    assert!(failed.is_err());
+    assert_eq!(names(&target), ["new"]);
+    drop(temporary);
+    assert_eq!(names(root.path()), ["a"]);
+}
+
+#[test]
+fn a_temporary_that_was_taken_for_a_leftover_is_made_again() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join(".a.tmp-1-0");
+    fs::write(&path, "").unwrap();
+    let handle = File::open(&path).unwrap();
+    assert!(is_at(&handle, &path));
+    remove_leftovers(root.path(), OsStr::new("a"));
+    assert!(!is_at(&handle, &path));
+    fs::write(&path, "").unwrap();
+    assert!(!is_at(&handle, &path), "another file of the same name");
+}

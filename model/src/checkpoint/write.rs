@@ -290,12 +290,17 @@ impl ShardedWriter {
     /// elements, little-endian and row-major.
     ///
     /// # Errors
-    /// Those of `source`; a tensor that gets fewer or more bytes than its shape takes; the disk's.
+    /// Those of `source`; a tensor that gets fewer or more bytes than its shape takes; the disk's; the
+    /// process was asked to stop.
     pub fn write<E: From<Error>>(
         &self,
         folder: &Path,
         mut source: impl FnMut(&TensorSpec, &mut dyn Write) -> Result<(), E>,
     ) -> Result<(), E> {
+        let mut source = |spec: &TensorSpec, file: &mut dyn Write| {
+            crate::stop::check().map_err(Error::from)?;
+            source(spec, file)
+        };
         for (name, layout) in &self.shards {
             layout.write(&folder.join(name), &mut source)?;
         }

@@ -85,7 +85,9 @@ fn data_is_wrong(error: &graft_data::Error) -> bool {
 fn model_is_wrong(error: &graft_model::Error) -> bool {
     match error {
         graft_model::Error::Io { source, .. } => names_wrong_file(source),
-        graft_model::Error::Write(_) | graft_model::Error::Layout { .. } => false,
+        graft_model::Error::Write(_)
+        | graft_model::Error::Layout { .. }
+        | graft_model::Error::Stopped(_) => false,
         _ => true,
     }
 }

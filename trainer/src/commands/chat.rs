@@ -69,7 +69,8 @@ impl OnBackend for Talking<'_> {
             };
             let max_new = args.sampling.max_new_tokens.get();
             let sampling = args.sampling.sampling();
-            let tokens = generator.run(&[prompt], max_new, &sampling, &mut on_token).swap_remove(0);
+            let tokens =
+                generator.run(&[prompt], max_new, &sampling, &mut on_token)?.swap_remove(0);
             writeln!(out, "{}", stream.finish()?)?;
             out.flush()?;
             let answer = files.tokenizer.decode(&tokens, true)?;

@@ -2,7 +2,7 @@
 
 use graft_data::{Dataset, SampleOptions, SourceFile};
 use graft_kernels::Precision;
-use graft_model::{Projection, atomic};
+use graft_model::{Projection, atomic, place};
 use serde_json::{Value, json};
 
 use super::open::Opening;
@@ -12,12 +12,14 @@ use crate::device::{Backend, OnBackend};
 use crate::evaluate::{RowScore, Scorer, Totals};
 use crate::plan::{HeldOut, ModelFiles, held_out_rows};
 use crate::progress::{Progress, Unit};
+use crate::{privacy, signals};
 
 /// Scores a model on a file.
 ///
 /// # Errors
 /// Model, adapter or rows are unusable; the output cannot be written.
 pub fn run(globals: &Globals, args: &EvalArgs) -> anyhow::Result<()> {
+    signals::listen()?;
     let device = globals.device.open()?;
     let precision = args.model.precision(&device, globals);
     device.run(Scoring { args, precision })
@@ -36,6 +38,11 @@ impl OnBackend for Scoring<'_> {
         let Self { args, precision } = self;
         let opening = Opening::new(&args.model.model, args.model.adapter.as_deref())?;
         let files = &opening.files;
+        if let Some(path) = &args.per_example {
+            place::new_file(path)?;
+            place::outside(path, &files.folder)?;
+            privacy::as_private_as([std::path::Path::new(&args.data)]);
+        }
         let nf4 = args.model.nf4(&files.config, &opening.trained)?;
         let source = super::data::source(&args.data, args.format)?;
         let longest = files.config.max_position_embeddings;
@@ -50,7 +57,8 @@ impl OnBackend for Scoring<'_> {
         let scorer = Scorer { model: &model, precision };
         let progress = Progress::new("score", rows.samples.len() as u64, Unit::Count("rows"));
         let fields = Default::default();
-        let scores = scorer.score(&rows.samples, &mut |done| progress.step(done as u64, &fields));
+        let scores =
+            scorer.score(&rows.samples, &mut |done| progress.step(done as u64, &fields))?;
         progress.finish(&format!("{} rows", scores.len()));
         if let Some(path) = &args.per_example {
             write_rows(path, &scores)?;
@@ -109,7 +117,7 @@ fn exact<B: Backend, P: Projection<B>>(
 }
 
 fn write_rows(path: &std::path::Path, scores: &[RowScore]) -> anyhow::Result<()> {
-    atomic::write_file::<std::io::Error>(path, |out| {
+    atomic::create_file::<std::io::Error>(path, |out| {
         for (index, RowScore { nll, targets }) in scores.iter().enumerate() {
             writeln!(out, "{}", json!({"index": index, "nll": nll, "target_tokens": targets}))?;
         }

@@ -54,7 +54,7 @@ impl OnBackend for Answering<'_> {
         let sampling = args.sampling.sampling();
         let prompt_tokens = prompt.len();
         let started = std::time::Instant::now();
-        let tokens = generator.run(&[prompt], max_new, &sampling, &mut on_token).swap_remove(0);
+        let tokens = generator.run(&[prompt], max_new, &sampling, &mut on_token)?.swap_remove(0);
         let seconds = started.elapsed().as_secs_f64();
         drop(out);
         if streams {

@@ -1,8 +1,12 @@
 //! `graft merge`: base and adapter in one folder, compared with both before it says done.
 
+use std::path::PathBuf;
+
 use burn_flex::{Flex, FlexDevice};
 use graft_adapters::PeftAdapter;
 use graft_adapters::merge::{self, Merge, Onto};
+use graft_model::folder::ModelFolder;
+use graft_model::stop;
 use graft_recipes::MergeOnto;
 
 use super::open::Opening;
@@ -11,6 +15,7 @@ use crate::cli::{Globals, page};
 use crate::probe::{Divergence, MERGE_TOLERANCE, Probe};
 use crate::progress::{Progress, Unit};
 use crate::run::RunError;
+use crate::{privacy, signals};
 
 /// Writes the merged folder.
 ///
@@ -18,6 +23,8 @@ use crate::run::RunError;
 /// Base or adapter are unusable, the output is taken, the disk refuses, or the merged model answers
 /// otherwise than base and adapter do.
 pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
+    signals::listen()?;
+    signals::work_begins();
     let opening = Opening::new(&args.model, Some(&args.adapter))?;
     let Opening { files, adapter, trained } = &opening;
     let nf4 = args.nf4(&files.config, trained)?;
@@ -33,11 +40,21 @@ pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
         onto,
         max_shard_bytes: args.max_shard_size,
     };
+    let adapter_folder =
+        if args.adapter.is_dir() { Some(ModelFolder::at(&args.adapter)?) } else { None };
+    let mut inputs = files.folder.paths()?;
+    inputs.extend(adapter_folder.map_or(Ok(vec![args.adapter.clone()]), |folder| folder.paths())?);
+    privacy::as_private_as(inputs.iter().map(PathBuf::as_path));
     let progress = Progress::new("merge", None, Unit::Bytes);
     let fields = Default::default();
     let summary = merge::write(&args.out, &request, &mut |done, _| progress.step(done, &fields))?;
     progress.finish(&page::bytes(summary.tensor_bytes));
-    let divergence = compare(args, &opening, nf4)?;
+    let divergence = compare(args, &opening, nf4);
+    if divergence.is_err() {
+        // A model that nothing vouches for does not stay; what is told is why.
+        let _ = std::fs::remove_dir_all(&args.out);
+    }
+    let divergence = divergence?;
     // Onto weights that training never saw, the distance is the user's to judge unless bounded.
     let allowed = match (args.tolerance, args.onto, nf4) {
         (Some(tolerance), ..) => f64::from(tolerance),
@@ -86,7 +103,9 @@ fn compare(args: &MergeArgs, opening: &Opening, nf4: Option<bool>) -> anyhow::Re
     let precision = graft_kernels::Precision::F32;
     let expected = probe.log_probabilities(&opening.load::<Flex>(nf4, &FlexDevice)?, precision);
     let merged = Opening::new(&args.out.display().to_string(), None)?;
+    stop::check()?;
     let found = probe.log_probabilities(&merged.load::<Flex>(None, &FlexDevice)?, precision);
+    stop::check()?;
     Ok(Divergence::between(&expected, &found, vocab_size))
 }
 

@@ -1,5 +1,7 @@
 //! `graft quantize`: a model folder in NF4, once, for every later start.
 
+use std::path::PathBuf;
+
 use graft_adapters::quantize;
 use graft_model::folder::ModelFolder;
 
@@ -7,13 +9,17 @@ use crate::cli::folder_args::QuantizeArgs;
 use crate::cli::{Globals, page};
 use crate::plan::read_config;
 use crate::progress::{Progress, Unit};
+use crate::{privacy, signals};
 
 /// Writes the quantised folder.
 ///
 /// # Errors
 /// The base is unusable or quantised already; the output is taken; the disk refuses.
 pub fn run(_globals: &Globals, args: &QuantizeArgs) -> anyhow::Result<()> {
+    signals::listen()?;
+    signals::work_begins();
     let base = ModelFolder::open(&args.model)?;
+    privacy::as_private_as(base.paths()?.iter().map(PathBuf::as_path));
     let config = read_config(&base)?;
     let progress = Progress::new("quantise", None, Unit::Bytes);
     let fields = Default::default();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use graft_model::atomic;
+use graft_model::{atomic, place};
 use graft_recipes::library::{self, Shipped};
 use serde_json::json;
 
@@ -41,19 +41,7 @@ fn find(name: &str) -> Result<&'static Shipped, WrongUse> {
 }
 
 fn copy(shipped: &Shipped, file: &Path) -> anyhow::Result<()> {
-    // A link that leads nowhere is something that would be replaced, too.
-    if file.symlink_metadata().is_ok() {
-        let file = file.display();
-        let message = format!("`{file}` exists and is not replaced: give another name");
-        return Err(WrongUse(message).into());
-    }
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if let Some(folder) = folder
-        && !folder.is_dir()
-    {
-        let message = format!("there is no folder `{}` to copy into", folder.display());
-        return Err(WrongUse(message).into());
-    }
-    atomic::write_bytes(file, shipped.text.as_bytes())?;
+    place::new_file(file)?;
+    atomic::create_file::<std::io::Error>(file, |out| out.write_all(shipped.text.as_bytes()))?;
     Ok(page::print(&format!("{} is now {}", shipped.name, file.display()))?)
 }

@@ -6,6 +6,7 @@ use crate::cli::folder_args::SynthModelArgs;
 use crate::cli::{Globals, page};
 use crate::plan::parameters;
 use crate::progress::{Progress, Unit};
+use crate::signals;
 use crate::synthetic::Synthetic;
 
 /// Writes the folder.
@@ -13,6 +14,8 @@ use crate::synthetic::Synthetic;
 /// # Errors
 /// The output is taken; the disk has too little room or refuses.
 pub fn run(_globals: &Globals, args: &SynthModelArgs) -> anyhow::Result<()> {
+    signals::listen()?;
+    signals::work_begins();
     let started = Instant::now();
     let SynthModelArgs { preset, format, out, layers, seed: _, sparse: _ } = args;
     let layers = layers.map(usize::from);

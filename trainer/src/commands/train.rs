@@ -1,21 +1,20 @@
 //! `graft train`: a run from recipe to report.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
-use signal_hook::consts::{SIGINT, SIGTERM};
+use std::path::Path;
 
 use crate::cli::recipe_args::TrainArgs;
 use crate::cli::{Globals, on_threads, page};
 use crate::plan::{Plan, Start};
 use crate::run::{Outcome, RunOptions, run as run_plan};
 use crate::run_folder::RunFolder;
+use crate::{privacy, signals};
 
 /// Trains as the recipe says.
 ///
 /// # Errors
 /// Every problem of the recipe and its files before anything is written; whatever ends the run early.
 pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
+    signals::listen()?;
     let recipe = graft_recipes::load(&args.recipe.recipe, &args.recipe.overrides)?;
     globals.use_threads_of(&recipe)?;
     let device = globals.device.open()?;
@@ -40,24 +39,14 @@ pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
     if args.resume && !RunFolder::holds_run(&plan.output_dir) {
         globals.note(&format!("no run in {} yet: it begins", plan.output_dir.display()));
     }
-    let interrupted = interrupts()?;
     let room = args.room.available(&plan.output_dir, &plan.device)?;
-    let options = RunOptions { resume: args.resume, room, interrupted: &interrupted };
+    let options = RunOptions { resume: args.resume, room };
+    privacy::as_private_as([Path::new(&args.recipe.recipe)]);
     let outcome = on_threads(|| run_plan(resolved, options))?;
     if args.json {
         return Ok(page::print_json(&serde_json::to_value(&outcome)?)?);
     }
     Ok(page::print(&as_text(&outcome))?)
-}
-
-/// The first Ctrl-C asks for a checkpoint and a clean stop, the second ends the process.
-fn interrupts() -> std::io::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&flag))?;
-        signal_hook::flag::register(signal, Arc::clone(&flag))?;
-    }
-    Ok(flag)
 }
 
 fn as_text(outcome: &Outcome) -> String {

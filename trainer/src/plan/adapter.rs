@@ -10,6 +10,7 @@ use graft_recipes::{AdapterMethod, Layers, ProjectionName, Recipe, TargetModules
 
 use super::findings::Findings;
 use super::{adapter_parameters, parameters};
+use crate::run_folder;
 
 /// What trains.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +32,14 @@ impl Adapter {
         match self {
             Self::Lora { config: lora, init_from: _ } => adapter_parameters(lora, config),
             Self::Full => parameters(config),
+        }
+    }
+
+    /// What a run's folder calls that which was learnt.
+    pub fn result(&self) -> &'static str {
+        match self {
+            Self::Lora { .. } => run_folder::ADAPTER,
+            Self::Full => run_folder::MODEL,
         }
     }
 

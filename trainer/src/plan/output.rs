@@ -2,19 +2,33 @@
 
 use std::path::Path;
 
-use graft_recipes::Recipe;
+use graft_model::folder::ModelFolder;
+use graft_model::place;
+use graft_recipes::{AdapterMethod, Recipe};
 
 use super::Start;
 use super::findings::Findings;
-use crate::run_folder::RunFolder;
+use crate::run_folder::{self, RunFolder};
 
 /// Records what is wrong with the output folder.
-pub(super) fn check(recipe: &Recipe, start: Start, findings: &mut Findings<'_>) {
+pub(super) fn check(
+    recipe: &Recipe,
+    base: Option<&ModelFolder>,
+    start: Start,
+    findings: &mut Findings<'_>,
+) {
     const KEY: &str = "output_dir";
     let path = &recipe.output_dir;
+    if start != Start::Anywhere
+        && let Some(base) = base
+        && let Err(error) = beside(path, base)
+    {
+        findings.problem(KEY, error);
+        return;
+    }
     let free = match start {
         // A run may be killed before it has anything to go on with; it then begins.
-        Start::Resume if RunFolder::holds_run(path) => Ok(()),
+        Start::Resume if RunFolder::holds_run(path) => RunFolder::check_own(path, &results(recipe)),
         Start::Anywhere => return,
         Start::Anew | Start::Resume => RunFolder::check_free(path, &recipe.to_yaml()),
     };
@@ -27,6 +41,29 @@ pub(super) fn check(recipe: &Recipe, start: Start, findings: &mut Findings<'_>) 
         let message = format!("found `{}`, but `{}` is a file", path.display(), home.display());
         findings.problem(KEY, message);
     }
+}
+
+/// A run's folder and a base's are two, and neither lies in the other.
+fn beside(path: &Path, base: &ModelFolder) -> Result<(), String> {
+    place::outside(path, base).map_err(|error| error.to_string())?;
+    if place::holds(path, base).map_err(|error| error.to_string())? {
+        let (path, base) = (path.display(), base.display());
+        return Err(format!(
+            "the base's folder `{base}` lies in `{path}`: choose a folder of its own for the run"
+        ));
+    }
+    Ok(())
+}
+
+/// What the run will make in its folder beside its log and checkpoints.
+fn results(recipe: &Recipe) -> Vec<&'static str> {
+    let mut results = vec![run_folder::BEFORE, run_folder::AFTER, run_folder::REPORT];
+    let full = matches!(recipe.adapter, AdapterMethod::Full);
+    results.push(if full { run_folder::MODEL } else { run_folder::ADAPTER });
+    if recipe.finish.merge {
+        results.push(run_folder::MERGED);
+    }
+    results
 }
 
 /// The nearest folder above that exists.

@@ -240,7 +240,27 @@ fn an_output_folder_with_another_run_is_refused_unless_it_goes_on() {
     assert!(error.to_string().contains("already holds a run"), "{error}");
     fs::write(run.join("manifest.json"), "").unwrap();
     fs::write(run.join("recipe.yaml"), "").unwrap();
-    Plan::resolve_for(recipe(root.path(), "", &[]), Start::Resume, Device::cpu()).unwrap();
+    let error =
+        Plan::resolve_for(recipe(root.path(), "", &[]), Start::Resume, Device::cpu()).unwrap_err();
+    assert!(error.to_string().contains("is no manifest of a run"), "{error}");
+}
+
+#[test]
+fn a_run_s_folder_and_its_base_s_are_apart() {
+    let root = root();
+    let model = model_folder(root.path(), |text| text);
+    std::os::unix::fs::symlink(&model, root.path().join("link")).unwrap();
+    for (output, expected) in [
+        ("model", "is or lies in the base's folder"),
+        ("model/run", "is or lies in the base's folder"),
+        ("link/run/../x", "is or lies in the base's folder"),
+        ("", "the base's folder"),
+    ] {
+        let output = format!("output_dir={}/{output}", root.path().display());
+        let base = format!("model.path={}", model.display());
+        let said = refused(root.path(), "", &[&base, &output, "model.init=random"]);
+        assert!(said.contains(expected), "{output}: {said}");
+    }
 }
 
 #[test]

@@ -1,5 +1,10 @@
 //! Why a run ended early.
 
+use graft_model::atomic;
+use graft_model::stop::Stopped;
+
+use super::stage::{Part, Stage};
+use crate::evaluate::ScoreError;
 use crate::ledger::TooLarge;
 use crate::plan::PlanErrors;
 use crate::run_folder;
@@ -58,15 +63,62 @@ pub enum RunError {
         /// What it said.
         reason: String,
     },
-    /// Asked to stop.
+    /// Rows have no score.
+    #[error(transparent)]
+    Score(#[from] ScoreError),
+    /// An update left what is no number.
     #[error(
-        "stopped after step {step} of {total}; its checkpoint is written: go on with `--resume`"
+        "the update of step {step} left value {index} of `{tensor}` as {value}, which is no number: what \
+         was learnt since the last checkpoint is not kept. Lower training.learning_rate, or the optimizer's \
+         weight_decay in a new run; `--resume` goes on from the last checkpoint"
     )]
-    Interrupted {
-        /// The last step taken.
+    Destroyed {
+        /// The step.
         step: u64,
-        /// Steps planned.
-        total: u64,
+        /// The tensor.
+        tensor: String,
+        /// Place in the flattened tensor.
+        index: usize,
+        /// What stands there.
+        value: f32,
+    },
+    /// The model that an adapter of numbers makes answers with none.
+    #[error(
+        "after step {step}, the last one, the model's loss on the first row of data.train is {loss}, which \
+         is no number: nothing was written. Train anew with a lower training.learning_rate, adapter.alpha \
+         or weight_decay of the optimizer"
+    )]
+    NoAnswer {
+        /// The last step.
+        step: u64,
+        /// What was found.
+        loss: f64,
+    },
+    /// Asked to stop.
+    #[error("{stopped} {stage}: {}", goes_on(*stage))]
+    Stopped {
+        /// By which signal.
+        stopped: Stopped,
+        /// When.
+        stage: Stage,
+    },
+    /// All steps are taken, but something after them failed.
+    #[error(
+        "all steps are taken, but {} failed: {error}{}", part.name(), missing(*part)
+    )]
+    Unfinished {
+        /// What failed.
+        part: Part,
+        /// Why.
+        error: Box<RunError>,
+    },
+    /// A run ended, and its manifest could not be told.
+    #[error("{error}\n  that it ended so could not be recorded: {manifest}")]
+    Unrecorded {
+        /// Why the run ended.
+        error: Box<RunError>,
+        /// Why the manifest still says otherwise.
+        manifest: run_folder::Error,
     },
     /// A checkpoint that is not one of this run.
     #[error(
@@ -91,7 +143,7 @@ pub enum RunError {
         allowed: f64,
     },
     /// A file could not be written.
-    #[error("cannot write `{}`: {source}", path.display())]
+    #[error("cannot write `{}`: {source}{}", path.display(), atomic::way_out(source))]
     Write {
         /// The file.
         path: std::path::PathBuf,
@@ -100,7 +152,41 @@ pub enum RunError {
     },
 }
 
+/// How a run that was asked to stop goes on.
+fn goes_on(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Opening | Stage::Base | Stage::Steps { taken: 0, .. } => {
+            "begin again with `--resume`"
+        }
+        Stage::Steps { .. } => "its checkpoint is written, go on with `--resume`",
+        Stage::After(_) => "`--resume` does what is missing",
+    }
+}
+
+/// What is there of a run that failed after its last step.
+fn missing(part: Part) -> &'static str {
+    match part {
+        Part::Result => ". The last checkpoint is whole, and `--resume` tries again",
+        Part::Scores | Part::Merge | Part::Report => {
+            ". What was learnt is written, and `--resume` does what is missing"
+        }
+    }
+}
+
 impl RunError {
+    /// The signal, where the work was asked to stop.
+    pub(super) fn stopped(&self) -> Option<Stopped> {
+        match self {
+            Self::Stopped { stopped, .. }
+            | Self::Score(ScoreError::Stopped(stopped))
+            | Self::Model(graft_model::Error::Stopped(stopped))
+            | Self::Adapter(graft_adapters::Error::Model(graft_model::Error::Stopped(stopped))) => {
+                Some(*stopped)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the cause is wrong input (exit code 2) rather than a failure (1).
     pub fn is_wrong_input(&self) -> bool {
         match self {
@@ -115,10 +201,15 @@ impl RunError {
                 graft_adapters::Error::Write(_) | graft_adapters::Error::NotFinite { .. }
             ),
             Self::Folder(error) => error.is_wrong_input(),
+            Self::Unrecorded { error, manifest: _ } => error.is_wrong_input(),
             Self::Diverged { .. }
             | Self::Offload(_)
             | Self::Device { .. }
-            | Self::Interrupted { .. }
+            | Self::Score(_)
+            | Self::Destroyed { .. }
+            | Self::NoAnswer { .. }
+            | Self::Stopped { .. }
+            | Self::Unfinished { .. }
             | Self::Merge { .. }
             | Self::Write { .. } => false,
         }

@@ -1,5 +1,6 @@
 //! After the last step: the scores again, the adapter or model, the merged folder, the report.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn_flex::Flex;
@@ -8,23 +9,26 @@ use graft_adapters::{PeftAdapter, Trainable, full, peft};
 use graft_model::checkpoint::{Checkpoint, ShardedWriter};
 use graft_model::folder::ModelFolder;
 use graft_model::load::Frozen;
-use graft_model::{FrozenLinear, Llama, atomic};
+use graft_model::{FrozenLinear, Llama, stop};
 use graft_recipes::MergeOnto;
 use serde::Serialize;
 
 use super::RunError;
 use super::scores::Scores;
+use super::stage::{Part, Stage};
 use super::training::Run;
 use crate::device::Backend;
+use crate::evaluate::{ScoreError, Scorer};
 use crate::memory::peak_resident_bytes;
 use crate::plan::{Adapter, Plan};
 use crate::probe::{Divergence, MERGE_TOLERANCE, Probe};
 use crate::progress::{Progress, Unit};
 use crate::report::{Answer, Better, PromptAnswer, Report, Sample, Score, ScoreUnit};
-use crate::run_folder::manifest::Status;
+use crate::run_folder::manifest::{FileHash, Status};
 use crate::run_folder::metrics::{self, Line};
+use crate::run_folder::{ADAPTER, AFTER, MERGED, REPORT};
 use crate::step::Trainer;
-use crate::trained_with::TrainedWith;
+use crate::trained_with::{BASE_HASH, TrainedWith, base_hash};
 
 /// What a finished run is summed up as.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -61,22 +65,65 @@ pub struct Outcome {
     pub answers: Vec<[String; 3]>,
 }
 
-/// Writes everything that a finished run leaves.
+/// Writes everything that a finished run leaves: what was learnt first, then each other part on its own.
+/// What an earlier try has made of the same step is not made again.
 pub(super) fn finish<B: Backend, P: Trainable<B>>(
     mut run: Run<'_, B, P>,
 ) -> Result<Outcome, RunError> {
+    let mut failed = None;
+    run.whereabouts.enter(Stage::After(Part::Result));
+    let mut written = vec![write_result(&mut run)?];
+    let after = attempt(&mut run, Part::Scores, &mut failed, score)?;
+    let merged = attempt(&mut run, Part::Merge, &mut failed, merge)?.flatten();
+    let status = match &failed {
+        None => Status::after_last_step(run.position.step, run.position.loss),
+        Some(error) => Status::Failed { reason: error.to_string() },
+    };
+    if let Some(after) = &after {
+        let report = |run: &mut Run<'_, B, P>| write_report(run, after, &status);
+        attempt(&mut run, Part::Report, &mut failed, report)?;
+    }
+    match (failed, after) {
+        (None, Some(after)) => {
+            run.folder.end(status)?;
+            let divergence = merged.as_ref().and_then(|(_, divergence)| *divergence);
+            written.extend(merged.map(|(path, _)| path));
+            Ok(outcome(&run, &after, written, divergence))
+        }
+        (Some(error), _) => Err(error),
+        (None, None) => unreachable!("what is not there has failed"),
+    }
+}
+
+/// Does a part of the finish. Its failure is kept, and the next part has its turn; a stop is obeyed.
+fn attempt<'a, B: Backend, P: Trainable<B>, T>(
+    run: &mut Run<'a, B, P>,
+    part: Part,
+    failed: &mut Option<RunError>,
+    work: impl FnOnce(&mut Run<'a, B, P>) -> Result<T, RunError>,
+) -> Result<Option<T>, RunError> {
+    run.whereabouts.enter(Stage::After(part));
+    stop::check().map_err(graft_model::Error::from)?;
+    match work(run) {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if error.stopped().is_some() => Err(error),
+        Err(error) => {
+            failed.get_or_insert(RunError::Unfinished { part, error: error.into() });
+            Ok(None)
+        }
+    }
+}
+
+fn outcome<B: Backend, P: Trainable<B>>(
+    run: &Run<'_, B, P>,
+    after: &Scores,
+    written: Vec<PathBuf>,
+    merged_divergence: Option<f64>,
+) -> Outcome {
     let plan = run.plan;
-    let after = Scores::of("score the result", plan, run.data, &run.trainer.model)?;
-    after.write(&run.folder.path().join("after.json"))?;
-    let (written, merged_divergence) = write_result(&mut run)?;
-    run.folder.end(Status::after_last_step(run.position.step, run.position.loss))?;
-    let report = report(&run, &after)?.render();
-    let path = run.folder.report_path();
-    atomic::write_bytes(&path, report.as_bytes())
-        .map_err(|source| RunError::Write { path: path.clone(), source })?;
-    let pair = |of: fn(&Scores) -> Option<f64>| Some([of(&run.before)?, of(&after)?]);
+    let pair = |of: fn(&Scores) -> Option<f64>| Some([of(&run.before)?, of(after)?]);
     let questions = plan.finish.prompts.iter().zip(&run.before.prompts).zip(&after.prompts);
-    Ok(Outcome {
+    Outcome {
         folder: run.folder.path().to_owned(),
         steps: run.position.step,
         loss: run.position.loss,
@@ -94,13 +141,14 @@ pub(super) fn finish<B: Backend, P: Trainable<B>>(
         answers: questions
             .map(|((question, base), tuned)| [question.clone(), base.clone(), tuned.clone()])
             .collect(),
-    })
+    }
 }
 
-/// Writes a LoRA's PEFT folder; full training has none.
+/// Writes a LoRA's PEFT folder; full training has none. `base` are the files of the base's folder.
 pub(super) fn save_adapter<B: Backend, P: Trainable<B>>(
     folder: &Path,
     plan: &Plan,
+    base: &BTreeMap<String, FileHash>,
     trainer: &mut Trainer<B, P>,
 ) -> Result<(), RunError> {
     let Adapter::Lora { config, init_from: _ } = &plan.adapter else {
@@ -108,42 +156,86 @@ pub(super) fn save_adapter<B: Backend, P: Trainable<B>>(
     };
     let shapes = trainer.parameters.slots().iter();
     let shapes: Vec<_> = shapes.map(|slot| (slot.name.clone(), slot.shape.clone())).collect();
-    let base = plan.recipe.model.path.to_string();
     let layers = plan.config.layers;
     let with = TrainedWith { nf4: plan.nf4, chat: plan.chat().clone() };
+    let mut metadata = with.to_metadata();
+    metadata.insert(BASE_HASH.to_owned(), base_hash(base));
+    // An adapter gets published: it names its base, not where that lay on this machine.
+    let base = plan.model_folder.published_name();
     let values = trainer.values_by_name();
-    peft::save_from(folder, config, layers, &base, &shapes, &values, with.to_metadata())?;
+    peft::save_from(folder, config, layers, &base, &shapes, &values, metadata)?;
     Ok(())
 }
 
-fn write_result<B: Backend, P: Trainable<B>>(
-    run: &mut Run<'_, B, P>,
-) -> Result<(Vec<PathBuf>, Option<f64>), RunError> {
-    let plan = run.plan;
+/// Writes what was learnt: the adapter, or the fully trained model. A model of it that answers with what
+/// is no number is not written.
+fn write_result<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<PathBuf, RunError> {
+    let (plan, step) = (run.plan, run.position.step);
+    let name = plan.adapter.result();
+    if run.folder.has(name, step) {
+        return Ok(run.folder.path().join(name));
+    }
+    run.check_values()?;
+    let scorer = Scorer { model: &run.trainer.model, precision: plan.precision };
+    match scorer.score(&run.data.train[..1], &mut |_| ()) {
+        Ok(_) => {}
+        Err(ScoreError::NotANumber { nll: loss, .. }) => {
+            return Err(RunError::NoAnswer { step, loss });
+        }
+        Err(other) => return Err(other.into()),
+    }
+    let path = run.folder.claim(name)?;
     match &plan.adapter {
         Adapter::Full => {
-            let path = run.folder.path().join("model");
             remove(&path)?;
             let values = run.trainer.values_by_name();
             full::write(&path, &plan.model_folder, &plan.config, &values)?;
-            Ok((vec![path], None))
         }
         Adapter::Lora { .. } => {
-            let path = run.folder.adapter_path();
-            save_adapter(&path, plan, &mut run.trainer)?;
-            if !plan.finish.merge {
-                return Ok((vec![path], None));
-            }
-            let merged = run.folder.path().join("merged");
-            remove(&merged)?;
-            let divergence = merge(run, &path, &merged)?;
-            Ok((vec![path, merged], Some(divergence.mean)))
+            let base = &run.folder.manifest().inputs.base;
+            save_adapter(&path, plan, base, &mut run.trainer)?;
         }
     }
+    run.folder.made(name, step, None)?;
+    Ok(path)
+}
+
+/// Scores the result, unless it was.
+fn score<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<Scores, RunError> {
+    let step = run.position.step;
+    if let Some(after) = run.folder.content(AFTER, step).as_deref().and_then(Scores::read) {
+        return Ok(after);
+    }
+    let after = Scores::of("score the result", run.plan, run.data, &run.trainer.model)?;
+    run.folder.put(AFTER, step, after.to_text().as_bytes())?;
+    Ok(after)
+}
+
+/// Merges, where that is asked for and was not done: the folder, and how far its model is off.
+fn merge<B: Backend, P: Trainable<B>>(
+    run: &mut Run<'_, B, P>,
+) -> Result<Option<(PathBuf, Option<f64>)>, RunError> {
+    let (plan, step) = (run.plan, run.position.step);
+    if !plan.finish.merge || plan.adapter.result() != ADAPTER {
+        return Ok(None);
+    }
+    if run.folder.has(MERGED, step) {
+        return Ok(Some((run.folder.path().join(MERGED), None)));
+    }
+    let path = run.folder.claim(MERGED)?;
+    remove(&path)?;
+    let divergence = write_merged(run, &run.folder.path().join(ADAPTER), &path);
+    if divergence.is_err() {
+        // A model that nothing vouches for does not stay; what is told is why.
+        let _ = remove(&path);
+    }
+    let divergence = divergence?;
+    run.folder.made(MERGED, step, None)?;
+    Ok(Some((path, Some(divergence.mean))))
 }
 
 /// Merges the adapter and compares the written model with the trained one.
-fn merge<B: Backend, P: Trainable<B>>(
+fn write_merged<B: Backend, P: Trainable<B>>(
     run: &Run<'_, B, P>,
     adapter: &Path,
     out: &Path,
@@ -164,13 +256,14 @@ fn merge<B: Backend, P: Trainable<B>>(
     let progress = Progress::new("merge", None, Unit::Bytes);
     merge::write(out, &request, &mut |done, _| progress.step(done, &Default::default()))?;
     let probe = Probe::of(&run.data.train);
+    stop::check().map_err(graft_model::Error::from)?;
     let trained = probe.log_probabilities(&run.trainer.model, plan.precision);
     let merged = open_frozen(out, &plan.config)?;
+    stop::check().map_err(graft_model::Error::from)?;
     let merged = probe.log_probabilities(&merged, plan.precision);
     let divergence = Divergence::between(&trained, &merged, plan.config.vocab_size);
     // The original weights were never seen in training, so there the distance is only reported.
     if onto != Onto::Original && !divergence.is_within(MERGE_TOLERANCE) {
-        remove(out)?;
         return Err(RunError::Merge { found: divergence.mean, allowed: MERGE_TOLERANCE });
     }
     progress.finish(&format!(
@@ -204,9 +297,19 @@ fn remove(path: &Path) -> Result<(), RunError> {
     }
 }
 
+fn write_report<B: Backend, P: Trainable<B>>(
+    run: &mut Run<'_, B, P>,
+    after: &Scores,
+    status: &Status,
+) -> Result<(), RunError> {
+    let text = report(run, after, status)?.render();
+    Ok(run.folder.put(REPORT, run.position.step, text.as_bytes())?)
+}
+
 fn report<B: Backend, P: Trainable<B>>(
     run: &Run<'_, B, P>,
     after: &Scores,
+    status: &Status,
 ) -> Result<Report, RunError> {
     let mut train = Vec::new();
     let mut eval = Vec::new();
@@ -222,7 +325,7 @@ fn report<B: Backend, P: Trainable<B>>(
     let samples = run.data.held_out().iter().zip(&before.samples).zip(&after.samples);
     let prompts = run.plan.finish.prompts.iter().zip(&before.prompts).zip(&after.prompts);
     Ok(Report {
-        manifest: run.folder.manifest().clone(),
+        manifest: run.folder.ending(status),
         recipe: run.folder.recipe()?,
         seconds: run.position.seconds,
         tokens: run.position.tokens,

@@ -1,9 +1,7 @@
 //! Scores before and after: exact answers, general perplexity, validation loss, and samples of text.
 
-use std::path::Path;
-
 use graft_adapters::Trainable;
-use graft_model::{Llama, atomic};
+use graft_model::Llama;
 use serde::{Deserialize, Serialize};
 
 use super::RunError;
@@ -74,10 +72,10 @@ impl Scores {
             before += prompts.len();
         }
         let mut report = |done: usize| progress.step((before + done) as u64, &fields);
-        let general = scorer.score(&data.general, &mut report);
+        let general = scorer.score(&data.general, &mut report)?;
         before += general.len();
         let mut report = |done: usize| progress.step((before + done) as u64, &fields);
-        let validation = scorer.score(&data.validation, &mut report);
+        let validation = scorer.score(&data.validation, &mut report)?;
         let right = answers.iter().zip(held_out).filter(|(a, row)| **a == row.expected);
         let exact = Exact { right: right.count(), asked: answers.len() };
         let scores = Self {
@@ -107,15 +105,15 @@ impl Scores {
         parts.join(", ")
     }
 
-    /// Reads scores that an earlier part of the run wrote.
-    pub(super) fn read(path: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    /// Scores that an earlier part of the run wrote.
+    pub(super) fn read(text: &[u8]) -> Option<Self> {
+        serde_json::from_slice(text).ok()
     }
 
-    /// Writes the scores for later parts of the run.
-    pub(super) fn write(&self, path: &Path) -> Result<(), RunError> {
-        let text = serde_json::to_string_pretty(self).expect("scores are plain data") + "\n";
-        atomic::write_bytes(path, text.as_bytes())
-            .map_err(|source| RunError::Write { path: path.to_owned(), source })
+    /// What a later part of the run reads.
+    pub(super) fn to_text(&self) -> String {
+        serde_json::to_string_pretty(self).expect("scores are plain data")
+            + "
+"
     }
 }

@@ -1,6 +1,6 @@
 //! The loop: steps, measurements, checkpoints.
 
-use std::sync::atomic::Ordering;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
 use graft_adapters::Trainable;
@@ -9,8 +9,9 @@ use graft_model::{Llama, atomic};
 use graft_recipes::{ActivationOffload, Optimizer, Warmup};
 
 use super::scores::Scores;
+use super::stage::{Stage, Whereabouts};
 use super::state::{self, Position};
-use super::{Outcome, RunError, RunOptions, finish, inputs};
+use super::{Outcome, RunError, RunOptions, finish, inputs, said};
 use crate::device::Backend;
 use crate::engine::{Checkpointing, Offload, Parameters};
 use crate::evaluate::{Scorer, Totals};
@@ -19,18 +20,96 @@ use crate::memory::peak_resident_bytes;
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::plan::{LoadedData, Plan};
 use crate::progress::{Fields, Progress, Unit};
-use crate::run_folder::RunFolder;
-use crate::run_folder::manifest::{Manifest, Status};
-use crate::run_folder::metrics::{EvalLine, Line, MetricsLog, TrainLine};
+use crate::run_folder::manifest::{Inputs, Manifest, Status};
+use crate::run_folder::metrics::{self, EvalLine, Line, MetricsLog, TrainLine};
 use crate::run_folder::tensorboard::EventLog;
+use crate::run_folder::{BEFORE, RunFolder};
 use crate::step::{StepError, StepOptions, StepOutcome, Trainer};
+use crate::{privacy, signals};
+
+/// Trains `model` as planned in the plan's folder, which is told how it ended.
+pub(super) fn train<B: Backend, P: Trainable<B>>(
+    plan: &Plan,
+    data: &LoadedData,
+    mut model: Llama<B, P>,
+    options: RunOptions,
+) -> Result<Outcome, RunError> {
+    let parameters = Parameters::of(&mut model);
+    if parameters.is_empty() {
+        return Err(RunError::NothingTrained);
+    }
+    let now = inputs::inputs(plan, &parameters)?;
+    // From here on there is something to keep.
+    signals::work_begins();
+    if let Some(parent) = plan.output_dir.parent() {
+        // What holds runs is as open as people have it; the run's own folder is not.
+        std::fs::create_dir_all(parent)
+            .map_err(|source| RunError::Write { path: parent.to_owned(), source })?;
+    }
+    privacy::as_private_as(plan.files()?.iter().map(std::path::PathBuf::as_path));
+    let mut folder = open(plan, now, options.resume)?;
+    let whereabouts = Whereabouts::default();
+    let work =
+        || Run::new(plan, data, model, parameters, &mut folder, &whereabouts).and_then(Run::finish);
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(outcome)) => Ok(outcome),
+        Ok(Err(error)) => Err(recorded(&mut folder, placed(error, whereabouts.stage()))),
+        Err(panic) => {
+            let reason = said(panic.as_ref()).unwrap_or("it does not say why").to_owned();
+            // What is said is the panic, whether this can be recorded or not.
+            let _ = folder.end(Status::Failed { reason });
+            resume_unwind(panic)
+        }
+    }
+}
+
+/// The folder of a new run, or of one that goes on.
+fn open(plan: &Plan, now: Inputs, resume: bool) -> Result<RunFolder, RunError> {
+    if resume && RunFolder::holds_run(&plan.output_dir) {
+        let folder = RunFolder::open_for_resume(&plan.output_dir)?;
+        folder.check_unchanged(&now)?;
+        return Ok(folder);
+    }
+    Ok(RunFolder::create(&plan.output_dir, &plan.recipe.to_yaml(), Manifest::begin(now))?)
+}
+
+/// The error with what the run was doing.
+fn placed(error: RunError, stage: Stage) -> RunError {
+    match (error.stopped(), stage, error) {
+        (Some(stopped), stage, _) => RunError::Stopped { stopped, stage },
+        (
+            None,
+            _,
+            error @ (RunError::Unfinished { .. }
+            | RunError::Destroyed { .. }
+            | RunError::NoAnswer { .. }),
+        ) => error,
+        (None, Stage::After(part), error) => RunError::Unfinished { part, error: error.into() },
+        (None, _, error) => error,
+    }
+}
+
+/// Tells the folder how the run ended. That this fails never hides why it ended.
+fn recorded(folder: &mut RunFolder, error: RunError) -> RunError {
+    let status = match &error {
+        RunError::Stopped { stopped, stage } => {
+            Status::Stopped { reason: format!("{stopped} {stage}") }
+        }
+        other => Status::Failed { reason: other.to_string() },
+    };
+    match folder.end(status) {
+        Ok(()) => error,
+        Err(manifest) => RunError::Unrecorded { error: error.into(), manifest },
+    }
+}
 
 /// A run that is under way.
 pub(super) struct Run<'a, B: Backend, P> {
     pub(super) plan: &'a Plan,
     pub(super) data: &'a LoadedData,
     pub(super) trainer: Trainer<B, P>,
-    pub(super) folder: RunFolder,
+    pub(super) folder: &'a mut RunFolder,
+    pub(super) whereabouts: &'a Whereabouts,
     pub(super) position: Position,
     pub(super) before: Scores,
     pub(super) total: u64,
@@ -39,32 +118,20 @@ pub(super) struct Run<'a, B: Backend, P> {
     schedule: Schedule,
     metrics: MetricsLog,
     events: Option<EventLog>,
-    options: RunOptions<'a>,
 }
 
 impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
-    /// Opens the run's folder, goes back to its last checkpoint if it has one, and scores the base.
-    pub(super) fn new(
+    /// Scores the base, unless it was, and goes back to the last checkpoint, if there is one.
+    fn new(
         plan: &'a Plan,
         data: &'a LoadedData,
-        mut model: Llama<B, P>,
-        options: RunOptions<'a>,
+        model: Llama<B, P>,
+        parameters: Parameters,
+        folder: &'a mut RunFolder,
+        whereabouts: &'a Whereabouts,
     ) -> Result<Self, RunError> {
         let schedule = data.schedule(plan)?;
         let total = plan.total_steps(&schedule);
-        let parameters = Parameters::of(&mut model);
-        if parameters.is_empty() {
-            return Err(RunError::NothingTrained);
-        }
-        let now = inputs::inputs(plan, &parameters)?;
-        let goes_on = options.resume && RunFolder::holds_run(&plan.output_dir);
-        let mut folder = if goes_on {
-            let folder = RunFolder::open_for_resume(&plan.output_dir)?;
-            folder.check_unchanged(&now)?;
-            folder
-        } else {
-            RunFolder::create(&plan.output_dir, &plan.recipe.to_yaml(), Manifest::begin(now))?
-        };
         let offload = match plan.activation_offload {
             ActivationOffload::Disk => Some(Offload::create(folder.path())?),
             // The CPU computes in the host's memory.
@@ -75,11 +142,22 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         let optimizer = AdamW::new(config, &parameters, &model.device);
         let mut trainer =
             Trainer { model, parameters, optimizer, options: step_options(plan, total), offload };
+        // Nothing is learnt yet, whatever a checkpoint holds: what is scored is the base.
+        let before =
+            if let Some(before) = folder.content(BEFORE, 0).as_deref().and_then(Scores::read) {
+                before
+            } else {
+                whereabouts.enter(Stage::Base);
+                let before = Scores::of("score the base", plan, data, &trainer.model)?;
+                folder.put(BEFORE, 0, before.to_text().as_bytes())?;
+                before
+            };
+        whereabouts.enter(Stage::Opening);
         let mut position = Position::default();
         if let Some(checkpoint) = folder.checkpoints().latest()? {
             position = state::load(&checkpoint.path, &mut trainer)?;
         }
-        if goes_on {
+        if folder.goes_on() {
             folder.resumed_after(position.step)?;
         }
         let (metrics, _) = MetricsLog::open(&folder.metrics_path(), position.step)?;
@@ -88,19 +166,12 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         } else {
             None
         };
-        let path = folder.path().join("before.json");
-        let before = if let Some(before) = Scores::read(&path) {
-            before
-        } else {
-            let before = Scores::of("score the base", plan, data, &trainer.model)?;
-            before.write(&path)?;
-            before
-        };
         Ok(Self {
             plan,
             data,
             trainer,
             folder,
+            whereabouts,
             position,
             before,
             total,
@@ -108,28 +179,30 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
             schedule,
             metrics,
             events,
-            options,
         })
     }
 
     /// Takes the steps that are left, then writes what was learnt.
-    pub(super) fn finish(mut self) -> Result<Outcome, RunError> {
-        if let Err(error) = self.steps() {
-            let status = match &error {
-                RunError::Interrupted { .. } => Status::Stopped { reason: "asked to".to_owned() },
-                other => Status::Failed { reason: other.to_string() },
-            };
-            self.folder.end(status)?;
-            return Err(error);
+    fn finish(mut self) -> Result<Outcome, RunError> {
+        let taken = self.steps();
+        if taken.as_ref().is_err_and(|error| error.stopped().is_some()) {
+            self.keep()?;
         }
+        taken?;
         finish::finish(self)
     }
 
     fn steps(&mut self) -> Result<(), RunError> {
         let done = self.position.step;
+        self.enter_steps();
+        if Self::due(self.plan.evaluate_every, done) && !self.is_evaluated(done)? {
+            // It was asked to stop between the step and its evaluation.
+            self.evaluate(done)?;
+        }
         let progress = Progress::going_on("train", done, self.total, Unit::Count("steps"));
         for step in done + 1..=self.total {
             let outcome = self.step(step)?;
+            self.enter_steps();
             let fields = Fields {
                 loss: Some(outcome.loss),
                 tokens_per_second: Some(self.position.tokens as f64 / self.position.seconds),
@@ -138,23 +211,33 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
             if Self::due(self.plan.evaluate_every, step) {
                 self.evaluate(step)?;
             }
-            let interrupted = self.options.interrupted.load(Ordering::Relaxed);
-            if interrupted
-                || Self::due(self.plan.checkpoint.every_steps, step)
-                || step == self.total
-            {
+            if Self::due(self.plan.checkpoint.every_steps, step) || step == self.total {
                 self.checkpoint()?;
-            }
-            if interrupted && step < self.total {
-                return Err(RunError::Interrupted { step, total: self.total });
             }
         }
         progress.finish(&format!("last loss {:.4}", self.position.loss));
         Ok(())
     }
 
+    fn enter_steps(&self) {
+        let (taken, total) = (self.position.step, self.total);
+        self.whereabouts.enter(Stage::Steps { taken, total });
+    }
+
+    /// Writes the checkpoint of the last step, unless it is there.
+    fn keep(&mut self) -> Result<(), RunError> {
+        let step = self.position.step;
+        let latest = self.folder.checkpoints().latest()?.map(|checkpoint| checkpoint.step);
+        if step == 0 || latest == Some(step) { Ok(()) } else { self.checkpoint() }
+    }
+
+    fn is_evaluated(&self, step: u64) -> Result<bool, RunError> {
+        let lines = metrics::read(&self.folder.metrics_path())?;
+        Ok(lines.iter().any(|line| matches!(line, Line::Eval(line) if line.step == step)))
+    }
+
     fn due(every: Option<std::num::NonZeroUsize>, step: u64) -> bool {
-        every.is_some_and(|every| step.is_multiple_of(every.get() as u64))
+        step > 0 && every.is_some_and(|every| step.is_multiple_of(every.get() as u64))
     }
 
     fn step(&mut self, step: u64) -> Result<StepOutcome, RunError> {
@@ -166,6 +249,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
                 RunError::Diverged { diverged, rows: self.origins(&rows.concat()) }
             }
             StepError::Offload(error) => error.into(),
+            StepError::Stopped(stopped) => graft_model::Error::from(stopped).into(),
         })?;
         let seconds = started.elapsed().as_secs_f64();
         self.peak_device_memory = self.peak_device_memory.max(outcome.device_memory);
@@ -225,7 +309,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
             return Ok(());
         }
         let scorer = Scorer { model: &self.trainer.model, precision: self.plan.precision };
-        let totals = Totals::of(&scorer.score(&self.data.validation, &mut |_| ()));
+        let totals = Totals::of(&scorer.score(&self.data.validation, &mut |_| ())?);
         self.log(&Line::Eval(EvalLine {
             step,
             eval_loss: totals.loss(),
@@ -233,7 +317,18 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         }))
     }
 
+    /// Refuses what the last update left where it is no number.
+    pub(super) fn check_values(&mut self) -> Result<(), RunError> {
+        match self.trainer.first_not_finite() {
+            None => Ok(()),
+            Some((tensor, index, value)) => {
+                Err(RunError::Destroyed { step: self.position.step, tensor, index, value })
+            }
+        }
+    }
+
     fn checkpoint(&mut self) -> Result<(), RunError> {
+        self.check_values()?;
         // Lines of the steps that a checkpoint holds must survive whatever happens after it.
         self.metrics.sync()?;
         let checkpoints = self.folder.checkpoints();
@@ -245,7 +340,8 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         atomic::replace_folder(&path, |temporary| -> Result<(), CheckpointError> {
             state::save(temporary, &mut self.trainer, self.position)?;
             let adapter = temporary.join("adapter");
-            finish::save_adapter(&adapter, self.plan, &mut self.trainer)?;
+            let base = &self.folder.manifest().inputs.base;
+            finish::save_adapter(&adapter, self.plan, base, &mut self.trainer)?;
             Ok(())
         })
         .map_err(|error| error.into_run_error(&path))?;

@@ -118,9 +118,27 @@ pub struct Manifest {
     pub ended: Option<String>,
     /// The steps after which it was gone on with, in order.
     pub resumed_after: Vec<u64>,
+    /// What it has put into its folder beside its log and checkpoints, by name: nothing else is replaced.
+    #[serde(default = "all_results")]
+    pub made: BTreeMap<String, Made>,
     /// What decides its result.
     #[serde(flatten)]
     pub inputs: Inputs,
+}
+
+/// Something that a run has made, or began to make.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// The step whose values it holds; `null` while it is made.
+    pub after_step: Option<u64>,
+    /// SHA-256 of the content, of a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// Manifests from before this was recorded: all that a run makes is taken for its own.
+fn all_results() -> BTreeMap<String, Made> {
+    super::RESULTS.iter().map(|name| ((*name).to_owned(), Made::default())).collect()
 }
 
 /// An input that is not what the run began with.
@@ -138,7 +156,8 @@ impl Manifest {
     /// A run that begins now.
     pub fn begin(inputs: Inputs) -> Self {
         let (started, resumed_after) = (utc(unix_seconds()), Vec::new());
-        Self { status: Status::Running, started, ended: None, resumed_after, inputs }
+        let made = BTreeMap::new();
+        Self { status: Status::Running, started, ended: None, resumed_after, made, inputs }
     }
 
     pub(super) fn read(path: &Path) -> Result<Self> {

@@ -70,6 +70,50 @@ fn parts_of_a_run_without_a_manifest_are_refused_too() {
 }
 
 #[test]
+fn whatever_a_run_would_make_is_refused_where_it_is_there() {
+    for name in PARTS.into_iter().chain(RESULTS) {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a");
+        fs::create_dir_all(path.join(name)).unwrap();
+        fs::write(path.join(name).join("mine"), "").unwrap();
+        let said = refusal(&path);
+        assert!(said.contains(&format!("`{name}`")), "{said}");
+        assert!(path.join(name).join("mine").exists(), "{name}");
+    }
+}
+
+#[test]
+fn only_what_the_run_made_by_its_manifest_is_made_again() {
+    let root = tempfile::tempdir().unwrap();
+    let mut run = RunFolder::create(root.path(), "name: x\n", manifest(Status::Running)).unwrap();
+    run.put(BEFORE, 0, b"{}").unwrap();
+    assert_eq!(run.content(BEFORE, 0).unwrap(), b"{}");
+    assert_eq!(run.content(BEFORE, 1), None, "made after another step");
+    // Killed while it made a folder: it is the run's, and not made.
+    let adapter = run.claim(ADAPTER).unwrap();
+    fs::create_dir(&adapter).unwrap();
+    fs::create_dir(root.path().join(MERGED)).unwrap();
+    drop(run);
+    let results = [BEFORE, ADAPTER, REPORT];
+    RunFolder::check_own(root.path(), &results).unwrap();
+    let error = RunFolder::check_own(root.path(), &[&results[..], &[MERGED]].concat());
+    let text = error.unwrap_err().to_string().replace(&root.path().display().to_string(), "run");
+    insta::assert_snapshot!(text, @"`run/merged` was not made by this run and is not replaced: move it away, or train in another folder with `output_dir=…`");
+    let mut run = RunFolder::open_for_resume(root.path()).unwrap();
+    assert!(!run.has(ADAPTER, 3) && run.claim(MERGED).unwrap_err().is_wrong_input());
+    run.claim(ADAPTER).unwrap();
+    run.made(ADAPTER, 3, None).unwrap();
+    assert!(run.has(ADAPTER, 3) && !run.has(ADAPTER, 4));
+    // Scores that somebody changed are not the base's.
+    fs::write(root.path().join(BEFORE), "{ }").unwrap();
+    assert_eq!(run.content(BEFORE, 0), None);
+    let text = fs::read_to_string(run.manifest_path()).unwrap().replace("\"made\"", "\"other\"");
+    fs::write(run.manifest_path(), text).unwrap();
+    // A manifest from before results were recorded owns them all.
+    assert_eq!(RunFolder::read_manifest(root.path()).unwrap().made.len(), RESULTS.len());
+}
+
+#[test]
 fn a_file_in_the_folder_s_place_is_wrong_input() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("a"), "").unwrap();

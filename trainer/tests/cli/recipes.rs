@@ -48,8 +48,8 @@ fn recipes_are_listed_shown_and_copied() {
     room.done("recipes cp quickstart mine.yaml");
     let copied = std::fs::read_to_string(room.path("mine.yaml")).unwrap();
     assert_eq!(copied, room.done("recipes cat quickstart"));
-    insta::assert_snapshot!(room.refused("recipes cp quickstart mine.yaml"), @"error: `mine.yaml` exists and is not replaced: give another name");
-    insta::assert_snapshot!(room.refused("recipes cp quickstart no/such/mine.yaml"), @"error: there is no folder `no/such` to copy into");
+    insta::assert_snapshot!(room.refused("recipes cp quickstart mine.yaml"), @"error: `mine.yaml` exists and is not replaced: choose another name, or remove this one");
+    insta::assert_snapshot!(room.refused("recipes cp quickstart no/such/mine.yaml"), @"error: there is no folder `no/such` to write `no/such/mine.yaml` into: make it, or choose another");
     assert!(is_absent(&room.path("no")));
     assert!(
         room.refused("recipes cat quickstrat").contains("no shipped recipe is called `quickstrat`")

@@ -33,7 +33,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         "checkpoints": checkpoints.iter().map(|checkpoint| checkpoint.step).collect::<Vec<_>>(),
         "outputs": outputs,
     });
-    let Manifest { status, started, ended, resumed_after, inputs } = manifest;
+    let Manifest { status, started, ended, resumed_after, made: _, inputs } = manifest;
     let mut rows = vec![
         ("run", format!("{} in {}", inputs.run, path.display())),
         ("status", status_text(&status)),
