@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::named::named;
+use crate::place::written;
 use crate::section::{Section, list, text};
 use crate::tree;
 
@@ -131,7 +132,7 @@ impl AdapterMethod {
                     "rslora": rslora,
                     "target_modules": target_modules.to_value(),
                     "layers": layers.to_value(),
-                    "init_from": init_from,
+                    "init_from": init_from.as_deref().map(written),
                 })
             }
         }

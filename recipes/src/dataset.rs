@@ -1,7 +1,6 @@
 //! Section `data`: what is trained on, and how it becomes tokens.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -52,16 +51,6 @@ named! {
     }
 }
 
-named! {
-    /// Whether a chat template may leave out parts of a conversation.
-    pub enum Losses {
-        /// The row is refused, with what the template leaves out.
-        Error = "error",
-        /// What the template leaves out is not learnt.
-        Allow = "allow",
-    }
-}
-
 /// One source of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
@@ -90,9 +79,6 @@ pub struct Chat {
     /// Today's date as the official preamble gives it. Default `26 Jul 2024`, the template's own:
     /// a date that moved would make two runs differ.
     pub date: String,
-    /// What happens where the model's template leaves out parts of a conversation. Default: the run is
-    /// refused.
-    pub losses: Losses,
 }
 
 /// Section `data`.
@@ -123,16 +109,12 @@ pub struct Data {
 
 impl Source {
     pub(crate) fn read(mut section: Section<'_>) -> Self {
-        const PLACE: &str = "a file, or `builtin:quickstart/train`";
-        if section.get("path").is_none() {
-            section.missing("path", PLACE);
-        }
+        let path = section.place("path", "a file, or `builtin:quickstart/train`");
         if section.get("format").is_none() {
             section.missing("format", "messages, sharegpt, alpaca, completion, text");
         }
-        let unknown = Place::Path(PathBuf::new());
         let source = Self {
-            path: section.value("path", unknown, PLACE, |node| Place::parse(text(node)?)),
+            path,
             format: section.choice("format", SourceFormat::Messages, SourceFormat::ALL),
         };
         section.close();
@@ -183,11 +165,12 @@ impl Validation {
 }
 
 impl Chat {
+    pub(crate) const DATE: &'static str = "26 Jul 2024";
+
     fn read(mut section: Section<'_>) -> Self {
         let chat = Self {
             preamble: section.choice("preamble", Preamble::Official, Preamble::ALL),
-            date: section.text("date").unwrap_or_else(|| "26 Jul 2024".to_owned()),
-            losses: section.choice("losses", Losses::Error, Losses::ALL),
+            date: section.text("date").unwrap_or_else(|| Self::DATE.to_owned()),
         };
         section.close();
         chat
@@ -224,7 +207,7 @@ impl Data {
         let Self {
             train,
             validation,
-            chat: Chat { preamble, date, losses },
+            chat: Chat { preamble, date },
             system_prompt,
             max_seq_len,
             packing,
@@ -236,7 +219,7 @@ impl Data {
         json!({
             "train": sources_to_value(train),
             "validation": validation.to_value(),
-            "chat": {"preamble": preamble.name(), "date": date, "losses": losses.name()},
+            "chat": {"preamble": preamble.name(), "date": date},
             "system_prompt": system_prompt,
             "max_seq_len": max_seq_len,
             "packing": packing,

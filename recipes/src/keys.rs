@@ -1,7 +1,8 @@
-//! Every key a recipe knows, in the order of the schema: for documentation, and for hints.
+//! Every key a recipe knows, in the order of the schema: for `graft recipes keys`, and for hints.
 
 use serde::Serialize;
 
+use crate::elsewhere;
 use crate::problem::nearest;
 
 /// What there is to know about a key.
@@ -58,7 +59,6 @@ const KEYS: &[Key] = &[
     key("data.validation[].format", "messages, sharegpt, alpaca, completion, text", "required", "completion", "The form of its rows."),
     key("data.chat.preamble", "official, none", "official", "none", "The system block that opens a chat."),
     key("data.chat.date", "text", "26 Jul 2024", "1 Jan 2025", "Today's date as the official preamble gives it."),
-    key("data.chat.losses", "error, allow", "error", "allow", "Whether the model's chat template may leave out parts of a conversation."),
     key("data.system_prompt", "text", "null", "Be brief.", "Added to rows without a system turn."),
     key("data.max_seq_len", "count", "2048", "512", "Tokens a row may have."),
     key("data.packing", "flag", "true", "false", "Whether short rows share one sequence, unseen by each other."),
@@ -115,81 +115,9 @@ const KEYS: &[Key] = &[
     key("output_dir", "folder", "runs/ and the name", "elsewhere", "The run folder; never inherited."),
 ];
 
-/// What other tools call a key of ours. Only for hints: a guess is shown, never taken.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("base_model", "model.path"),
-    ("model_name_or_path", "model.path"),
-    ("checkpoint_dir", "model.path"),
-    ("load_in_4bit", "quantization.format"),
-    ("quantize_base", "quantization.format"),
-    ("quantization_bit", "quantization.format"),
-    ("double_quantization", "quantization.double"),
-    ("finetuning_type", "adapter.method"),
-    ("lora_r", "adapter.rank"),
-    ("lora_rank", "adapter.rank"),
-    ("lora_alpha", "adapter.alpha"),
-    ("lora_dropout", "adapter.dropout"),
-    ("use_rslora", "adapter.rslora"),
-    ("lora_target", "adapter.target_modules"),
-    ("lora_target_modules", "adapter.target_modules"),
-    ("num_layers", "adapter.layers.last"),
-    ("resume_adapter_file", "adapter.init_from"),
-    ("dataset", "data.train"),
-    ("datasets", "data.train"),
-    ("val_size", "data.validation.fraction"),
-    ("val_set_size", "data.validation.fraction"),
-    ("cutoff_len", "data.max_seq_len"),
-    ("sequence_len", "data.max_seq_len"),
-    ("max_length", "data.max_seq_len"),
-    ("max_seq_length", "data.max_seq_len"),
-    ("packed", "data.packing"),
-    ("sample_packing", "data.packing"),
-    ("excess_length_strategy", "data.overlong"),
-    ("train_on_input", "data.train_on_inputs"),
-    ("train_on_prompt", "data.train_on_inputs"),
-    ("num_epochs", "training.epochs"),
-    ("num_train_epochs", "training.epochs"),
-    ("iters", "training.max_steps"),
-    ("batch_size", "training.micro_batch_size"),
-    ("per_device_train_batch_size", "training.micro_batch_size"),
-    ("lr", "training.learning_rate"),
-    ("lr_scheduler", "training.schedule"),
-    ("lr_scheduler_type", "training.schedule"),
-    ("optim", "training.optimizer"),
-    ("clip_grad_norm", "training.max_grad_norm"),
-    ("gradient_checkpointing", "training.checkpointing"),
-    ("enable_activation_checkpointing", "training.checkpointing"),
-    ("enable_activation_offloading", "training.activation_offload"),
-    ("activation_offloading", "training.activation_offload"),
-    ("eval_steps", "evaluation.every_steps"),
-    ("steps_per_eval", "evaluation.every_steps"),
-    ("save_steps", "checkpoint.every_steps"),
-    ("save_every", "checkpoint.every_steps"),
-    ("save_total_limit", "checkpoint.keep"),
-    ("logging_steps", "logging.log_every"),
-    ("log_every_n_steps", "logging.log_every"),
-    ("out_dir", "output_dir"),
-];
-
-/// What other tools call a value of ours, as [`ELSEWHERE`].
-const VALUES_ELSEWHERE: &[(&str, &str)] = &[
-    ("adamw_hf", "adamw"),
-    ("adamw_torch", "adamw"),
-    ("adamw_torch_fused", "adamw"),
-    ("paged_adamw_32bit", "adamw"),
-    ("adamw_bnb_8bit", "adamw_8bit"),
-    ("adamw_torch_8bit", "adamw_8bit"),
-    ("paged_adamw_8bit", "adamw_8bit"),
-];
-
 /// Every key, in the order of the schema.
 pub fn keys() -> &'static [Key] {
     KEYS
-}
-
-/// Our name of what another tool calls `word`.
-pub(crate) fn value_elsewhere(word: &str) -> Option<&'static str> {
-    VALUES_ELSEWHERE.iter().find(|(theirs, _)| *theirs == word).map(|(_, ours)| *ours)
 }
 
 /// Whether `path`, with indexes as numbers, is a key or has keys below it.
@@ -218,17 +146,20 @@ fn general(path: &str) -> String {
     general
 }
 
-/// The key that someone who wrote `key`, wherever it stands, most likely meant.
-pub(crate) fn suggest(key: &str) -> Option<&'static str> {
+/// The way out for someone who wrote `key`, wherever it stands: what it is called here, that there
+/// is nothing like it, or the key that was most likely meant.
+pub fn hint(key: &str) -> Option<String> {
+    elsewhere::hint(key).or_else(|| suggest(key).map(|key| format!("did you mean `{key}`?")))
+}
+
+/// The key that someone who wrote `key` most likely meant.
+fn suggest(key: &str) -> Option<&'static str> {
     let last = key.rsplit('.').next().unwrap_or(key);
     let ends = |end: &str| {
         let mut paths = KEYS.iter().map(|key| key.path);
         paths.find(|path| path.rsplit('.').next() == Some(end))
     };
     if let Some(path) = ends(last) {
-        return Some(path);
-    }
-    if let Some((_, path)) = ELSEWHERE.iter().find(|(theirs, _)| *theirs == last) {
         return Some(path);
     }
     nearest(key, KEYS.iter().map(|key| key.path)).or_else(|| {

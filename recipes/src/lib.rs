@@ -9,6 +9,8 @@
 
 mod adapter;
 mod dataset;
+mod effects;
+mod elsewhere;
 mod emit;
 mod keys;
 mod layers;
@@ -19,6 +21,7 @@ mod named;
 mod outcome;
 mod overrides;
 mod place;
+mod plain_file;
 mod problem;
 mod recipe;
 mod section;
@@ -26,12 +29,12 @@ mod training;
 mod tree;
 
 pub use adapter::{AdapterMethod, Layers, ProjectionName, Rank, TargetModules};
-pub use dataset::{Chat, Data, Losses, Overlong, Preamble, Source, SourceFormat, Validation};
-pub use keys::{Key, keys};
+pub use dataset::{Chat, Data, Overlong, Preamble, Source, SourceFormat, Validation};
+pub use keys::{Key, hint, keys};
 pub use load::load;
 pub use model::{Init, Model, Preset, Quantization};
 pub use outcome::{Checkpoint, Evaluation, Finish, Logging, MergeOnto};
-pub use place::Place;
+pub use place::{Place, expand};
 pub use problem::{Location, Problem, Problems};
 pub use recipe::Recipe;
 pub use training::{

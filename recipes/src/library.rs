@@ -1,5 +1,9 @@
 //! The shipped recipes: every file of `recipes/library`, embedded.
 
+use std::path::Path;
+
+use crate::load::name_of_file;
+
 /// A recipe that the program carries in itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shipped {
@@ -9,6 +13,15 @@ pub struct Shipped {
     pub summary: &'static str,
     /// The YAML.
     pub text: &'static str,
+}
+
+impl Shipped {
+    /// The YAML of a copy in `file`: it has the file's name, so that its run goes to a folder of its
+    /// own.
+    pub fn copy_for(&self, file: &Path) -> String {
+        let own = format!("name: {}\n", self.name);
+        self.text.replacen(&own, &format!("name: {}\n", name_of_file(file)), 1)
+    }
 }
 
 macro_rules! shipped {

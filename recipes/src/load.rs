@@ -1,18 +1,24 @@
 //! From a name or path to a recipe: find the text, lay it over what it extends, apply overrides.
 
+use std::io::ErrorKind::NotFound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::effects::{self, Layers};
 use crate::layers::overlay;
 use crate::library;
 use crate::overrides;
-use crate::problem::{Problem, Problems, nearest};
+use crate::place::expand;
+use crate::plain_file::{self, Unreadable};
+use crate::problem::{Problem, Problems, escaped, nearest, printable};
 use crate::recipe::Recipe;
 use crate::section::{Sink, text};
 use crate::tree::{self, Entry, Node, Origin, Value};
 
 /// What a layer never hands on: it names the one recipe it stands in.
 const NEVER_INHERITED: &[&str] = &["name", "output_dir"];
+/// Recipes that may stand above each other; each is a file that someone has to understand.
+const MAX_LAYERS: usize = 16;
 
 /// Loads a shipped recipe by its name, or a recipe file by its path, and applies `overrides`
 /// (`key=value`, `~key`).
@@ -70,14 +76,17 @@ impl Text {
                 yaml: shipped.text.to_owned(),
             });
         }
-        let path = beside.map_or_else(|| PathBuf::from(name), |folder| folder.join(name));
-        let bytes = std::fs::read(&path).map_err(|error| missing(name, &path, &error))?;
+        let path = expand(name).map_err(|message| (message, None))?;
+        let path = beside.map_or_else(|| path.clone(), |folder| folder.join(&path));
+        let bytes = plain_file::read(&path, tree::MAX_BYTES)
+            .map_err(|error| missing(name, &path, &error))?;
         let yaml = String::from_utf8(bytes).map_err(|error| {
             let valid = error.utf8_error().valid_up_to();
             let line =
                 1 + String::from_utf8_lossy(&error.as_bytes()[..valid]).matches('\n').count();
             let message =
                 format!("`{}` is not UTF-8 text: byte {valid}, on line {line}", path.display());
+            let message = escaped(&message);
             (message, Some("save the file as UTF-8".to_owned()))
         })?;
         Ok(Self { home: Home::File(path.clone()), label: path.display().to_string(), yaml })
@@ -85,11 +94,10 @@ impl Text {
 
     /// The name of a recipe that gives itself none.
     fn default_name(&self) -> String {
-        let stem = match &self.home {
-            Home::Shipped(name) => return (*name).to_owned(),
-            Home::File(path) => path.file_stem().map(|stem| stem.to_string_lossy().into_owned()),
-        };
-        stem.filter(|stem| !stem.is_empty()).unwrap_or_else(|| "recipe".to_owned())
+        match &self.home {
+            Home::Shipped(name) => (*name).to_owned(),
+            Home::File(path) => name_of_file(path),
+        }
     }
 
     /// The folder that `extends` begins at.
@@ -111,32 +119,50 @@ impl Text {
     }
 }
 
+/// The name of the recipe in a file: the file's without its ending, other characters than a name
+/// has as `-`.
+pub(crate) fn name_of_file(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let fits = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let plain = |c: char| if fits(c) { c } else { '-' };
+    let name: String = stem.chars().map(plain).collect();
+    let name = name.trim_start_matches(['.', '-', '_']);
+    if name.is_empty() { "recipe".to_owned() } else { name.to_owned() }
+}
+
 fn is_yaml(ending: &std::ffi::OsStr) -> bool {
     ending.eq_ignore_ascii_case("yaml") || ending.eq_ignore_ascii_case("yml")
 }
 
-fn missing(name: &str, path: &Path, error: &std::io::Error) -> Refusal {
-    if name.contains(['/', '\\']) || Path::new(name).extension().is_some_and(is_yaml) {
+fn missing(name: &str, path: &Path, error: &Unreadable) -> Refusal {
+    let shown = escaped(&path.display().to_string());
+    let is_file = name.contains(['/', '\\']) || Path::new(name).extension().is_some_and(is_yaml);
+    let is_there = !matches!(error, Unreadable::System(error) if error.kind() == NotFound);
+    if is_file || is_there {
         let stem = path.file_stem().and_then(std::ffi::OsStr::to_str);
         let shipped = stem.and_then(library::find).map(|shipped| shipped.name);
         let hint = shipped.map(|name| format!("the shipped recipe is called `{name}`"));
-        return (format!("cannot read `{}`: {error}", path.display()), hint);
+        return (format!("cannot read `{shown}`: {error}"), hint);
     }
     let names = library::all().iter().map(|shipped| shipped.name);
     let hint = nearest(name, names.clone()).map_or_else(
         || format!("shipped recipes: {}", names.collect::<Vec<_>>().join(", ")),
         |name| format!("did you mean `{name}`?"),
     );
+    let name = printable(name);
     (format!("`{name}` is neither a shipped recipe nor a file here"), Some(hint))
 }
 
 fn resolve(source: &str, text: Text, arguments: &[String]) -> Result<Recipe, Problems> {
     let sink = Sink::default();
     let default_name = text.default_name();
-    let tree = layered(text, &mut Vec::new(), &sink);
+    let mut layers = Layers::below(arguments);
+    let tree = layered(text, &mut Vec::new(), &mut layers, &sink);
     let recipe = tree.map(|mut tree| {
         overrides::apply(&mut tree, arguments, &sink);
-        Recipe::read(&tree, &default_name, &sink)
+        let mut recipe = Recipe::read(&tree, &default_name, &sink);
+        effects::check(&mut recipe, &layers, &sink);
+        recipe
     });
     let list = sink.into_problems();
     match recipe {
@@ -146,9 +172,16 @@ fn resolve(source: &str, text: Text, arguments: &[String]) -> Result<Recipe, Pro
 }
 
 /// The tree of `text` upon the trees of what it extends; `None` when one of them cannot be read,
-/// which is then recorded. `above` holds the homes of the layers that led here.
-fn layered(text: Text, above: &mut Vec<Home>, sink: &Sink) -> Option<Node> {
-    let origin = Origin::File(Arc::from(text.label.as_str()));
+/// which is then recorded. `above` holds the homes of the layers that led here; `layers` gets the
+/// files in order, the lowest first.
+fn layered(
+    text: Text,
+    above: &mut Vec<Home>,
+    layers: &mut Layers<'_>,
+    sink: &Sink,
+) -> Option<Node> {
+    let label: Arc<str> = Arc::from(text.label.as_str());
+    let origin = Origin::File(label.clone());
     let (mut node, problems) = match tree::read(&text.yaml, &origin) {
         Ok(read) => read,
         Err(problem) => {
@@ -159,6 +192,7 @@ fn layered(text: Text, above: &mut Vec<Home>, sink: &Sink) -> Option<Node> {
     for problem in problems {
         sink.push(problem);
     }
+    layers.put_below(label);
     let Some(extends) = take_entry(&mut node, "extends") else { return Some(node) };
     let refuse = |message: String, hint: Option<String>| {
         let location = Some(extends.value.location.clone());
@@ -182,10 +216,17 @@ fn layered(text: Text, above: &mut Vec<Home>, sink: &Sink) -> Option<Node> {
     above.push(text.home);
     if above.iter().any(|home| base.is_same(home)) {
         let hint = "a recipe extends another, never itself, not even through others";
-        refuse(format!("found `{name}`, which leads back here"), Some(hint.to_owned()));
+        refuse(
+            format!("found `{}`, which leads back here", printable(name)),
+            Some(hint.to_owned()),
+        );
         return None;
     }
-    let mut lower = layered(base, above, sink)?;
+    if above.len() == MAX_LAYERS {
+        refuse(format!("more than {MAX_LAYERS} recipes extend each other"), None);
+        return None;
+    }
+    let mut lower = layered(base, above, layers, sink)?;
     for key in NEVER_INHERITED {
         take_entry(&mut lower, key);
     }

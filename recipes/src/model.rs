@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::named::named;
-use crate::place::Place;
-use crate::section::{Section, text};
+use crate::place::{Place, written};
+use crate::section::Section;
 use crate::tree;
 
 named! {
@@ -52,13 +52,8 @@ pub struct Model {
 
 impl Model {
     pub(crate) fn read(mut section: Section<'_>) -> Self {
-        const PLACE: &str = "a model folder or `builtin:quickstart`";
-        let unknown = Place::Path(PathBuf::new());
-        if section.get("path").is_none() {
-            section.missing("path", PLACE);
-        }
         let model = Self {
-            path: section.value("path", unknown, PLACE, |node| Place::parse(text(node)?)),
+            path: section.place("path", "a model folder or `builtin:quickstart`"),
             tokenizer: section.path("tokenizer"),
             preset: section.named("preset", Preset::ALL),
             init: section.choice("init", Init::Checkpoint, Init::ALL),
@@ -71,7 +66,7 @@ impl Model {
         let Self { path, tokenizer, preset, init } = self;
         json!({
             "path": path.to_value(),
-            "tokenizer": tokenizer,
+            "tokenizer": tokenizer.as_deref().map(written),
             "preset": preset.map(Preset::name),
             "init": init.name(),
         })

@@ -66,13 +66,16 @@ pub struct Finish {
 }
 
 impl Evaluation {
+    pub(crate) const MAX_NEW_TOKENS: usize = 64;
+    pub(crate) const SAMPLES: u64 = 8;
+
     pub(crate) fn read(mut section: Section<'_>) -> Self {
         let evaluation = Self {
             every_steps: section.count_or_none("every_steps", None),
             held_out: section.list("held_out", Source::read),
             general: section.list("general", Source::read),
-            max_new_tokens: section.count("max_new_tokens", 64),
-            samples: section.whole("samples", 8),
+            max_new_tokens: section.count("max_new_tokens", Self::MAX_NEW_TOKENS),
+            samples: section.tally("samples", Self::SAMPLES),
         };
         section.close();
         evaluation
@@ -91,10 +94,12 @@ impl Evaluation {
 }
 
 impl Checkpoint {
+    pub(crate) const KEEP: usize = 3;
+
     pub(crate) fn read(mut section: Section<'_>) -> Self {
         let checkpoint = Self {
             every_steps: section.count_or_none("every_steps", Some(100)),
-            keep: section.count("keep", 3),
+            keep: section.count("keep", Self::KEEP),
         };
         section.close();
         checkpoint

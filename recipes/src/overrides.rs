@@ -77,7 +77,7 @@ impl Change {
             Some(value) => set(root, "", &steps, value),
             None if keys::is_known(&key) => remove(root, "", &steps),
             None => {
-                let hint = keys::suggest(&key).map(|key| format!("did you mean `{key}`?"));
+                let hint = keys::hint(&key);
                 return Err(vec![refusal(&key, &location, "unknown key", hint)]);
             }
         };

@@ -7,6 +7,11 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+/// Problems of one recipe that are kept: nobody reads more, and a hostile file has a million.
+pub(crate) const MAX_PROBLEMS: usize = 1_000;
+/// Problems that are shown to people at once.
+const SHOWN: usize = 40;
+
 /// Where a key or value was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
@@ -36,7 +41,9 @@ fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Er
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
+            Self::File { file, line, column } => {
+                write!(f, "{}:{line}:{column}", escaped(file))
+            }
             Self::CommandLine { argument } => write!(f, "command line: {}", printable(argument)),
         }
     }
@@ -110,12 +117,17 @@ impl std::error::Error for Problems {}
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = escaped(&self.source);
         match self.list.len() {
-            1 => write!(f, "recipe `{}` has a problem:", self.source)?,
-            count => write!(f, "recipe `{}` has {count} problems:", self.source)?,
+            1 => write!(f, "recipe `{source}` has a problem:")?,
+            MAX_PROBLEMS.. => write!(f, "recipe `{source}` has {MAX_PROBLEMS} problems or more:")?,
+            count => write!(f, "recipe `{source}` has {count} problems:")?,
         }
-        for problem in &self.list {
+        for problem in self.list.iter().take(SHOWN) {
             write!(f, "\n{problem}")?;
+        }
+        if self.list.len() > SHOWN {
+            write!(f, "\n… and {} more", self.list.len() - SHOWN)?;
         }
         Ok(())
     }
@@ -144,23 +156,43 @@ pub(crate) fn nearest<'a>(
     close.or_else(|| longer.next().filter(|_| word.len() > 2 && longer.next().is_none()))
 }
 
-/// Text for a terminal: without control characters, and not for pages.
+/// Text for a terminal: as [`escaped`], and not for pages.
 pub(crate) fn printable(text: &str) -> String {
     const MAX_CHARS: usize = 100;
-    let is_long = text.chars().count() > MAX_CHARS;
-    let shown = text.chars().take(if is_long { MAX_CHARS - 1 } else { MAX_CHARS });
-    let mut out = String::new();
-    for c in shown {
-        if c.is_control() {
-            out.extend(c.escape_debug());
+    if text.chars().nth(MAX_CHARS).is_none() {
+        return escaped(text);
+    }
+    let shown: String = text.chars().take(MAX_CHARS - 1).collect();
+    escaped(&shown) + "…"
+}
+
+/// Text on one line of a terminal: characters that are not seen, or that turn what is around them,
+/// stand as their escapes.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || is_hidden(c) {
+            out.extend(c.escape_default());
         } else {
             out.push(c);
         }
     }
-    if is_long {
-        out.push('…');
-    }
     out
+}
+
+/// Marks of direction, joiners, and line breaks beside the usual one.
+fn is_hidden(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// Edit distance with swaps of neighbours counted once (optimal string alignment).
@@ -198,6 +230,30 @@ mod tests {
         assert_eq!(distance("rnk", "rank"), 1);
         assert_eq!(distance("aplha", "alpha"), 1);
         assert_eq!(distance("", "ab"), 2);
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_stands_escaped() {
+        assert_eq!(escaped("a\u{1b}[31mb\n\u{202e}c\u{9b}d"), r"a\u{1b}[31mb\n\u{202e}c\u{9b}d");
+        assert_eq!(printable("żółw 亀"), "żółw 亀");
+        assert_eq!(printable(&"x".repeat(1_000)).chars().count(), 100);
+    }
+
+    #[test]
+    fn a_long_list_is_cut_and_says_so() {
+        let problem = |line: usize| Problem {
+            key: "k\u{7}".to_owned(),
+            location: Some(Location::File { file: "f\u{1b}".into(), line, column: 1 }),
+            message: "unknown key".to_owned(),
+            hint: None,
+        };
+        let shown = Problems::new("r", (0..50).map(problem).collect()).to_string();
+        assert_eq!(shown.lines().count(), 42);
+        assert!(
+            shown.starts_with("recipe `r` has 50 problems:\nf\\u{1b}:0:1: k\\u{7}: unknown key\n"),
+            "{shown}"
+        );
+        assert!(shown.ends_with("\n… and 10 more"), "{shown}");
     }
 
     #[test]

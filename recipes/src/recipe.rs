@@ -13,6 +13,7 @@ use crate::dataset::Data;
 use crate::emit;
 use crate::model::{Model, Quantization};
 use crate::outcome::{Checkpoint, Evaluation, Finish, Logging};
+use crate::place::written;
 use crate::problem::Location;
 use crate::section::{Section, Sink};
 use crate::training::Training;
@@ -148,7 +149,7 @@ impl Recipe {
             "checkpoint": checkpoint.to_value(),
             "logging": logging.to_value(),
             "finish": finish.to_value(),
-            "output_dir": output_dir,
+            "output_dir": written(output_dir),
         })
     }
 
@@ -164,11 +165,14 @@ impl Recipe {
 fn read_name(root: &mut Section<'_>, default: &str) -> String {
     let allowed = "letters, digits, `.`, `-` and `_`, beginning with a letter or digit";
     root.value("name", default.to_owned(), allowed, |node| {
-        let name = crate::section::text(node)?;
-        let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
-        let begins = name.chars().next().is_some_and(char::is_alphanumeric);
-        (begins && name.chars().all(plain)).then(|| name.to_owned())
+        crate::section::text(node).filter(|name| is_name(name)).map(str::to_owned)
     })
+}
+
+/// Whether a run can be called so.
+fn is_name(name: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+    name.starts_with(char::is_alphanumeric) && name.chars().all(plain)
 }
 
 /// `data.train[0].path` as `data.train.0.path`.

@@ -5,8 +5,10 @@ use std::cell::RefCell;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use crate::elsewhere;
 use crate::keys;
-use crate::problem::{Location, Problem, nearest};
+use crate::place::{Place, expand};
+use crate::problem::{Location, MAX_PROBLEMS, Problem, nearest};
 use crate::tree::{Entry, Node, Value, join};
 
 /// The problems found so far; shared by all sections of a recipe.
@@ -15,7 +17,14 @@ pub(crate) struct Sink(RefCell<Vec<Problem>>);
 
 impl Sink {
     pub(crate) fn push(&self, problem: Problem) {
-        self.0.borrow_mut().push(problem);
+        if !self.is_full() {
+            self.0.borrow_mut().push(problem);
+        }
+    }
+
+    /// Whether no more problems are kept.
+    fn is_full(&self) -> bool {
+        self.0.borrow().len() >= MAX_PROBLEMS
     }
 
     pub(crate) fn into_problems(self) -> Vec<Problem> {
@@ -26,7 +35,7 @@ impl Sink {
 /// The one of `names` that someone who wrote `word` most likely meant: what another tool calls it, or
 /// the nearest.
 fn meant<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
-    let named = keys::value_elsewhere(word);
+    let named = elsewhere::value(word);
     let named = names.iter().copied().find(|name| Some(*name) == named);
     named.or_else(|| nearest(word, names.iter().copied()))
 }
@@ -134,9 +143,41 @@ impl<'a> Section<'a> {
 
     /// A path; nothing here looks whether it exists.
     pub(crate) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
-        self.value(key, None, "a path", |node| {
-            text(node).filter(|text| !text.is_empty()).map(|text| Some(PathBuf::from(text)))
-        })
+        let node = self.get(key)?;
+        let Some(text) = text(node).filter(|text| !text.is_empty()) else {
+            self.refuse(key, node, "a path");
+            return None;
+        };
+        self.expanded(key, node, text)
+    }
+
+    /// A place; an empty one where it is missing or wrong, which is recorded.
+    pub(crate) fn place(&mut self, key: &'static str, allowed: &str) -> Place {
+        let unknown = Place::Path(PathBuf::new());
+        let Some(node) = self.get(key) else {
+            self.missing(key, allowed);
+            return unknown;
+        };
+        match text(node).and_then(Place::parse) {
+            Some(Place::Path(path)) => {
+                let path = path.to_string_lossy();
+                self.expanded(key, node, &path).map_or(unknown, Place::Path)
+            }
+            Some(builtin) => builtin,
+            None => {
+                self.refuse(key, node, allowed);
+                unknown
+            }
+        }
+    }
+
+    /// A path as it is meant, or a problem.
+    fn expanded(&self, key: &str, node: &Node, text: &str) -> Option<PathBuf> {
+        expand(text)
+            .map_err(|message| {
+                self.problem(key, Some(node.location.clone()), message, None);
+            })
+            .ok()
     }
 
     pub(crate) fn texts(&mut self, key: &'static str) -> Vec<String> {
@@ -148,7 +189,11 @@ impl<'a> Section<'a> {
     /// A whole number, at least 1.
     pub(crate) fn count(&mut self, key: &'static str, default: usize) -> NonZeroUsize {
         let default = NonZeroUsize::new(default).expect("defaults of counts are at least 1");
-        self.value(key, default, "a whole number, at least 1", count)
+        let Some(node) = self.get(key) else { return default };
+        count(node).unwrap_or_else(|| {
+            self.refuse(key, node, count_words(node));
+            default
+        })
     }
 
     /// A whole number, at least 1, or the word `none`.
@@ -158,16 +203,27 @@ impl<'a> Section<'a> {
         default: Option<usize>,
     ) -> Option<NonZeroUsize> {
         let default = default.and_then(NonZeroUsize::new);
-        self.value(key, default, "a whole number, at least 1, or `none`", |node| {
-            if text(node) == Some("none") { Some(None) } else { count(node).map(Some) }
-        })
+        let Some(node) = self.get(key) else { return default };
+        if text(node) == Some("none") {
+            return None;
+        }
+        let found = count(node);
+        if found.is_none() {
+            self.refuse(key, node, &format!("{}, or `none`", count_words(node)));
+        }
+        found.or(default)
     }
 
     /// A whole number, at least 0.
     pub(crate) fn whole(&mut self, key: &'static str, default: u64) -> u64 {
-        self.value(key, default, "a whole number, at least 0", |node| match node.value {
-            Value::Integer(number) => u64::try_from(number).ok(),
-            _ => None,
+        self.value(key, default, "a whole number, at least 0", whole)
+    }
+
+    /// A whole number from 0 to the largest count.
+    pub(crate) fn tally(&mut self, key: &'static str, default: u64) -> u64 {
+        let allowed = format!("a whole number from 0 to {MAX_COUNT}");
+        self.value(key, default, &allowed, |node| {
+            whole(node).filter(|&number| number <= MAX_COUNT as u64)
         })
     }
 
@@ -308,17 +364,16 @@ impl<'a> Section<'a> {
     /// Ends reading: every key that was never asked for is unknown.
     pub(crate) fn close(self) {
         for entry in self.entries {
-            if self.known.contains(&entry.key.as_str()) {
+            if self.known.contains(&entry.key.as_str()) || self.sink.is_full() {
                 continue;
             }
             let key = join(&self.path, &entry.key);
-            let hint = match nearest(&entry.key, self.known.iter().copied()) {
-                Some(name) => format!("did you mean `{}`?", join(&self.path, name)),
-                None => keys::suggest(&entry.key).map_or_else(
-                    || format!("keys here: {}", sorted(&self.known).join(", ")),
-                    |key| format!("did you mean `{key}`?"),
-                ),
-            };
+            let near = || nearest(&entry.key, self.known.iter().copied());
+            let near = || near().map(|name| format!("did you mean `{}`?", join(&self.path, name)));
+            let hint = elsewhere::hint(&entry.key)
+                .or_else(near)
+                .or_else(|| keys::hint(&entry.key))
+                .unwrap_or_else(|| format!("keys here: {}", sorted(&self.known).join(", ")));
             self.sink.push(Problem {
                 key,
                 location: Some(entry.location.clone()),
@@ -350,9 +405,26 @@ pub(crate) fn list(node: &Node) -> Option<&[Node]> {
     }
 }
 
-pub(crate) fn count(node: &Node) -> Option<NonZeroUsize> {
+/// No run has more of anything. Products of two counts, and of one with the tokens or the bytes of a
+/// model, stay within 64 bits.
+pub(crate) const MAX_COUNT: usize = 1_000_000_000;
+
+/// What a count may be, for someone who wrote `node`.
+fn count_words(node: &Node) -> &'static str {
     match node.value {
-        Value::Integer(number) => usize::try_from(number).ok().and_then(NonZeroUsize::new),
+        Value::Integer(number) if number > 0 => "a whole number from 1 to 1000000000",
+        _ => "a whole number, at least 1",
+    }
+}
+
+pub(crate) fn count(node: &Node) -> Option<NonZeroUsize> {
+    let number = whole(node).and_then(|number| usize::try_from(number).ok());
+    number.filter(|&number| number <= MAX_COUNT).and_then(NonZeroUsize::new)
+}
+
+fn whole(node: &Node) -> Option<u64> {
+    match node.value {
+        Value::Integer(number) => u64::try_from(number).ok(),
         _ => None,
     }
 }

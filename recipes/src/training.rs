@@ -172,7 +172,7 @@ impl Warmup {
     fn read(section: &mut Section<'_>) -> Self {
         section.exclusive("warmup_ratio", "warmup_steps");
         if section.written("warmup_steps").is_some() {
-            let steps = section.whole("warmup_steps", 0);
+            let steps = section.tally("warmup_steps", 0);
             return Self::Steps(usize::try_from(steps).unwrap_or(usize::MAX));
         }
         Self::Ratio(section.number("warmup_ratio", 0.0, SHARE, is_share))
@@ -204,6 +204,24 @@ impl Schedule {
         };
         section.close();
         schedule
+    }
+
+    /// The form, as a recipe names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Constant { .. } => "constant",
+            Self::Linear { .. } => "linear",
+            Self::Cosine { .. } => "cosine",
+        }
+    }
+
+    /// The rise at the beginning.
+    pub fn warmup(self) -> Warmup {
+        match self {
+            Self::Constant { warmup }
+            | Self::Linear { warmup, .. }
+            | Self::Cosine { warmup, .. } => warmup,
+        }
     }
 
     fn to_value(self) -> Value {
@@ -276,8 +294,13 @@ impl Optimizer {
 
 impl Threads {
     fn read(section: &mut Section<'_>) -> Self {
-        section.value("threads", Self::Auto, "auto, or a whole number, at least 1", |node| {
-            if text(node) == Some("auto") { Some(Self::Auto) } else { count(node).map(Self::Count) }
+        // Beyond this a count is a slip, and systems fail in ways of their own.
+        const MOST: usize = 1_024;
+        section.value("threads", Self::Auto, "auto, or a whole number from 1 to 1024", |node| {
+            if text(node) == Some("auto") {
+                return Some(Self::Auto);
+            }
+            count(node).filter(|count| count.get() <= MOST).map(Self::Count)
         })
     }
 

@@ -1,26 +1,30 @@
 //! YAML text as a tree of values that know their place.
 //!
-//! `saphyr` parses and marks (YAML 1.2, core schema: `yes` is text, `true` is a flag); this file
-//! turns its nodes into ours, which an override or an inherited recipe can also make.
+//! `saphyr-parser` gives events (YAML 1.2, core schema: `yes` is text, `true` is a flag); this file
+//! makes nodes of them, which an override or an inherited recipe can also make. What a text may
+//! grow to is bounded while it is read, aliases included: 1 MiB of it never takes more than some
+//! hundred MiB.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use saphyr::{LoadableYamlNode, MarkedYaml, Marker, Scalar, YamlData};
+use saphyr::{Scalar, ScalarStyle, Tag};
+use saphyr_parser::{Event, Marker, Parser};
 
-use crate::problem::{Location, Problem, printable};
+use crate::problem::{Location, MAX_PROBLEMS, Problem, escaped, printable};
 
 /// Larger text is no recipe.
-const MAX_BYTES: usize = 1 << 20;
-/// Columns that block indicators and indentation may take; bounds the depth of the tree.
-const MAX_INDENT: usize = 200;
-/// Depth of a tree; a recipe needs 6. Beyond it stands an alias in an alias in an alias.
+pub(crate) const MAX_BYTES: u64 = 1 << 20;
+/// Depth of a tree; a recipe needs 6.
 const MAX_DEPTH: usize = 32;
-/// Stack for the parser, which copies and drops its own, deeper tree recursively.
-const PARSER_STACK: usize = 64 << 20;
-/// Repeated keys that are told apart before reading gives up.
-const MAX_DUPLICATES: usize = 32;
-/// Repeated keys are renamed to runs of these private characters, so that parsing goes on.
-const FIRST_STAND_IN: u32 = 0xE000;
+/// Keys of one mapping; a recipe's have 14 at most.
+const MAX_KEYS: usize = 256;
+/// Characters of a key; the longest of the schema has 27.
+const MAX_KEY: usize = 128;
+/// Values that all aliases together may stand for.
+const MAX_ALIASED: usize = 10_000;
+/// Bytes of text that they may stand for.
+const MAX_ALIASED_BYTES: usize = 1 << 20;
 
 /// A value and where it was written.
 #[derive(Debug, Clone)]
@@ -97,186 +101,278 @@ impl Origin {
 /// text, tags.
 ///
 /// # Errors
-/// What stops reading: syntax, several documents, hostile nesting.
+/// What stops reading: syntax, several documents, more than any recipe has of anything.
 pub(crate) fn read(text: &str, origin: &Origin) -> Result<(Node, Vec<Problem>), Problem> {
-    refuse_hostile(text, origin)?;
-    let gave_up = |_| syntax("the parser gave up on it", origin.start());
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(PARSER_STACK);
-        let parser = thread.spawn_scoped(scope, || parse(text, origin));
-        let parser = parser
-            .map_err(|error| syntax(&format!("no thread to parse it: {error}"), origin.start()))?;
-        parser.join().map_err(gave_up)?
-    })
-}
-
-fn parse(text: &str, origin: &Origin) -> Result<(Node, Vec<Problem>), Problem> {
-    let (text, repeated) = tell_repeated_keys_apart(text.trim_start_matches('\u{feff}'), origin)?;
-    let documents = MarkedYaml::load_from_str(&text)
-        .map_err(|error| syntax(error.info(), origin.at(*error.marker())))?;
-    let mut documents = documents.into_iter();
-    let Some(document) = documents.next() else {
-        return Ok((Node { value: Value::Null, location: origin.start() }, Vec::new()));
-    };
-    if let Some(second) = documents.next() {
-        let at = origin.at(second.span.start);
-        return Err(syntax("a second document begins here; allowed: one", at));
+    if text.len() as u64 > MAX_BYTES {
+        let message = format!("{} bytes; allowed: at most {MAX_BYTES}", text.len());
+        return Err(syntax(&message, origin.start()));
     }
-    let mut reading = Reading { origin, repeated: &repeated, depth: 0, problems: Vec::new() };
-    let node = reading.node(&document, "");
-    Ok((node, reading.problems))
+    let mut reading = Reading::new(origin);
+    for event in Parser::new_from_str(text.trim_start_matches('\u{feff}')) {
+        let (event, span) =
+            event.map_err(|error| syntax(error.info(), origin.at(*error.marker())))?;
+        reading.take(event, span.start)?;
+    }
+    let nothing = || Node { value: Value::Null, location: origin.start() };
+    Ok((reading.root.unwrap_or_else(nothing), reading.problems))
 }
 
 fn syntax(message: &str, location: Location) -> Problem {
     Problem {
         key: String::new(),
         location: Some(location),
-        message: format!("not valid YAML: {message}"),
+        message: format!("not valid YAML: {}", escaped(message)),
         hint: None,
     }
 }
 
-/// Refuses text whose size or nesting only an attack would have: the tree is walked recursively.
-fn refuse_hostile(text: &str, origin: &Origin) -> Result<(), Problem> {
-    if text.len() > MAX_BYTES {
-        let message = format!("{} bytes; allowed: at most {MAX_BYTES}", text.len());
-        return Err(syntax(&message, origin.start()));
-    }
-    for (row, line) in text.lines().enumerate() {
-        let prefix = line.bytes().take_while(|byte| b" \t-?:".contains(byte)).count();
-        let indicators = line.matches("- ").count() + line.matches("? ").count();
-        if prefix > MAX_INDENT && prefix < line.len() || indicators > 4 * MAX_INDENT {
-            let at = origin.at(Marker::new(0, row + 1, 0));
-            let message = format!("indented deeper than {MAX_INDENT} columns");
-            return Err(syntax(&message, at));
-        }
-    }
-    Ok(())
+/// A finished value, and what it takes.
+#[derive(Clone)]
+struct Done {
+    node: Node,
+    size: Size,
 }
 
-/// A key that stands twice in its mapping, and the name that stands for it in the parsed text.
-struct Repeated {
-    stand_in: String,
-    name: String,
+/// What a value takes.
+#[derive(Clone, Copy)]
+struct Size {
+    values: usize,
+    bytes: usize,
+    height: usize,
 }
 
-/// The parser stops at a repeated key. To report all of them together with everything else, each
-/// is renamed, at its own length so that no column moves, and parsing starts again.
-fn tell_repeated_keys_apart(
-    text: &str,
-    origin: &Origin,
-) -> Result<(String, Vec<Repeated>), Problem> {
-    let mut text = text.to_owned();
-    let mut repeated = Vec::new();
-    while let Err(error) = MarkedYaml::load_from_str(&text) {
-        let stop = || syntax(error.info(), origin.at(*error.marker()));
-        if !error.info().starts_with("duplicated key") || repeated.len() == MAX_DUPLICATES {
-            return Err(stop());
-        }
-        let from = text.char_indices().nth(error.marker().index()).map_or(text.len(), |(at, _)| at);
-        let quote = text[from..].chars().next().filter(|c| matches!(c, '"' | '\''));
-        let from = from + quote.map_or(0, char::len_utf8);
-        let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
-        let length = text[from..].find(|c| !is_name(c)).unwrap_or(text.len() - from);
-        let name = text[from..from + length].to_owned();
-        let private = char::from_u32(FIRST_STAND_IN + repeated.len() as u32);
-        let (Some(private), false) = (private, name.is_empty()) else {
-            return Err(stop());
-        };
-        let stand_in: String = name.chars().map(|_| private).collect();
-        text.replace_range(from..from + length, &stand_in);
-        repeated.push(Repeated { stand_in, name });
-    }
-    Ok((text, repeated))
+/// A list or mapping whose end has not come yet.
+struct Open {
+    value: Value,
+    location: Location,
+    /// Its anchor; 0 for none.
+    anchor: usize,
+    size: Size,
+    /// What the next value of a mapping is.
+    next: Next,
+    /// The lines of a mapping's keys.
+    lines: BTreeMap<String, usize>,
+}
+
+/// What the next value of a mapping is.
+enum Next {
+    Key,
+    /// The value of this key.
+    Of(String, Location),
+    /// The value of a key that was refused.
+    Refused,
 }
 
 struct Reading<'a> {
     origin: &'a Origin,
-    repeated: &'a [Repeated],
-    depth: usize,
+    open: Vec<Open>,
+    /// Finished values that aliases may name.
+    anchors: BTreeMap<usize, Done>,
+    aliased: Size,
+    documents: usize,
+    root: Option<Node>,
     problems: Vec<Problem>,
 }
 
-impl Reading<'_> {
-    fn node(&mut self, yaml: &MarkedYaml<'_>, path: &str) -> Node {
-        let location = self.origin.at(yaml.span.start);
-        if self.depth == MAX_DEPTH {
-            let message = format!("nested too deep; allowed: {MAX_DEPTH} levels");
-            self.refuse(path, location.clone(), message);
-            return Node { value: Value::Null, location };
-        }
-        self.depth += 1;
-        let value = match &yaml.data {
-            YamlData::Value(Scalar::Null) => Value::Null,
-            YamlData::Value(Scalar::Boolean(flag)) => Value::Bool(*flag),
-            YamlData::Value(Scalar::Integer(number)) => Value::Integer(*number),
-            YamlData::Value(Scalar::FloatingPoint(number)) => Value::Float(number.into_inner()),
-            YamlData::Value(Scalar::String(text)) => Value::Text(text.to_string()),
-            YamlData::Sequence(items) => {
-                let items = items.iter().enumerate();
-                Value::List(
-                    items.map(|(i, item)| self.node(item, &join(path, &i.to_string()))).collect(),
-                )
-            }
-            YamlData::Mapping(entries) => {
-                let known = |name: &str| {
-                    let mut keys = entries.keys();
-                    keys.find(|key| key.data.as_str() == Some(name)).map(|key| key.span.start)
-                };
-                Value::Map(
-                    entries.iter().filter_map(|(k, v)| self.entry(k, v, path, &known)).collect(),
-                )
-            }
-            YamlData::Tagged(tag, inner) => {
-                self.refuse(
-                    path,
-                    location.clone(),
-                    format!("found the tag `{tag}`; allowed: plain values"),
-                );
-                self.node(inner, path).value
-            }
-            YamlData::BadValue | YamlData::Representation(..) | YamlData::Alias(_) => {
-                // An empty document arrives as a bad value as well.
-                if !path.is_empty() {
-                    let message = "found a value that does not fit its tag; allowed: plain values";
-                    self.refuse(path, location.clone(), message.to_owned());
+impl<'a> Reading<'a> {
+    fn new(origin: &'a Origin) -> Self {
+        let aliased = Size { values: 0, bytes: 0, height: 0 };
+        let (open, anchors, problems) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Self { origin, open, anchors, aliased, documents: 0, root: None, problems }
+    }
+
+    fn take(&mut self, event: Event<'_>, at: Marker) -> Result<(), Problem> {
+        match event {
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+            Event::DocumentStart(_) => {
+                self.documents += 1;
+                if self.documents > 1 {
+                    return Err(self.stop("a second document begins here; allowed: one", at));
                 }
+                Ok(())
+            }
+            Event::Alias(anchor) => {
+                let done = self.alias(anchor, at)?;
+                self.finished(done, at)
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let done = self.scalar(text.into_owned(), style, tag.as_deref(), at);
+                self.remember(anchor, &done, at)?;
+                self.finished(done, at)
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.begin(Value::List(Vec::new()), anchor, tag.as_deref(), at)
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.begin(Value::Map(Vec::new()), anchor, tag.as_deref(), at)
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.end(at),
+        }
+    }
+
+    fn stop(&self, message: &str, at: Marker) -> Problem {
+        syntax(message, self.origin.at(at))
+    }
+
+    fn begin(
+        &mut self,
+        value: Value,
+        anchor: usize,
+        tag: Option<&Tag>,
+        at: Marker,
+    ) -> Result<(), Problem> {
+        if self.open.len() == MAX_DEPTH {
+            return Err(self.stop(&format!("nested deeper than {MAX_DEPTH} levels"), at));
+        }
+        self.refuse_tag(tag, at);
+        let (location, size) = (self.origin.at(at), Size { values: 1, bytes: 0, height: 1 });
+        let (next, lines) = (Next::Key, BTreeMap::new());
+        self.open.push(Open { value, location, anchor, size, next, lines });
+        Ok(())
+    }
+
+    fn end(&mut self, at: Marker) -> Result<(), Problem> {
+        let Some(open) = self.open.pop() else { return Ok(()) };
+        let Open { value, location, anchor, size, next: _, lines: _ } = open;
+        let done = Done { node: Node { value, location }, size };
+        self.remember(anchor, &done, at)?;
+        self.finished(done, at)
+    }
+
+    /// Puts a finished value where it belongs.
+    fn finished(&mut self, done: Done, at: Marker) -> Result<(), Problem> {
+        let Some(open) = self.open.last_mut() else {
+            self.root = Some(done.node);
+            return Ok(());
+        };
+        open.size.values += done.size.values;
+        open.size.bytes += done.size.bytes;
+        open.size.height = open.size.height.max(1 + done.size.height);
+        match &mut open.value {
+            Value::List(items) => items.push(done.node),
+            Value::Map(entries) => match std::mem::replace(&mut open.next, Next::Key) {
+                Next::Key => return self.key(done.node, at),
+                Next::Of(key, location) => {
+                    entries.push(Entry { key, location, value: done.node });
+                }
+                Next::Refused => {}
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The next key of the innermost mapping.
+    fn key(&mut self, node: Node, at: Marker) -> Result<(), Problem> {
+        let path = self.path();
+        let Some(open) = self.open.last_mut() else { return Ok(()) };
+        open.next = Next::Refused;
+        let Node { value: Value::Text(name), location } = node else {
+            let message = "found a key that is not text; allowed: names".to_owned();
+            self.problem(path, node.location, message);
+            return Ok(());
+        };
+        let length = name.chars().count();
+        if length > MAX_KEY {
+            let message = format!(
+                "found a key of {length} characters, `{}`; allowed: at most {MAX_KEY}",
+                printable(&name)
+            );
+            self.problem(path, location, message);
+            return Ok(());
+        }
+        if let Some(first) = open.lines.get(&name) {
+            let message = format!("given twice; it is on line {first} already");
+            self.problem(join(&path, &name), location, message);
+            return Ok(());
+        }
+        if open.lines.len() == MAX_KEYS {
+            return Err(self.stop(&format!("a mapping of more than {MAX_KEYS} keys"), at));
+        }
+        open.lines.insert(name.clone(), at.line());
+        open.next = Next::Of(name, location);
+        Ok(())
+    }
+
+    fn scalar(&mut self, text: String, style: ScalarStyle, tag: Option<&Tag>, at: Marker) -> Done {
+        let size = Size { values: 1, bytes: text.len(), height: 0 };
+        let is_foreign = self.refuse_tag(tag, at);
+        let core = tag.filter(|_| !is_foreign).map(std::borrow::Cow::Borrowed);
+        let value = match Scalar::parse_from_cow_and_metadata(text.into(), style, core.as_ref()) {
+            Some(Scalar::Null) => Value::Null,
+            Some(Scalar::Boolean(flag)) => Value::Bool(flag),
+            Some(Scalar::Integer(number)) => Value::Integer(number),
+            Some(Scalar::FloatingPoint(number)) => Value::Float(number.into_inner()),
+            Some(Scalar::String(text)) => Value::Text(text.into_owned()),
+            None => {
+                let message = "found a value that does not fit its tag; allowed: plain values";
+                self.problem(self.path(), self.origin.at(at), message.to_owned());
                 Value::Null
             }
         };
-        self.depth -= 1;
-        Node { value, location }
+        Done { node: Node { value, location: self.origin.at(at) }, size }
     }
 
-    fn entry(
-        &mut self,
-        key: &MarkedYaml<'_>,
-        value: &MarkedYaml<'_>,
-        path: &str,
-        known: &dyn Fn(&str) -> Option<Marker>,
-    ) -> Option<Entry> {
-        let location = self.origin.at(key.span.start);
-        let Some(name) = key.data.as_str() else {
-            self.refuse(path, location, "found a key that is not text; allowed: names".to_owned());
-            return None;
-        };
-        if let Some(repeated) = self.repeated.iter().find(|r| r.stand_in == name) {
-            let first = known(&repeated.name).map_or(0, |marker| marker.line());
-            let message = format!("given twice; it is on line {first} already");
-            self.refuse(&join(path, &repeated.name), location, message);
-            return None;
+    /// Refuses a tag that is not of the core schema; whether it is.
+    fn refuse_tag(&mut self, tag: Option<&Tag>, at: Marker) -> bool {
+        let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) else { return false };
+        let message =
+            format!("found the tag `{}`; allowed: plain values", printable(&tag.to_string()));
+        self.problem(self.path(), self.origin.at(at), message);
+        true
+    }
+
+    /// Keeps a value that has an anchor.
+    fn remember(&mut self, anchor: usize, done: &Done, at: Marker) -> Result<(), Problem> {
+        if anchor == 0 {
+            return Ok(());
         }
-        let value = self.node(value, &join(path, name));
-        Some(Entry { key: name.to_owned(), location, value })
+        self.pay(done.size, at)?;
+        self.anchors.insert(anchor, done.clone());
+        Ok(())
     }
 
-    fn refuse(&mut self, key: &str, location: Location, message: String) {
-        self.problems.push(Problem {
-            key: key.to_owned(),
-            location: Some(location),
-            message,
-            hint: None,
-        });
+    /// The value that an alias stands for.
+    fn alias(&mut self, anchor: usize, at: Marker) -> Result<Done, Problem> {
+        let Some(size) = self.anchors.get(&anchor).map(|done| done.size) else {
+            return Err(self.stop("an alias stands inside what it names", at));
+        };
+        self.pay(size, at)?;
+        if self.open.len() + size.height > MAX_DEPTH {
+            return Err(self.stop(&format!("nested deeper than {MAX_DEPTH} levels"), at));
+        }
+        let mut done = self.anchors[&anchor].clone();
+        done.node.location = self.origin.at(at);
+        Ok(done)
+    }
+
+    /// Counts a copy of a value against what aliases may make.
+    fn pay(&mut self, size: Size, at: Marker) -> Result<(), Problem> {
+        self.aliased.values += size.values;
+        self.aliased.bytes += size.bytes;
+        if self.aliased.values > MAX_ALIASED || self.aliased.bytes > MAX_ALIASED_BYTES {
+            let message = format!(
+                "its anchors and aliases stand for more than {MAX_ALIASED} values or \
+                 {MAX_ALIASED_BYTES} bytes"
+            );
+            return Err(self.stop(&message, at));
+        }
+        Ok(())
+    }
+
+    /// The key in full of the value that comes next.
+    fn path(&self) -> String {
+        self.open.iter().fold(String::new(), |path, open| match (&open.value, &open.next) {
+            (Value::List(items), _) => join(&path, &items.len().to_string()),
+            (_, Next::Of(key, _)) => join(&path, key),
+            _ => path,
+        })
+    }
+
+    fn problem(&mut self, key: String, location: Location, message: String) {
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(Problem { key, location: Some(location), message, hint: None });
+        }
     }
 }
 
@@ -291,6 +387,10 @@ mod tests {
 
     fn read_file(text: &str) -> Result<(Node, Vec<Problem>), Problem> {
         read(text, &Origin::File(Arc::from("t.yaml")))
+    }
+
+    fn refused(text: &str) -> String {
+        read_file(text).map(|_| ()).unwrap_err().to_string()
     }
 
     #[test]
@@ -322,5 +422,49 @@ mod tests {
     fn tags_second_documents_and_keys_that_are_no_text_are_refused() {
         assert_eq!(read_file("a: !x 1\n1: 2\n").unwrap().1.len(), 2);
         assert!(read_file("a: 1\n---\nb: 2\n").unwrap_err().message.contains("second document"));
+    }
+
+    #[test]
+    fn aliases_are_bounded_by_what_they_stand_for() {
+        let long = "x".repeat(200_000);
+        let scalars = format!("a: &a {long}\nb: [{}]\n", "*a, ".repeat(100_000));
+        insta::assert_snapshot!(refused(&scalars), @"t.yaml:2:21: not valid YAML: its anchors and aliases stand for more than 10000 values or 1048576 bytes");
+        let key = format!("? &a {long}\n: 1\nb: {{{}}}\n", "*a : 1, ".repeat(10_000));
+        assert!(refused(&key).contains("its anchors and aliases stand for more"));
+        let anchors = format!("a: {}{}", "&a [".repeat(20), "1, ".repeat(100_000));
+        refused(&anchors);
+        let many = (0..5_000).fold(String::new(), |text, i| text + &format!("- &a{i} [1, 2, 3]\n"));
+        assert!(refused(&many).contains("its anchors and aliases stand for more"));
+        insta::assert_snapshot!(refused("a: &a [*a]\n"), @"t.yaml:1:8: not valid YAML: an alias stands inside what it names");
+    }
+
+    #[test]
+    fn an_alias_goes_no_deeper_than_what_is_written() {
+        let nest = |levels: usize, inner: &str| {
+            format!("{}{inner}{}", "[".repeat(levels), "]".repeat(levels))
+        };
+        let text = |under: usize| format!("a: &a {}\nb: {}\n", nest(16, "1"), nest(under, "*a"));
+        read_file(&text(15)).unwrap();
+        insta::assert_snapshot!(refused(&text(16)), @"t.yaml:2:20: not valid YAML: nested deeper than 32 levels");
+        insta::assert_snapshot!(refused(&nest(33, "1")), @"t.yaml:1:33: not valid YAML: nested deeper than 32 levels");
+    }
+
+    #[test]
+    fn keys_are_bounded_in_length_and_number() {
+        let long = "k".repeat(200_000);
+        let (node, problems) = read_file(&format!("? {long}\n: [1, 2]\na: 1\n")).unwrap();
+        assert_eq!(node.describe(), "a mapping (a)");
+        assert!(
+            problems[0].message.starts_with("found a key of 200000 characters"),
+            "{problems:?}"
+        );
+        let many = (0..300).fold(String::new(), |text, i| text + &format!("k{i}: 1\n"));
+        insta::assert_snapshot!(refused(&many), @"t.yaml:257:1: not valid YAML: a mapping of more than 256 keys");
+    }
+
+    #[test]
+    fn endless_problems_are_not_collected_without_end() {
+        let text = "- !x 1\n".repeat(100_000);
+        assert_eq!(read_file(&text).unwrap().1.len(), MAX_PROBLEMS);
     }
 }

@@ -206,3 +206,156 @@ fn an_optimizer_by_the_name_of_another_tool_leads_to_ours() {
       help: did you mean `training.optimizer`?
     "#);
 }
+
+#[test]
+fn a_key_of_another_tool_leads_to_ours_or_to_what_there_is_instead() {
+    let yaml = format!(
+        "{LEAST}early_stopping: true\ntraining: {{num_epochs: 3, warmup_ratio: 0.1}}\nadapter: {{use_dora: true, r: 8}}\nreport_to: wandb\nresume_from_checkpoint: x\n"
+    );
+    assert_snapshot!(refusal(&yaml), @r"
+    recipe `mine.yaml` has 7 problems:
+    mine.yaml:4:1: early_stopping: unknown key
+      help: Graft has no `early_stopping`: a run has `training.epochs` or `training.max_steps`; `evaluation.every_steps` shows the validation loss on the way
+    mine.yaml:5:12: training.num_epochs: unknown key
+      help: did you mean `training.epochs`?
+    mine.yaml:5:27: training.warmup_ratio: unknown key
+      help: did you mean `training.schedule.cosine.warmup_ratio`?
+    mine.yaml:6:11: adapter.use_dora: unknown key
+      help: Graft has no `use_dora`: of the relatives of LoRA it trains LoRA and rsLoRA, `adapter.rslora`
+    mine.yaml:6:27: adapter.r: unknown key
+      help: did you mean `adapter.rank`?
+    mine.yaml:7:1: report_to: unknown key
+      help: Graft has no `report_to`: it opens no network connection; `logging.tensorboard` and report.html are files
+    mine.yaml:8:1: resume_from_checkpoint: unknown key
+      help: `resume_from_checkpoint` is no key of a recipe: `graft train … --resume` goes on after the last checkpoint
+    ");
+    assert_snapshot!(refused_override("~load_best_model_at_end"), @r"
+    recipe `quickstart` has a problem:
+    command line: ~load_best_model_at_end: load_best_model_at_end: unknown key
+      help: Graft has no `load_best_model_at_end`: a run has `training.epochs` or `training.max_steps`; `evaluation.every_steps` shows the validation loss on the way
+    ");
+}
+
+#[test]
+fn a_key_without_effect_is_refused_where_it_is_written() {
+    let yaml = format!(
+        "{LEAST}  chat: {{preamble: none, date: 1 Jan 2030}}\n  train_on_inputs: true\nevaluation: {{every_steps: 10, max_new_tokens: 5, samples: 3}}\ncheckpoint: {{every_steps: none, keep: 7}}\nfinish: {{onto: original}}\ntraining:\n  max_steps: 5\n  micro_batches_per_visit: 4\n  schedule: {{linear: {{warmup_steps: 6}}}}\n"
+    ).replace("messages", "text");
+    assert_snapshot!(refusal(&yaml), @r#"
+    recipe `mine.yaml` has 9 problems:
+    mine.yaml:4:32: data.chat.date: found "1 Jan 2030", but data.chat.preamble is none: only the official one gives a date
+      help: drop `data.chat.date`
+    mine.yaml:5:20: data.train_on_inputs: found true, but every row is text, whose tokens are all targets anyway
+      help: drop `data.train_on_inputs`
+    mine.yaml:6:27: evaluation.every_steps: found 10, but data.validation is none: nothing is measured while training
+      help: drop `evaluation.every_steps`
+    mine.yaml:6:47: evaluation.max_new_tokens: found 5, but evaluation.held_out and finish.prompts are empty: the model is asked nothing
+      help: drop `evaluation.max_new_tokens`
+    mine.yaml:6:59: evaluation.samples: found 3, but evaluation.held_out is empty: there is no answer to show
+      help: drop `evaluation.samples`
+    mine.yaml:7:39: checkpoint.keep: found 7, but checkpoint.every_steps is none: only the last step leaves a checkpoint
+      help: drop `checkpoint.keep`
+    mine.yaml:8:16: finish.onto: found "original", but finish.merge is false: nothing is merged
+      help: drop `finish.onto`
+    mine.yaml:11:28: training.micro_batches_per_visit: found 4, but training.gradient_accumulation_steps is less: a step has no more of them
+      help: drop `training.micro_batches_per_visit`
+    mine.yaml:12:37: training.schedule.linear.warmup_steps: found 6, but the run has 5 steps, so the rate never comes up
+      help: drop `training.schedule.linear.warmup_steps`
+    "#);
+    assert_snapshot!(refused_override("evaluation.every_steps=10"), @r"
+    recipe `quickstart` has a problem:
+    command line: evaluation.every_steps=10: evaluation.every_steps: found 10, but data.validation is none: nothing is measured while training
+      help: drop `evaluation.every_steps`
+    ");
+    let both = ["evaluation.held_out=[]", "finish.prompts=[]", "evaluation.max_new_tokens=5"];
+    assert_snapshot!(load("quickstart", &both.map(str::to_owned)).unwrap_err(), @r"
+    recipe `quickstart` has a problem:
+    command line: evaluation.max_new_tokens=5: evaluation.max_new_tokens: found 5, but evaluation.held_out and finish.prompts are empty: the model is asked nothing
+      help: drop `evaluation.max_new_tokens`
+    ");
+}
+
+#[test]
+fn what_a_layer_above_leaves_without_effect_goes_back_to_its_default() {
+    let quickstart = |overrides: &[&str]| {
+        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+        load("quickstart", &overrides).unwrap_or_else(|problems| panic!("{problems}"))
+    };
+    assert_eq!(quickstart(&[]).evaluation.max_new_tokens.get(), 32);
+    for nothing in [
+        ["evaluation.held_out=[]", "finish.prompts=[]"],
+        ["~evaluation.held_out", "~finish.prompts"],
+        ["evaluation={held_out: []}", "finish=null"],
+    ] {
+        let recipe = quickstart(&nothing);
+        assert_eq!(recipe.evaluation.max_new_tokens.get(), 64, "{nothing:?}");
+        Recipe::from_yaml(&recipe.to_yaml(), "recipe.yaml").unwrap();
+    }
+    let text = "extends: llama3.1-8b-qlora\ndata: {validation: none}\n";
+    let recipe = Recipe::from_yaml(text, "mine.yaml").unwrap();
+    assert_eq!(recipe.evaluation.every_steps, None);
+    let text =
+        format!("{LEAST}training: {{epochs: 2, schedule: {{linear: {{warmup_steps: 100}}}}}}\n");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.yaml");
+    #[expect(clippy::disallowed_methods, reason = "a fixture in a temporary folder")]
+    std::fs::write(&path, text).unwrap();
+    let trial = load(path.to_str().unwrap(), &["training.max_steps=2".to_owned()]).unwrap();
+    assert!(
+        trial.to_yaml().contains("warmup_steps: 100"),
+        "a trial keeps the rates of its first steps"
+    );
+}
+
+#[test]
+fn a_count_beyond_all_use_is_refused() {
+    assert_snapshot!(refused_override("training.epochs=5675921253449092805"), @r"
+    recipe `quickstart` has a problem:
+    command line: training.epochs=5675921253449092805: training.epochs: found 5675921253449092805; allowed: a whole number from 1 to 1000000000
+    ");
+    let counts = ["adapter.rank", "training.max_steps", "data.max_seq_len", "checkpoint.keep"];
+    for key in counts.into_iter().chain(["training.micro_batch_size", "evaluation.every_steps"]) {
+        let shown = refused_override(&format!("{key}=1000000001"));
+        assert!(
+            shown.contains(&format!(
+                "{key}: found 1000000001; allowed: a whole number from 1 to 1000000000"
+            )),
+            "{shown}"
+        );
+    }
+    assert!(
+        refused_override("training.threads=1025")
+            .contains("allowed: auto, or a whole number from 1 to 1024")
+    );
+    assert!(refused_override("evaluation.samples=1000000001").contains("from 0 to 1000000000"));
+}
+
+#[test]
+fn paths_of_other_homes_and_unset_variables_are_refused_in_every_key_that_is_a_path() {
+    let paths: Vec<&str> = graft_recipes::keys()
+        .iter()
+        .filter(|key| key.kind.contains("folder") || key.kind.contains("file or builtin"))
+        .map(|key| key.path)
+        .collect();
+    assert_eq!(paths.len(), 8, "{paths:?}");
+    for path in paths {
+        let key = path.replace("[]", ".0");
+        for (value, said) in [
+            ("~nobody/x", "begins at another user's home"),
+            ("$GRAFT_NO_SUCH_VARIABLE/x", "names the variable GRAFT_NO_SUCH_VARIABLE"),
+        ] {
+            let overrides =
+                ["data.validation=[{path: v, format: text}]".to_owned(), format!("{key}={value}")];
+            let shown = load("quickstart", &overrides).unwrap_err().to_string();
+            assert!(shown.contains(said) && shown.contains(&key), "{shown}");
+        }
+        let overrides = [
+            "data.validation=[{path: v, format: text}]".to_owned(),
+            format!("{key}=./~nobody/$$x"),
+        ];
+        let recipe = load("quickstart", &overrides).unwrap();
+        let yaml = recipe.to_yaml();
+        assert_eq!(Recipe::from_yaml(&yaml, "recipe.yaml").unwrap(), recipe, "{yaml}");
+        assert!(yaml.contains("./~nobody/$$x"), "{yaml}");
+    }
+}

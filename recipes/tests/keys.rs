@@ -24,9 +24,11 @@ fn premise(path: &str) -> Vec<String> {
         _ if path.starts_with("data.validation[]") => {
             "data.validation=[{path: w.jsonl, format: messages}]"
         }
-        "data.validation.fraction" => "data.validation.fraction=0.125",
+        "data.validation.fraction" | "evaluation.every_steps" => "data.validation.fraction=0.125",
         "adapter.layers.last" => "adapter.layers.last=1",
         "training.max_steps" => "training.max_steps=49",
+        "training.micro_batches_per_visit" => "training.gradient_accumulation_steps=8",
+        "finish.onto" => "finish.merge=true",
         "training.schedule" => "training.schedule=linear",
         _ => {
             let forms = ["training.schedule", "training.optimizer"];
@@ -154,10 +156,7 @@ fn a_recipe_written_whole_reads_like_this() {
       train:
         - {path: t.jsonl, format: messages}
       validation: none
-      chat:
-        preamble: official
-        date: "26 Jul 2024"
-        losses: error
+      chat: {preamble: official, date: "26 Jul 2024"}
       system_prompt: null
       max_seq_len: 2048
       packing: true
