@@ -19,6 +19,24 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Something that is no file, or never ends.
+    #[error("`{}` is {found}, and only plain files are read", path.display())]
+    NotPlain {
+        /// Its path.
+        path: PathBuf,
+        /// What it is, with its article.
+        found: &'static str,
+    },
+    /// More bytes than a file of its kind has.
+    #[error("`{}` has {found} bytes; of such a file at most {limit} are read", path.display())]
+    TooLarge {
+        /// Its path.
+        path: PathBuf,
+        /// Its size, or what was read of it.
+        found: u64,
+        /// The most that is read.
+        limit: u64,
+    },
     /// Writing failed; the text names the file.
     #[error(transparent)]
     Write(#[from] std::io::Error),
@@ -40,13 +58,15 @@ pub enum Error {
     },
     /// The model folder does not exist.
     #[error(
-        "there is no model folder `{}`. Graft downloads nothing: fetch the release yourself, for \
-         example with `hf download meta-llama/Llama-3.1-8B-Instruct --local-dir {}`, and copy it \
-         there, or use `builtin:quickstart`", path.display(), path.display()
+        "there is no model folder `{}`. Graft downloads nothing: fetch the model yourself, for \
+         example with `{}`, and copy it there, or use `builtin:quickstart`",
+        path.display(), crate::releases::fetch(*release, path)
     )]
     FolderMissing {
         /// Where it was looked for.
         path: PathBuf,
+        /// What it should hold, where that is known.
+        release: Option<&'static crate::releases::Release>,
     },
     /// A file stands where a model folder was expected.
     #[error("`{}` is a file; a model is the folder that holds config.json", path.display())]
@@ -235,6 +255,22 @@ pub enum Error {
         /// That of NF4.
         expected: f32,
     },
+}
+
+impl Error {
+    /// The same for a model of which the recipe says which release it is.
+    #[must_use]
+    pub fn of_preset(self, preset: Option<&str>) -> Self {
+        match self {
+            Self::FolderMissing { path, release: None } => {
+                // A folder's own name says more: whether the release was tuned.
+                let release = crate::releases::of_folder(&path);
+                let release = release.or_else(|| crate::releases::of_preset(preset?));
+                Self::FolderMissing { path, release }
+            }
+            other => other,
+        }
+    }
 }
 
 /// One indented line an item; a list that no one would read to its end is cut.

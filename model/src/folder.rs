@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::builtin::{BUILTINS, Builtin};
 use crate::error::Error;
+use crate::plain_file;
 
 /// Names an embedded model in place of a path: `builtin:quickstart`.
 const BUILTIN_PREFIX: &str = "builtin:";
@@ -55,10 +56,15 @@ impl ModelFolder {
             Ok(found) if found.is_dir() => Ok(Self { source: Source::Disk(path.to_path_buf()) }),
             Ok(_) => Err(Error::NotAFolder { path: path.to_path_buf() }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::FolderMissing { path: path.to_path_buf() })
+                Err(Error::FolderMissing { path: path.to_path_buf(), release: None })
             }
             Err(source) => Err(Error::Io { action: "open", path: path.to_path_buf(), source }),
         }
+    }
+
+    /// A folder that is still to be made: every file of it is missing.
+    pub fn to_come(path: &Path) -> Self {
+        Self { source: Source::Disk(path.to_path_buf()) }
     }
 
     /// The path on disk; `None` for an embedded model.
@@ -136,17 +142,13 @@ impl ModelFolder {
         }
     }
 
-    /// Reads a small file; `None` where it does not exist.
+    /// Reads a small file, up to what one of its name may have; `None` where it does not exist.
     pub fn bytes(&self, name: &str) -> Result<Option<Bytes>, Error> {
         match &self.source {
             Source::Builtin(builtin) => Ok(builtin_file(builtin, name)),
             Source::Disk(_) => {
                 let path = self.disk_path(name)?;
-                match fs::read(&path) {
-                    Ok(bytes) => Ok(Some(bytes.into())),
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                    Err(source) => Err(Error::Io { action: "read", path, source }),
-                }
+                Ok(plain_file::read(&path, plain_file::limit_of(name))?.map(Bytes::from))
             }
         }
     }
@@ -164,12 +166,11 @@ impl ModelFolder {
     pub fn map(&self, name: &str) -> Result<Bytes, Error> {
         let Source::Disk(_) = &self.source else { return self.required(name) };
         let path = self.disk_path(name)?;
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let file = match plain_file::open(&path) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 return Err(self.missing(name));
             }
-            Err(source) => return Err(Error::Io { action: "open", path, source }),
+            other => other?,
         };
         map_file(&file).map_err(|source| Error::Io { action: "map", path, source })
     }
@@ -287,13 +288,13 @@ mod tests {
             folder.map("../x").unwrap_err().to_string(),
         ];
         let shown = texts.join("\n").replace(&root.path().display().to_string(), "ROOT");
-        insta::assert_snapshot!(shown, @"
-        there is no model folder `meta-llama/Llama-3.1-8B`. Graft downloads nothing: fetch the release yourself, for example with `hf download meta-llama/Llama-3.1-8B-Instruct --local-dir meta-llama/Llama-3.1-8B`, and copy it there, or use `builtin:quickstart`
+        insta::assert_snapshot!(shown, @r#"
+        there is no model folder `meta-llama/Llama-3.1-8B`. Graft downloads nothing: fetch the model yourself, for example with `hf download meta-llama/Llama-3.1-8B --exclude "original/*" --local-dir meta-llama/Llama-3.1-8B`, and copy it there, or use `builtin:quickstart`
         `builtin:quick` is not in this program; built in: builtin:quickstart
         `ROOT/file` is a file; a model is the folder that holds config.json
         `config.json` is not in the model folder `ROOT`. Graft downloads nothing: copy the file there from where the model comes from
         `../x` is refused: a file of the model folder `ROOT` is a name without a path
-        ");
+        "#);
     }
 
     #[test]
