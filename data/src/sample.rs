@@ -104,26 +104,23 @@ pub(crate) fn encode_row(
         targets.fill(true);
     }
     // Nothing stands before the first token that could predict it.
-    if let Some(first) = targets.first_mut() {
-        *first = false;
-    }
+    targets[0] = false;
     let label = |(&id, &target): (&u32, &bool)| if target { id as i32 } else { IGNORE };
     let labels = tokens.iter().zip(&targets).map(label).collect();
     Ok(Sample { tokens, labels, origin })
 }
 
-/// What the tokenizer puts in front of a text, the texts, and what ends them as a target.
+/// `<|begin_of_text|>`, the texts, and `<|end_of_text|>` as a target.
 fn framed(
     texts: &[(&String, bool)],
     tokenizer: &Tokenizer,
 ) -> Result<(Vec<u32>, Vec<bool>), Error> {
-    let mut ids = tokenizer.opening().to_vec();
-    let mut targets = vec![false; ids.len()];
+    let (mut ids, mut targets) = (vec![tokenizer.bos()], vec![false]);
     for (text, target) in texts {
         ids.extend(tokenizer.encode(text)?);
         targets.resize(ids.len(), *target);
     }
-    ids.extend(tokenizer.closing());
-    targets.resize(ids.len(), true);
+    ids.push(tokenizer.end_of_text());
+    targets.push(true);
     Ok((ids, targets))
 }

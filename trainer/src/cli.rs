@@ -10,6 +10,7 @@ pub mod globals;
 pub mod model_args;
 mod named;
 pub mod page;
+mod paths;
 pub mod recipe_args;
 
 use std::process::ExitCode;

@@ -4,6 +4,7 @@
 //! the files of data without reading them; [`Plan::load_data`] makes tokens of them. Nothing is
 //! written, so a plan that is refused leaves nothing behind.
 
+mod absent;
 mod adapter;
 mod data;
 mod findings;
@@ -26,11 +27,12 @@ use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, Site};
 use graft_recipes::{
     ActivationOffload, Checkpoint, Checkpointing, Duration, Evaluation, Finish, Init, Logging,
-    Optimizer, Recipe, Threads, Training,
+    Optimizer, Recipe, Threads, Training, Warmup,
 };
 
 use crate::device::Device;
 use crate::optimizer::StateFormat;
+pub use absent::{Absent, ToFetch};
 pub use adapter::Adapter;
 pub use data::{LoadedData, Questions, TrainingData, measured_options};
 pub use graft_recipes::Problems as PlanErrors;
@@ -48,7 +50,7 @@ pub enum Start {
     Anew,
     /// A killed run goes on in its folder.
     Resume,
-    /// Nothing begins: the output folder may hold anything.
+    /// Nothing begins: the output folder may hold anything, and models and data may still be to come.
     Anywhere,
 }
 
@@ -121,6 +123,8 @@ pub struct Plan {
     pub output_dir: PathBuf,
     /// What is allowed, but hardly meant.
     pub warnings: Vec<String>,
+    /// What is not there yet; nothing where a run begins.
+    pub absent: Absent,
 }
 
 /// A plan and the tokenizer that makes tokens of its data.
@@ -153,8 +157,14 @@ impl Plan {
         start: Start,
         device: Device,
     ) -> Result<Resolved, PlanErrors> {
-        let mut findings = Findings::new(&recipe);
-        let model = model::resolve(&recipe, &mut findings);
+        let mut findings = match start {
+            Start::Anywhere => Findings::that_may_lack(&recipe),
+            Start::Anew | Start::Resume => Findings::new(&recipe),
+        };
+        let model = match absent::model(&recipe, &mut findings) {
+            Some(model) => model,
+            None => model::resolve(&recipe, &mut findings),
+        };
         let config = model.config.as_ref();
         let adapter = adapter::resolve(&recipe, config, &mut findings);
         let data = sources::resolve(&recipe, config, model.template.as_ref(), &mut findings);
@@ -176,6 +186,7 @@ impl Plan {
         if let Some(lacking) = device.lacks(recipe.training.compute_dtype) {
             findings.warn(format!("training.{lacking}"));
         }
+        let absent = findings.absent().map(std::mem::take).unwrap_or_default();
         let warnings = findings.finish()?;
         let complete = "whatever could not be resolved was recorded as a problem";
         let DataPlan { sample, train, validation, held_out, general } = data;
@@ -236,6 +247,7 @@ impl Plan {
             finish: recipe.finish.clone(),
             output_dir: recipe.output_dir.clone(),
             warnings,
+            absent,
             recipe,
         };
         Ok(Resolved { plan, tokenizer })
@@ -267,9 +279,55 @@ impl Plan {
     /// Optimizer steps of the whole run.
     pub fn total_steps(&self, schedule: &Schedule) -> u64 {
         match self.duration {
-            Duration::Epochs(epochs) => (epochs.get() * schedule.steps_per_epoch()) as u64,
+            Duration::Epochs(epochs) => {
+                (epochs.get() as u64).saturating_mul(schedule.steps_per_epoch() as u64)
+            }
             Duration::MaxSteps(steps) => steps.get() as u64,
         }
+    }
+
+    /// What is allowed, but hardly meant of a run of this length.
+    ///
+    /// # Errors
+    /// More steps than anybody waits for.
+    pub fn check_length(&self, schedule: &Schedule) -> Result<Vec<String>, PlanErrors> {
+        /// A step a millisecond for thirty years.
+        const MOST: u64 = 1_000_000_000_000;
+        let all = self.total_steps(schedule);
+        if all > MOST {
+            let mut findings = Findings::new(&self.recipe);
+            let epoch = schedule.steps_per_epoch();
+            findings.problem(
+                "training.epochs",
+                format_args!(
+                    "found epochs of {epoch} steps, {all} together; a run has at most {MOST}"
+                ),
+            );
+            findings.finish()?;
+        }
+        let mut warnings = Vec::new();
+        let warmup = match self.schedule.warmup() {
+            Warmup::Steps(steps) => steps as u64,
+            Warmup::Ratio(_) => 0,
+        };
+        let form = self.schedule.name();
+        if warmup > all {
+            warnings.push(format!(
+                "training.schedule.{form}.warmup_steps: found {warmup}, but the run has {all} steps: \
+                 the rate ends at {:.3e} and never reaches training.learning_rate, {:.3e}",
+                self.learning_rate * all as f64 / warmup as f64,
+                self.learning_rate
+            ));
+        }
+        for (key, every) in [
+            ("evaluation.every_steps", self.evaluate_every.map(NonZeroUsize::get)),
+            ("logging.log_every", Some(self.logging.log_every.get())),
+        ] {
+            if let Some(every) = every.filter(|&every| every as u64 > all) {
+                warnings.push(format!("{key}: found {every}, but the run has {all} steps"));
+            }
+        }
+        Ok(warnings)
     }
 
     /// How the optimizer keeps its moments.

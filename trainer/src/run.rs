@@ -50,6 +50,7 @@ pub struct RunOptions {
 pub fn run(resolved: Resolved, options: RunOptions) -> Result<Outcome, RunError> {
     let Resolved { mut plan, tokenizer } = resolved;
     let data = plan.load_data(tokenizer)?;
+    plan.check_length(&data.schedule(&plan)?)?;
     let mut asked = Asked::by(&plan, &data)?;
     Ledger::settle(&mut asked, &options.room);
     plan.checkpointing = asked.checkpointing;

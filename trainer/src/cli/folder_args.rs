@@ -10,6 +10,7 @@ use super::byte_size;
 use super::failure::WrongUse;
 use super::model_args::{Quantization, nf4};
 use super::named::named;
+use super::paths::{path, place};
 use crate::synthetic::shapes::{SHAPES, Shape};
 use crate::synthetic::{Contents, Format};
 use crate::trained_with::TrainedWith;
@@ -21,10 +22,10 @@ use crate::trained_with::TrainedWith;
 )]
 pub struct QuantizeArgs {
     /// A model folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = place())]
     pub model: String,
     /// The new folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub out: PathBuf,
     /// Quantise the blocks' scales, too
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
@@ -37,13 +38,13 @@ pub struct QuantizeArgs {
                         --adapter runs/llama3.1-8b-qlora/adapter --out models/mine")]
 pub struct MergeArgs {
     /// The base model's folder, or builtin:quickstart
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = place())]
     pub model: String,
     /// The adapter's folder (PEFT)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub adapter: PathBuf,
     /// The new folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub out: PathBuf,
     /// The weights merged onto: those the adapter was trained beside, or the folder's own
     #[arg(long, default_value = "dequantised", value_parser = named(MergeOnto::ALL))]
@@ -93,7 +94,7 @@ pub struct SynthModelArgs {
     #[arg(long, value_name = "FORMAT", default_value = "nf4-double", value_parser = named(Format::ALL))]
     pub format: Format,
     /// The new folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub out: PathBuf,
     /// Blocks, instead of as many as the release has
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4_096))]

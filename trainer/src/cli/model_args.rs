@@ -13,6 +13,7 @@ use graft_recipes::{ComputeDtype, Preamble};
 use super::Globals;
 use super::failure::WrongUse;
 use super::named::{format, named};
+use super::paths::{path, place};
 use crate::device::Device;
 use crate::generate::Sampling;
 use crate::trained_with::TrainedWith;
@@ -30,10 +31,10 @@ pub enum Quantization {
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
     /// A model folder, or builtin:quickstart
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = place())]
     pub model: String,
     /// An adapter folder (PEFT) to put beside the model
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub adapter: Option<PathBuf>,
     /// How frozen weights are kept [default: as the adapter was trained, else as in the folder]
     #[arg(long, value_enum)]
@@ -168,7 +169,7 @@ pub struct EvalArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// A file of rows, or builtin:quickstart/held-out
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = place())]
     pub data: String,
     /// The form of its rows
     #[arg(long, value_parser = format())]
@@ -177,7 +178,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<NonZeroUsize>,
     /// Write each row's score to this file, one JSON object a line
-    #[arg(long, value_name = "OUT.jsonl")]
+    #[arg(long, value_name = "OUT.jsonl", value_parser = path())]
     pub per_example: Option<PathBuf>,
     /// Also answer each row's question, and count the answers that match exactly
     #[arg(long)]

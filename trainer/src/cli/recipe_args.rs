@@ -10,6 +10,7 @@ use graft_recipes::Preamble;
 
 use super::failure::WrongUse;
 use super::named::{format, named, overlong};
+use super::paths::{path, place};
 use super::{byte_size, page};
 use crate::device::Device;
 use crate::ledger::Available;
@@ -17,7 +18,8 @@ use crate::ledger::Available;
 /// `graft recipes`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  graft recipes ls\n  graft recipes cp llama3.1-8b-qlora my.yaml"
+    after_help = "Examples:\n  graft recipes ls\n  graft recipes cp llama3.1-8b-qlora my.yaml\n  \
+                  graft recipes keys training.schedule"
 )]
 pub struct RecipesArgs {
     /// What to do with the recipes.
@@ -41,13 +43,24 @@ pub enum RecipesAction {
         /// The recipe's name
         name: String,
     },
-    /// Copy a recipe to a file of your own; an existing file is never replaced.
+    /// Copy a recipe to a file of your own, whose name the copy takes; an existing file is never
+    /// replaced.
     #[command(after_help = "Example:\n  graft recipes cp llama3.1-8b-qlora my.yaml")]
     Cp {
         /// The recipe's name
         name: String,
         /// The new file
+        #[arg(value_parser = path())]
         file: PathBuf,
+    },
+    /// List the keys of a recipe: what each may be, its default, and what it does.
+    #[command(after_help = "Examples:\n  graft recipes keys\n  graft recipes keys adapter --json")]
+    Keys {
+        /// Only keys that begin so [default: all]
+        prefix: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -110,7 +123,9 @@ impl RoomArgs {
 /// `graft plan`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  graft plan my.yaml training.micro_batch_size=4\n  \
-                        graft plan my.yaml --memory 16GiB --disk 100GB")]
+                        graft plan my.yaml --memory 16GiB --disk 100GB\n  \
+                        graft plan llama3.1-8b-qlora\n\n\
+                        Model and rows need not be there yet. Exit codes: 0 it fits; 2 it does not, or wrong input.")]
 pub struct PlanArgs {
     /// Which recipe
     #[command(flatten)]
@@ -135,13 +150,13 @@ pub struct DataArgs {
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
     /// A data file, instead of a recipe's
-    #[arg(long, requires_all = ["format", "model"])]
+    #[arg(long, requires_all = ["format", "model"], value_parser = path())]
     pub file: Option<PathBuf>,
     /// The form of the file's rows
     #[arg(long, requires = "file", value_parser = format())]
     pub format: Option<Format>,
     /// The folder whose tokenizer is used, or builtin:quickstart
-    #[arg(long, value_name = "DIR", requires = "file")]
+    #[arg(long, value_name = "DIR", requires = "file", value_parser = place())]
     pub model: Option<String>,
     /// The system block that opens a chat [default: official]
     #[arg(long, requires = "file", value_parser = named(Preamble::ALL))]
@@ -169,6 +184,7 @@ pub struct DataArgs {
                         graft inspect runs/quickstart/adapter")]
 pub struct InspectArgs {
     /// A model folder, an adapter folder, a run folder, a .safetensors file, or builtin:quickstart
+    #[arg(value_parser = place())]
     pub path: String,
     /// Print JSON
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! The whole tree of commands: everything is explained, every command has an example that parses.
 
+use clap::error::ErrorKind;
 use clap::{Command as Tree, CommandFactory as _};
 
 use super::*;
@@ -48,6 +49,35 @@ fn every_command_has_examples_and_they_parse() {
             if let Err(error) = Cli::try_parse_from(words(example)) {
                 panic!("{example}: {error}");
             }
+        }
+    });
+}
+
+/// Values that are text or another program's business, and recipes, which are expanded where they are
+/// read.
+const NO_PATHS: [&str; 9] =
+    ["prompt", "system", "overrides", "prefix", "name", "recipe", "help", "version", "quiet"];
+
+#[test]
+fn every_path_behind_a_flag_is_expanded_or_refused_by_name() {
+    walk(&tree(), "graft", &mut |name, command| {
+        let arguments = command.get_arguments();
+        for argument in arguments.filter(|argument| argument.get_action().takes_values()) {
+            let id = argument.get_id().as_str();
+            if NO_PATHS.contains(&id) {
+                continue;
+            }
+            let mut line: Vec<String> = name.split(' ').map(str::to_owned).collect();
+            // Arguments without a name come after those that stand before them.
+            let before = argument.get_index().unwrap_or(1) - 1;
+            line.extend(std::iter::repeat_n("quickstart".to_owned(), before));
+            match argument.get_long() {
+                Some(flag) => line.push(format!("--{flag}=~nobody/x")),
+                None => line.push("~nobody/x".to_owned()),
+            }
+            let refused = Cli::try_parse_from(&line).unwrap_err();
+            let by_value = [ErrorKind::ValueValidation, ErrorKind::InvalidValue];
+            assert!(by_value.contains(&refused.kind()), "{line:?}: {refused}");
         }
     });
 }

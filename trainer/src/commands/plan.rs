@@ -1,17 +1,22 @@
 //! `graft plan`: what a run takes, line by line, and whether there is that much.
 
+use std::fmt::Write as _;
+
 use graft_data::Schedule;
+use graft_recipes::Duration;
 use serde_json::{Value, json};
 
+use crate::cli::failure::WrongUse;
 use crate::cli::recipe_args::{PlanArgs, RoomArgs};
 use crate::cli::{Globals, page};
 use crate::ledger::{Asked, Available, Ledger, Place};
-use crate::plan::{LoadedData, Plan, Resolved, Start};
+use crate::plan::{LoadedData, Plan, Resolved, Start, ToFetch};
 
-/// Prints the ledger of a recipe. Nothing is written, and a run that does not fit is no error.
+/// Prints the ledger of a recipe. Nothing is written. A model and rows that are not there yet are
+/// stood in for, where the recipe says what the model is.
 ///
 /// # Errors
-/// Every problem of the recipe, its model and its data.
+/// Every problem of the recipe, its model and its data; after the ledger, a run that does not fit.
 pub fn run(globals: &Globals, args: &PlanArgs) -> anyhow::Result<()> {
     let recipe = graft_recipes::load(&args.recipe.recipe, &args.recipe.overrides)?;
     globals.use_threads_of(&recipe)?;
@@ -23,10 +28,38 @@ pub fn run(globals: &Globals, args: &PlanArgs) -> anyhow::Result<()> {
     }
     let data = plan.load_data(tokenizer)?;
     let shown = Shown::of(&plan, &data, &args.room)?;
-    if args.json {
-        return Ok(page::print_json(&shown.json())?);
+    if !plan.absent.rows {
+        for warning in plan.check_length(&shown.schedule)? {
+            globals.note(&format!("warning: {warning}"));
+        }
     }
-    Ok(page::print(&shown.text())?)
+    if args.json {
+        page::print_json(&shown.json())?;
+    } else {
+        page::print(&shown.text())?;
+    }
+    if shown.ledger.check(&shown.asked, &shown.available).is_err() {
+        let name = &plan.recipe.name;
+        let message =
+            format!("`{name}` does not fit: `graft train` would refuse it as planned above");
+        return Err(WrongUse(message).into());
+    }
+    Ok(())
+}
+
+/// The names of files, many shards as their first and last.
+fn shown(files: &[String]) -> Vec<String> {
+    /// More lines than this say less.
+    const MOST: usize = 12;
+    let is_shard = |file: &&String| file.contains("-of-");
+    let shards: Vec<&String> = files.iter().filter(is_shard).collect();
+    match shards.as_slice() {
+        [first, .., last] if files.len() > MOST => {
+            let others = files.iter().filter(|file| !is_shard(file)).cloned();
+            others.chain([format!("{first} to {last}")]).collect()
+        }
+        _ => files.to_vec(),
+    }
 }
 
 /// What is printed.
@@ -54,20 +87,56 @@ impl<'a> Shown<'a> {
         (self.tokens / self.schedule.steps_per_epoch()) as u64
     }
 
+    /// Optimizer steps, unless they depend on rows that are not there.
+    fn steps(&self) -> Option<u64> {
+        let is_known =
+            !self.plan.absent.rows || matches!(self.plan.duration, Duration::MaxSteps(_));
+        is_known.then(|| self.plan.total_steps(&self.schedule))
+    }
+
+    fn steps_text(&self) -> String {
+        let tokens = page::grouped(self.tokens_per_step());
+        match (self.steps(), self.plan.duration) {
+            (Some(steps), _) if !self.plan.absent.rows => {
+                format!("{} of {tokens} tokens on average", page::grouped(steps))
+            }
+            (_, Duration::MaxSteps(steps)) => format!("{steps} of at most {tokens} tokens"),
+            (_, Duration::Epochs(epochs)) => {
+                format!("as your rows need for {epochs} epochs, of at most {tokens} tokens")
+            }
+        }
+    }
+
+    /// What is not there yet, and what stands in for it.
+    fn to_come(&self) -> String {
+        let absent = &self.plan.absent;
+        if absent.to_fetch.is_empty() {
+            return String::new();
+        }
+        let mut text = "\nnot there yet\n".to_owned();
+        for ToFetch { path, files, bytes, how } in &absent.to_fetch {
+            let size = bytes.map_or_else(String::new, |bytes| format!(", {}", page::bytes(bytes)));
+            let _ = writeln!(text, "  {}{size}\n    {how}", path.display());
+            let shown = shown(files);
+            let _ = shown.iter().try_for_each(|file| writeln!(text, "    {file}"));
+        }
+        if absent.rows {
+            let length = page::grouped(self.plan.sample.max_seq_len as u64);
+            let _ = writeln!(
+                text,
+                "Sizes are assumed: every row has {length} tokens, the most that data.max_seq_len lets it have."
+            );
+        }
+        text
+    }
+
     fn text(&self) -> String {
         use page::{bytes, grouped};
-        let Self { plan, schedule, ledger, available, .. } = self;
+        let Self { plan, ledger, available, .. } = self;
         let rows = [
             ("recipe", plan.recipe.name.clone()),
             ("model", plan.model_folder.display()),
-            (
-                "steps",
-                format!(
-                    "{} of {} tokens on average",
-                    grouped(plan.total_steps(schedule)),
-                    grouped(self.tokens_per_step())
-                ),
-            ),
+            ("steps", self.steps_text()),
             ("checkpointing", self.asked.checkpointing.name().to_owned()),
             (
                 "trainable",
@@ -95,6 +164,7 @@ impl<'a> Shown<'a> {
         };
         [
             page::table(&rows),
+            self.to_come(),
             on_device,
             "\nmemory of its own\n".to_owned(),
             ledger.table(&[Place::Anonymous]),
@@ -117,8 +187,10 @@ impl<'a> Shown<'a> {
             "recipe": plan.recipe.name,
             "model": plan.model_folder.display(),
             "checkpointing": self.asked.checkpointing.name(),
-            "steps": plan.total_steps(schedule),
-            "steps_per_epoch": schedule.steps_per_epoch(),
+            "steps": self.steps(),
+            "steps_per_epoch": (!plan.absent.rows).then(|| schedule.steps_per_epoch()),
+            "to_fetch": plan.absent.to_fetch,
+            "assumes_rows": plan.absent.rows,
             "tokens_per_step": self.tokens_per_step(),
             "parameters": plan.parameters(),
             "trainable_parameters": plan.trainable_parameters(),

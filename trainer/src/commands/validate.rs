@@ -22,7 +22,9 @@ pub fn run(globals: &Globals, args: &ValidateArgs) -> anyhow::Result<()> {
     }
     let (plan, data) = checked?;
     let schedule = data.schedule(&plan)?;
-    for warning in &plan.warnings {
+    let mut warnings = plan.warnings.clone();
+    warnings.extend(plan.check_length(&schedule)?);
+    for warning in &warnings {
         globals.note(&format!("warning: {warning}"));
     }
     let asked = Asked::by(&plan, &data)?;
@@ -32,7 +34,7 @@ pub fn run(globals: &Globals, args: &ValidateArgs) -> anyhow::Result<()> {
         globals.note(&format!("warning: here {error}"));
     }
     if args.json {
-        return Ok(page::print_json(&as_json(&plan, &data, &schedule))?);
+        return Ok(page::print_json(&as_json(&plan, &data, &schedule, &warnings))?);
     }
     Ok(page::print(&as_text(&plan, &data, &schedule))?)
 }
@@ -110,7 +112,7 @@ fn method(plan: &Plan) -> String {
     }
 }
 
-fn as_json(plan: &Plan, data: &LoadedData, schedule: &Schedule) -> Value {
+fn as_json(plan: &Plan, data: &LoadedData, schedule: &Schedule, warnings: &[String]) -> Value {
     let rank = match &plan.recipe.adapter {
         AdapterMethod::Lora { rank, .. } => Some(rank.get()),
         AdapterMethod::Full => None,
@@ -138,6 +140,6 @@ fn as_json(plan: &Plan, data: &LoadedData, schedule: &Schedule) -> Value {
         "steps": plan.total_steps(schedule),
         "steps_per_epoch": schedule.steps_per_epoch(),
         "output_dir": plan.output_dir,
-        "warnings": plan.warnings,
+        "warnings": warnings,
     })
 }

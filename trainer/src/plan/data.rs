@@ -117,6 +117,15 @@ impl Plan {
     /// What is wrong with each section's files, all at once, with file and line.
     pub fn load_data(&self, tokenizer: Tokenizer) -> Result<LoadedData, PlanErrors> {
         let mut findings = Findings::new(&self.recipe);
+        if self.absent.rows {
+            let rows = self.rows_in_place(tokenizer);
+            if rows.is_none() {
+                let message = "a step has too many tokens to be planned without its rows";
+                findings.problem("training.micro_batch_size", message);
+            }
+            findings.finish()?;
+            return Ok(rows.expect("a failure was recorded as a problem"));
+        }
         let read = |key, files: &[SourceFile], options, findings: &mut Findings<'_>| {
             dataset(key, files, &tokenizer, options, findings)
         };

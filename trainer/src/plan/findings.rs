@@ -1,19 +1,51 @@
 //! Problems and warnings as they are found, each with the place of the key that is to blame.
 
 use std::fmt::Display;
+use std::path::Path;
 
-use graft_recipes::{Location, Problem, Problems, Recipe};
+use graft_recipes::{Location, Problem, Problems, Recipe, Source};
+
+use super::absent::{Absent, how_to_write};
 
 /// Collects what is wrong with a recipe.
 pub(super) struct Findings<'a> {
     recipe: &'a Recipe,
     problems: Vec<Problem>,
     warnings: Vec<String>,
+    /// What is done without; `None` where nothing may be missing.
+    absent: Option<Absent>,
 }
 
 impl<'a> Findings<'a> {
     pub(super) fn new(recipe: &'a Recipe) -> Self {
-        Self { recipe, problems: Vec::new(), warnings: Vec::new() }
+        Self { recipe, problems: Vec::new(), warnings: Vec::new(), absent: None }
+    }
+
+    /// Findings for someone who asks before models and data are there.
+    pub(super) fn that_may_lack(recipe: &'a Recipe) -> Self {
+        Self { absent: Some(Absent::default()), ..Self::new(recipe) }
+    }
+
+    /// What is done without, where something may be missing.
+    pub(super) fn absent(&mut self) -> Option<&mut Absent> {
+        self.absent.as_mut()
+    }
+
+    /// Records rows that cannot be read: a problem, unless they are only not there yet.
+    pub(super) fn unreadable(
+        &mut self,
+        key: &str,
+        path: &Path,
+        source: &Source,
+        error: &std::io::Error,
+    ) {
+        let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+        if let Some(absent) = self.absent.as_mut().filter(|_| is_missing) {
+            absent.lacks_rows(path, source);
+            return;
+        }
+        let message = format!("cannot read `{}`: {error}", path.display());
+        self.push(key, message, how_to_write(path).filter(|_| is_missing));
     }
 
     /// Records what is wrong with `key`.
@@ -44,7 +76,7 @@ impl<'a> Findings<'a> {
 
     /// The warnings, unless there are problems.
     pub(super) fn finish(self) -> Result<Vec<String>, Problems> {
-        let Self { recipe, problems: mut list, warnings } = self;
+        let Self { recipe, problems: mut list, warnings, absent: _ } = self;
         if list.is_empty() {
             return Ok(warnings);
         }

@@ -9,7 +9,9 @@ use graft_model::{LlamaConfig, presets};
 use graft_recipes::{AdapterMethod, Init, Model, Preset, Quantization, Recipe};
 
 use super::findings::Findings;
-use super::model_files::{check_vocabulary, read_config, read_template, read_tokenizer};
+use super::model_files::{
+    ModelFiles, check_vocabulary, read_config, read_template, read_tokenizer,
+};
 
 /// What could be read of the model; `None` where a problem says why not.
 pub(super) struct ModelPart {
@@ -21,10 +23,28 @@ pub(super) struct ModelPart {
     pub(super) nf4: Option<bool>,
 }
 
+impl ModelPart {
+    /// A model that is planned before its folder is whole.
+    pub(super) fn to_come(folder: ModelFolder, files: ModelFiles, recipe: &Recipe) -> Self {
+        let ModelFiles { folder: _, config, tokenizer, template } = files;
+        let (config, tokenizer) = (Some(config), Some(tokenizer));
+        Self { folder: Some(folder), config, tokenizer, template, nf4: nf4(recipe) }
+    }
+}
+
+/// `Some(double)` where the recipe asks for NF4.
+fn nf4(recipe: &Recipe) -> Option<bool> {
+    match recipe.quantization {
+        Quantization::None => None,
+        Quantization::Nf4 { double } => Some(double),
+    }
+}
+
 /// Opens the folder and reads config.json and the tokenizer.
 pub(super) fn open(recipe: &Recipe, findings: &mut Findings<'_>) -> ModelPart {
-    let Model { path, tokenizer, preset: _, init: _ } = &recipe.model;
+    let Model { path, tokenizer, preset, init: _ } = &recipe.model;
     let folder = ModelFolder::open(&path.to_string())
+        .map_err(|error| error.of_preset(preset.map(Preset::name)))
         .map_err(|error| findings.problem("model.path", error))
         .ok();
     let config = folder.as_ref().and_then(|folder| {
@@ -40,47 +60,43 @@ pub(super) fn open(recipe: &Recipe, findings: &mut Findings<'_>) -> ModelPart {
     let template = home.as_ref().and_then(|home| {
         read_template(home).map_err(|error| findings.problem(key, error)).ok().flatten()
     });
-    let tokenizer = home.and_then(|home| {
-        let model = folder.as_ref().unwrap_or(&home);
-        read_tokenizer(&home, model, config.as_ref(), template.as_deref())
-            .map_err(|error| findings.problem(key, error))
-            .ok()
-    });
+    let tokenizer = home
+        .and_then(|home| read_tokenizer(&home).map_err(|error| findings.problem(key, error)).ok());
     if let (Some(tokenizer), Some(config)) = (&tokenizer, &config)
         && let Err(error) = check_vocabulary(tokenizer, config)
     {
         findings.problem(key, error);
     }
-    let nf4 = match recipe.quantization {
-        Quantization::None => None,
-        Quantization::Nf4 { double } => Some(double),
-    };
+    let nf4 = nf4(recipe);
     ModelPart { folder, config, tokenizer, template, nf4 }
 }
 
 /// Opens the folder and holds it against what the recipe says about it.
 pub(super) fn resolve(recipe: &Recipe, findings: &mut Findings<'_>) -> ModelPart {
     let part = open(recipe, findings);
-    let Model { path: _, tokenizer: _, preset, init } = &recipe.model;
-    if let (Some(preset), Some(config)) = (preset, &part.config) {
-        let differences = config.check_against(&release(*preset));
+    let Some(config) = &part.config else { return part };
+    check(recipe, config, findings);
+    if let (Some(folder), Init::Checkpoint) = (&part.folder, recipe.model.init) {
+        check_weights(folder, config, findings);
+    }
+    part
+}
+
+/// Holds a configuration against the recipe's preset and quantisation.
+pub(super) fn check(recipe: &Recipe, config: &LlamaConfig, findings: &mut Findings<'_>) {
+    if let Some(preset) = recipe.model.preset {
+        let differences = config.check_against(&release(preset));
         if !differences.is_empty() {
             let lines: Vec<String> = differences.iter().map(ToString::to_string).collect();
             let message = format!("the folder is no {preset}:\n  {}", lines.join("\n  "));
             findings.problem("model.preset", message);
         }
     }
-    if let Some(config) = &part.config {
-        check_quantization(recipe, config, findings);
-    }
-    if let (Some(folder), Some(config), Init::Checkpoint) = (&part.folder, &part.config, init) {
-        check_weights(folder, config, findings);
-    }
-    part
+    check_quantization(recipe, config, findings);
 }
 
 /// The configuration that a release has.
-fn release(preset: Preset) -> LlamaConfig {
+pub(super) fn release(preset: Preset) -> LlamaConfig {
     match preset {
         Preset::Llama31_8b => presets::llama3_1_8b(),
         Preset::Llama31_70b => presets::llama3_1_70b(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use graft_data::{ChatTemplate, Format, ModelTemplate, SampleOptions, SourceFile};
 use graft_model::LlamaConfig;
-use graft_recipes::{Chat, Data, Losses, Overlong, Place, Preamble, Recipe, Source, SourceFormat};
+use graft_recipes::{Chat, Data, Overlong, Place, Preamble, Recipe, Source, SourceFormat};
 
 use super::findings::Findings;
 
@@ -111,13 +111,13 @@ pub(super) fn training(
 
 fn files(key: &str, sources: &[Source], findings: &mut Findings<'_>) -> Vec<SourceFile> {
     let mut files = Vec::with_capacity(sources.len());
-    for (index, Source { path, format }) in sources.iter().enumerate() {
+    for (index, row) in sources.iter().enumerate() {
+        let Source { path, format } = row;
         let (key, format) = (format!("{key}.{index}.path"), file_format(*format));
         match path {
             Place::Path(path) => {
                 if let Err(error) = readable(path) {
-                    findings
-                        .problem(&key, format_args!("cannot read `{}`: {error}", path.display()));
+                    findings.unreadable(&key, path, row, &error);
                 }
                 files.push(SourceFile::new(path, format));
             }
@@ -160,16 +160,12 @@ fn warn_of_leaks(plan: &DataPlan, findings: &mut Findings<'_>) {
 }
 
 fn chat_template(chat: &Chat) -> ChatTemplate {
-    let Chat { preamble, date, losses } = chat;
+    let Chat { preamble, date } = chat;
     let preamble = match preamble {
         Preamble::Official => graft_data::Preamble::Official { date: date.clone() },
         Preamble::None => graft_data::Preamble::None,
     };
-    let losses = match losses {
-        Losses::Error => graft_data::Losses::Refuse,
-        Losses::Allow => graft_data::Losses::Allow,
-    };
-    ChatTemplate { losses, ..ChatTemplate::built_in(preamble) }
+    ChatTemplate::built_in(preamble)
 }
 
 fn overlong_policy(policy: Overlong) -> graft_data::Overlong {

@@ -89,7 +89,110 @@ fn a_run_that_does_not_fit_is_refused_before_it_begins() {
     // No machine has this: the limit is the one that was found.
     let any = room.refused("--quiet train r.yaml adapter.rank=100000000");
     assert!(any.contains("of memory, and") && any.contains("adapter.rank="), "{any}");
-    let shown = room.done("plan r.yaml --memory 5MiB");
-    assert!(shown.contains("it does not fit: the run takes"), "{shown}");
-    assert_eq!(json(&room, "plan r.yaml --memory 5MiB --json")["fits"], false);
+}
+
+#[test]
+fn a_plan_that_does_not_fit_is_shown_whole_and_ends_as_train_would() {
+    let room = Room::new();
+    room.recipe("  chat: {preamble: none}\n");
+    let said = room.graft("plan r.yaml --memory 5MiB");
+    assert_eq!(said.code, 2, "{}{}", said.stdout, said.stderr);
+    assert!(said.stdout.contains("it does not fit: the run takes"), "{}", said.stdout);
+    insta::assert_snapshot!(said.stderr, @"error: `r` does not fit: `graft train` would refuse it as planned above");
+    let said = room.graft("plan r.yaml --memory 5MiB --json");
+    let shown: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!((said.code, &shown["fits"]), (2, &false.into()));
+}
+
+#[test]
+fn every_shipped_recipe_is_planned_before_its_model_and_rows_are_there() {
+    let room = Room::new();
+    for shipped in graft_recipes::library::all() {
+        let name = shipped.name;
+        // A model without a release has a folder of its own in Graft's sources.
+        if name == "quickstart-base" {
+            room.model("model/builtin/quickstart", |config| config);
+        }
+        let before = room.names();
+        let plan = json(&room, &format!("plan {name} --memory 4TB --disk 40TB --json"));
+        assert_eq!(plan["fits"], true, "{name}");
+        assert_eq!(plan["assumes_rows"], name != "quickstart", "{name}");
+        let to_fetch = plan["to_fetch"].as_array().unwrap();
+        assert_eq!(to_fetch.is_empty(), name == "quickstart", "{name}: {to_fetch:?}");
+        assert_eq!(room.names(), before, "{name}");
+    }
+    let many = room.done("plan llama3.1-405b-qlora --memory 4TB --disk 40TB");
+    let shards = "    model-00001-of-00191.safetensors to model-00191-of-00191.safetensors\n";
+    assert!(many.contains(shards), "{many}");
+    let shown = room.done("plan llama3.2-3b-qlora --memory 4TB --disk 40TB");
+    let head: Vec<&str> = shown.lines().take_while(|line| !line.starts_with("memory")).collect();
+    insta::assert_snapshot!(head.join("\n"), @r#"
+    recipe         llama3.2-3b-qlora
+    model          models/Llama-3.2-3B-Instruct
+    steps          as your rows need for 3 epochs, of at most 32,768 tokens
+    checkpointing  selective
+    trainable      24,313,856 of 3,212,749,824 parameters
+
+    not there yet
+      models/Llama-3.2-3B-Instruct, 5.98 GiB
+        `hf download meta-llama/Llama-3.2-3B-Instruct --exclude "original/*" --local-dir models/Llama-3.2-3B-Instruct`
+        config.json
+        generation_config.json
+        tokenizer.json
+        tokenizer_config.json
+        model.safetensors.index.json
+        model-00001-of-00002.safetensors
+        model-00002-of-00002.safetensors
+      data/train.jsonl
+        your rows, of format messages
+    Sizes are assumed: every row has 2,048 tokens, the most that data.max_seq_len lets it have.
+    "#);
+}
+
+#[test]
+fn a_plan_takes_what_is_there_and_stands_in_for_the_rest() {
+    let room = Room::new();
+    room.recipe("  chat: {preamble: none}\n");
+    room.model("model", |config| config);
+    // The shape is the folder's, so are tokenizer and rows; only weights are missing.
+    let line = "plan r.yaml model.path=model --memory 1GiB --disk 1GiB --json";
+    let plan = json(&room, line);
+    assert_eq!((&plan["assumes_rows"], &plan["steps"]), (&false.into(), &3.into()));
+    assert_eq!(plan["to_fetch"][0]["files"], serde_json::json!(["model.safetensors"]));
+    let rows = json(&room, &format!("{line} data.train.0.path=none.jsonl data.max_seq_len=64"));
+    assert_eq!((&rows["assumes_rows"], &rows["steps"]), (&true.into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&rows["tokens_per_step"], &rows["to_fetch"][1]["path"]),
+        (&64.into(), &"none.jsonl".into())
+    );
+    // Nothing says what the model is: an error as everywhere.
+    let unknown = room.refused("plan r.yaml model.path=models/none");
+    assert!(unknown.contains("there is no model folder `models/none`"), "{unknown}");
+    // What is there and broken is no less wrong.
+    room.write("model/config.json", "{");
+    assert!(room.refused(line).contains("is not valid JSON"));
+    let huge =
+        room.refused("plan r.yaml data.train.0.path=none.jsonl training.micro_batch_size=1000000");
+    assert!(huge.contains("too many tokens to be planned without its rows"), "{huge}");
+}
+
+#[test]
+fn a_length_that_nobody_means_is_refused_or_warned_of() {
+    let room = Room::new();
+    room.recipe("  chat: {preamble: none}\n  packing: false\n");
+    insta::assert_snapshot!(room.refused("plan r.yaml training.epochs=5675921253449092805"), @r"
+    error: recipe `r.yaml` has a problem:
+    command line: training.epochs=5675921253449092805: training.epochs: found 5675921253449092805; allowed: a whole number from 1 to 1000000000
+    ");
+    let long = "training.epochs=1000000000 --memory 1GiB --disk 4TB";
+    assert_eq!(json(&room, &format!("plan r.yaml {long} --json"))["steps"], 2_000_000_000_u64);
+    let said = room.graft(
+        "plan r.yaml training.schedule.cosine.warmup_steps=100 data.validation.fraction=0.5 \
+         evaluation.every_steps=50 logging.log_every=7 --memory 1GiB --disk 1GiB",
+    );
+    insta::assert_snapshot!(said.stderr, @r"
+    warning: training.schedule.cosine.warmup_steps: found 100, but the run has 3 steps: the rate ends at 6.000e-6 and never reaches training.learning_rate, 2.000e-4
+    warning: evaluation.every_steps: found 50, but the run has 3 steps
+    warning: logging.log_every: found 7, but the run has 3 steps
+    ");
 }

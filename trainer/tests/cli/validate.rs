@@ -83,12 +83,65 @@ fn what_is_missing_is_named() {
     ");
     insta::assert_snapshot!(room.refused("validate r.yaml model.path=models/none"), @r"
     error: recipe `r` has a problem:
-    command line: model.path=models/none: model.path: there is no model folder `models/none`. Graft downloads nothing: fetch the release yourself, for example with `hf download meta-llama/Llama-3.1-8B-Instruct --local-dir models/none`, and copy it there, or use `builtin:quickstart`
+    command line: model.path=models/none: model.path: there is no model folder `models/none`. Graft downloads nothing: fetch the model yourself, for example with `hf download OWNER/none --local-dir models/none`, and copy it there, or use `builtin:quickstart`
+    ");
+    let named = room.refused("validate r.yaml model.path=models/mine model.preset=llama3.2-3b");
+    assert!(
+        named.contains("`hf download meta-llama/Llama-3.2-3B-Instruct --exclude \"original/*\" --local-dir models/mine`"),
+        "{named}"
+    );
+    let base = room.refused("validate domain-adaptation");
+    assert!(base.contains("hf download meta-llama/Llama-3.1-8B --exclude"), "{base}");
+    room.model("model/builtin/quickstart", |config| config);
+    insta::assert_snapshot!(room.refused("validate quickstart-base"), @r"
+    error: recipe `quickstart-base` has 2 problems:
+    quickstart-base.yaml (shipped):8:14: data.train.0.path: cannot read `runs/quickstart-corpus/corpus-text.jsonl`: No such file or directory (os error 2)
+      help: `cargo run --release -p graft-data --example quickstart_corpus -- --out runs/quickstart-corpus`, in Graft's sources, writes it
+    quickstart-base.yaml (shipped):9:14: data.train.1.path: cannot read `runs/quickstart-corpus/corpus-messages.jsonl`: No such file or directory (os error 2)
+      help: `cargo run --release -p graft-data --example quickstart_corpus -- --out runs/quickstart-corpus`, in Graft's sources, writes it
     ");
     insta::assert_snapshot!(room.refused("validate r.yaml data.train.0.path=none.jsonl"), @r"
     error: recipe `r` has a problem:
     command line: data.train.0.path=none.jsonl: data.train.0.path: cannot read `none.jsonl`: No such file or directory (os error 2)
     ");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_never_ends_is_refused_at_once_wherever_a_file_is_meant() {
+    let room = Room::new();
+    room.recipe("");
+    room.model("model", |config| config);
+    let pipe = |name: &str| {
+        let path = room.path(name);
+        let _ = std::fs::remove_file(&path);
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    };
+    pipe("pipe.yaml");
+    assert!(room.refused("validate pipe.yaml").contains("it is a pipe"));
+    let line = "validate r.yaml model.path=model model.init=random";
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+        let kept = std::fs::read(room.path("model").join(name)).ok();
+        pipe(&format!("model/{name}"));
+        let shown = room.refused(line);
+        assert!(shown.contains(&format!("`model/{name}` is a pipe")), "{name}: {shown}");
+        std::fs::remove_file(room.path("model").join(name)).unwrap();
+        let sparse = std::fs::File::create(room.path("model").join(name)).unwrap();
+        sparse.set_len(100 << 30).unwrap();
+        let shown = room.refused(line);
+        assert!(
+            shown.contains("has 107374182400 bytes; of such a file at most"),
+            "{name}: {shown}"
+        );
+        std::fs::remove_file(room.path("model").join(name)).unwrap();
+        if let Some(kept) = kept {
+            room.write(&format!("model/{name}"), kept);
+        }
+    }
+    std::fs::create_dir(room.path("adapter")).unwrap();
+    pipe("adapter/adapter_config.json");
+    let shown = room.refused("validate r.yaml adapter.init_from=adapter");
+    assert!(shown.contains("there is no adapter at `adapter`: `adapter_config.json`"), "{shown}");
 }
 
 #[test]
