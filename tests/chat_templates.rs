@@ -7,8 +7,8 @@
 #![expect(clippy::unwrap_used, reason = "a fixture that cannot be read fails the test")]
 
 use graft_data::{
-    ChatTemplate, Conversation, Format, Message, ModelTemplate, NamedFile, Preamble, Role, Row,
-    TemplateFiles, Tokenizer,
+    ChatTemplate, Conversation, Format, Losses, Message, ModelTemplate, NamedFile, Preamble, Role,
+    Row, TemplateFiles, Tokenizer,
 };
 use graft_tests::parity::{Deviations, cases, is_live};
 use serde_json::Value;
@@ -154,6 +154,8 @@ fn templates_are_rendered_as_jinja2_renders_them() {
             panic!("{what}")
         };
         let chat = template(line["template"].as_str(), "26 Jul 2024");
+        // Features by themselves write no conversation.
+        let chat = ChatTemplate { losses: Losses::Allow, ..chat };
         // The features do not ask for a generation prompt, so a prompt is the text itself.
         let ids = chat.prompt(&conversation, &tokenizer);
         let same = match (&ids, line["text"].as_str()) {
@@ -212,7 +214,7 @@ fn a_template_that_rewrites_earlier_turns_is_refused_by_turn() {
     let turn = |role| Message::text(role, "a");
     let roles = [Role::User, Role::Assistant, Role::User, Role::Assistant];
     let conversation = Conversation::of(roles.map(turn).to_vec());
-    let chat = template(Some(rewrites), "26 Jul 2024");
+    let chat = ChatTemplate { losses: Losses::Allow, ..template(Some(rewrites), "26 Jul 2024") };
     let error = chat.encode(&conversation, &tokenizer()).unwrap_err().to_string();
     assert!(error.contains("tokens of turn 2 are the assistant's cannot be told"), "{error}");
     assert!(error.contains("{% generation %}") && error.contains("preamble: none"), "{error}");
@@ -249,7 +251,7 @@ fn the_folder_says_which_template_is_used() {
     with_tools.tools.push(serde_json::json!({"name": "f"}));
     let tokenizer = tokenizer();
     let text = |template: &ModelTemplate, conversation| {
-        let ids = template.prompt(conversation, "26 Jul 2024", &tokenizer).unwrap();
+        let ids = template.prompt(conversation, "26 Jul 2024", Losses::Allow, &tokenizer).unwrap();
         tokenizer.decode(&ids, false).unwrap()
     };
     assert!(load(None, None).unwrap().is_none());

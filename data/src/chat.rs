@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::conversation::Conversation;
 use crate::error::{Error, RowProblem};
-use crate::jinja::ModelTemplate;
+use crate::jinja::{Losses, ModelTemplate};
 use crate::tokenizer::Tokenizer;
 
 /// What stands in the system turn before the system prompt.
@@ -41,6 +41,8 @@ pub struct ChatTemplate {
     /// The model's own template, which is used under the official preamble; without it the built-in
     /// format is.
     pub own: Option<Arc<ModelTemplate>>,
+    /// Whether it may leave out parts of a conversation.
+    pub losses: Losses,
 }
 
 /// A control token that the built-in format places.
@@ -76,18 +78,19 @@ impl Control {
     /// Its id.
     ///
     /// # Errors
-    /// The tokenizer is Llama 3.0's, which has none of the two that built-in tools need.
+    /// The tokenizer is not Llama 3's, or is Llama 3.0's, which has none of the two that built-in tools
+    /// need.
     pub fn id(self, tokenizer: &Tokenizer) -> Result<u32, Error> {
         let optional = |id: Option<u32>| {
-            let origin = || tokenizer.origin().to_owned();
-            id.ok_or_else(|| Error::MissingSpecial { origin: origin(), token: self.token() })
+            let (origin, tokens) = (tokenizer.origin().to_owned(), format!("`{}`", self.token()));
+            id.ok_or(Error::MissingSpecial { origin, tokens })
         };
         match self {
-            Self::BeginOfText => Ok(tokenizer.bos()),
-            Self::StartHeader => Ok(tokenizer.start_header()),
-            Self::EndHeader => Ok(tokenizer.end_header()),
-            Self::EndOfTurn => Ok(tokenizer.eot()),
-            Self::EndOfMessage => optional(tokenizer.eom()),
+            Self::BeginOfText => tokenizer.begin_of_text(),
+            Self::StartHeader => tokenizer.start_header(),
+            Self::EndHeader => tokenizer.end_header(),
+            Self::EndOfTurn => tokenizer.eot(),
+            Self::EndOfMessage => optional(tokenizer.eom()?),
             Self::PythonTag => optional(tokenizer.special(self.token())),
         }
     }
@@ -114,7 +117,7 @@ pub enum Piece {
 impl ChatTemplate {
     /// The built-in format, Llama 3.1's.
     pub fn built_in(preamble: Preamble) -> Self {
-        Self { preamble, own: None }
+        Self { preamble, own: None, losses: Losses::Refuse }
     }
 
     /// With the model's own template instead of the built-in format, where it has one. The preamble
@@ -149,7 +152,9 @@ impl ChatTemplate {
         tokenizer: &Tokenizer,
     ) -> Result<(Vec<u32>, Vec<bool>), Error> {
         match (&self.own, &self.preamble) {
-            (Some(own), Preamble::Official { date }) => own.encode(conversation, date, tokenizer),
+            (Some(own), Preamble::Official { date }) => {
+                own.encode(conversation, date, self.losses, tokenizer)
+            }
             _ => encode_segments(&self.render(conversation, false)?, tokenizer),
         }
     }
@@ -164,7 +169,9 @@ impl ChatTemplate {
         tokenizer: &Tokenizer,
     ) -> Result<Vec<u32>, Error> {
         match (&self.own, &self.preamble) {
-            (Some(own), Preamble::Official { date }) => own.prompt(conversation, date, tokenizer),
+            (Some(own), Preamble::Official { date }) => {
+                own.prompt(conversation, date, self.losses, tokenizer)
+            }
             _ => Ok(encode_segments(&self.render(conversation, true)?, tokenizer)?.0),
         }
     }

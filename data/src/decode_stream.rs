@@ -85,7 +85,8 @@ mod tests {
     #[test]
     fn control_tokens_are_hidden_on_request() {
         let tokenizer = tokenizer();
-        let ids = [tokenizer.bos(), tokenizer.encode("a").unwrap()[0], tokenizer.eot()];
+        let ids =
+            [tokenizer.bos().unwrap(), tokenizer.encode("a").unwrap()[0], tokenizer.eot().unwrap()];
         let shown = |skip| {
             let mut stream = tokenizer.decode_stream(skip);
             let mut text: String = ids.iter().filter_map(|&id| stream.push(id).unwrap()).collect();

@@ -145,24 +145,27 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
-    /// A control token that Llama 3 needs is absent.
-    #[error("{origin}: the tokenizer has no `{token}`; a Llama 3 tokenizer.json is needed")]
+    /// Control tokens that Graft's own chat format needs are absent.
+    #[error(
+        "{origin}: the tokenizer has no {tokens}, which Llama 3.1's chat format is made of; put the \
+         model's own template beside it (`chat_template.jinja`), and leave `preamble: none` out"
+    )]
     MissingSpecial {
         /// Where the tokenizer came from.
         origin: String,
-        /// The token.
-        token: &'static str,
+        /// All of them, as a list.
+        tokens: String,
     },
-    /// A control token is declared as ordinary text, so data could spell it.
+    /// Control tokens are declared as ordinary text, so data could spell them.
     #[error(
-        "{origin}: `{token}` is not marked `\"special\": true`, so text in the data could forge it; \
-         mark it as special in `added_tokens`"
+        "{origin}: not marked `\"special\": true`: {tokens}; text in the data could forge what Llama \
+         3.1's chat format is made of; mark it as special in `added_tokens`"
     )]
     NotSpecial {
         /// Where the tokenizer came from.
         origin: String,
-        /// The token.
-        token: &'static str,
+        /// All of them, as a list.
+        tokens: String,
     },
     /// Text came out of the tokenizer as a control token.
     #[error("{origin}: the text {text:?} was encoded as the control token `{token}` ({id})")]
@@ -175,16 +178,6 @@ pub enum Error {
         token: String,
         /// Its id.
         id: u32,
-    },
-    /// An id that the tokenizer does not know.
-    #[error("{origin}: id {id} is not in the vocabulary of {vocab_size} ids")]
-    UnknownId {
-        /// Where the tokenizer came from.
-        origin: String,
-        /// The id.
-        id: u32,
-        /// Highest known id + 1.
-        vocab_size: usize,
     },
     /// A chat template, or the file it stands in, cannot be read.
     #[error("{origin}: line {line} of the chat template: {message}")]
@@ -262,6 +255,14 @@ pub enum RowProblem {
     /// A field or a combination that would change the meaning and is not supported.
     #[error("{0}")]
     Unsupported(String),
+    /// The tokenizer cannot encode a text.
+    #[error("{origin}: {message}")]
+    Tokenizer {
+        /// The file of the tokenizer.
+        origin: String,
+        /// What is wrong.
+        message: String,
+    },
     /// The model's chat template cannot render the conversation, or refuses to.
     #[error("{origin}, line {line} of the chat template: {message}")]
     Template {

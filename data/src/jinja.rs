@@ -11,19 +11,23 @@
 
 mod clock;
 mod environment;
+mod losses;
 mod mask;
 mod python;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use minijinja::Environment;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
-use crate::conversation::Conversation;
+use crate::conversation::{Conversation, Message, Role};
 use crate::error::{Error, RowProblem};
 use crate::tokenizer::{Tokenizer, hex};
+pub use losses::Losses;
+use losses::{Comparison, Extent};
 use values::Wording;
 
 /// SHA-256 of `chat_template` of Llama-3.1-8B-Instruct, which the built-in format is.
@@ -32,6 +36,18 @@ const LLAMA_3_1: &str = "e10ca381b1ccc5cf9db52e371f3b6651576caee0a630b452e2816b2
 /// Roles of special tokens that tokenizer_config.json names and templates may write.
 const TOKEN_NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// What a template is tried on.
+fn probe() -> Conversation {
+    let turns = [(Role::User, "17"), (Role::Assistant, "71")];
+    Conversation::of(turns.map(|(role, text)| Message::text(role, text)).to_vec())
+}
+
+/// The day of that conversation.
+const PROBE_DATE: &str = "26 Jul 2024";
+
+const BLANK: &str = "the template renders nothing of a conversation; put the model's own there, or \
+                     remove it";
 
 /// A file of the model folder: its bytes, and its name in messages.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +76,8 @@ pub struct ModelTemplate {
     tool_use: Option<Source>,
     /// `bos_token` and the like.
     tokens: BTreeMap<String, String>,
+    /// Shapes of conversations that come out whole.
+    whole: Mutex<BTreeSet<String>>,
 }
 
 /// The text of a template and where it came from.
@@ -152,7 +170,46 @@ impl ModelTemplate {
         };
         let default = add("default", default)?;
         let tool_use = tool_use.map(|named| add("tool_use", named)).transpose()?;
-        Ok(Self { environment, default, tool_use, tokens })
+        let whole = Mutex::default();
+        let template = Self { environment, default, tool_use, tokens, whole };
+        template.check_not_blank()?;
+        Ok(template)
+    }
+
+    /// An empty file, a comment: models cannot be asked with nothing.
+    fn check_not_blank(&self) -> Result<(), Error> {
+        let with_tools = self.tool_use.as_ref().map(|_| vec![serde_json::json!({"name": "f"})]);
+        for tools in std::iter::once(Vec::new()).chain(with_tools) {
+            let conversation = Conversation { tools, ..probe() };
+            let wording = Wording::of(&conversation, None, self.texts())?;
+            let blank = |prompt| {
+                let rendered = self.render(&wording, wording.messages(), PROBE_DATE, prompt);
+                rendered.is_ok_and(|text| mask::marked(&text, wording.mark).0.trim().is_empty())
+            };
+            if blank(false) && blank(true) {
+                let (origin, message) = (self.source(&conversation).origin.clone(), BLANK);
+                return Err(Error::Template { origin, line: 1, message: message.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the template's own text has the token.
+    pub(crate) fn writes(&self, token: &str) -> bool {
+        self.texts().any(|text| text.contains(token))
+    }
+
+    /// The token that the template ends an answer with.
+    pub(crate) fn closing(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        let (ids, targets) = self.encode(&probe(), PROBE_DATE, Losses::Allow, tokenizer).ok()?;
+        let last = targets.iter().rposition(|&target| target)?;
+        let mut end = ids[last..].iter().take(2).copied();
+        end.find(|&id| tokenizer.marks().contain(id))
+    }
+
+    /// Shapes of conversations that come out whole.
+    fn shapes(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The file that the template of plain conversations stands in.
@@ -172,16 +229,24 @@ impl ModelTemplate {
     /// conversation before it, up to the last control token.
     ///
     /// # Errors
-    /// The template refuses the conversation, or does not say which part of it is the assistant's: it
-    /// writes a turn in another way once others follow it.
+    /// The template refuses the conversation, renders nothing or leaves something out where that is
+    /// not allowed, or does not say which part of it is the assistant's: it writes a turn in another
+    /// way once others follow it.
     pub fn encode(
         &self,
         conversation: &Conversation,
         date: &str,
+        losses: Losses,
         tokenizer: &Tokenizer,
     ) -> Result<(Vec<u32>, Vec<bool>), Error> {
-        let wording = Wording::of(conversation, tokenizer, self.texts())?;
+        let wording = Wording::of(conversation, Some(tokenizer), self.texts())?;
         let marked = self.render(&wording, wording.messages(), date, false)?;
+        self.check_said(conversation, &wording, &marked)?;
+        if losses == Losses::Refuse {
+            let (template, prompt) = (self, false);
+            Comparison { template, wording: &wording, conversation, date, marked: &marked, prompt }
+                .check(Extent::All)?;
+        }
         let source = self.source(conversation);
         let (rendered, spans) = if source.marks {
             mask::marked(&marked, wording.mark)
@@ -195,17 +260,38 @@ impl ModelTemplate {
     /// Ids of the conversation so far and of what the template puts before the assistant's next turn.
     ///
     /// # Errors
-    /// The template refuses the conversation.
+    /// The template refuses the conversation, renders nothing, or leaves out something of what is
+    /// asked where that is not allowed.
     pub fn prompt(
         &self,
         conversation: &Conversation,
         date: &str,
+        losses: Losses,
         tokenizer: &Tokenizer,
     ) -> Result<Vec<u32>, Error> {
-        let wording = Wording::of(conversation, tokenizer, self.texts())?;
+        let wording = Wording::of(conversation, Some(tokenizer), self.texts())?;
         let marked = self.render(&wording, wording.messages(), date, true)?;
+        self.check_said(conversation, &wording, &marked)?;
+        if losses == Losses::Refuse {
+            let (template, prompt) = (self, true);
+            Comparison { template, wording: &wording, conversation, date, marked: &marked, prompt }
+                .check(Extent::Question)?;
+        }
         let (rendered, _) = mask::marked(&marked, wording.mark);
         Ok(mask::encode(&rendered, &[], wording.breaker, tokenizer)?.0)
+    }
+
+    fn check_said(
+        &self,
+        conversation: &Conversation,
+        wording: &Wording,
+        marked: &str,
+    ) -> Result<(), RowProblem> {
+        if mask::marked(marked, wording.mark).0.trim().is_empty() {
+            let (origin, message) = (self.source(conversation).origin.clone(), BLANK.to_owned());
+            return Err(RowProblem::Template { origin, line: 1, message });
+        }
+        Ok(())
     }
 
     /// The text of some of the conversation's turns, marks and breakers included.
@@ -216,11 +302,23 @@ impl ModelTemplate {
         date: &str,
         generation_prompt: bool,
     ) -> Result<String, RowProblem> {
+        self.render_with(wording, messages, wording.tools(), date, generation_prompt)
+    }
+
+    /// With other tools than the conversation's.
+    fn render_with(
+        &self,
+        wording: &Wording,
+        messages: &[Json],
+        tools: &[Json],
+        date: &str,
+        generation_prompt: bool,
+    ) -> Result<String, RowProblem> {
         let (name, source) = match &self.tool_use {
-            Some(source) if wording.has_tools() => ("tool_use", source),
+            Some(source) if !tools.is_empty() => ("tool_use", source),
             _ => ("default", &self.default),
         };
-        let context = wording.context(messages, date, generation_prompt, &self.tokens);
+        let context = wording.context(messages, tools, date, generation_prompt, &self.tokens);
         let template = self.environment.get_template(name);
         template.and_then(|template| template.render(context)).map_err(|error| {
             let Problem { line, message } = Problem::of(&error);

@@ -104,23 +104,26 @@ pub(crate) fn encode_row(
         targets.fill(true);
     }
     // Nothing stands before the first token that could predict it.
-    targets[0] = false;
+    if let Some(first) = targets.first_mut() {
+        *first = false;
+    }
     let label = |(&id, &target): (&u32, &bool)| if target { id as i32 } else { IGNORE };
     let labels = tokens.iter().zip(&targets).map(label).collect();
     Ok(Sample { tokens, labels, origin })
 }
 
-/// `<|begin_of_text|>`, the texts, and `<|end_of_text|>` as a target.
+/// What the tokenizer puts in front of a text, the texts, and what ends them as a target.
 fn framed(
     texts: &[(&String, bool)],
     tokenizer: &Tokenizer,
 ) -> Result<(Vec<u32>, Vec<bool>), Error> {
-    let (mut ids, mut targets) = (vec![tokenizer.bos()], vec![false]);
+    let mut ids = tokenizer.opening().to_vec();
+    let mut targets = vec![false; ids.len()];
     for (text, target) in texts {
         ids.extend(tokenizer.encode(text)?);
         targets.resize(ids.len(), *target);
     }
-    ids.push(tokenizer.end_of_text());
-    targets.push(true);
+    ids.extend(tokenizer.closing());
+    targets.resize(ids.len(), true);
     Ok((ids, targets))
 }

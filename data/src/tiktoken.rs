@@ -13,10 +13,13 @@ use tokenizers::models::bpe::{BPE, Merges, Vocab};
 
 use crate::error::Error;
 use crate::llama3_tokenizer::{skeleton, special_tokens};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Outline, Tokenizer};
 
 /// Llama 3's longest token has 128 bytes; finding merges takes the square of the length.
 const LONGEST_TOKEN: usize = 512;
+
+/// Llama 3's has 2 MB.
+const LARGEST_FILE: usize = 64 << 20;
 
 /// A token's rank and line.
 struct Entry {
@@ -37,6 +40,12 @@ impl Tokenizer {
     /// are missing, a byte has no token of its own, or a token spells a special one.
     pub fn from_tiktoken(bytes: &[u8], origin: &str) -> Result<Self, Error> {
         let fail = |message: String| Error::Tokenizer { origin: origin.to_owned(), message };
+        if bytes.len() > LARGEST_FILE {
+            let found = bytes.len();
+            return Err(fail(format!(
+                "the file has {found} bytes, and at most {LARGEST_FILE} are read"
+            )));
+        }
         let tokens = read_ranks(bytes, origin)?;
         if tokens.is_empty() {
             return Err(fail(
@@ -57,7 +66,7 @@ impl Tokenizer {
             return Err(Error::TokenizerLine { origin: origin.to_owned(), line, problem });
         }
         let inner = convert(&ordered, &tokens, special).map_err(|error| fail(error.to_string()))?;
-        Self::assemble(inner, bytes, origin)
+        Self::assemble(inner, Outline::default(), bytes, origin)
     }
 }
 

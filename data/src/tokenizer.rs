@@ -1,9 +1,14 @@
-//! A Llama 3 tokenizer read from `tokenizer.json`, through the reference `tokenizers` crate; `tiktoken` reads Meta's own file into the same.
+//! A tokenizer read from `tokenizer.json`, through the reference `tokenizers` crate; `tiktoken` reads Meta's own file into the same.
 //!
 //! Text never becomes a control token here: `<|eot_id|>` written in a dataset is encoded as the
-//! characters it is made of, and control tokens are only ever placed by structure.
+//! characters it is made of, and control tokens are only ever placed by structure. Llama 3's names for
+//! them are needed by Graft's own chat format and by nothing else.
 
-use std::borrow::Cow;
+mod expression;
+mod marks;
+mod outline;
+mod roles;
+
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -11,7 +16,11 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::decode_stream::DecodeStream;
-use crate::error::Error;
+use crate::error::{Error, RowProblem};
+pub(crate) use marks::Speaker;
+use marks::{Mark, Marks};
+pub(crate) use outline::Outline;
+pub use roles::TokenizerFiles;
 
 const BEGIN_OF_TEXT: &str = "<|begin_of_text|>";
 const END_OF_TEXT: &str = "<|end_of_text|>";
@@ -21,24 +30,57 @@ const EOT: &str = "<|eot_id|>";
 const EOM: &str = "<|eom_id|>";
 const PAD: &str = "<|finetune_right_pad_id|>";
 
-/// Encodes and decodes text; knows Llama 3's control tokens.
+/// The expressions of all releases try each length of a run of blanks, and the engine gives up at ten
+/// million.
+const LONGEST_RUN: usize = 1_000_000;
+
+/// Encodes and decodes text; knows the model's control tokens.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// For text that does not stand at the beginning, where that makes a difference.
+    later: Option<Box<tokenizers::Tokenizer>>,
     origin: String,
     sha256: String,
     /// For every id: whether it exists, and whether it is a control token.
     kinds: Vec<Kind>,
-    /// Every control token as it is spelled, longest first.
-    specials: Vec<(String, u32)>,
-    /// The bytes that a control token begins with.
-    special_starts: [bool; 256],
+    /// What must not arise from text.
+    marks: Marks,
+    /// What Graft's own chat format places, or what of it is missing.
+    llama3: Result<Llama3, Missing>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    pad: u32,
+    frame: Frame,
+    stops: Vec<u32>,
+}
+
+/// Ids of Llama 3's control tokens.
+#[derive(Debug, Clone, Copy)]
+struct Llama3 {
     bos: u32,
     end_of_text: u32,
     start_header: u32,
     end_header: u32,
     eot: u32,
     eom: Option<u32>,
-    pad: u32,
+}
+
+/// Why there are none.
+#[derive(Debug, Clone)]
+struct Missing {
+    /// Names that the vocabulary lacks.
+    absent: Vec<&'static str>,
+    /// Names that it has as ordinary text.
+    unmarked: Vec<&'static str>,
+}
+
+/// What stands around a text.
+#[derive(Debug, Clone, Default)]
+struct Frame {
+    front: Vec<u32>,
+    back: Vec<u32>,
+    /// The tokenizer itself puts `back` there.
+    own_back: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,19 +104,20 @@ impl Tokenizer {
     /// Reads the bytes of a `tokenizer.json`; `origin` names it in messages.
     ///
     /// # Errors
-    /// The JSON is not a tokenizer, a control token of Llama 3 is missing or not marked special, or
-    /// the file gives an added token an id that the reference implementation would not use.
+    /// The JSON is not a tokenizer, asks for something that is not sound, or gives an added token an
+    /// id that the reference implementation would not use.
     pub fn from_bytes(json: &[u8], origin: &str) -> Result<Self, Error> {
         let fail = |message: String| Error::Tokenizer { origin: origin.to_owned(), message };
-        let inner =
-            tokenizers::Tokenizer::from_bytes(json).map_err(|error| fail(error.to_string()))?;
-        check_added_ids(json, &inner).map_err(fail)?;
-        Self::assemble(inner, json, origin)
+        let outline = Outline::read(json).map_err(fail)?;
+        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(json)).map_err(fail)?;
+        outline.check_ids(|token| inner.token_to_id(token)).map_err(fail)?;
+        Self::assemble(inner, outline, json, origin)
     }
 
     /// Finds the control tokens of `inner`, which was read from `file`.
     pub(crate) fn assemble(
         mut inner: tokenizers::Tokenizer,
+        outline: Outline,
         file: &[u8],
         origin: &str,
     ) -> Result<Self, Error> {
@@ -83,43 +126,46 @@ impl Tokenizer {
         // Sections that would cut or lengthen what `encode` returns.
         inner.with_truncation(None).map_err(|error| fail(error.to_string()))?;
         inner.with_padding(None);
-
         let kinds = kinds(&inner);
-        let find = |token: &'static str| match inner.token_to_id(token) {
-            None => Err(Error::MissingSpecial { origin: origin.to_owned(), token }),
-            Some(id) if kinds[id as usize] == Kind::Special => Ok(id),
-            Some(_) => Err(Error::NotSpecial { origin: origin.to_owned(), token }),
-        };
-        let find_optional = |token: &'static str| match find(token) {
-            Ok(id) => Ok(Some(id)),
-            Err(Error::MissingSpecial { .. }) => Ok(None),
-            Err(error) => Err(error),
-        };
-        let (bos, end_of_text) = (find(BEGIN_OF_TEXT)?, find(END_OF_TEXT)?);
-        let (start_header, end_header) = (find(START_HEADER)?, find(END_HEADER)?);
-        let (eot, eom) = (find(EOT)?, find_optional(EOM)?);
-        let pad = find_optional(PAD)?.unwrap_or(end_of_text);
-        let specials = specials(&inner);
-        let mut special_starts = [false; 256];
-        for (token, _) in &specials {
-            special_starts[token.as_bytes()[0] as usize] = true;
+        if kinds.is_empty() {
+            return Err(fail("it has no tokens".to_owned()));
         }
-        let (origin, sha256) = (origin.to_owned(), hex(&Sha256::digest(file)));
-        Ok(Self {
+        let llama3 = Llama3::find(&inner, &kinds);
+        let later = outline.blank_at_start.then(|| without_blank(&inner).map(Box::new)).flatten();
+        let Outline { front, back, .. } = outline;
+        let (bos, eos, frame) = if let Ok(Llama3 { bos, end_of_text, .. }) = llama3 {
+            // Llama 3's tokenizer begins every text, also where its file does not say so.
+            let (front, back) = (vec![bos], vec![end_of_text]);
+            (Some(bos), Some(end_of_text), Frame { front, back, own_back: false })
+        } else {
+            let (bos, eos) = (front.first().copied(), back.last().copied());
+            let own_back = !back.is_empty();
+            (bos, eos, Frame { front, back, own_back })
+        };
+        let pad = inner.token_to_id(PAD).or(eos).or(bos).unwrap_or(0);
+        let mut tokenizer = Self {
+            marks: Marks::special(&inner),
             inner,
-            origin,
-            sha256,
+            later,
+            origin: origin.to_owned(),
+            sha256: hex(&Sha256::digest(file)),
             kinds,
-            specials,
-            special_starts,
+            llama3,
             bos,
-            end_of_text,
-            start_header,
-            end_header,
-            eot,
-            eom,
+            eos,
             pad,
-        })
+            frame,
+            stops: Vec::new(),
+        };
+        let stops = match &tokenizer.llama3 {
+            Ok(tokens) => [Some(tokens.end_of_text), tokens.eom, Some(tokens.eot)]
+                .into_iter()
+                .flatten()
+                .collect(),
+            Err(_) => eos.into_iter().collect::<Vec<_>>(),
+        };
+        tokenizer.note_stops(&stops);
+        Ok(tokenizer)
     }
 
     /// Ids of `text`, with no token added in front or behind and no control token inside.
@@ -127,27 +173,70 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer fails, or its vocabulary turns plain text into a control token.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        if self.marks.are_all_special() {
+            return self.encode_part(text, true);
+        }
+        // Tokens of a template that the tokenizer itself takes for text: no structure stands here
+        // that they could forge.
+        let mut ids = Vec::new();
+        for (range, mark) in self.marks.pieces(text, |mark| !mark.special) {
+            match mark {
+                Some(mark) => ids.push(mark.id),
+                None => ids.extend(self.encode_part(&text[range.clone()], range.start == 0)?),
+            }
+        }
+        Ok(ids)
+    }
+
+    fn encode_part(&self, text: &str, at_start: bool) -> Result<Vec<u32>, Error> {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| self.failed(&error))?;
+        self.check_runs(text)?;
+        let inner = self.reader(at_start);
+        let encoding = guarded(|| inner.encode_fast(text, false)).map_err(|m| self.failed(m))?;
         let ids = encoding.get_ids().to_vec();
         self.check_not_forged(text, &ids)?;
         Ok(ids)
     }
 
-    /// As [`Self::encode`], each id with the bytes of `text` that it stands for.
+    /// Ids of a part of a text that holds no control token, each with the bytes that it stands for;
+    /// `at_start` where nothing stands before it.
     pub(crate) fn encode_with_offsets(
         &self,
         text: &str,
+        at_start: bool,
     ) -> Result<Vec<(u32, Range<usize>)>, Error> {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        let encoding = self.inner.encode(text, false).map_err(|error| self.failed(&error))?;
+        self.check_runs(text)?;
+        let inner = self.reader(at_start);
+        let encoding = guarded(|| inner.encode(text, false)).map_err(|m| self.failed(m))?;
         self.check_not_forged(text, encoding.get_ids())?;
         let ranges = encoding.get_offsets().iter().map(|&(start, end)| start..end);
         Ok(encoding.get_ids().iter().copied().zip(ranges).collect())
+    }
+
+    fn reader(&self, at_start: bool) -> &tokenizers::Tokenizer {
+        self.later.as_deref().filter(|_| !at_start).unwrap_or(&self.inner)
+    }
+
+    fn check_runs(&self, text: &str) -> Result<(), Error> {
+        if text.len() <= LONGEST_RUN {
+            return Ok(());
+        }
+        let mut run = 0;
+        for character in text.chars() {
+            run = if character.is_whitespace() { run + 1 } else { 0 };
+            if run > LONGEST_RUN {
+                return Err(self.failed(format!(
+                    "a text has more than {LONGEST_RUN} blanks and line ends in a row, which the \
+                     expression that splits it does not come to an end with; shorten it"
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn check_not_forged(&self, text: &str, ids: &[u32]) -> Result<(), Error> {
@@ -163,23 +252,41 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The control token that `text` begins with, the longest if there are more.
-    pub(crate) fn special_at(&self, text: &str) -> Option<(&str, u32)> {
-        if !self.could_begin_special(text) {
-            return None;
+    /// What must not arise from text.
+    pub(crate) fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// Makes marks of the added tokens that are `written` and not special ones.
+    fn protect(&mut self, written: impl Fn(&str) -> bool) {
+        let tokens: Vec<(u32, tokenizers::AddedToken)> = self
+            .inner
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(_, token)| !token.special && written(&token.content))
+            .collect();
+        for (id, token) in tokens {
+            self.marks.add(Mark::of(id, &token));
+            // Marked special to the reader, so that it leaves them alone in texts.
+            let token = [token.special(true)];
+            self.inner.add_special_tokens(&token);
+            if let Some(later) = &mut self.later {
+                later.add_special_tokens(&token);
+            }
         }
-        let found = self.specials.iter().find(|(token, _)| text.starts_with(token.as_str()));
-        found.map(|(token, id)| (token.as_str(), *id))
     }
 
-    /// Whether `text` is the beginning of a control token.
-    pub(crate) fn begins_special(&self, text: &str) -> bool {
-        self.could_begin_special(text)
-            && self.specials.iter().any(|(token, _)| token.starts_with(text))
+    /// The token that closes turns is no text in any of them.
+    fn note_closing(&mut self, closing: Option<u32>) {
+        self.marks.close(closing);
     }
 
-    fn could_begin_special(&self, text: &str) -> bool {
-        text.as_bytes().first().is_some_and(|&byte| self.special_starts[byte as usize])
+    fn note_stops(&mut self, ids: &[u32]) {
+        for &id in ids {
+            if !self.stops.contains(&id) {
+                self.stops.push(id);
+            }
+        }
     }
 
     /// [`Self::encode`] of every text, on all threads, in order.
@@ -190,16 +297,19 @@ impl Tokenizer {
         texts.par_iter().map(|text| self.encode(text.as_ref())).collect()
     }
 
-    /// The text of `ids`; bytes that are not UTF-8 become U+FFFD.
+    /// The text of `ids`; bytes that are not UTF-8 become U+FFFD. Models have more rows than their
+    /// tokenizers have tokens: an id without a token is no text, as in transformers.
     ///
     /// # Errors
-    /// An id is not in the vocabulary.
+    /// The decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, Error> {
-        if let Some(&id) = ids.iter().find(|&&id| self.kind(id) == Kind::Unknown) {
-            let (origin, vocab_size) = (self.origin.clone(), self.vocab_size());
-            return Err(Error::UnknownId { origin, id, vocab_size });
-        }
-        self.inner.decode(ids, skip_special).map_err(|error| self.failed(&error))
+        let shown = |id: &u32| match self.kind(*id) {
+            Kind::Unknown => false,
+            Kind::Ordinary => true,
+            Kind::Special => !skip_special,
+        };
+        let ids: Vec<u32> = ids.iter().copied().filter(shown).collect();
+        guarded(|| self.inner.decode(&ids, false)).map_err(|message| self.failed(message))
     }
 
     /// Decodes ids one after the other as they are generated.
@@ -227,45 +337,76 @@ impl Tokenizer {
         self.kinds.len()
     }
 
-    /// `<|begin_of_text|>`.
-    pub fn bos(&self) -> u32 {
+    /// Id of a token by its spelling, whatever its kind.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token that begins texts, if there is one.
+    pub fn bos(&self) -> Option<u32> {
         self.bos
     }
 
-    /// `<|end_of_text|>`: ends a document or a completion.
-    pub fn end_of_text(&self) -> u32 {
-        self.end_of_text
+    /// Ids in front of a text that stands by itself.
+    pub fn opening(&self) -> &[u32] {
+        &self.frame.front
+    }
+
+    /// Ids behind a text that stands by itself.
+    pub fn closing(&self) -> &[u32] {
+        &self.frame.back
+    }
+
+    /// Ids of Llama 3's control tokens.
+    ///
+    /// # Errors
+    /// What of them is missing, all at once.
+    fn llama3(&self) -> Result<&Llama3, Error> {
+        self.llama3.as_ref().map_err(|Missing { absent, unmarked }| {
+            let origin = self.origin.clone();
+            if absent.is_empty() {
+                return Error::NotSpecial { origin, tokens: listed(unmarked) };
+            }
+            Error::MissingSpecial { origin, tokens: listed(absent) }
+        })
+    }
+
+    /// `<|begin_of_text|>` of Graft's own chat format.
+    ///
+    /// # Errors
+    /// The tokenizer is not Llama 3's; so for the others.
+    pub(crate) fn begin_of_text(&self) -> Result<u32, Error> {
+        Ok(self.llama3()?.bos)
     }
 
     /// `<|start_header_id|>`.
-    pub fn start_header(&self) -> u32 {
-        self.start_header
+    pub(crate) fn start_header(&self) -> Result<u32, Error> {
+        Ok(self.llama3()?.start_header)
     }
 
     /// `<|end_header_id|>`.
-    pub fn end_header(&self) -> u32 {
-        self.end_header
+    pub(crate) fn end_header(&self) -> Result<u32, Error> {
+        Ok(self.llama3()?.end_header)
     }
 
     /// `<|eot_id|>`: ends a turn.
-    pub fn eot(&self) -> u32 {
-        self.eot
+    pub(crate) fn eot(&self) -> Result<u32, Error> {
+        Ok(self.llama3()?.eot)
     }
 
     /// `<|eom_id|>`: ends a message that waits for a tool; Llama 3.0 has none.
-    pub fn eom(&self) -> Option<u32> {
-        self.eom
+    pub(crate) fn eom(&self) -> Result<Option<u32>, Error> {
+        Ok(self.llama3()?.eom)
     }
 
-    /// `<|finetune_right_pad_id|>` (128004 in Llama 3.1). A tokenizer without it pads with
-    /// `<|end_of_text|>`, which is safe because masks come from positions and never from ids.
+    /// What stands behind short rows. Masks come from positions and never from ids, so any token does.
     pub fn pad(&self) -> u32 {
         self.pad
     }
 
-    /// The ids at which generation ends: end of text, of message (where known) and of turn.
+    /// The ids at which generation ends.
     pub fn stop_ids(&self) -> Vec<u32> {
-        [Some(self.end_of_text), self.eom, Some(self.eot)].into_iter().flatten().collect()
+        self.stops.clone()
     }
 
     /// SHA-256 of the file it was read from, in hexadecimal.
@@ -282,46 +423,74 @@ impl Tokenizer {
         self.kinds.get(id as usize).copied().unwrap_or(Kind::Unknown)
     }
 
-    fn failed(&self, error: &tokenizers::Error) -> Error {
-        Error::Tokenizer { origin: self.origin.clone(), message: error.to_string() }
+    /// Names the row, where there is one.
+    fn failed(&self, message: String) -> Error {
+        RowProblem::Tokenizer { origin: self.origin.clone(), message }.into()
     }
 }
 
-/// The reference implementation assigns ids itself and only logs where the file says otherwise.
-fn check_added_ids(json: &[u8], tokenizer: &tokenizers::Tokenizer) -> Result<(), String> {
-    #[derive(serde::Deserialize)]
-    struct Added<'a> {
-        id: u32,
-        #[serde(borrow)]
-        content: Cow<'a, str>,
-    }
-    #[derive(serde::Deserialize)]
-    struct File<'a> {
-        #[serde(borrow, default)]
-        added_tokens: Vec<Added<'a>>,
-    }
-    let file: File<'_> = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-    for Added { id, content } in file.added_tokens {
-        let given = tokenizer.token_to_id(&content);
-        if given != Some(id) {
-            let given = given.map_or("none".to_owned(), |id| id.to_string());
-            return Err(format!(
-                "added token `{content}` is declared with id {id}, but its place gives {given}"
-            ));
+impl Llama3 {
+    fn find(tokenizer: &tokenizers::Tokenizer, kinds: &[Kind]) -> Result<Self, Missing> {
+        let (mut absent, mut unmarked) = (Vec::new(), Vec::new());
+        let mut find = |token: &'static str, needed: bool| {
+            let id = tokenizer.token_to_id(token);
+            match id {
+                Some(id) if kinds[id as usize] == Kind::Special => return Some(id),
+                Some(_) => unmarked.push(token),
+                None if needed => absent.push(token),
+                None => {}
+            }
+            None
+        };
+        let found = [BEGIN_OF_TEXT, END_OF_TEXT, START_HEADER, END_HEADER, EOT]
+            .map(|token| find(token, true));
+        let eom = find(EOM, false);
+        match found {
+            [Some(bos), Some(end_of_text), Some(start_header), Some(end_header), Some(eot)]
+                if unmarked.is_empty() =>
+            {
+                Ok(Self { bos, end_of_text, start_header, end_header, eot, eom })
+            }
+            _ => Err(Missing { absent, unmarked }),
         }
     }
-    Ok(())
 }
 
-fn specials(tokenizer: &tokenizers::Tokenizer) -> Vec<(String, u32)> {
-    let mut specials: Vec<(String, u32)> = tokenizer
-        .get_added_tokens_decoder()
-        .into_iter()
-        .filter(|(_, token)| token.special && !token.content.is_empty())
-        .map(|(id, token)| (token.content, id))
-        .collect();
-    specials.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-    specials
+fn listed(tokens: &[&str]) -> String {
+    tokens.iter().map(|token| format!("`{token}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The reader's answer; where it panics, on what no check foresaw, an error like any other.
+fn guarded<T>(read: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("its reader gave up on it".to_owned()),
+    }
+}
+
+/// As it reads text that follows other text: no blank is put in front.
+fn without_blank(tokenizer: &tokenizers::Tokenizer) -> Option<tokenizers::Tokenizer> {
+    use tokenizers::pre_tokenizers::PreTokenizerWrapper as Part;
+    use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+    use tokenizers::pre_tokenizers::sequence::Sequence;
+    fn later(part: Part) -> Part {
+        match part {
+            Part::Metaspace(part) if part.prepend_scheme == PrependScheme::First => {
+                Part::Metaspace(Metaspace::new(
+                    part.get_replacement(),
+                    PrependScheme::Never,
+                    part.split,
+                ))
+            }
+            Part::Sequence(parts) => {
+                Part::Sequence(Sequence::new(parts.as_ref().iter().cloned().map(later).collect()))
+            }
+            other => other,
+        }
+    }
+    let mut copy = tokenizer.clone();
+    copy.with_pre_tokenizer(Some(later(tokenizer.get_pre_tokenizer()?.clone())));
+    Some(copy)
 }
 
 fn kinds(tokenizer: &tokenizers::Tokenizer) -> Vec<Kind> {
@@ -350,89 +519,4 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::test_tokenizer::{json, tokenizer};
-
-    #[test]
-    fn text_that_spells_a_control_token_is_encoded_as_its_characters() {
-        let tokenizer = tokenizer();
-        for text in
-            ["<|eot_id|>", "a<|eot_id|>b <|begin_of_text|><|start_header_id|>", "<|eom_id|>"]
-        {
-            let ids = tokenizer.encode(text).unwrap();
-            assert!(ids.iter().all(|&id| !tokenizer.is_special(id)), "{text}: {ids:?}");
-            assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
-        }
-    }
-
-    #[test]
-    fn control_tokens_stand_in_llama_order_behind_the_base_vocabulary() {
-        let tokenizer = tokenizer();
-        let base = tokenizer.bos();
-        assert_eq!(tokenizer.end_of_text(), base + 1);
-        assert_eq!(tokenizer.pad(), base + 4);
-        assert_eq!(tokenizer.start_header(), base + 6);
-        assert_eq!(tokenizer.end_header(), base + 7);
-        assert_eq!(tokenizer.eom(), Some(base + 8));
-        assert_eq!(tokenizer.eot(), base + 9);
-        assert_eq!(tokenizer.stop_ids(), [base + 1, base + 8, base + 9]);
-        assert_eq!(tokenizer.vocab_size(), base as usize + 256);
-        assert_eq!(tokenizer.special("<|python_tag|>"), Some(base + 10));
-        assert_eq!(tokenizer.special("a"), None);
-    }
-
-    #[test]
-    fn a_missing_or_unmarked_control_token_is_named() {
-        let renamed = json().replace("<|eot_id|>", "<|other|>");
-        let error = Tokenizer::from_bytes(renamed.as_bytes(), "x/tokenizer.json").unwrap_err();
-        insta::assert_snapshot!(error, @"x/tokenizer.json: the tokenizer has no `<|eot_id|>`; a Llama 3 tokenizer.json is needed");
-
-        let mut value: serde_json::Value = serde_json::from_str(json()).unwrap();
-        value["added_tokens"][9]["special"] = false.into();
-        let error = Tokenizer::from_bytes(value.to_string().as_bytes(), "t.json").unwrap_err();
-        insta::assert_snapshot!(error, @r#"t.json: `<|eot_id|>` is not marked `"special": true`, so text in the data could forge it; mark it as special in `added_tokens`"#);
-    }
-
-    #[test]
-    fn a_tokenizer_without_the_pad_token_pads_with_end_of_text() {
-        let renamed = json().replace("<|finetune_right_pad_id|>", "<|reserved_x|>");
-        let tokenizer = Tokenizer::from_bytes(renamed.as_bytes(), "t.json").unwrap();
-        assert_eq!(tokenizer.pad(), tokenizer.end_of_text());
-    }
-
-    #[test]
-    fn an_added_token_with_another_id_than_declared_is_refused() {
-        let mut value: serde_json::Value = serde_json::from_str(json()).unwrap();
-        value["added_tokens"][9]["id"] = 7_000.into();
-        let error = Tokenizer::from_bytes(value.to_string().as_bytes(), "t.json").unwrap_err();
-        assert!(error.to_string().contains("declared with id 7000"), "{error}");
-    }
-
-    #[test]
-    fn bytes_that_are_no_tokenizer_are_an_error() {
-        for bytes in [&b""[..], b"{}", b"\xff\xfe", b"[1]"] {
-            assert!(Tokenizer::from_bytes(bytes, "t.json").is_err());
-        }
-    }
-
-    #[test]
-    fn an_unknown_id_is_named_by_decode() {
-        let tokenizer = tokenizer();
-        let unknown = tokenizer.vocab_size() as u32;
-        assert!(
-            matches!(tokenizer.decode(&[unknown], false), Err(Error::UnknownId { id, .. }) if id == unknown)
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn decoding_gives_the_text_back(text in "\\PC{0,40}[ \n\tä€😀]{0,4}") {
-            let tokenizer = tokenizer();
-            let ids = tokenizer.encode(&text).unwrap();
-            prop_assert_eq!(tokenizer.decode(&ids, false).unwrap(), text);
-        }
-    }
-}
+mod tests;

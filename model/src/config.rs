@@ -47,8 +47,8 @@ pub struct LlamaConfig {
     pub max_position_embeddings: usize,
     /// The output head is the embedding (`tie_word_embeddings`).
     pub tied: bool,
-    /// First token of every sequence.
-    pub bos_token_id: u32,
+    /// First token of every sequence; `None` where the file names none.
+    pub bos_token_id: Option<u32>,
     /// Tokens that end a text; empty where the file names none.
     pub eos_token_ids: Vec<u32>,
     /// Number type that the release was saved in; the tensors say what they really hold.
@@ -218,12 +218,9 @@ fn refuse_other_models(reader: &mut Reader<'_>) {
     }
 }
 
-fn bos_token_id(reader: &mut Reader<'_>, vocab_size: usize) -> u32 {
-    let Some(found) = reader.value("bos_token_id").cloned() else {
-        reader.problem("bos_token_id", "missing or null", "a token, 128000 in Llama 3.x");
-        return 0;
-    };
-    token(reader, "bos_token_id", &found, vocab_size)
+fn bos_token_id(reader: &mut Reader<'_>, vocab_size: usize) -> Option<u32> {
+    let found = reader.value("bos_token_id").cloned()?;
+    Some(token(reader, "bos_token_id", &found, vocab_size))
 }
 
 fn eos_token_ids(reader: &mut Reader<'_>, vocab_size: usize) -> Vec<u32> {

@@ -92,7 +92,7 @@ fn release(sizes: Sizes) -> LlamaConfig {
         }),
         max_position_embeddings: 131_072,
         tied,
-        bos_token_id: 128_000,
+        bos_token_id: Some(128_000),
         eos_token_ids: vec![128_001, 128_008, 128_009],
         dtype: Some(FloatType::Bf16),
         quantization: None,
@@ -152,7 +152,11 @@ impl LlamaConfig {
         let longest = format!("{:?}", preset.max_position_embeddings);
         compare("max_position_embeddings", max_position_embeddings, longest);
         compare("tie_word_embeddings", tied, format!("{:?}", preset.tied));
-        compare("bos_token_id", bos_token_id, format!("{:?}", preset.bos_token_id));
+        if *bos_token_id != preset.bos_token_id {
+            let shown = |id: Option<u32>| id.map_or("missing".to_owned(), |id| id.to_string());
+            let (found, expected) = (shown(*bos_token_id), shown(preset.bos_token_id));
+            differences.push(ConfigProblem::new("bos_token_id", found, expected));
+        }
         let shown = |scaling: Option<Llama3Scaling>| scaling.map(Llama3Scaling::to_json);
         let (found, expected) = (shown(*rope_scaling), shown(preset.rope_scaling));
         if found != expected {

@@ -51,6 +51,16 @@ named! {
     }
 }
 
+named! {
+    /// Whether a chat template may leave out parts of a conversation.
+    pub enum Losses {
+        /// The row is refused, with what the template leaves out.
+        Error = "error",
+        /// What the template leaves out is not learnt.
+        Allow = "allow",
+    }
+}
+
 /// One source of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
@@ -79,6 +89,9 @@ pub struct Chat {
     /// Today's date as the official preamble gives it. Default `26 Jul 2024`, the template's own:
     /// a date that moved would make two runs differ.
     pub date: String,
+    /// What happens where the model's template leaves out parts of a conversation. Default: the run is
+    /// refused.
+    pub losses: Losses,
 }
 
 /// Section `data`.
@@ -171,6 +184,7 @@ impl Chat {
         let chat = Self {
             preamble: section.choice("preamble", Preamble::Official, Preamble::ALL),
             date: section.text("date").unwrap_or_else(|| Self::DATE.to_owned()),
+            losses: section.choice("losses", Losses::Error, Losses::ALL),
         };
         section.close();
         chat
@@ -207,7 +221,7 @@ impl Data {
         let Self {
             train,
             validation,
-            chat: Chat { preamble, date },
+            chat: Chat { preamble, date, losses },
             system_prompt,
             max_seq_len,
             packing,
@@ -219,7 +233,7 @@ impl Data {
         json!({
             "train": sources_to_value(train),
             "validation": validation.to_value(),
-            "chat": {"preamble": preamble.name(), "date": date},
+            "chat": {"preamble": preamble.name(), "date": date, "losses": losses.name()},
             "system_prompt": system_prompt,
             "max_seq_len": max_seq_len,
             "packing": packing,

@@ -59,6 +59,7 @@ const KEYS: &[Key] = &[
     key("data.validation[].format", "messages, sharegpt, alpaca, completion, text", "required", "completion", "The form of its rows."),
     key("data.chat.preamble", "official, none", "official", "none", "The system block that opens a chat."),
     key("data.chat.date", "text", "26 Jul 2024", "1 Jan 2025", "Today's date as the official preamble gives it."),
+    key("data.chat.losses", "error, allow", "error", "allow", "Whether the model's chat template may leave out parts of a conversation."),
     key("data.system_prompt", "text", "null", "Be brief.", "Added to rows without a system turn."),
     key("data.max_seq_len", "count", "2048", "512", "Tokens a row may have."),
     key("data.packing", "flag", "true", "false", "Whether short rows share one sequence, unseen by each other."),

@@ -29,7 +29,7 @@ mod training;
 mod tree;
 
 pub use adapter::{AdapterMethod, Layers, ProjectionName, Rank, TargetModules};
-pub use dataset::{Chat, Data, Overlong, Preamble, Source, SourceFormat, Validation};
+pub use dataset::{Chat, Data, Losses, Overlong, Preamble, Source, SourceFormat, Validation};
 pub use keys::{Key, hint, keys};
 pub use load::load;
 pub use model::{Init, Model, Preset, Quantization};

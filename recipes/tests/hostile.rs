@@ -1,6 +1,6 @@
 //! Input that nobody means: never a panic, never a value that was not written.
 
-use graft_recipes::{Chat, Place, Preamble, Recipe, keys, load};
+use graft_recipes::{Place, Preamble, Recipe, keys, load};
 use proptest::prelude::*;
 
 /// Text that looks enough like YAML to get deep into the reader.
@@ -58,7 +58,8 @@ proptest! {
     fn any_text_survives_writing_and_reading(text in any::<String>(), date in "\\PC{0,12}") {
         let mut recipe = load("quickstart", &[]).unwrap();
         recipe.data.system_prompt = Some(text.clone());
-        recipe.data.chat = Chat { preamble: Preamble::Official, date };
+        recipe.data.chat.preamble = Preamble::Official;
+        recipe.data.chat.date = date;
         recipe.finish.prompts = vec![text, "yes".to_owned(), "1e3".to_owned()];
         let yaml = recipe.to_yaml();
         let back = Recipe::from_yaml(&yaml, "a.yaml");

@@ -156,7 +156,10 @@ fn a_recipe_written_whole_reads_like_this() {
       train:
         - {path: t.jsonl, format: messages}
       validation: none
-      chat: {preamble: official, date: "26 Jul 2024"}
+      chat:
+        preamble: official
+        date: "26 Jul 2024"
+        losses: error
       system_prompt: null
       max_seq_len: 2048
       packing: true

@@ -14,6 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use graft_adapters::quantize::unsplit;
 use graft_model::checkpoint::{Checkpoint, ShardedWriter, TensorSpec, expected};
 use graft_model::config::{BnbConfig, FloatType};
@@ -102,8 +103,9 @@ impl Synthetic {
         contents: Contents,
     ) -> anyhow::Result<Self> {
         let builtin = read_config(&builtin()?)?;
-        let growth = Growth::new(builtin.bos_token_id, config.vocab_size);
-        config.bos_token_id = growth.moved(builtin.bos_token_id);
+        let first = builtin.bos_token_id.context("the built-in model begins every text")?;
+        let growth = Growth::new(first, config.vocab_size);
+        config.bos_token_id = Some(growth.moved(first));
         config.eos_token_ids = builtin.eos_token_ids.iter().map(|id| growth.moved(*id)).collect();
         config.layers = layers.unwrap_or(config.layers);
         let config = config.with_fresh_raw();

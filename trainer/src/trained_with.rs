@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use graft_data::{ChatTemplate, Preamble};
+use graft_data::{ChatTemplate, Losses, Preamble};
 
 use crate::run_folder::manifest::{FileHash, sha256_hex};
 
@@ -11,6 +11,8 @@ use crate::run_folder::manifest::{FileHash, sha256_hex};
 pub const BASE_HASH: &str = "graft.base_sha256";
 const QUANTIZATION: &str = "graft.quantization";
 const PREAMBLE: &str = "graft.preamble";
+/// Written where the template was allowed to leave out parts of conversations.
+const LOSSES: &str = "graft.losses";
 
 /// How the base was kept and conversations were rendered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,10 +35,14 @@ impl TrainedWith {
             Preamble::None => "none".to_owned(),
             Preamble::Official { date } => format!("official {date}"),
         };
-        BTreeMap::from([
+        let mut metadata = BTreeMap::from([
             (QUANTIZATION.to_owned(), quantization.to_owned()),
             (PREAMBLE.to_owned(), preamble),
-        ])
+        ]);
+        if self.chat.losses == Losses::Allow {
+            metadata.insert(LOSSES.to_owned(), "allow".to_owned());
+        }
+        metadata
     }
 
     /// From a file's metadata; an adapter of another program says nothing, and gets the defaults.
@@ -54,7 +60,11 @@ impl TrainedWith {
             },
             None => Preamble::default(),
         };
-        Self { nf4, chat: ChatTemplate::built_in(preamble) }
+        let losses = match metadata.get(LOSSES).map(String::as_str) {
+            Some("allow") => Losses::Allow,
+            _ => Losses::Refuse,
+        };
+        Self { nf4, chat: ChatTemplate { losses, ..ChatTemplate::built_in(preamble) } }
     }
 }
 
@@ -73,8 +83,11 @@ mod tests {
         let dated = Preamble::Official { date: "1 Jan 2025".to_owned() };
         for nf4 in [None, Some(false), Some(true)] {
             for preamble in [Preamble::None, Preamble::default(), dated.clone()] {
-                let with = TrainedWith { nf4, chat: ChatTemplate::built_in(preamble) };
-                assert_eq!(TrainedWith::from_metadata(&with.to_metadata()), with);
+                for losses in [Losses::Refuse, Losses::Allow] {
+                    let chat = ChatTemplate { losses, ..ChatTemplate::built_in(preamble.clone()) };
+                    let with = TrainedWith { nf4, chat };
+                    assert_eq!(TrainedWith::from_metadata(&with.to_metadata()), with);
+                }
             }
         }
         assert_eq!(TrainedWith::from_metadata(&BTreeMap::new()), TrainedWith::default());

@@ -72,6 +72,7 @@ const TABLE: &[Row] = &[
     ("data.validation[].path", &[TWO_ROWS], "h.jsonl", BEFORE),
     ("data.validation[].format", &[TWO_ROWS], "completion", Refused("data.validation")),
     ("data.chat.preamble", &[], "none", ADAPTER),
+    ("data.chat.losses", &["model.tokenizer=loses-system", "data.system_prompt=Be brief."], "allow", Allowed),
     ("data.chat.date", &[], "1 Jan 2025", ADAPTER),
     ("data.system_prompt", &[], "Be brief.", ADAPTER),
     ("data.max_seq_len", &[], "16", Refused("max_seq_len is 16")),
@@ -155,12 +156,14 @@ fn room() -> tempfile::TempDir {
     let path = |name: &str| room.path().join(name);
     model(7, &path("model"));
     model(8, &path("model-8"));
-    fs::create_dir(path("with-template")).unwrap();
-    let tokenizer = fs::read(path("model/tokenizer.json")).unwrap();
-    fs::write(path("with-template/tokenizer.json"), tokenizer).unwrap();
-    let template = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {% generation %}{{ m.content }}\
-                    {% endgeneration %}<|eot_id|>{% endfor %}";
-    fs::write(path("with-template/chat_template.jinja"), template).unwrap();
+    let turn = "{{ m.role }}: {% generation %}{{ m.content }}{% endgeneration %}<|eot_id|>";
+    let but_system = format!("{{% if m.role != 'system' %}}{turn}{{% endif %}}");
+    for (folder, turn) in [("with-template", turn), ("loses-system", &but_system)] {
+        fs::create_dir(path(folder)).unwrap();
+        fs::copy(path("model/tokenizer.json"), path(folder).join("tokenizer.json")).unwrap();
+        let template = format!("{{{{ bos_token }}}}{{% for m in messages %}}{turn}{{% endfor %}}");
+        fs::write(path(folder).join("chat_template.jinja"), template).unwrap();
+    }
     let train = [
         ("Fee?", "12 euros."),
         ("Room?", "Room 5."),

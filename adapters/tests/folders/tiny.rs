@@ -18,7 +18,7 @@ use graft_model::{Error, LlamaConfig, Site};
 fn sizes(tied: bool) -> LlamaConfig {
     let base = llama3_2_1b();
     let (heads, kv_heads, head_dim) = (2, 1, 32);
-    let small = LlamaConfig { heads, kv_heads, head_dim, bos_token_id: 1, tied, ..base };
+    let small = LlamaConfig { heads, kv_heads, head_dim, bos_token_id: Some(1), tied, ..base };
     LlamaConfig { d_model: 64, d_ff: 128, layers: 2, vocab_size: 96, ..small }
 }
 

@@ -36,7 +36,7 @@ const CHAT: &str = r#"{"messages": [{"role": "user", "content": "Fee?"}, {"role"
 fn each_format_has_the_ids_and_targets_of_its_contract() {
     let tokenizer = tokenizer();
     let encode = |text: &str| tokenizer.encode(text).unwrap();
-    let (bos, eos) = (tokenizer.bos(), tokenizer.end_of_text());
+    let (bos, eos) = (tokenizer.opening()[0], tokenizer.closing()[0]);
     let options = SampleOptions::new(500);
 
     let row = r#"{"prompt": "The fee is", "completion": " 12 euros."}"#;
@@ -139,7 +139,7 @@ fn every_policy_does_what_its_name_says() {
     assert_eq!(right.statistics.truncated, 1);
 
     let left = get(Overlong::TruncateLeft);
-    assert_eq!(left.samples[1].tokens[0], tokenizer().bos());
+    assert_eq!(left.samples[1].tokens[0], tokenizer().bos().unwrap());
     assert_eq!(left.samples[1].tokens[1..], long.tokens[11..]);
     assert_eq!(left.samples[1].labels[..2], [IGNORE; 2]);
     assert_eq!(left.samples[1].labels[2..], long.labels[12..]);

@@ -23,7 +23,8 @@ pub(super) fn prepare(text: &str) -> (String, bool) {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let (mut out, mut rest, mut marks) = (String::with_capacity(text.len()), &text[..], false);
     while let Some(start) = rest.find("{%") {
-        let Some(end) = rest[start..].find("%}").map(|end| start + end) else { break };
+        // Behind the tag's own first sign: `{%}` is no whole tag.
+        let Some(end) = rest[start + 2..].find("%}").map(|end| start + 2 + end) else { break };
         let inner = &rest[start + 2..end];
         let signs = |c: char| c == '-' || c == '+';
         let name = inner.trim_start_matches(signs).trim_end_matches(signs).trim();
@@ -119,35 +120,16 @@ pub(super) fn by_prefixes(
 
 /// Where a turn that began at `start` ends: behind its last control token, if only white space follows.
 fn closed(text: &str, start: usize, tokenizer: &Tokenizer) -> usize {
-    let end = pieces(&text[start..], tokenizer)
+    let end = tokenizer
+        .marks()
+        .pieces(&text[start..], |_| true)
         .into_iter()
         .rev()
-        .find_map(|(range, special)| special.map(|_| start + range.end));
+        .find_map(|(range, mark)| mark.map(|_| start + range.end));
     match end {
         Some(end) if text[end..].trim().is_empty() => end,
         _ => text.len(),
     }
-}
-
-/// Control tokens with their ids, and the texts between them.
-fn pieces(text: &str, tokenizer: &Tokenizer) -> Vec<(Range<usize>, Option<u32>)> {
-    let (mut pieces, mut start, mut at) = (Vec::new(), 0, 0);
-    while let Some(character) = text[at..].chars().next() {
-        let Some((token, id)) = tokenizer.special_at(&text[at..]) else {
-            at += character.len_utf8();
-            continue;
-        };
-        if start < at {
-            pieces.push((start..at, None));
-        }
-        pieces.push((at..at + token.len(), Some(id)));
-        at += token.len();
-        start = at;
-    }
-    if start < text.len() {
-        pieces.push((start..text.len(), None));
-    }
-    pieces
 }
 
 /// Ids of the text, of which `breaker` is no part, and whether each touches a span.
@@ -161,9 +143,9 @@ pub(super) fn encode(
     let touched = |range: &Range<usize>| {
         spans.iter().any(|span| range.start < span.end && span.start < range.end)
     };
-    for (range, special) in pieces(text, tokenizer) {
-        if let Some(id) = special {
-            ids.push(id);
+    for (range, mark) in tokenizer.marks().pieces(text, |_| true) {
+        if let Some(mark) = mark {
+            ids.push(mark.id);
             targets.push(touched(&range));
             continue;
         }
@@ -174,7 +156,9 @@ pub(super) fn encode(
             .filter(|(_, character)| *character != breaker)
             .flat_map(|(at, character)| (at..at + character.len_utf8()).map(|at| range.start + at))
             .collect();
-        for (id, bytes) in tokenizer.encode_with_offsets(&piece.replace(breaker, ""))? {
+        for (id, bytes) in
+            tokenizer.encode_with_offsets(&piece.replace(breaker, ""), range.start == 0)?
+        {
             let first = places.get(bytes.start).copied().unwrap_or(range.end);
             let last =
                 bytes.end.checked_sub(1).and_then(|at| places.get(at)).map_or(first, |at| *at);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use super::environment::DATE;
 use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::RowProblem;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Speaker, Tokenizer};
 
 /// Unicode sets these aside for the inner use of programs; no text should hold one.
 const NONCHARACTERS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
@@ -31,7 +31,7 @@ impl Wording {
     /// The texts use up the characters that are needed as signs.
     pub(super) fn of<'a>(
         conversation: &Conversation,
-        tokenizer: &Tokenizer,
+        tokenizer: Option<&Tokenizer>,
         templates: impl Iterator<Item = &'a str>,
     ) -> Result<Self, RowProblem> {
         let Conversation { messages, tools, builtin_tools, tools_in_user_message } = conversation;
@@ -50,12 +50,21 @@ impl Wording {
                     .to_owned(),
             ));
         };
-        let broken =
-            |values: &[Json]| values.iter().map(|v| broken(v, breaker, tokenizer)).collect();
+        let break_up = |value: &Json, speaker| match tokenizer {
+            Some(tokenizer) => broken(value, breaker, speaker, tokenizer),
+            None => value.clone(),
+        };
+        let turn = |(value, message): (&Json, &Message)| match message.role {
+            Role::Assistant => break_up(value, Speaker::Model),
+            Role::System | Role::User | Role::Tool => break_up(value, Speaker::Others),
+        };
+        let others = |values: &[Json]| -> Vec<Json> {
+            values.iter().map(|value| break_up(value, Speaker::Others)).collect()
+        };
         Ok(Self {
-            messages: broken(&messages),
-            tools: broken(tools),
-            builtin_tools: broken(&builtin_tools),
+            messages: messages.iter().zip(&conversation.messages).map(turn).collect(),
+            tools: others(tools),
+            builtin_tools: others(&builtin_tools),
             tools_in_user_message: *tools_in_user_message,
             breaker,
             mark,
@@ -67,14 +76,16 @@ impl Wording {
         &self.messages
     }
 
-    pub(super) fn has_tools(&self) -> bool {
-        !self.tools.is_empty()
+    /// Definitions of the tools.
+    pub(super) fn tools(&self) -> &[Json] {
+        &self.tools
     }
 
     /// The variables that transformers sets, with some of the turns.
     pub(super) fn context(
         &self,
         messages: &[Json],
+        tools: &[Json],
         date: &str,
         generation_prompt: bool,
         tokens: &BTreeMap<String, String>,
@@ -87,7 +98,7 @@ impl Wording {
         let none = || Value::from(());
         variables.extend([
             ("messages", list(messages)),
-            ("tools", if self.has_tools() { list(&self.tools) } else { none() }),
+            ("tools", if tools.is_empty() { none() } else { list(tools) }),
             ("documents", none()),
             ("add_generation_prompt", Value::from(generation_prompt)),
             (DATE, Value::from(date)),
@@ -135,14 +146,14 @@ fn note_signs(value: &Json, used: &mut String) {
 }
 
 /// The value with the breaker in every text that spells a control token.
-fn broken(value: &Json, breaker: char, tokenizer: &Tokenizer) -> Json {
-    let text = |text: &str| broken_text(text, breaker, tokenizer);
+fn broken(value: &Json, breaker: char, speaker: Speaker, tokenizer: &Tokenizer) -> Json {
+    let text = |text: &str| broken_text(text, breaker, speaker, tokenizer);
+    let part = |value: &Json| broken(value, breaker, speaker, tokenizer);
     match value {
         Json::String(string) => Json::String(text(string)),
-        Json::Array(list) => list.iter().map(|value| broken(value, breaker, tokenizer)).collect(),
+        Json::Array(list) => list.iter().map(part).collect(),
         Json::Object(map) => {
-            let field =
-                |(key, value): (&String, &Json)| (text(key), broken(value, breaker, tokenizer));
+            let field = |(key, value): (&String, &Json)| (text(key), part(value));
             Json::Object(map.iter().map(field).collect::<Map<_, _>>())
         }
         other => other.clone(),
@@ -150,12 +161,11 @@ fn broken(value: &Json, breaker: char, tokenizer: &Tokenizer) -> Json {
 }
 
 /// Also what a text ends with, if another text could complete it.
-fn broken_text(text: &str, breaker: char, tokenizer: &Tokenizer) -> String {
+fn broken_text(text: &str, breaker: char, speaker: Speaker, tokenizer: &Tokenizer) -> String {
     let mut out = String::with_capacity(text.len());
     for (at, character) in text.char_indices() {
         out.push(character);
-        let rest = &text[at..];
-        if tokenizer.special_at(rest).is_some() || tokenizer.begins_special(rest) {
+        if tokenizer.marks().threatens(&text[at..], speaker) {
             out.push(breaker);
         }
     }

@@ -72,9 +72,9 @@ fn special_tokens_stand_behind_the_ranks_and_text_does_not_make_them() {
     let tokenizer = read(&fixture().model).unwrap();
     let ranks = fixture().model.lines().count() as u32;
     assert_eq!(tokenizer.vocab_size(), ranks as usize + 256);
-    assert_eq!(tokenizer.bos(), ranks);
+    assert_eq!(tokenizer.bos(), Some(ranks));
     assert_eq!(tokenizer.pad(), ranks + 4);
-    assert_eq!(tokenizer.eot(), ranks + 9);
+    assert_eq!(tokenizer.eot().unwrap(), ranks + 9);
     assert_eq!(tokenizer.special("<|reserved_special_token_247|>"), Some(ranks + 255));
     let ids = tokenizer.encode("<|eot_id|>").unwrap();
     assert!(ids.iter().all(|&id| id < ranks), "{ids:?}");
@@ -99,7 +99,7 @@ fn the_built_in_vocabulary_gives_the_same_ids_from_either_file() {
     let from_json = Tokenizer::from_bytes(json.as_bytes(), "tokenizer.json").unwrap();
     let alphabet = byte_alphabet();
     let byte = |c: char| alphabet.iter().position(|&found| found == c).unwrap() as u8;
-    let tokens: Vec<Vec<u8>> = (0..from_json.bos())
+    let tokens: Vec<Vec<u8>> = (0..from_json.bos().unwrap())
         .map(|id| from_json.token(id).unwrap().chars().map(byte).collect())
         .collect();
     let mut model = String::new();

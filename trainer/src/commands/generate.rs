@@ -77,8 +77,9 @@ impl OnBackend for Answering<'_> {
 /// The prompt through the chat template, or as raw text after the first token.
 fn prompt(args: &GenerateArgs, opening: &Opening) -> anyhow::Result<Vec<u32>> {
     if args.raw {
-        let mut tokens = vec![opening.files.tokenizer.bos()];
+        let mut tokens = opening.files.tokenizer.opening().to_vec();
         tokens.extend(opening.files.tokenizer.encode(&args.prompt)?);
+        anyhow::ensure!(!tokens.is_empty(), "the prompt has no tokens, so nothing can follow it");
         return Ok(tokens);
     }
     let messages = vec![Message::text(Role::User, &args.prompt)];

@@ -69,7 +69,7 @@ fn held_out(row: &Row, tokenizer: &Tokenizer, options: &SampleOptions) -> Result
             Ok(HeldOut { prompt, question, expected: expected.trim().to_owned() })
         }
         Row::Completion { prompt, completion } => {
-            let mut ids = vec![tokenizer.bos()];
+            let mut ids = tokenizer.opening().to_vec();
             ids.extend(tokenizer.encode(prompt)?);
             let (question, expected) = (prompt.trim().to_owned(), completion.trim().to_owned());
             Ok(HeldOut { prompt: ids, question, expected })

@@ -60,8 +60,12 @@ pub(super) fn open(recipe: &Recipe, findings: &mut Findings<'_>) -> ModelPart {
     let template = home.as_ref().and_then(|home| {
         read_template(home).map_err(|error| findings.problem(key, error)).ok().flatten()
     });
-    let tokenizer = home
-        .and_then(|home| read_tokenizer(&home).map_err(|error| findings.problem(key, error)).ok());
+    let tokenizer = home.and_then(|home| {
+        let model = folder.as_ref().unwrap_or(&home);
+        read_tokenizer(&home, model, config.as_ref(), template.as_deref())
+            .map_err(|error| findings.problem(key, error))
+            .ok()
+    });
     if let (Some(tokenizer), Some(config)) = (&tokenizer, &config)
         && let Err(error) = check_vocabulary(tokenizer, config)
     {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use graft_data::{ModelTemplate, NamedFile, TemplateFiles, Tokenizer};
+use graft_data::{ModelTemplate, NamedFile, TemplateFiles, Tokenizer, TokenizerFiles};
 use graft_model::LlamaConfig;
 use graft_model::folder::ModelFolder;
 
@@ -11,6 +11,8 @@ const TOKENIZER: &str = "tokenizer.json";
 /// The tokenizer in Meta's own layout of a release.
 const META_TOKENIZER: &str = "tokenizer.model";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 /// The template for conversations with tools, beside the other.
 const TOOL_TEMPLATE: &str = "additional_chat_templates/tool_use.jinja";
@@ -52,7 +54,7 @@ pub enum ModelFilesError {
     },
     /// The model was trained with another first token.
     #[error(
-        "the tokenizer `{tokenizer}` begins texts with id {found} (`<|begin_of_text|>`), but the \
+        "the tokenizer `{tokenizer}` begins texts with id {found} (`{token}`), but the \
          model's bos_token_id is {expected}: they are not of one model"
     )]
     FirstToken {
@@ -60,6 +62,8 @@ pub enum ModelFilesError {
         tokenizer: String,
         /// The tokenizer's id.
         found: u32,
+        /// Its spelling.
+        token: String,
         /// That of config.json.
         expected: u32,
     },
@@ -74,9 +78,9 @@ impl ModelFiles {
     pub fn open(location: &str) -> Result<Self, ModelFilesError> {
         let folder = ModelFolder::open(location)?;
         let config = read_config(&folder)?;
-        let tokenizer = read_tokenizer(&folder)?;
-        check_vocabulary(&tokenizer, &config)?;
         let template = read_template(&folder)?;
+        let tokenizer = read_tokenizer(&folder, &folder, Some(&config), template.as_deref())?;
+        check_vocabulary(&tokenizer, &config)?;
         Ok(Self { folder, config, tokenizer, template })
     }
 }
@@ -86,15 +90,41 @@ pub(crate) fn read_config(folder: &ModelFolder) -> Result<LlamaConfig, graft_mod
     LlamaConfig::from_json(&folder.required(CONFIG)?, &folder.display_file(CONFIG))
 }
 
-/// The folder's tokenizer.json, or Meta's tokenizer.model where there is no other.
-pub(super) fn read_tokenizer(folder: &ModelFolder) -> Result<Tokenizer, ModelFilesError> {
-    if let Some(json) = folder.bytes(TOKENIZER)? {
-        return Ok(Tokenizer::from_bytes(&json, &folder.display_file(TOKENIZER))?);
-    }
-    if let Some(ranks) = folder.bytes(META_TOKENIZER)? {
-        return Ok(Tokenizer::from_tiktoken(&ranks, &folder.display_file(META_TOKENIZER))?);
-    }
-    Err(folder.missing(TOKENIZER).into())
+/// The folder's tokenizer.json, or Meta's tokenizer.model where there is no other, with what the files
+/// beside it, the model's own and its template say of the tokens.
+pub(super) fn read_tokenizer(
+    folder: &ModelFolder,
+    model: &ModelFolder,
+    config: Option<&LlamaConfig>,
+    template: Option<&ModelTemplate>,
+) -> Result<Tokenizer, ModelFilesError> {
+    let tokenizer = if let Some(json) = folder.bytes(TOKENIZER)? {
+        Tokenizer::from_bytes(&json, &folder.display_file(TOKENIZER))?
+    } else if let Some(ranks) = folder.bytes(META_TOKENIZER)? {
+        Tokenizer::from_tiktoken(&ranks, &folder.display_file(META_TOKENIZER))?
+    } else {
+        return Err(folder.missing(TOKENIZER).into());
+    };
+    let beside = [(folder, TOKENIZER_CONFIG), (folder, SPECIAL_TOKENS), (model, GENERATION_CONFIG)];
+    let beside = beside.map(|(home, name)| (home.bytes(name), home.display_file(name)));
+    let [tokens, map, generation] = beside;
+    let (tokens, map, generation) =
+        ((tokens.0?, tokens.1), (map.0?, map.1), (generation.0?, generation.1));
+    let tokenizer = tokenizer.with_files(TokenizerFiles {
+        tokenizer_config: named(&tokens),
+        special_tokens_map: named(&map),
+        generation_config: named(&generation),
+        bos_token_id: config.and_then(|config| config.bos_token_id),
+        eos_token_ids: config.map_or(&[], |config| &config.eos_token_ids),
+    })?;
+    Ok(match template {
+        Some(template) => tokenizer.with_template(template),
+        None => tokenizer,
+    })
+}
+
+fn named<B: AsRef<[u8]>>((bytes, origin): &(Option<B>, String)) -> Option<NamedFile<'_>> {
+    bytes.as_ref().map(|bytes| NamedFile { bytes: bytes.as_ref(), origin })
 }
 
 /// The folder's chat template, if it has one that is not the built-in one.
@@ -106,9 +136,9 @@ pub(super) fn read_template(
     let (jinja, config) = ((jinja.0?, jinja.1), (config.0?, config.1));
     let tool_use = (tool_template(folder)?, folder.display_file(TOOL_TEMPLATE));
     let files = TemplateFiles {
-        jinja: jinja.0.as_ref().map(|bytes| NamedFile { bytes, origin: &jinja.1 }),
-        tool_use: tool_use.0.as_ref().map(|bytes| NamedFile { bytes, origin: &tool_use.1 }),
-        tokenizer_config: config.0.as_ref().map(|bytes| NamedFile { bytes, origin: &config.1 }),
+        jinja: named(&jinja),
+        tool_use: named(&tool_use),
+        tokenizer_config: named(&config),
     };
     Ok(ModelTemplate::from_files(files)?.map(Arc::new))
 }
@@ -132,9 +162,11 @@ pub(super) fn check_vocabulary(
         let highest = tokenizer.vocab_size() - 1;
         return Err(ModelFilesError::Vocabulary { tokenizer: name, highest, vocab_size });
     }
-    let (found, expected) = (tokenizer.bos(), config.bos_token_id);
-    if found != expected {
-        return Err(ModelFilesError::FirstToken { tokenizer: name, found, expected });
+    match (tokenizer.opening().first(), config.bos_token_id) {
+        (Some(&found), Some(expected)) if found != expected => {
+            let token = tokenizer.token(found).unwrap_or_default();
+            Err(ModelFilesError::FirstToken { tokenizer: name, found, token, expected })
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }

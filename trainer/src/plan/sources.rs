@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use graft_data::{ChatTemplate, Format, ModelTemplate, SampleOptions, SourceFile};
 use graft_model::LlamaConfig;
-use graft_recipes::{Chat, Data, Overlong, Place, Preamble, Recipe, Source, SourceFormat};
+use graft_recipes::{Chat, Data, Losses, Overlong, Place, Preamble, Recipe, Source, SourceFormat};
 
 use super::findings::Findings;
 
@@ -160,12 +160,16 @@ fn warn_of_leaks(plan: &DataPlan, findings: &mut Findings<'_>) {
 }
 
 fn chat_template(chat: &Chat) -> ChatTemplate {
-    let Chat { preamble, date } = chat;
+    let Chat { preamble, date, losses } = chat;
     let preamble = match preamble {
         Preamble::Official => graft_data::Preamble::Official { date: date.clone() },
         Preamble::None => graft_data::Preamble::None,
     };
-    ChatTemplate::built_in(preamble)
+    let losses = match losses {
+        Losses::Error => graft_data::Losses::Refuse,
+        Losses::Allow => graft_data::Losses::Allow,
+    };
+    ChatTemplate { losses, ..ChatTemplate::built_in(preamble) }
 }
 
 fn overlong_policy(policy: Overlong) -> graft_data::Overlong {

@@ -171,7 +171,7 @@ fn metas_tokenizer_is_read_where_there_is_no_other() {
 
     fs::write(folder.join("tokenizer.model"), meta_tokenizer()).unwrap();
     let tokenizer = open().unwrap().tokenizer;
-    assert_eq!((tokenizer.bos(), tokenizer.vocab_size()), (1_792, 2_048));
+    assert_eq!((tokenizer.bos(), tokenizer.vocab_size()), (Some(1_792), 2_048));
     assert!(tokenizer.origin().ends_with("tokenizer.model"));
 }
 

@@ -94,9 +94,9 @@ mod tests {
         let builtin = ModelFolder::open("builtin:quickstart").unwrap();
         let bytes = builtin.required("tokenizer.json").unwrap();
         let small = Tokenizer::from_bytes(&bytes, "small").unwrap();
-        let grown = Growth::new(small.bos(), 128_256).file(&bytes).unwrap();
+        let grown = Growth::new(small.bos().unwrap(), 128_256).file(&bytes).unwrap();
         let grown = Tokenizer::from_bytes(&grown, "grown").unwrap();
-        assert_eq!((grown.vocab_size(), grown.bos()), (128_256, 128_000));
+        assert_eq!((grown.vocab_size(), grown.bos()), (128_256, Some(128_000)));
         assert_eq!(grown.stop_ids(), [128_001, 128_008, 128_009]);
         let text = "When is the archive open? unused2000, unused 5,000 <|eot_id|>";
         assert_eq!(grown.encode(text).unwrap(), small.encode(text).unwrap());

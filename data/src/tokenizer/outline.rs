@@ -1,0 +1,307 @@
+//! What a `tokenizer.json` asks its reader to do, looked at before the reader does it.
+//!
+//! Such a file is a little program: normalizers, expressions that split, decoders. The reader (crate
+//! `tokenizers`) panics on some of them, never returns from others, and draws lots for one. Only kinds
+//! and parameters that are known to be sound are let through; everything else is refused by name.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::expression;
+
+/// Larger than any release's: Llama 3's has 9 MB, the largest known 35 MB.
+const LARGEST_FILE: usize = 256 << 20;
+/// More ids than any release has: a list as long as the highest one is kept.
+const HIGHEST_ID: u64 = 1 << 22;
+/// A list in a list and no deeper.
+const DEEPEST_SEQUENCE: usize = 4;
+/// Bytes of a text that stands in place of another one.
+const LONGEST_TEXT: usize = 64;
+
+/// What else is read from the file here.
+#[derive(Debug, Default)]
+pub(crate) struct Outline {
+    /// Ids that the file puts in front of a text.
+    pub front: Vec<u32>,
+    /// Ids that it puts behind.
+    pub back: Vec<u32>,
+    /// A marked blank stands in front of the first word of a text, and of no other.
+    pub blank_at_start: bool,
+    /// The added tokens, with the ids that the file says they have.
+    added: Vec<(u64, String)>,
+}
+
+#[derive(Deserialize)]
+struct File<'a> {
+    #[serde(borrow, default)]
+    added_tokens: Vec<Added<'a>>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
+    #[serde(borrow)]
+    model: Model<'a>,
+}
+
+#[derive(Deserialize)]
+struct Added<'a> {
+    id: u64,
+    #[serde(borrow)]
+    content: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Model<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(default)]
+    dropout: Value,
+    #[serde(default)]
+    continuing_subword_prefix: Value,
+    #[serde(default)]
+    end_of_word_suffix: Value,
+    #[serde(default, deserialize_with = "highest")]
+    vocab: u64,
+}
+
+/// The highest id of a vocabulary; other forms of vocabularies have none.
+fn highest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    struct Highest;
+    impl<'de> Visitor<'de> for Highest {
+        type Value = u64;
+        fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+            out.write_str("a map of tokens to ids")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<u64, A::Error> {
+            let mut highest = 0;
+            while let Some((_, id)) = map.next_entry::<IgnoredAny, u64>()? {
+                highest = highest.max(id);
+            }
+            Ok(highest)
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<u64, A::Error> {
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(0)
+        }
+    }
+    deserializer.deserialize_any(Highest)
+}
+
+impl Outline {
+    /// # Errors
+    /// The file is not JSON, or asks for something that is not let through.
+    pub(super) fn read(json: &[u8]) -> Result<Self, String> {
+        if json.len() > LARGEST_FILE {
+            let (found, most) = (json.len(), LARGEST_FILE);
+            return Err(format!("the file has {found} bytes, and at most {most} are read"));
+        }
+        let file: File<'_> = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let File { added_tokens, normalizer, pre_tokenizer, post_processor, decoder, model } = file;
+        model.check()?;
+        let highest = added_tokens.iter().map(|token| token.id).max().unwrap_or(0);
+        let highest = highest.max(model.vocab);
+        if highest > HIGHEST_ID {
+            return Err(format!("it has the id {highest}, and ids up to {HIGHEST_ID} are read"));
+        }
+        if let Some(Added { id, .. }) = added_tokens.iter().find(|token| token.content.is_empty()) {
+            return Err(format!("`added_tokens` has an empty token, id {id}"));
+        }
+        let added =
+            added_tokens.into_iter().map(|Added { id, content }| (id, content.into_owned()));
+        let mut outline = Self { added: added.collect(), ..Self::default() };
+        each("normalizer", &normalizer, "normalizers", 0, &mut check_normalizer)?;
+        each("pre_tokenizer", &pre_tokenizer, "pretokenizers", 0, &mut |kind, part| {
+            outline.blank_at_start |= part.get("prepend_scheme").is_some_and(|at| at == "first");
+            check_pre_tokenizer(kind, part)
+        })?;
+        each("post_processor", &post_processor, "processors", 0, &mut |kind, part| {
+            outline.note_frame(kind, part)
+        })?;
+        each("decoder", &decoder, "decoders", 0, &mut check_decoder)?;
+        Ok(outline)
+    }
+
+    /// The reader assigns the ids of added tokens itself, and only logs where the file says otherwise.
+    pub(super) fn check_ids(&self, given: impl Fn(&str) -> Option<u32>) -> Result<(), String> {
+        for (id, content) in &self.added {
+            let given = given(content);
+            if given.map(u64::from) != Some(*id) {
+                let given = given.map_or("none".to_owned(), |id| id.to_string());
+                return Err(format!(
+                    "added token `{content}` is declared with id {id}, but its place gives {given}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a post-processor puts around a single text.
+    fn note_frame(&mut self, kind: &str, part: &Map<String, Value>) -> Result<(), String> {
+        match kind {
+            "ByteLevel" => return Ok(()),
+            "TemplateProcessing" => {}
+            _ => return Err(unknown("post_processor", kind, "ByteLevel, TemplateProcessing")),
+        }
+        let single = part.get("single").and_then(Value::as_array);
+        let single = single.ok_or("`post_processor.single` must be a list")?;
+        let (mut front, mut back) = (Vec::new(), Vec::new());
+        let mut behind = false;
+        for piece in single {
+            if piece.get("Sequence").is_some() {
+                behind = true;
+                continue;
+            }
+            let name = piece["SpecialToken"]["id"].as_str().unwrap_or_default();
+            let ids = part.get("special_tokens").and_then(|known| known.get(name));
+            let ids = ids.and_then(|token| token["ids"].as_array());
+            let ids: Option<Vec<u32>> = ids.and_then(|ids| {
+                ids.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+            });
+            let ids = ids.ok_or_else(|| format!("`post_processor` names no ids for `{name}`"))?;
+            if behind { &mut back } else { &mut front }.extend(ids);
+        }
+        (self.front, self.back) = (front, back);
+        Ok(())
+    }
+}
+
+impl Model<'_> {
+    fn check(&self) -> Result<(), String> {
+        let Self { kind, dropout, continuing_subword_prefix, end_of_word_suffix, vocab: _ } = self;
+        // Files of early releases name no kind.
+        let kind = kind.as_deref().unwrap_or("BPE");
+        if kind != "BPE" {
+            return Err(unknown("model", kind, "BPE, which the models of Llama's kind have"));
+        }
+        if dropout.as_f64().is_some_and(|rate| rate != 0.0) {
+            return Err(format!(
+                "`model.dropout` is {dropout}: merges would be left out by lot, and no run could be \
+                 repeated; set it to null"
+            ));
+        }
+        for (name, value) in [
+            ("continuing_subword_prefix", continuing_subword_prefix),
+            ("end_of_word_suffix", end_of_word_suffix),
+        ] {
+            if value.as_str().is_some_and(|text| !text.is_empty()) {
+                return Err(format!("`model.{name}` is {value}, and only null is known here"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks at a part, by its type.
+type Check<'a> = dyn FnMut(&str, &Map<String, Value>) -> Result<(), String> + 'a;
+
+/// Every part of a section: itself, or the members of its list.
+fn each(
+    section: &str,
+    part: &Value,
+    members: &str,
+    depth: usize,
+    check: &mut Check<'_>,
+) -> Result<(), String> {
+    let part = match part {
+        Value::Null => return Ok(()),
+        Value::Object(part) => part,
+        _ => return Err(format!("`{section}` is neither an object nor null")),
+    };
+    let kind = part.get("type").and_then(Value::as_str);
+    let kind = kind.ok_or_else(|| format!("`{section}` has no `type`"))?;
+    if kind != "Sequence" {
+        return check(kind, part);
+    }
+    if depth == DEEPEST_SEQUENCE {
+        return Err(format!("`{section}` has lists in lists, more than {DEEPEST_SEQUENCE} deep"));
+    }
+    let list = part.get(members).and_then(Value::as_array);
+    let list = list.ok_or_else(|| format!("`{section}` of type Sequence has no `{members}`"))?;
+    list.iter().try_for_each(|part| each(section, part, members, depth + 1, check))
+}
+
+fn check_normalizer(kind: &str, part: &Map<String, Value>) -> Result<(), String> {
+    match kind {
+        "NFC" | "NFD" | "NFKC" | "NFKD" => Ok(()),
+        "Prepend" => short("normalizer.prepend", part.get("prepend")),
+        "Replace" => check_replacement("normalizer", part),
+        _ => Err(unknown("normalizer", kind, "NFC, NFD, NFKC, NFKD, Prepend, Replace, Sequence")),
+    }
+}
+
+fn check_pre_tokenizer(kind: &str, part: &Map<String, Value>) -> Result<(), String> {
+    match kind {
+        "ByteLevel" | "Digits" | "Metaspace" | "Punctuation" | "WhitespaceSplit" => Ok(()),
+        "Split" => check_pattern("pre_tokenizer", part),
+        _ => Err(unknown(
+            "pre_tokenizer",
+            kind,
+            "ByteLevel, Digits, Metaspace, Punctuation, Sequence, Split, WhitespaceSplit",
+        )),
+    }
+}
+
+fn check_decoder(kind: &str, part: &Map<String, Value>) -> Result<(), String> {
+    match kind {
+        "ByteLevel" | "ByteFallback" | "Fuse" | "Metaspace" => Ok(()),
+        "Replace" => check_replacement("decoder", part),
+        "Strip" => {
+            // From the end of a text that is too short the reader would take characters it has not.
+            let number = |name: &str| part.get(name).and_then(Value::as_u64);
+            match (number("start"), number("stop")) {
+                (Some(0..=8), Some(0)) => Ok(()),
+                _ => {
+                    Err("`decoder` of type Strip may take up to 8 characters from the start, and \
+                          none from the end"
+                        .to_owned())
+                }
+            }
+        }
+        _ => Err(unknown(
+            "decoder",
+            kind,
+            "ByteFallback, ByteLevel, Fuse, Metaspace, Replace, Sequence, Strip",
+        )),
+    }
+}
+
+fn check_replacement(section: &str, part: &Map<String, Value>) -> Result<(), String> {
+    check_pattern(section, part)?;
+    short(&format!("{section}.content"), part.get("content"))
+}
+
+fn check_pattern(section: &str, part: &Map<String, Value>) -> Result<(), String> {
+    let pattern = part.get("pattern").and_then(Value::as_object);
+    let entry = pattern.and_then(|pattern| pattern.iter().next().filter(|_| pattern.len() == 1));
+    match entry {
+        Some((kind, Value::String(text))) if kind == "String" => match text.len() {
+            1..=LONGEST_TEXT => Ok(()),
+            found => {
+                Err(format!("`{section}.pattern` has {found} bytes, expected 1 to {LONGEST_TEXT}"))
+            }
+        },
+        Some((kind, Value::String(text))) if kind == "Regex" => expression::check(text)
+            .map_err(|problem| format!("the expression of `{section}` {problem}")),
+        _ => Err(format!("`{section}.pattern` is neither a String nor a Regex")),
+    }
+}
+
+fn short(name: &str, value: Option<&Value>) -> Result<(), String> {
+    match value.and_then(Value::as_str) {
+        Some(text) if text.len() <= LONGEST_TEXT => Ok(()),
+        _ => Err(format!("`{name}` is no text of at most {LONGEST_TEXT} bytes")),
+    }
+}
+
+fn unknown(section: &str, kind: &str, known: &str) -> String {
+    let kind: String = kind.chars().take(40).collect();
+    format!("`{section}` is of the type `{kind}`, which is not read here; known: {known}")
+}
