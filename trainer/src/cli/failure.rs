@@ -69,6 +69,7 @@ fn code_of(cause: &(dyn StdError + 'static)) -> Option<Code> {
             RunError::Data(error) => code_of(error),
             RunError::Model(error) => code_of(error),
             RunError::Adapter(error) => code_of(error),
+            RunError::Unrecorded { error, manifest: _ } => code_of(error.as_ref()),
             other => wrong(other.is_wrong_input()),
         };
     }

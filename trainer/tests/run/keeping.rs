@@ -1,0 +1,195 @@
+//! What is the user's is neither replaced nor shown around, and what is no number is no result.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use super::room::{Room, succeed, text};
+use super::{base_folder, contents};
+
+#[test]
+fn scores_of_rows_replace_no_file_by_any_spelling() {
+    let room = Room::new();
+    let base = base_folder(&room.path(""));
+    let weights = base.join("model.safetensors");
+    symlink(&weights, room.path("link")).unwrap();
+    symlink("nowhere", room.path("dangling")).unwrap();
+    fs::hard_link(&weights, room.path("hard")).unwrap();
+    fs::copy(&weights, room.path("other")).unwrap();
+    let before = contents(&room.path(""));
+    for name in [
+        "train.jsonl",
+        "./base/../train.jsonl",
+        "base/model.safetensors",
+        "link",
+        "hard",
+        "dangling",
+        "other",
+        "base",
+        "base/new.jsonl",
+        "/dev/null",
+    ] {
+        let rows = ["--data", "train.jsonl", "--format", "messages", "--per-example", name];
+        let output = room.graft(&["eval", "--model", "base"]).args(rows).output().unwrap();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(2), "{name}: {said}");
+        assert!(said.contains(&format!("`{name}` ")) && !said.contains("load"), "{name}: {said}");
+        assert!(contents(&room.path("")) == before, "{name}: something was changed");
+    }
+}
+
+#[test]
+fn a_merged_folder_of_the_users_is_refused_before_a_run_and_before_it_goes_on() {
+    let room = Room::new();
+    fs::create_dir_all(room.path("out/merged")).unwrap();
+    fs::copy(room.path("train.jsonl"), room.path("out/merged/thesis")).unwrap();
+    let refused = |arguments: &[&str], name: &str| {
+        let output = room.train("out", arguments).output().unwrap();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(name) && !said.contains("load"), "{said}");
+        assert!(room.path("out/merged/thesis").exists(), "{said}");
+    };
+    refused(&[], "`merged`");
+    fs::rename(room.path("out/merged"), room.path("mine")).unwrap();
+    let quick = ["finish.merge=false", "data.validation=none", "training.max_steps=1"];
+    succeed(&mut room.train("out", &quick));
+    // It came after the run, which has made none of its own: turning merging on does not make it the run's.
+    fs::rename(room.path("mine"), room.path("out/merged")).unwrap();
+    refused(&[&quick[1..], &["--resume"]].concat(), "out/merged` was not made by this run");
+}
+
+#[test]
+fn what_a_run_leaves_is_no_more_open_than_its_most_private_input() {
+    let room = Room::new();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let quick = ["training.max_steps=1", "logging.tensorboard=true"];
+    let data = room.path("validation.jsonl");
+    for (given, expected) in [(0o600, 0o077), (0o640, 0o007)] {
+        fs::set_permissions(&data, fs::Permissions::from_mode(given)).unwrap();
+        let out = format!("runs/{given:o}");
+        succeed(&mut room.train(&out, &quick));
+        let rows = ["--data", "validation.jsonl", "--format", "messages", "--per-example"];
+        let scores = format!("{out}/rows");
+        let mut eval = room.graft(&["eval", "--model", "builtin:quickstart"]);
+        succeed(eval.args(rows).arg(&scores));
+        let mut all = vec![room.path(&out)];
+        while let Some(path) = all.pop() {
+            assert_eq!(mode(&path) & expected, 0, "{}: {:o}", path.display(), mode(&path));
+            if path.is_dir() {
+                all.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+        }
+        assert_eq!(mode(&data), given, "the user's own file was changed");
+    }
+    // What holds the runs is the user's, and as open as any folder.
+    assert_eq!(mode(&room.path("runs")), mode(&room.path("")) | mode(&room.path("runs")));
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o644)).unwrap();
+    let shell = "umask 022; exec \"$@\"";
+    let train = room.train("open", &quick);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", shell, "sh"]).arg(train.get_program()).args(train.get_args());
+    succeed(command.current_dir(room.path("")));
+    assert_eq!(mode(&room.path("open/report.html")), 0o644, "more private than anybody asked");
+}
+
+#[test]
+fn what_gets_published_names_the_base_and_not_where_it_lay() {
+    let room = Room::new();
+    fs::create_dir(room.path("secret-place")).unwrap();
+    let base = base_folder(&room.path("secret-place"));
+    let model = format!("model.path={}", base.display());
+    succeed(&mut room.train("out", &[&model, "training.max_steps=1", "data.validation=none"]));
+    for published in ["out/adapter", "out/merged", "out/checkpoints"] {
+        for (path, bytes) in contents(&room.path(published)) {
+            let found = bytes.windows(12).any(|window| window == b"secret-place");
+            assert!(!found, "{} says where the base lay", path.display());
+        }
+    }
+    let text = fs::read_to_string(room.path("out/adapter/adapter_config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(config["base_model_name_or_path"], "base");
+    let weights = fs::read(room.path("out/adapter/adapter_model.safetensors")).unwrap();
+    let header = String::from_utf8_lossy(&weights[..2_000]).into_owned();
+    assert!(header.contains("\"graft.base_sha256\":\""), "{header}");
+    let merge = ["merge", "--adapter", "out/adapter", "--out", "again", "--model"];
+    succeed(room.graft(&merge).arg(base));
+}
+
+#[test]
+fn what_is_no_number_is_no_success() {
+    let room = Room::new();
+    let quick = ["training.max_steps=1", "data.validation=none", "finish.merge=false"];
+    let decay = "training.optimizer={adamw: {weight_decay: 1.0e300}}";
+    let cases: [(&str, &[&str], &str); 3] = [
+        ("decayed", &["training.learning_rate=1.0", decay], "the update of step 1 left value "),
+        (
+            "scaled",
+            &["adapter.alpha=1.0e30"],
+            "after step 1, the last one, the model's loss on the first row",
+        ),
+        (
+            "scored",
+            &[
+                "adapter.alpha=1.0e30",
+                "data.validation=[{path: validation.jsonl, format: messages}]",
+            ],
+            "after step 1, the last one, ",
+        ),
+    ];
+    for (out, arguments, expected) in cases {
+        let output = room.train(out, &[&quick[..], arguments].concat()).output().unwrap();
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{out}: {said}");
+        assert!(said.contains(&format!("error: {expected}")), "{out}: {said}");
+        assert_eq!(room.manifest(out)["status"]["state"], "failed", "{out}");
+        assert!(!room.path(out).join("adapter").exists(), "{out}: an adapter was written");
+    }
+}
+
+#[test]
+fn a_model_that_outgrows_its_type_is_not_written() {
+    let room = Room::new();
+    let base = base_folder(&room.path(""));
+    let config = fs::read_to_string(base.join("config.json")).unwrap();
+    let config = config.replace("\"bfloat16\"", "\"float16\"");
+    graft_model::atomic::write_bytes(base.join("config.json"), config.as_bytes()).unwrap();
+    // As f32 its weights are numbers, some millions; f16 ends at 65,504.
+    let output = room
+        .train("out", &["model.path=base", "quantization=none", "adapter={method: full}"])
+        .args(["training.max_steps=1", "training.learning_rate=1.0", "data.validation=none"])
+        .args(["training.optimizer={adamw: {weight_decay: 1.0e8}}", "finish.merge=false"])
+        .output()
+        .unwrap();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("is inf as F16") || said.contains("is -inf as F16"), "{said}");
+    assert_eq!(room.manifest("out")["status"]["state"], "failed");
+    assert!(!room.path("out/model").exists(), "{said}");
+}
+
+#[test]
+fn weights_that_are_no_numbers_have_no_scores_and_no_answers() {
+    let room = Room::new();
+    let base = base_folder(&room.path(""));
+    let file = base.join("model.safetensors");
+    let mut weights = fs::read(&file).unwrap();
+    // The last tensor of the file, whatever it is: all NaN in bf16.
+    let end = weights.len();
+    weights[end - 100_000..].fill(0xff);
+    graft_model::atomic::write_bytes(&file, &weights).unwrap();
+    let rows = ["--data", "train.jsonl", "--format", "messages", "--per-example", "rows"];
+    let eval = room.graft(&["eval", "--model", "base"]).args(rows).output().unwrap();
+    let generate =
+        room.graft(&["generate", "--model", "base", "--prompt", "Fee?"]).output().unwrap();
+    for output in [eval, generate] {
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("its weights, or those of its adapter, are damaged"), "{said}");
+        assert!(output.stdout.is_empty(), "{said}");
+    }
+    assert!(!room.path("rows").exists());
+    let output = room.train("out", &["model.path=base", "quantization=none"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert_eq!(room.manifest("out")["status"]["state"], "failed");
+}
