@@ -12,9 +12,10 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use fixture::{CASES, Fixture, Model, NEW, PROMPTS};
-use graft::generate::{Generator, Sampling};
+use graft::generate::{Answer, End, GenerateError, Generator, Heard, Sampling, Session};
 use graft_kernels::Precision;
 use graft_model::param::host_values;
+use graft_model::site::NORM;
 use graft_model::{Context, Layout};
 use graft_tests::Cpu;
 use graft_tests::parity::{Deviations, cases};
@@ -26,7 +27,11 @@ const MARGIN_MOVED: f64 = 4e-5;
 
 fn run(model: &Model, prompts: &[Vec<u32>], stop: &[u32], sampling: &Sampling) -> Vec<Vec<u32>> {
     let generator = Generator { model, precision: Precision::F32, stop };
-    generator.run(prompts, NEW, sampling, &mut |_, _| true).expect("logits are numbers")
+    tokens(generator.run(prompts, NEW, sampling, &mut |_, _| true).expect("finite weights"))
+}
+
+fn tokens(answers: Vec<Answer>) -> Vec<Vec<u32>> {
+    answers.into_iter().map(|answer| answer.tokens).collect()
 }
 
 /// All prompts in one batch, then each alone.
@@ -198,25 +203,103 @@ fn a_stop_token_cuts_its_own_answer_and_changes_no_other() {
 fn fewer_new_tokens_are_the_first_of_more() {
     let Fixture { model, prompts, .. } = Fixture::open("wide_heads");
     let generator = Generator { model: &model, precision: Precision::F32, stop: &[] };
-    let long = generator.run(&prompts, NEW, &varied(5), &mut |_, _| true).unwrap();
+    let run = |max_new| generator.run(&prompts, max_new, &varied(5), &mut |_, _| true);
+    let long = run(NEW).expect("finite weights");
     for max_new in [0, 1, 2, 33] {
-        let short = generator.run(&prompts, max_new, &varied(5), &mut |_, _| true).unwrap();
-        for (short, long) in short.iter().zip(&long) {
-            assert_eq!(short[..], long[..max_new]);
+        for (short, long) in run(max_new).expect("finite weights").iter().zip(&long) {
+            assert_eq!(short.tokens[..], long.tokens[..max_new]);
+            assert_eq!(short.end, End::Length);
         }
     }
 }
 
 #[test]
-fn every_token_is_reported_as_it_is_chosen_and_the_listener_may_end_it() {
+fn every_token_and_end_is_reported_and_the_listener_may_end_it() {
     let Fixture { model, prompts, .. } = Fixture::open("one_kv_head");
     let generator = Generator { model: &model, precision: Precision::F32, stop: &[] };
     let mut heard = vec![Vec::new(); prompts.len()];
-    let answers = generator.run(&prompts, NEW, &varied(5), &mut |prompt, id| {
+    let answers = generator.run(&prompts, NEW, &varied(5), &mut |prompt, what| {
+        let Heard::Token(id) = what else { panic!("{prompt} ended by itself") };
         heard[prompt].push(id);
         heard[1].len() < 10
     });
-    let answers = answers.unwrap();
+    let answers = answers.expect("finite weights");
+    assert!(answers.iter().all(|answer| answer.end == End::Interrupted), "{answers:?}");
+    let answers = tokens(answers);
     assert_eq!(answers, heard);
     assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 9]);
+    // A stop token ends one answer, the number of tokens the others.
+    let stop = [answers[0][5]];
+    let generator = Generator { stop: &stop, ..generator };
+    let mut ends = vec![None; prompts.len()];
+    let stopped = generator.run(&prompts, NEW, &varied(5), &mut |prompt, what| {
+        if let Heard::End(end) = what {
+            assert!(ends[prompt].replace(end).is_none(), "{prompt} ended twice");
+        }
+        true
+    });
+    let stopped = stopped.expect("finite weights");
+    assert_eq!(stopped[0].end, End::Stop);
+    let told: Vec<End> = ends.into_iter().flatten().collect();
+    assert_eq!(told, stopped.iter().map(|answer| answer.end).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_answer_goes_beyond_the_positions_of_the_model() {
+    let Fixture { mut model, prompts, .. } = Fixture::open("llama3_1");
+    let free = run(&model, &prompts, &[], &Sampling::greedy());
+    let longest = prompts.iter().map(Vec::len).max().expect("there are prompts") + 3;
+    model.config.max_position_embeddings = longest;
+    for prompt in [longest - 3, longest] {
+        // The first prompt at this length, and as it is.
+        let long: Vec<u32> = prompts[0].iter().copied().cycle().take(prompt).collect();
+        let all = [&[long][..], &prompts[..]].concat();
+        let found = run(&model, &all, &[], &Sampling::greedy());
+        assert_eq!(found[0].len(), longest - prompt);
+        for ((prompt, found), free) in prompts.iter().zip(&found[1..]).zip(&free) {
+            let room = NEW.min(longest - prompt.len());
+            assert_eq!(found[..], free[..room]);
+        }
+    }
+}
+
+#[test]
+fn weights_that_are_no_numbers_give_an_error_and_no_text() {
+    let Fixture { mut model, prompts, .. } = Fixture::open("one_kv_head");
+    model.visit(&mut |param| {
+        if param.name() == NORM {
+            let shape = param.shape();
+            param.put(vec![f32::NAN; param.len()], &shape);
+        }
+    });
+    let generator = Generator { model: &model, precision: Precision::F32, stop: &[] };
+    let error = generator.run(&prompts, 4, &Sampling::greedy(), &mut |_, _| panic!("a token"));
+    let error = error.expect_err("there is nothing to choose by");
+    let GenerateError::NotANumber { token, value } = error else { panic!("{error}") };
+    assert!(token == 0 && value.is_nan(), "{error}");
+}
+
+#[test]
+fn a_session_gives_the_answers_of_whole_prompts() {
+    for case in CASES {
+        let Fixture { model, prompts, .. } = Fixture::open(case);
+        let generator = || Generator { model: &model, precision: Precision::F32, stop: &[] };
+        let mut session = Session::new(generator());
+        let mut prompt = prompts[0].clone();
+        // Goes on, repeats itself, goes back to a beginning, and starts with something else.
+        for turn in 0..6 {
+            let expected = run(&model, &[prompt.clone()], &[], &Sampling::greedy()).remove(0);
+            let answer = session
+                .answer(prompt.clone(), NEW, &Sampling::greedy(), &mut |_| true)
+                .expect("finite weights");
+            assert_eq!(answer.tokens, expected, "{case}, turn {turn}");
+            match turn {
+                0 => prompt = [&prompt, &expected[..20], &prompts[1]].concat(),
+                1 => {}
+                2 => prompt.truncate(prompts[0].len() + 7),
+                3 => prompt = prompts[1].clone(),
+                _ => prompt.push(5),
+            }
+        }
+    }
 }

@@ -59,6 +59,23 @@ pub enum Error {
         /// Every difference, with both shapes.
         problems: Vec<String>,
     },
+    /// The adapter lacks updates that it says it has.
+    #[error(
+        "`{file}` holds {found} updates, but its adapter_config.json chooses {} more of this model's \
+         projections:{}\n\
+         Half an adapter is another model: copy or save it whole again, or choose only what is there \
+         (target_modules, layers_to_transform)",
+        missing.len(),
+        lines(missing)
+    )]
+    AdapterPartial {
+        /// The adapter's weights.
+        file: String,
+        /// Updates that are there.
+        found: usize,
+        /// The projections without one.
+        missing: Vec<String>,
+    },
     /// The adapter to go on from is not of the kind that is asked for.
     #[error(
         "the adapter `{file}` cannot go on as it is asked for:{}\n\

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use graft_model::checkpoint::{Checkpoint, Dtype, ShardedWriter, TensorSpec};
 use graft_model::config::FloatType;
 use graft_model::folder::ModelFolder;
@@ -51,12 +52,7 @@ impl<'a> OutFolder<'a> {
         mut source: impl FnMut(&TensorSpec, &mut dyn Write) -> Result<(), Error>,
     ) -> Result<Summary, Error> {
         let Self { path, base } = self;
-        let names = base.names()?.into_iter().filter(|name| goes_along(name));
-        let mut copied = Vec::new();
-        for name in names {
-            let bytes = base.map(&name)?;
-            copied.push((name, bytes));
-        }
+        let copied = companions(base)?;
         let beside: usize = copied.iter().map(|(_, bytes)| bytes.len()).sum();
         let needed = writer.file_bytes() + beside as u64 + config.len() as u64;
         atomic::require_free(&path, needed)?;
@@ -66,7 +62,11 @@ impl<'a> OutFolder<'a> {
         atomic::create_folder(&path, |folder| {
             atomic::write_bytes(folder.join("config.json"), config.as_bytes())?;
             for (name, bytes) in &copied {
-                atomic::write_bytes(folder.join(name), bytes)?;
+                let path = folder.join(name);
+                if let Some(inner) = path.parent().filter(|inner| *inner != folder) {
+                    fs::create_dir_all(inner)?;
+                }
+                atomic::write_bytes(path, bytes)?;
             }
             writer.write(folder, &mut source)?;
             let written = LlamaConfig::from_json(config.as_bytes(), "config.json")?;
@@ -83,23 +83,51 @@ impl<'a> OutFolder<'a> {
     }
 }
 
-/// Whether a file belongs to every model made from this base: tokenizer, chat template, sampling
-/// defaults, and the licence texts that must stay with the weights. A README describes the release
-/// itself, so it stays behind.
-fn goes_along(name: &str) -> bool {
-    const NAMES: [&str; 7] = [
+/// The files that go along, by their paths in the folder: tokenizer and chat templates of the folder
+/// whose tokenizer is used, all else of the base.
+fn companions(base: &ModelFolder) -> Result<Vec<(String, Bytes)>, Error> {
+    let home = base.tokenizer_home()?;
+    let mut files = Vec::new();
+    let mut take = |folder: &ModelFolder, wanted: &dyn Fn(&str) -> bool| {
+        for name in folder.names()?.into_iter().filter(|name| wanted(name)) {
+            let bytes = folder.map(&name)?;
+            files.push((name, bytes));
+        }
+        Ok::<_, Error>(())
+    };
+    match &home {
+        None => take(base, &|name| is_of_tokenizer(name) || is_of_release(name))?,
+        Some(home) => {
+            take(base, &is_of_release)?;
+            take(home, &is_of_tokenizer)?;
+        }
+    }
+    files.extend(home.as_ref().unwrap_or(base).additional_templates()?);
+    files.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(files)
+}
+
+/// Whether a file is of the tokenizer or its chat template.
+fn is_of_tokenizer(name: &str) -> bool {
+    const NAMES: [&str; 6] = [
         "added_tokens.json",
         "chat_template.jinja",
         "chat_template.json",
-        "generation_config.json",
         "merges.txt",
         "special_tokens_map.json",
         "vocab.json",
     ];
-    const STARTS: [&str; 6] =
-        ["tokenizer.", "tokenizer_config.", "license", "licence", "notice", "use_policy"];
+    const STARTS: [&str; 2] = ["tokenizer.", "tokenizer_config."];
     let lower = name.to_lowercase();
     NAMES.contains(&lower.as_str()) || STARTS.iter().any(|start| lower.starts_with(start))
+}
+
+/// Whether another file belongs to every model made from this base: sampling defaults, and the licence
+/// texts that must stay with the weights. A README describes the release itself, so it stays behind.
+fn is_of_release(name: &str) -> bool {
+    const STARTS: [&str; 4] = ["license", "licence", "notice", "use_policy"];
+    let lower = name.to_lowercase();
+    lower == "generation_config.json" || STARTS.iter().any(|start| lower.starts_with(start))
 }
 
 /// The type of a float tensor.
@@ -121,6 +149,10 @@ pub(crate) fn model_type(config: &LlamaConfig, checkpoint: &Checkpoint) -> Float
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn goes_along(name: &str) -> bool {
+        is_of_tokenizer(name) || is_of_release(name)
+    }
 
     #[test]
     fn what_every_derived_model_needs_goes_along() {

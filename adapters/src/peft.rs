@@ -25,6 +25,7 @@ pub use tables::WithTables;
 
 use crate::error::Error;
 use crate::lora::{LoraConfig, Size, Start};
+use targets::Targets;
 use tensors::Tensors;
 
 /// The description.
@@ -46,6 +47,8 @@ pub struct PeftAdapter {
     matrices: BTreeMap<Site, [TensorView; 2]>,
     /// Whole tables, by their names in a checkpoint.
     tables: BTreeMap<&'static str, TensorView>,
+    /// The modules that the description chooses.
+    targets: Targets,
 }
 
 impl PeftAdapter {
@@ -73,9 +76,10 @@ impl PeftAdapter {
         let Tensors { matrices, tables } = Tensors::read(&checkpoint, &written)
             .map_err(|problems| Error::AdapterTensors { file: file.clone(), problems })?;
         let sites = matrices.keys().map(|&site| (site, written.size(site).0)).collect();
-        let config::AsWritten { scaling, dropout, base, .. } = written;
+        let config::AsWritten { scaling, dropout, base, targets, .. } = written;
         let config = LoraConfig { scaling, dropout, sites };
-        Ok(Self { file, config, base, metadata: checkpoint.metadata().clone(), matrices, tables })
+        let metadata = checkpoint.metadata().clone();
+        Ok(Self { file, config, base, metadata, matrices, tables, targets })
     }
 
     /// Sizes, scale and sites.
@@ -104,10 +108,26 @@ impl PeftAdapter {
         Some(views.each_ref().map(|view| view.to_f32().expect("`open` accepts float types only")))
     }
 
-    /// Checks that every site exists in a model and that all tensors fit it.
+    /// Whether the model with it is the model without it: every update has a matrix of zeros, and no
+    /// table is brought.
+    pub fn changes_nothing(&self) -> bool {
+        let is_zero = |view: &TensorView| {
+            // In every float type a zero of either sign has no bit set but the sign's.
+            let width = view.dtype.bitsize() / 8;
+            let zero = |value: &[u8]| {
+                let (last, rest) = value.split_last().expect("a type has bytes");
+                last << 1 == 0 && rest.iter().all(|&byte| byte == 0)
+            };
+            view.bytes.chunks_exact(width).all(zero)
+        };
+        self.tables.is_empty() && self.matrices.values().all(|[a, b]| is_zero(b) || is_zero(a))
+    }
+
+    /// Checks that every site exists in a model, that all tensors fit it, and that none is missing.
     ///
     /// # Errors
-    /// [`Error::AdapterMisfit`] with every difference, both shapes named.
+    /// [`Error::AdapterMisfit`] with every difference, both shapes named; [`Error::AdapterPartial`] with
+    /// the projections that the description chooses and the file has no update for.
     pub fn check_model(&self, model: &LlamaConfig) -> Result<(), Error> {
         let mut problems = Vec::new();
         let mut fit = |view: &TensorView, expected: [usize; 2]| {
@@ -132,10 +152,18 @@ impl PeftAdapter {
                 format!("`{site}` is adapted, but the model has {} layers", model.layers)
             }),
         );
-        if problems.is_empty() {
+        if !problems.is_empty() {
+            return Err(Error::AdapterMisfit { file: self.file.clone(), problems });
+        }
+        let missing: Vec<String> = Site::all(model)
+            .filter(|site| !self.matrices.contains_key(site) && self.targets.surely_choose(*site))
+            .map(|site| format!("`{site}`"))
+            .collect();
+        if missing.is_empty() {
             return Ok(());
         }
-        Err(Error::AdapterMisfit { file: self.file.clone(), problems })
+        let (file, found) = (self.file.clone(), self.matrices.len());
+        Err(Error::AdapterPartial { file, found, missing })
     }
 
     /// Checks that training may go on from this adapter as `asked` describes: anything but the

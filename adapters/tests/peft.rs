@@ -360,6 +360,59 @@ it adapts `model.layers.2.mlp.down_proj`, which is not asked for
 }
 
 #[test]
+fn half_an_adapter_is_refused_and_a_choice_of_layers_is_not() {
+    let root = tempfile::tempdir().unwrap();
+    save(root.path(), &config([(0, Q), (1, Q), (1, DOWN), (0, DOWN)]));
+    let path = root.path().join(CONFIG_FILE);
+    let written: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let check = |change: &Value| {
+        let mut keys = written.clone();
+        for (key, value) in change.as_object().unwrap() {
+            keys[key] = value.clone();
+        }
+        fs::write(&path, keys.to_string()).unwrap();
+        PeftAdapter::open(root.path()).unwrap().check_model(&tiny()).map_err(|e| e.to_string())
+    };
+    // What was saved says that it is of the first two layers.
+    assert_eq!(check(&json!({})), Ok(()));
+    let half = check(&json!({"layers_to_transform": null})).unwrap_err();
+    let half = half.replace(&root.path().display().to_string(), "ROOT");
+    let expected = "\
+`ROOT/adapter_model.safetensors` holds 4 updates, but its adapter_config.json chooses 2 more of this model's projections:
+  `model.layers.2.self_attn.q_proj`
+  `model.layers.2.mlp.down_proj`
+Half an adapter is another model: copy or save it whole again, or choose only what is there (target_modules, layers_to_transform)";
+    assert_eq!(half, expected);
+    assert!(check(&json!({"target_modules": ["q_proj", "down_proj", "up_proj"]})).is_err());
+    // What is left out in words that are not read may be all that is missing.
+    let unread = json!({"layers_to_transform": null, "exclude_modules": "(?!.*layers.[01]).*"});
+    assert_eq!(check(&unread), Ok(()));
+    let excluded = json!({"layers_to_transform": null, "exclude_modules": r".*layers\.2\..*"});
+    assert_eq!(check(&excluded), Ok(()));
+}
+
+#[test]
+fn an_adapter_of_zeros_is_known_to_change_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let config = config([(0, Q), (1, Q), (2, Q)]);
+    let save_with = |change: &dyn Fn(&mut Named)| {
+        let mut tensors = tensors(&config);
+        tensors.iter_mut().for_each(change);
+        peft::save(root.path(), &config, 3, "org/base", &tensors, BTreeMap::new()).unwrap();
+        PeftAdapter::open(root.path()).unwrap().changes_nothing()
+    };
+    let zero = |(name, _, values): &mut Named, which: &str| {
+        if name.contains(which) {
+            values.fill(-0.0);
+        }
+    };
+    assert!(!save_with(&|_| ()));
+    assert!(save_with(&|tensor| zero(tensor, "lora_B")));
+    assert!(save_with(&|tensor| zero(tensor, "lora_A")));
+    assert!(!save_with(&|tensor| zero(tensor, "layers.1.self_attn.q_proj.lora_B")));
+}
+
+#[test]
 fn missing_files_are_said_with_the_way_out() {
     let root = tempfile::tempdir().unwrap();
     let refusal = || PeftAdapter::open(root.path()).unwrap_err().to_string();

@@ -41,9 +41,10 @@ impl<'a> DecodeStream<'a> {
     ///
     /// # Errors
     /// As [`Self::push`].
-    pub fn finish(mut self) -> Result<String, Error> {
+    pub fn finish(&mut self) -> Result<String, Error> {
         let text = self.pending()?;
         self.ids.clear();
+        self.shown = 0;
         Ok(text)
     }
 

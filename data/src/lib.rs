@@ -29,6 +29,7 @@ mod template_json;
 mod test_tokenizer;
 mod tiktoken;
 mod tokenizer;
+mod visible;
 
 pub use batch::Batch;
 pub use chat::{ChatTemplate, Preamble};
@@ -47,3 +48,4 @@ pub use sample::{IGNORE, Sample, SampleOptions};
 pub use schedule::{Packing, Schedule, ScheduleOptions, Split, split_validation};
 pub use statistics::{FileStatistics, Histogram, Lengths, Statistics};
 pub use tokenizer::{Tokenizer, TokenizerFiles};
+pub use visible::{Visible, is_visible, visible};

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::sample::{IGNORE, Sample};
 use crate::tokenizer::Tokenizer;
+use crate::visible::visible;
 
 /// How targets are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,8 +15,8 @@ pub enum PreviewStyle {
 }
 
 /// The sample as text. Control tokens are spelled out; the same characters in the data appear as
-/// `\<|`, and other control characters as escapes, so that data cannot pose as structure or steer
-/// the terminal.
+/// `\<|`, and what must not reach a terminal as [`visible`] has it, so that data can neither pose as
+/// structure nor steer the terminal.
 ///
 /// # Errors
 /// The tokenizer does not know an id.
@@ -37,7 +38,8 @@ pub fn preview(
             let ids: Vec<u32> = part.iter().map(|&(id, _)| id).collect();
             let text = tokenizer.decode(&ids, false)?;
             let special = tokenizer.is_special(ids[0]);
-            let text = if special { text } else { escape(&text) };
+            let text = if special { text } else { text.replace("<|", "\\<|") };
+            let text = visible(&text);
             let colour = match (style, target, special) {
                 (PreviewStyle::Plain, ..) | (_, false, false) => "",
                 (_, true, false) => "\x1b[32m",
@@ -52,16 +54,4 @@ pub fn preview(
         }
     }
     Ok(out)
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.replace("<|", "\\<|").chars() {
-        match character {
-            '\n' | '\t' => out.push(character),
-            control if control.is_control() => out.extend(control.escape_default()),
-            other => out.push(other),
-        }
-    }
-    out
 }

@@ -25,11 +25,28 @@ impl<B: Kernels> Cache<B> {
         &self.lengths
     }
 
+    /// Forgets all tokens of the only sequence but the first `length`.
+    ///
+    /// # Panics
+    /// There are other sequences.
+    pub fn shorten(&mut self, length: usize) {
+        let [seen] = self.lengths[..] else { panic!("{} sequences", self.lengths.len()) };
+        if length == 0 {
+            *self = Self::new(self.layers.len(), 1);
+        } else if length < seen {
+            self.lengths[0] = length;
+            for tensor in self.layers.iter_mut().flatten().flatten() {
+                *tensor = tensor.clone().narrow(0, 0, length);
+            }
+        }
+    }
+
     /// Drops the sequences for which `keep` is false.
     pub fn retain(&mut self, keep: &[bool]) {
         let kept = |i: &usize| keep[*i];
         self.lengths = (0..keep.len()).filter(kept).map(|i| self.lengths[i]).collect();
-        for layer in &mut self.layers {
+        // Before the first pass no layer has anything of any sequence.
+        for layer in self.layers.iter_mut().filter(|layer| !layer.is_empty()) {
             *layer = (0..keep.len()).filter(kept).map(|i| layer[i].clone()).collect();
         }
     }

@@ -17,11 +17,15 @@ const BUILTIN_PREFIX: &str = "builtin:";
 
 /// How a hub's cache begins the folder above `snapshots/REVISION`: `models--OWNER--NAME`.
 const CACHED: &str = "models--";
+/// The folder of a model's chat templates beside the usual one, as transformers lays them out.
+pub const TEMPLATES: &str = "additional_chat_templates";
 
 /// A readable model folder. Cheap to clone; holds no open file.
 #[derive(Clone)]
 pub struct ModelFolder {
     source: Source,
+    /// Where the tokenizer and chat templates of models made from this one are, if not here.
+    tokenizer: Option<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -42,7 +46,7 @@ impl ModelFolder {
                 found: location.to_owned(),
                 known: BUILTINS.iter().map(|b| format!("{BUILTIN_PREFIX}{}", b.name)).collect(),
             })?;
-            return Ok(Self { source: Source::Builtin(builtin) });
+            return Ok(Self { source: Source::Builtin(builtin), tokenizer: None });
         }
         Self::at(Path::new(location))
     }
@@ -53,7 +57,9 @@ impl ModelFolder {
     /// The folder is missing or is a file.
     pub fn at(path: &Path) -> Result<Self, Error> {
         match fs::metadata(path) {
-            Ok(found) if found.is_dir() => Ok(Self { source: Source::Disk(path.to_path_buf()) }),
+            Ok(found) if found.is_dir() => {
+                Ok(Self { source: Source::Disk(path.to_path_buf()), tokenizer: None })
+            }
             Ok(_) => Err(Error::NotAFolder { path: path.to_path_buf() }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(Error::FolderMissing { path: path.to_path_buf(), release: None })
@@ -64,7 +70,36 @@ impl ModelFolder {
 
     /// A folder that is still to be made: every file of it is missing.
     pub fn to_come(path: &Path) -> Self {
-        Self { source: Source::Disk(path.to_path_buf()) }
+        Self { source: Source::Disk(path.to_path_buf()), tokenizer: None }
+    }
+
+    /// The same model, to be used with the tokenizer and chat templates of another folder: models that
+    /// are made from it get those. Reading files by name stays as it was.
+    #[must_use]
+    pub fn with_tokenizer_of(self, other: &Self) -> Self {
+        Self { tokenizer: other.path().map(Path::to_path_buf), ..self }
+    }
+
+    /// The folder whose tokenizer and chat templates go along with models made from this one; `None`
+    /// where that is this one.
+    pub fn tokenizer_home(&self) -> Result<Option<Self>, Error> {
+        self.tokenizer.as_deref().map(Self::at).transpose()
+    }
+
+    /// The chat templates in [`TEMPLATES`], by their paths in the folder, sorted.
+    pub fn additional_templates(&self) -> Result<Vec<(String, Bytes)>, Error> {
+        let Some(path) = self.path().map(|path| path.join(TEMPLATES)) else {
+            return Ok(Vec::new());
+        };
+        let inner = match Self::at(&path) {
+            Ok(inner) => inner,
+            Err(Error::FolderMissing { .. } | Error::NotAFolder { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let is_template =
+            |name: &String| Path::new(name).extension().is_some_and(|it| it == "jinja");
+        let names = inner.names()?.into_iter().filter(is_template);
+        names.map(|name| Ok((format!("{TEMPLATES}/{name}"), inner.required(&name)?))).collect()
     }
 
     /// The path on disk; `None` for an embedded model.

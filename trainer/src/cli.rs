@@ -82,7 +82,10 @@ pub fn main() -> ExitCode {
     crate::memory::keep_freed_memory();
     crate::signals::survive_size_limits();
     failure::quiet_panics();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::report_usage(&error),
+    };
     let quiet_panic = std::panic::AssertUnwindSafe(|| cli.run());
     match std::panic::catch_unwind(quiet_panic) {
         Ok(Ok(())) => ExitCode::SUCCESS,
@@ -110,7 +113,7 @@ impl Cli {
             Command::Plan(args) => commands::plan::run(globals, args),
             Command::Data(args) => commands::data::run(globals, args),
             Command::Train(args) => commands::train::run(globals, args),
-            Command::Eval(args) => on_threads(|| commands::eval::run(globals, args)),
+            Command::Eval(args) => commands::eval::run(globals, args),
             Command::Generate(args) => on_threads(|| commands::generate::run(globals, args)),
             Command::Chat(args) => on_threads(|| commands::chat::run(globals, args)),
             Command::Quantize(args) => commands::quantize::run(globals, args),

@@ -11,6 +11,7 @@ pub mod open;
 pub mod plan;
 pub mod quantize;
 pub mod recipes;
+mod speech;
 pub mod synth_model;
 pub mod train;
 pub mod validate;

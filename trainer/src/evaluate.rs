@@ -6,7 +6,7 @@ use graft_model::stop::{self, Stopped};
 use graft_model::{Context, Layout, Llama, Projection};
 
 use crate::engine::loss::{NextToken, Targets};
-use crate::generate::{GenerateError, Generator, Sampling};
+use crate::generate::{GenerateError, Generator, Heard, Sampling};
 
 /// Tokens that are scored in one pass: bounds memory, does not change a result.
 const TOKENS: usize = 2_048;
@@ -25,7 +25,9 @@ pub enum ScoreError {
          damaged or were destroyed in training"
     )]
     NotANumber {
-        /// The row's line in its file.
+        /// The row's place among those that are scored.
+        row: usize,
+        /// Its line in its file.
         line: usize,
         /// Its loss.
         nll: f64,
@@ -121,9 +123,11 @@ where
                 .count();
             let (now, later) = rest.split_at(fits.max(1));
             let found = self.score_together(now);
-            let broken = found.iter().zip(now).find(|(score, _)| !score.nll.is_finite());
-            if let Some((&RowScore { nll, .. }, row)) = broken {
-                return Err(ScoreError::NotANumber { line: row.origin.line, nll });
+            let mut found_of = found.iter().zip(now).enumerate();
+            let broken = found_of.find(|(_, (score, _))| !score.nll.is_finite());
+            if let Some((place, (&RowScore { nll, .. }, sample))) = broken {
+                let (row, line) = (scores.len() + place, sample.origin.line);
+                return Err(ScoreError::NotANumber { row, line, nll });
             }
             scores.extend(found);
             rest = later;
@@ -150,7 +154,8 @@ where
         scores
     }
 
-    /// The model's greedy answers to prompts, as text without surrounding white space.
+    /// The model's greedy answers to prompts, as text without surrounding white space; `progress` is
+    /// told how many are complete.
     ///
     /// # Errors
     /// The model gives what is no number, or tokens that are no text; the process was asked to stop.
@@ -164,12 +169,19 @@ where
         let stop = tokenizer.stop_ids();
         let generator = Generator { model: self.model, precision: self.precision, stop: &stop };
         let mut answers = Vec::with_capacity(prompts.len());
-        for prompts in prompts.chunks(PROMPTS) {
-            let tokens = generator.run(prompts, max_new, &Sampling::greedy(), &mut |_, _| true)?;
-            for tokens in tokens {
-                answers.push(tokenizer.decode(&tokens, true)?.trim().to_owned());
+        let mut complete = 0;
+        let mut listener = |_: usize, heard| {
+            if let Heard::End(_) = heard {
+                complete += 1;
+                progress(complete);
             }
-            progress(answers.len());
+            true
+        };
+        for prompts in prompts.chunks(PROMPTS) {
+            let found = generator.run(prompts, max_new, &Sampling::greedy(), &mut listener)?;
+            for answer in found {
+                answers.push(tokenizer.decode(&answer.tokens, true)?.trim().to_owned());
+            }
         }
         Ok(answers)
     }

@@ -1,6 +1,7 @@
 //! Generation with a cache of keys and values, several sequences at a time.
 //!
-//! Draws come from the counter-based generator, so a seed gives the same text again.
+//! Draws come from the counter-based generator, so a seed gives the same text again. No sequence grows
+//! beyond the positions that the model was made for, and none goes on from scores that are no numbers.
 
 mod sampling;
 
@@ -11,6 +12,7 @@ use graft_kernels::{Kernels, Ops, Precision};
 use graft_model::param::host_values;
 use graft_model::stop::{self, Stopped};
 use graft_model::{Cache, Cached, Context, Layout, Llama, Projection};
+use serde::Serialize;
 
 /// Generates from a model.
 pub struct Generator<'a, B: Kernels, P> {
@@ -41,11 +43,49 @@ pub enum GenerateError {
     },
 }
 
+/// What a model wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its tokens, without the one that ended it.
+    pub tokens: Vec<u32>,
+    /// Why there are no more.
+    pub end: End,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum End {
+    /// The model ended it.
+    Stop,
+    /// It has as many tokens as it may have, or as the model has positions for.
+    Length,
+    /// The listener ended it.
+    Interrupted,
+}
+
+/// What a listener hears of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The next token of its answer.
+    Token(u32),
+    /// The end of its answer.
+    End(End),
+}
+
 /// A sequence that is being continued.
 struct Running {
     index: usize,
     tokens: Vec<u32>,
     prompt: usize,
+    /// Tokens that its answer may have.
+    room: usize,
+}
+
+impl Running {
+    fn answer(&self, end: End) -> Answer {
+        Answer { tokens: self.tokens[self.prompt..].to_vec(), end }
+    }
 }
 
 impl<B, P> Generator<'_, B, P>
@@ -53,8 +93,8 @@ where
     B: Kernels + Ops<Inner = B>,
     P: Projection<B>,
 {
-    /// Continues every prompt by at most `max_new` tokens. `on_token(prompt, token)` sees each token as
-    /// it is chosen and stops everything by returning false.
+    /// Continues every prompt by at most `max_new` tokens. `listener(prompt, heard)` hears each token as
+    /// it is chosen and each end, and stops everything by returning false.
     ///
     /// # Errors
     /// The model gives what is no number; the process was asked to stop.
@@ -63,52 +103,76 @@ where
         prompts: &[Vec<u32>],
         max_new: usize,
         sampling: &Sampling,
-        on_token: &mut dyn FnMut(usize, u32) -> bool,
-    ) -> Result<Vec<Vec<u32>>, GenerateError> {
-        let mut answers = vec![Vec::new(); prompts.len()];
-        let mut running: Vec<Running> = prompts
+        listener: &mut dyn FnMut(usize, Heard) -> bool,
+    ) -> Result<Vec<Answer>, GenerateError> {
+        let mut cache = Cache::new(self.model.blocks.len(), prompts.len());
+        self.go_on(&mut cache, prompts, max_new, sampling, listener)
+    }
+
+    /// The same for prompts whose beginnings the cache has seen already. Afterwards it has seen all
+    /// but the last token of the sequences that ended last.
+    fn go_on(
+        &self,
+        cache: &mut Cache<B>,
+        prompts: &[Vec<u32>],
+        max_new: usize,
+        sampling: &Sampling,
+        listener: &mut dyn FnMut(usize, Heard) -> bool,
+    ) -> Result<Vec<Answer>, GenerateError> {
+        let longest = self.model.config.max_position_embeddings;
+        let sequence = |(index, prompt): (usize, &Vec<u32>)| {
+            let room = if prompt.is_empty() { 0 } else { longest.saturating_sub(prompt.len()) };
+            let room = room.min(max_new);
+            Running { index, tokens: prompt.clone(), prompt: prompt.len(), room }
+        };
+        let mut running: Vec<Running> = prompts.iter().enumerate().map(sequence).collect();
+        let mut answers: Vec<Answer> = running.iter().map(|one| one.answer(End::Length)).collect();
+        let may_begin: Vec<bool> = running.iter().map(|one| one.room > 0).collect();
+        retain(cache, &mut running, &may_begin);
+        let mut fresh: Vec<Vec<u32>> = running
             .iter()
-            .enumerate()
-            .filter(|(_, prompt)| !prompt.is_empty() && max_new > 0)
-            .map(|(index, prompt)| Running { index, tokens: prompt.clone(), prompt: prompt.len() })
+            .zip(cache.lengths())
+            .map(|(sequence, &seen)| sequence.tokens[seen..].to_vec())
             .collect();
-        let mut cache = Cache::new(self.model.blocks.len(), running.len());
-        let mut fresh: Vec<Vec<u32>> = running.iter().map(|r| r.tokens.clone()).collect();
-        for draw in 0..max_new as u64 {
-            if running.is_empty() {
-                break;
-            }
+        let mut draw = 0;
+        while !running.is_empty() {
             stop::check()?;
-            let logits = self.next_logits(&mut cache, &fresh);
+            let logits = self.next_logits(cache, &fresh);
+            fresh.clear();
             let vocab = self.model.config.vocab_size;
             let mut keep = Vec::with_capacity(running.len());
-            fresh.clear();
-            if let Some(place) = logits.iter().position(|logit| !logit.is_finite()) {
-                let (token, value) = (place % vocab, logits[place]);
-                return Err(GenerateError::NotANumber { token, value });
-            }
-            for (sequence, logits) in running.iter_mut().zip(logits.chunks_exact(vocab)) {
-                let id = sampling.choose(logits, &sequence.tokens, sequence.index as u64, draw);
+            for place in 0..running.len() {
+                let logits = &logits[place * vocab..(place + 1) * vocab];
+                let sequence = &mut running[place];
+                check(logits)?;
+                let index = sequence.index;
+                let id = sampling.choose(logits, &sequence.tokens, index as u64, draw);
                 let stops = self.stop.contains(&id);
-                keep.push(!stops);
+                let mut goes_on = true;
                 if !stops {
                     sequence.tokens.push(id);
+                    goes_on = listener(index, Heard::Token(id));
+                }
+                let is_full = sequence.tokens.len() == sequence.prompt + sequence.room;
+                if stops || is_full {
+                    let end = if stops { End::Stop } else { End::Length };
+                    answers[index] = sequence.answer(end);
+                    goes_on &= listener(index, Heard::End(end));
+                } else {
                     fresh.push(vec![id]);
-                    if !on_token(sequence.index, id) {
-                        return Ok(finish(answers, &running));
-                    }
                 }
-            }
-            for (sequence, &goes_on) in running.iter().zip(&keep) {
+                keep.push(!(stops || is_full));
                 if !goes_on {
-                    answers[sequence.index] = sequence.tokens[sequence.prompt..].to_vec();
+                    return Ok(interrupted(answers, &running, &keep));
                 }
             }
-            cache.retain(&keep);
-            let mut kept = keep.iter();
-            running.retain(|_| *kept.next().expect("one flag a sequence"));
+            if !keep.contains(&true) {
+                break;
+            }
+            retain(cache, &mut running, &keep);
+            draw += 1;
         }
-        Ok(finish(answers, &running))
+        Ok(answers)
     }
 
     /// Logits after the last of each sequence's new tokens, `[sequences, vocab]`.
@@ -130,9 +194,85 @@ where
     }
 }
 
-fn finish(mut answers: Vec<Vec<u32>>, running: &[Running]) -> Vec<Vec<u32>> {
-    for sequence in running {
-        answers[sequence.index] = sequence.tokens[sequence.prompt..].to_vec();
+fn check(logits: &[f32]) -> Result<(), GenerateError> {
+    match logits.iter().position(|logit| !logit.is_finite()) {
+        None => Ok(()),
+        Some(token) => Err(GenerateError::NotANumber { token, value: logits[token] }),
+    }
+}
+
+/// Drops the sequences for which `keep` is false.
+fn retain<B: Kernels>(cache: &mut Cache<B>, running: &mut Vec<Running>, keep: &[bool]) {
+    if keep.contains(&false) {
+        cache.retain(keep);
+        let mut kept = keep.iter();
+        running.retain(|_| *kept.next().expect("one flag a sequence"));
+    }
+}
+
+/// The answers where a listener ends everything: those of sequences that go on are cut.
+fn interrupted(mut answers: Vec<Answer>, running: &[Running], keep: &[bool]) -> Vec<Answer> {
+    for (place, sequence) in running.iter().enumerate() {
+        // Behind the one that was told of, all go on.
+        if keep.get(place).is_none_or(|&goes_on| goes_on) {
+            answers[sequence.index] = sequence.answer(End::Interrupted);
+        }
     }
     answers
+}
+
+/// A conversation: what a prompt begins with, and the last one had in common with it, is not read again.
+pub struct Session<'a, B: Kernels, P> {
+    generator: Generator<'a, B, P>,
+    cache: Cache<B>,
+    /// The tokens that the cache has seen.
+    seen: Vec<u32>,
+}
+
+impl<'a, B, P> Session<'a, B, P>
+where
+    B: Kernels + Ops<Inner = B>,
+    P: Projection<B>,
+{
+    /// A session that has seen nothing.
+    pub fn new(generator: Generator<'a, B, P>) -> Self {
+        let cache = Cache::new(generator.model.blocks.len(), 1);
+        Self { generator, cache, seen: Vec::new() }
+    }
+
+    /// Continues a prompt as [`Generator::run`] does.
+    ///
+    /// # Errors
+    /// As [`Generator::run`].
+    pub fn answer(
+        &mut self,
+        prompt: Vec<u32>,
+        max_new: usize,
+        sampling: &Sampling,
+        listener: &mut dyn FnMut(Heard) -> bool,
+    ) -> Result<Answer, GenerateError> {
+        let longest = self.generator.model.config.max_position_embeddings;
+        if prompt.is_empty() || prompt.len() >= longest || max_new == 0 {
+            return Ok(Answer { tokens: Vec::new(), end: End::Length });
+        }
+        let common = self.seen.iter().zip(&prompt).take_while(|(a, b)| a == b).count();
+        // The last token has to be read, for what follows it.
+        self.cache.shorten(common.min(prompt.len() - 1));
+        self.seen.clear();
+        let prompts = [prompt];
+        let mut listener = |_: usize, heard| listener(heard);
+        let answers =
+            self.generator.go_on(&mut self.cache, &prompts, max_new, sampling, &mut listener);
+        let answer = match answers {
+            Ok(mut answers) => answers.swap_remove(0),
+            Err(error) => {
+                self.cache.shorten(0);
+                return Err(error);
+            }
+        };
+        let [prompt] = prompts;
+        self.seen = [prompt, answer.tokens.clone()].concat();
+        self.seen.truncate(self.cache.lengths()[0]);
+        Ok(answer)
+    }
 }

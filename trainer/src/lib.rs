@@ -2,6 +2,7 @@
 //!
 //! Data goes one way: recipe → plan → batch → blocks → gradients → files.
 
+pub mod base_mark;
 pub mod cli;
 pub mod commands;
 pub mod device;
@@ -13,6 +14,7 @@ pub mod ledger;
 pub mod lost_pages;
 pub mod machine;
 pub mod memory;
+pub mod merge_bound;
 pub mod optimizer;
 pub mod plan;
 pub mod privacy;

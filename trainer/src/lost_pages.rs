@@ -10,7 +10,8 @@ pub fn explain(folder: &str) {
     linux::explain(format!(
         "\nerror: a weight of `{folder}` cannot be read any more: its file was cut short, or its disk \
          failed. What was written so far is whole: put the file right, and `graft train --resume` goes \
-         on from the last checkpoint\n"
+         on from the last checkpoint\n",
+        folder = graft_data::visible(folder)
     ));
     #[cfg(not(target_os = "linux"))]
     let _ = folder;

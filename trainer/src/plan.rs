@@ -30,13 +30,14 @@ use graft_recipes::{
     Optimizer, Recipe, Threads, Training, Warmup,
 };
 
+use crate::base_mark::BaseMark;
 use crate::device::Device;
 use crate::optimizer::StateFormat;
 pub use absent::{Absent, ToFetch};
 pub use adapter::Adapter;
 pub use data::{LoadedData, Questions, TrainingData, measured_options};
 pub use graft_recipes::Problems as PlanErrors;
-pub use held_out::{HeldOut, held_out_rows};
+pub use held_out::{HeldOut, held_out_rows, no_room, without_room};
 pub use model_files::{ModelFiles, ModelFilesError};
 pub use sources::{DataPlan, Validation};
 
@@ -52,6 +53,8 @@ pub enum Start {
     Resume,
     /// Nothing begins: the output folder may hold anything, and models and data may still be to come.
     Anywhere,
+    /// Nothing begins: the output folder may hold anything, but models and data are there.
+    Measuring,
 }
 
 /// A run as meant. Everything that could be checked without reading data or weights is.
@@ -159,7 +162,7 @@ impl Plan {
     ) -> Result<Resolved, PlanErrors> {
         let mut findings = match start {
             Start::Anywhere => Findings::that_may_lack(&recipe),
-            Start::Anew | Start::Resume => Findings::new(&recipe),
+            Start::Anew | Start::Resume | Start::Measuring => Findings::new(&recipe),
         };
         let model = match absent::model(&recipe, &mut findings) {
             Some(model) => model,
@@ -328,6 +331,20 @@ impl Plan {
             }
         }
         Ok(warnings)
+    }
+
+    /// By what an adapter knows the base again; `None` for weights that are drawn.
+    ///
+    /// # Errors
+    /// The weights can no longer be read.
+    pub fn base_mark(&self) -> Result<Option<BaseMark>, graft_model::Error> {
+        match self.init {
+            Init::Random => Ok(None),
+            Init::Checkpoint => {
+                let checkpoint = graft_model::checkpoint::Checkpoint::open(&self.model_folder)?;
+                Ok(Some(BaseMark::of(&checkpoint, &self.config)))
+            }
+        }
     }
 
     /// How the optimizer keeps its moments.

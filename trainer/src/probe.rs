@@ -9,9 +9,6 @@ use graft_model::{Context, Layout, Llama, Projection};
 /// Tokens of the probe: enough to see a wrong weight, few enough for a 70B model on a CPU.
 const TOKENS: usize = 512;
 
-/// Mean divergence, nats a token, that rounding merged weights to bf16 stays well under.
-pub const MERGE_TOLERANCE: f64 = 0.02;
-
 /// Rows of tokens that models are compared on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe(Vec<Vec<u32>>);

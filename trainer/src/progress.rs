@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use graft_data::visible;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 static SILENT: AtomicBool = AtomicBool::new(false);
@@ -68,6 +69,7 @@ impl Progress {
     /// Like [`Progress::new`], for work of which `done` units were done before; they do not count into
     /// the speed.
     pub fn going_on(title: &str, done: u64, total: impl Into<Option<u64>>, unit: Unit) -> Self {
+        let title = &*visible(title);
         let (total, dumb) =
             (total.into(), std::env::var_os("TERM").is_some_and(|term| term == "dumb"));
         let silent = is_silent();
@@ -100,6 +102,7 @@ impl Progress {
 
     /// Says something in between, on a line of its own.
     pub fn note(&self, text: &str) {
+        let text = &*visible(text);
         match &self.view {
             View::Bar(bar) => bar.println(text),
             View::Lines(lines) => lines.lock().unwrap_or_else(PoisonError::into_inner).write(text),
@@ -109,7 +112,7 @@ impl Progress {
     /// Ends with a last line: title, message, time taken.
     pub fn finish(self, message: &str) {
         let time = took(self.begun.elapsed());
-        let last = format!("{}: {message} ({time})", self.title);
+        let last = format!("{}: {} ({time})", self.title, visible(message));
         match self.view {
             View::Bar(bar) => {
                 bar.set_style(template("{msg}"));

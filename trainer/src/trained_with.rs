@@ -1,10 +1,11 @@
 //! What an adapter was trained with, kept in the header of its file, so that later commands treat it as
-//! training did: the form of the frozen weights, and the chat preamble.
+//! training did: the form of the frozen weights, the chat preamble, the system prompt, and which base.
 
 use std::collections::BTreeMap;
 
 use graft_data::{ChatTemplate, Losses, Preamble};
 
+use crate::base_mark::BaseMark;
 use crate::run_folder::manifest::{FileHash, sha256_hex};
 
 /// Metadata: what tells the adapter's base from every other, wherever it lies.
@@ -13,6 +14,7 @@ const QUANTIZATION: &str = "graft.quantization";
 const PREAMBLE: &str = "graft.preamble";
 /// Written where the template was allowed to leave out parts of conversations.
 const LOSSES: &str = "graft.losses";
+const SYSTEM_PROMPT: &str = "graft.system_prompt";
 
 /// How the base was kept and conversations were rendered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +23,10 @@ pub struct TrainedWith {
     pub nf4: Option<bool>,
     /// The chat format.
     pub chat: ChatTemplate,
+    /// The system prompt of conversations that brought none.
+    pub system_prompt: Option<String>,
+    /// The base's weights; `None` where it is not known.
+    pub base: Option<BaseMark>,
 }
 
 impl TrainedWith {
@@ -42,6 +48,10 @@ impl TrainedWith {
         if self.chat.losses == Losses::Allow {
             metadata.insert(LOSSES.to_owned(), "allow".to_owned());
         }
+        if let Some(prompt) = &self.system_prompt {
+            metadata.insert(SYSTEM_PROMPT.to_owned(), prompt.clone());
+        }
+        metadata.extend(self.base.iter().flat_map(BaseMark::to_metadata));
         metadata
     }
 
@@ -64,7 +74,9 @@ impl TrainedWith {
             Some("allow") => Losses::Allow,
             _ => Losses::Refuse,
         };
-        Self { nf4, chat: ChatTemplate { losses, ..ChatTemplate::built_in(preamble) } }
+        let chat = ChatTemplate { losses, ..ChatTemplate::built_in(preamble) };
+        let system_prompt = metadata.get(SYSTEM_PROMPT).cloned();
+        Self { nf4, chat, system_prompt, base: BaseMark::from_metadata(metadata) }
     }
 }
 
@@ -85,8 +97,16 @@ mod tests {
             for preamble in [Preamble::None, Preamble::default(), dated.clone()] {
                 for losses in [Losses::Refuse, Losses::Allow] {
                     let chat = ChatTemplate { losses, ..ChatTemplate::built_in(preamble.clone()) };
-                    let with = TrainedWith { nf4, chat };
-                    assert_eq!(TrainedWith::from_metadata(&with.to_metadata()), with);
+                    let mut with = TrainedWith { nf4, chat, ..TrainedWith::default() };
+                    let mark = |p: Option<&str>| {
+                        let projections = p.map(str::to_owned);
+                        Some(BaseMark { norms: "a1".to_owned(), projections })
+                    };
+                    for base in [None, mark(None), mark(Some("b2"))] {
+                        with.base = base;
+                        assert_eq!(TrainedWith::from_metadata(&with.to_metadata()), with);
+                        with.system_prompt = Some("Answer \u{1b}[1m\nbriefly.".to_owned());
+                    }
                 }
             }
         }

@@ -5,6 +5,8 @@
 #[path = "cli/room.rs"]
 mod room;
 
+#[path = "cli/asking.rs"]
+mod asking;
 #[path = "cli/data.rs"]
 mod data;
 #[path = "cli/doctor.rs"]
@@ -19,5 +21,7 @@ mod recipes;
 mod shipped;
 #[path = "cli/synth_model.rs"]
 mod synth_model;
+#[path = "cli/terminal.rs"]
+mod terminal;
 #[path = "cli/validate.rs"]
 mod validate;

@@ -10,7 +10,7 @@ use super::config::{is_unset, shown};
 use super::pattern::Pattern;
 
 /// The choice of modules.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Targets {
     /// `None` where the file leaves the choice to PEFT's table of models, or makes it in a pattern
     /// that is not read here.
@@ -19,8 +19,11 @@ pub(super) struct Targets {
     layers: Option<Vec<u64>>,
     /// The lists of blocks by name; a Llama has one, `layers`.
     lists: Vec<Pattern>,
+    /// Something leaves modules out, in a pattern that is not read here.
+    leaves_out_unread: bool,
 }
 
+#[derive(Clone, Debug)]
 enum Names {
     /// Every projection.
     All,
@@ -84,12 +87,22 @@ impl Targets {
             Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
             value => value.as_str().filter(|text| !text.is_empty()).into_iter().collect::<Vec<_>>(),
         };
+        let asked = lists.len();
+        let lists: Vec<Pattern> =
+            lists.into_iter().filter_map(|list| Pattern::parse(list).ok()).collect();
+        let names = Names::read(excluded);
         Self {
             chosen: Names::read(object.get("target_modules")),
-            excluded: Names::read(excluded),
+            leaves_out_unread: (excluded.is_some() && names.is_none()) || lists.len() < asked,
+            excluded: names,
             layers,
-            lists: lists.into_iter().filter_map(|list| Pattern::parse(list).ok()).collect(),
+            lists,
         }
+    }
+
+    /// Whether PEFT would put an update here, as far as the file says so in words that are read.
+    pub(super) fn surely_choose(&self, site: Site) -> bool {
+        self.chosen.is_some() && !self.leaves_out_unread && self.choose(site)
     }
 
     /// Whether PEFT would put an update here.

@@ -266,3 +266,61 @@ fn an_adapter_that_peft_saved_gives_the_updates_that_peft_computes() {
         assert!(off < 2e-8, "{name}[{index}] moved {} for {delta}", new - old);
     }
 }
+
+#[test]
+fn every_chat_template_goes_along_and_another_folders_tokenizer_where_it_is_used() {
+    let tiny = Tiny::new(true, Dtype::BF16);
+    let base = tiny.root.path().join("base");
+    let other = tiny.root.path().join("other");
+    for (folder, text) in [(&base, "of the base"), (&other, "of another")] {
+        fs::create_dir_all(folder.join("additional_chat_templates/inner")).unwrap();
+        for name in ["tool_use.jinja", "rag.jinja", "notes.txt"] {
+            fs::write(folder.join("additional_chat_templates").join(name), text).unwrap();
+        }
+        fs::write(folder.join("tokenizer.json"), text).unwrap();
+    }
+    fs::write(base.join("tokenizer_config.json"), "of the base").unwrap();
+    fs::write(other.join("chat_template.jinja"), "of another").unwrap();
+    fs::write(other.join("LICENSE.txt"), "of another").unwrap();
+    let write = |out: &str, base: &ModelFolder| {
+        let out = tiny.root.path().join(out);
+        quantize::write(&out, base, &tiny.config, true, &mut |_, _| {}).unwrap().copied
+    };
+    let own = write("own", &tiny.base());
+    assert_eq!(
+        own,
+        [
+            "LICENSE.txt",
+            "additional_chat_templates/rag.jinja",
+            "additional_chat_templates/tool_use.jinja",
+            "generation_config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ]
+    );
+    let merge = Merge {
+        base: &tiny.base().with_tokenizer_of(&ModelFolder::at(&other).unwrap()),
+        config: &tiny.config,
+        adapter: &tiny.adapter([q(0)], 1.0),
+        onto: ORIGINAL,
+        max_shard_bytes: u64::MAX,
+    };
+    let out = tiny.root.path().join("other-tokenizer");
+    let found = merge::write(&out, &merge, &mut |_, _| ()).unwrap().copied;
+    assert_eq!(
+        found,
+        [
+            "LICENSE.txt",
+            "additional_chat_templates/rag.jinja",
+            "additional_chat_templates/tool_use.jinja",
+            "chat_template.jinja",
+            "generation_config.json",
+            "tokenizer.json",
+        ]
+    );
+    let text = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+    assert_eq!(text("LICENSE.txt"), "terms");
+    for name in ["tokenizer.json", "chat_template.jinja", "additional_chat_templates/rag.jinja"] {
+        assert_eq!(text(name), "of another", "{name}");
+    }
+}

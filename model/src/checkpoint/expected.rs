@@ -78,6 +78,13 @@ pub enum TensorProblem {
         /// Its type.
         found: Dtype,
     },
+    /// A tied model's head that is not its embedding: it would be ignored.
+    OtherHead {
+        /// The head.
+        name: String,
+        /// Place of the first byte that differs.
+        byte: usize,
+    },
     /// It is quantised, and config.json does not say so: other tools would misread the folder.
     Unannounced {
         /// The tensor.
@@ -100,6 +107,13 @@ impl fmt::Display for TensorProblem {
             Self::Type { name, found } => {
                 write!(formatter, "`{name}` holds {found}, but must hold F32, F16 or BF16")
             }
+            Self::OtherHead { name, byte } => write!(
+                formatter,
+                "`{name}` differs from `{}` from byte {byte} on, but config.json says that the \
+                 embedding is the head: set tie_word_embeddings to false there, or leave the \
+                 tensor out of the files",
+                site::EMBED_TOKENS
+            ),
             Self::Unannounced { name } => write!(
                 formatter,
                 "`{name}` is stored in NF4, but config.json has no quantization_config"
@@ -112,16 +126,21 @@ impl Checkpoint {
     /// Checks that the tensors are those of the model, quantised projections included.
     ///
     /// Left alone: `rotary_emb.inv_freq` buffers of old files, and in a tied model a copy of the
-    /// embedding under the head's name.
+    /// embedding under the head's name. Such a copy is read whole; of all else headers are.
     ///
     /// # Errors
     /// [`Error::Tensors`] with every difference at once; [`Error::Nf4`] for an unreadable one.
     pub fn verify(&self, config: &LlamaConfig) -> Result<(), Error> {
-        self.scattered(|| self.compare(config))
+        let other_head = self.other_head(config);
+        self.scattered(|| self.compare(config, other_head))
     }
 
-    fn compare(&self, config: &LlamaConfig) -> Result<(), Error> {
-        let mut problems = Vec::new();
+    fn compare(
+        &self,
+        config: &LlamaConfig,
+        other_head: Option<TensorProblem>,
+    ) -> Result<(), Error> {
+        let mut problems: Vec<TensorProblem> = other_head.into_iter().collect();
         let mut known = BTreeSet::new();
         for Expected { name, shape: expected, site } in expected(config) {
             let quantised = if site.is_some() { self.nf4(&name)? } else { None };
@@ -168,7 +187,24 @@ impl Checkpoint {
         None
     }
 
-    /// A tied model's head, where stored, must be the embedding: another one would be ignored.
+    /// A tied model's head, where stored, must be the embedding, to the last row: heads are often
+    /// trained for a few new tokens only.
+    fn other_head(&self, config: &LlamaConfig) -> Option<TensorProblem> {
+        if !self.copied_head(config) {
+            return None;
+        }
+        let [head, table] =
+            [site::LM_HEAD, site::EMBED_TOKENS].map(|name| &self.tensors[name].bytes);
+        // A comparison of slices is quick; the place is looked for where there is one.
+        let differs = head != table;
+        let byte = differs.then(|| head.iter().zip(table).position(|(a, b)| a != b));
+        self.release(site::LM_HEAD);
+        self.release(site::EMBED_TOKENS);
+        let name = site::LM_HEAD.to_owned();
+        byte.flatten().map(|byte| TensorProblem::OtherHead { name, byte })
+    }
+
+    /// Whether a tied model's files hold a head that can be its embedding.
     fn copied_head(&self, config: &LlamaConfig) -> bool {
         let head = self.tensors.get(site::LM_HEAD);
         let table = self.tensors.get(site::EMBED_TOKENS);

@@ -293,6 +293,19 @@ fn a_tied_model_may_store_a_copy_of_its_head() {
         open(root.path()).unwrap().verify(&LlamaConfig { tied: false, ..config.clone() }).is_ok()
     );
     tensors.pop();
+    let mut other = bf16("lm_head.weight", &[96, 64]);
+    let mut bytes = other.bytes.to_vec();
+    // A row for one new token.
+    bytes[95 * 64 * 2 + 7] ^= 1;
+    other.bytes = bytes.into();
+    tensors.push(other);
+    write(root.path(), &tensors, u64::MAX);
+    let error = open(root.path()).unwrap().verify(&config).unwrap_err().to_string();
+    let (_, problem) = error.split_once('\n').unwrap();
+    insta::assert_snapshot!(problem.trim(), @"`lm_head.weight` differs from `model.embed_tokens.weight` from byte 12167 on, but config.json says that the embedding is the head: set tie_word_embeddings to false there, or leave the tensor out of the files");
+    let untied = LlamaConfig { tied: false, ..config.clone() };
+    assert!(open(root.path()).unwrap().verify(&untied).is_ok());
+    tensors.pop();
     tensors.push(bf16("lm_head.weight", &[95, 64]));
     write(root.path(), &tensors, u64::MAX);
     assert!(open(root.path()).unwrap().verify(&config).is_err());

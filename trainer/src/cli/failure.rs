@@ -1,12 +1,15 @@
 //! From an error to what a person reads and what a script sees.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use graft_data::visible;
 use graft_kernels::flex::isa::IsaError;
 
 use crate::device::NoDevice;
+use crate::evaluate::ScoreError;
 use crate::plan::ModelFilesError;
 use crate::run::RunError;
 use crate::run_folder;
@@ -63,6 +66,9 @@ fn code_of(cause: &(dyn StdError + 'static)) -> Option<Code> {
                 Some(WRONG_INPUT)
             }
         };
+    }
+    if let Some(ScoreError::Text(error)) = cause.downcast_ref::<ScoreError>() {
+        return code_of(error);
     }
     if let Some(error) = cause.downcast_ref::<RunError>() {
         return match error {
@@ -122,7 +128,19 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     exit_code(error).into()
 }
 
-/// `error: …`, then the causes that the line above does not already give.
+/// Says what is wrong with the command line, or what was asked about it: help goes to stdout.
+pub fn report_usage(error: &clap::Error) -> ExitCode {
+    let plain = error.to_string();
+    // Colours are clap's own. A word that would steer the terminal costs them.
+    match visible(&plain) {
+        Cow::Borrowed(_) => drop(error.print()),
+        Cow::Owned(escaped) => drop(write!(io::stderr(), "{escaped}")),
+    }
+    if error.use_stderr() { WRONG_INPUT.into() } else { ExitCode::SUCCESS }
+}
+
+/// `error: …`, then the causes that the line above does not already give, for a terminal: much of what
+/// an error tells is text of files.
 pub fn text(error: &anyhow::Error) -> String {
     let mut said = error.to_string();
     let mut text = format!("error: {said}");
@@ -134,7 +152,7 @@ pub fn text(error: &anyhow::Error) -> String {
             said = cause;
         }
     }
-    text
+    visible(&text).into_owned()
 }
 
 /// A panic is a fault of Graft: one line that says where, no backtrace.
@@ -145,7 +163,8 @@ pub fn quiet_panics() {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let _ = writeln!(
             io::stderr(),
-            "error: a fault in graft itself at {place}: {first}; nothing you wrote should cause this, please report it"
+            "error: a fault in graft itself at {place}: {}; nothing you wrote should cause this, please report it",
+            visible(first)
         );
     }));
 }
@@ -180,9 +199,9 @@ mod tests {
     fn causes_are_given_once() {
         let error =
             graft_data::Error::Read { path: "x".into(), source: io::ErrorKind::NotFound.into() };
-        let error = anyhow::Error::from(error).context("while training");
+        let error = anyhow::Error::from(error).context("while \u{1b}]0;training\u{7}");
         insta::assert_snapshot!(text(&error), @r"
-        error: while training
+        error: while \u{1b}]0;training\u{7}
           caused by: cannot read x: entity not found
         ");
     }

@@ -27,6 +27,9 @@ pub struct QuantizeArgs {
     /// The new folder
     #[arg(long, value_name = "DIR", value_parser = path())]
     pub out: PathBuf,
+    /// A folder with the tokenizer and chat template that go along [default: the model's own]
+    #[arg(long, value_name = "DIR", value_parser = path())]
+    pub tokenizer: Option<PathBuf>,
     /// Quantise the blocks' scales, too
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     pub double: bool,
@@ -46,6 +49,9 @@ pub struct MergeArgs {
     /// The new folder
     #[arg(long, value_name = "DIR", value_parser = path())]
     pub out: PathBuf,
+    /// A folder with the tokenizer and chat template that go along [default: the model's own]
+    #[arg(long, value_name = "DIR", value_parser = path())]
+    pub tokenizer: Option<PathBuf>,
     /// The weights merged onto: those the adapter was trained beside, or the folder's own
     #[arg(long, default_value = "dequantised", value_parser = named(MergeOnto::ALL))]
     pub onto: MergeOnto,
@@ -54,7 +60,7 @@ pub struct MergeArgs {
     #[arg(long, value_enum)]
     pub quantization: Option<Quantization>,
     /// The largest mean divergence of the merged model from base + adapter, in nats a token, that is
-    /// accepted [default: 0.02 onto the weights that training saw, no bound onto others]
+    /// accepted [default: 0.02 onto the weights that training saw; onto others a warning beyond 0.05]
     #[arg(long, value_name = "X", value_parser = tolerance)]
     pub tolerance: Option<f32>,
     /// The largest file to write

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 
 use clap::{Args, ValueEnum};
+use graft_data::visible;
 
 use super::failure::WrongUse;
 use crate::device::Choice;
@@ -71,7 +72,7 @@ impl Globals {
     pub fn note(&self, text: &str) {
         if !self.quiet {
             // Work does not end because nobody reads what it says.
-            let _ = writeln!(io::stderr(), "{text}");
+            let _ = writeln!(io::stderr(), "{}", visible(text));
         }
     }
 

@@ -5,15 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use graft_data::{ChatTemplate, Format, ModelTemplate};
+use graft_data::{ChatTemplate, Format, ModelTemplate, Overlong};
 use graft_kernels::Precision;
 use graft_model::LlamaConfig;
 use graft_recipes::{ComputeDtype, Preamble};
 
 use super::Globals;
 use super::failure::WrongUse;
-use super::named::{format, named};
+use super::named::{format, named, overlong};
 use super::paths::{path, place};
+use crate::commands::open::Opening;
 use crate::device::Device;
 use crate::generate::Sampling;
 use crate::trained_with::TrainedWith;
@@ -33,21 +34,40 @@ pub struct ModelArgs {
     /// A model folder, or builtin:quickstart
     #[arg(long, value_name = "DIR", value_parser = place())]
     pub model: String,
+    /// What stands beside it, and how it computes.
+    #[command(flatten)]
+    pub beside: BesideArgs,
+}
+
+/// What stands beside a model, and how it computes.
+#[derive(Debug, Clone, Args)]
+pub struct BesideArgs {
     /// An adapter folder (PEFT) to put beside the model
     #[arg(long, value_name = "DIR", value_parser = path())]
     pub adapter: Option<PathBuf>,
+    /// A folder with the tokenizer and chat template [default: the model's own]
+    #[arg(long, value_name = "DIR", value_parser = path())]
+    pub tokenizer: Option<PathBuf>,
     /// How frozen weights are kept [default: as the adapter was trained, else as in the folder]
     #[arg(long, value_enum)]
     pub quantization: Option<Quantization>,
-    /// The type that operands of products are rounded to
-    #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = named(ComputeDtype::ALL))]
-    pub compute_dtype: ComputeDtype,
+    /// The type that operands of products are rounded to [default: auto]
+    #[arg(long, value_name = "TYPE", value_parser = named(ComputeDtype::ALL))]
+    pub compute_dtype: Option<ComputeDtype>,
     /// The system block that opens a chat [default: as the adapter was trained, else official]
     #[arg(long, value_parser = named(Preamble::ALL))]
     pub preamble: Option<Preamble>,
 }
 
-impl ModelArgs {
+impl BesideArgs {
+    /// The model and its adapter, not yet loaded.
+    ///
+    /// # Errors
+    /// Either is unusable, or they are not of one shape.
+    pub fn open(&self, model: &str) -> anyhow::Result<Opening> {
+        Opening::new(model, self.adapter.as_deref(), self.tokenizer.as_deref())
+    }
+
     /// `Some(double)` where frozen projections are kept in NF4.
     ///
     /// # Errors
@@ -56,16 +76,18 @@ impl ModelArgs {
         &self,
         config: &LlamaConfig,
         trained: &TrainedWith,
+        model: &str,
     ) -> Result<Option<bool>, WrongUse> {
-        nf4(self.quantization, config, trained, &self.model)
+        nf4(self.quantization, config, trained, model)
     }
 
     /// How operands of products are rounded on a device; a type that it lacks is said.
     pub fn precision(&self, device: &Device, globals: &Globals) -> Precision {
-        if let Some(sentence) = device.lacks(self.compute_dtype) {
+        let dtype = self.compute_dtype.unwrap_or(ComputeDtype::Auto);
+        if let Some(sentence) = device.lacks(dtype) {
             globals.note(&sentence);
         }
-        device.precision(self.compute_dtype)
+        device.precision(dtype)
     }
 
     /// How conversations are rendered, by a model with this template of its own.
@@ -161,31 +183,63 @@ fn number(text: &str, allowed: &str, is_allowed: fn(f32) -> bool) -> Result<f32,
 
 /// `graft eval`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  graft eval --model builtin:quickstart \
-                        --adapter runs/quickstart/adapter \\\n    \
-                        --data builtin:quickstart/held-out --format messages --exact-match")]
+#[command(
+    long_about = "Score a model on rows: loss, perplexity, exact answers.\n\n\
+                  With --recipe rows are scored as that recipe's run scores them: its model, its \
+                  data.validation, evaluation.held_out and evaluation.general, its chat format, \
+                  lengths and compute type. A run's adapter then has the run's own validation loss.",
+    after_help = "Examples:\n  graft eval --model builtin:quickstart \
+                  --adapter runs/quickstart/adapter \\\n    \
+                  --data builtin:quickstart/held-out --format messages --exact-match\n  \
+                  graft eval --recipe my.yaml --adapter runs/my/adapter"
+)]
 pub struct EvalArgs {
-    /// Which model
+    /// Score as this recipe's run does: a shipped recipe's name, or a file
+    #[arg(long, value_name = "RECIPE", value_parser = place())]
+    pub recipe: Option<String>,
+    /// Keys to set in the recipe (`data.max_seq_len=512`)
+    #[arg(value_name = "KEY=VALUE", requires = "recipe")]
+    pub overrides: Vec<String>,
+    /// A model folder, or builtin:quickstart [default with --recipe: its model]
+    #[arg(long, value_name = "DIR", required_unless_present = "recipe", value_parser = place())]
+    pub model: Option<String>,
+    /// What stands beside it, and how it computes
     #[command(flatten)]
-    pub model: ModelArgs,
-    /// A file of rows, or builtin:quickstart/held-out
-    #[arg(long, value_name = "FILE", value_parser = place())]
-    pub data: String,
+    pub beside: BesideArgs,
+    /// A file of rows, or builtin:quickstart/held-out [default with --recipe: what it measures]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "recipe",
+        requires = "format",
+        value_parser = place()
+    )]
+    pub data: Option<String>,
     /// The form of its rows
-    #[arg(long, value_parser = format())]
-    pub format: Format,
-    /// Tokens a row may have [default: the model's longest sequence]
+    #[arg(long, requires = "data", value_parser = format())]
+    pub format: Option<Format>,
+    /// Tokens a row may have [default: the recipe's, else the model's longest sequence]
     #[arg(long, value_name = "N")]
     pub max_seq_len: Option<NonZeroUsize>,
-    /// Write each row's score to this file, one JSON object a line
+    /// What happens to longer rows [default: the recipe's, else error]
+    #[arg(long, value_parser = overlong())]
+    pub overlong: Option<Overlong>,
+    /// System prompt of rows that bring none; "" for none at all [default: the recipe's, else the one
+    /// that the adapter was trained with]
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Score every token of a row, not the answers alone
+    #[arg(long)]
+    pub train_on_inputs: bool,
+    /// Write each row's score to this file, one JSON object a line; it must not exist
     #[arg(long, value_name = "OUT.jsonl", value_parser = path())]
     pub per_example: Option<PathBuf>,
     /// Also answer each row's question, and count the answers that match exactly
     #[arg(long)]
     pub exact_match: bool,
-    /// Tokens an answer may have
-    #[arg(long, value_name = "N", default_value = "64")]
-    pub max_new_tokens: NonZeroUsize,
+    /// Tokens an answer may have [default: the recipe's, else 64]
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<NonZeroUsize>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -193,9 +247,13 @@ pub struct EvalArgs {
 
 /// `graft generate`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  graft generate --model builtin:quickstart \
+#[command(
+    after_help = "On a terminal, characters of the answer that would steer it are spelled out; into files and \
+                        pipes the text goes exactly as the model wrote it, and --json escapes it.\n\n\
+                        Example:\n  graft generate --model builtin:quickstart \
                         --adapter runs/quickstart/adapter \\\n    \
-                        --prompt \"What does a residence certificate cost?\"")]
+                        --prompt \"What does a residence certificate cost?\""
+)]
 pub struct GenerateArgs {
     /// Which model
     #[command(flatten)]
@@ -203,7 +261,7 @@ pub struct GenerateArgs {
     /// What the user says, or with --raw the text to go on from
     #[arg(long, value_name = "TEXT")]
     pub prompt: String,
-    /// The system prompt
+    /// The system prompt; "" for none [default: the one that the adapter was trained with]
     #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub system: Option<String>,
     /// Go on from the prompt as plain text, without the chat template
@@ -219,16 +277,24 @@ pub struct GenerateArgs {
 
 /// `graft chat`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  graft chat --model builtin:quickstart \
-                        --adapter runs/quickstart/adapter")]
+#[command(
+    after_help = "On a terminal lines are edited and remembered until the end, /help lists the commands, Ctrl-C \
+                        ends an answer and Ctrl-D the conversation. Characters of an answer that would steer the \
+                        terminal are spelled out; into files and pipes it goes exactly as the model wrote it.\n\n\
+                        Example:\n  graft chat --model builtin:quickstart \
+                        --adapter runs/quickstart/adapter"
+)]
 pub struct ChatArgs {
     /// Which model
     #[command(flatten)]
     pub model: ModelArgs,
-    /// The system prompt
+    /// The system prompt; "" for none [default: the one that the adapter was trained with]
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
     /// How answers are drawn
     #[command(flatten)]
     pub sampling: SamplingArgs,
+    /// Print each answer as JSON, one object a line
+    #[arg(long)]
+    pub json: bool,
 }

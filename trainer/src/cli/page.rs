@@ -1,14 +1,26 @@
 //! Results on stdout: whole pages, so that a reader that leaves early is noticed and no line tears.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use graft_data::{is_visible, visible};
 use serde::Serialize;
 
-/// Writes text and a line break.
+/// Writes text and a line break. Text of files and models is part of most pages, so what would steer
+/// the reader's terminal is spelled out, in pipes and files too: from there it reaches one later.
 ///
 /// # Errors
 /// stdout is closed or full.
 pub fn print(text: &str) -> io::Result<()> {
+    print_exact(&visible(text))
+}
+
+/// Writes text as it is and a line break: text that is coloured here and was escaped before, or that a
+/// program reads.
+///
+/// # Errors
+/// As [`print()`].
+pub fn print_exact(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     if !text.ends_with('\n') {
@@ -22,7 +34,31 @@ pub fn print(text: &str) -> io::Result<()> {
 /// # Errors
 /// As [`print()`].
 pub fn print_json(value: &impl Serialize) -> io::Result<()> {
-    print(&serde_json::to_string_pretty(value)?)
+    print_exact(&escaped_json(&serde_json::to_string_pretty(value)?))
+}
+
+/// Writes a value as JSON on one line.
+///
+/// # Errors
+/// As [`print()`].
+pub fn print_json_line(value: &impl Serialize) -> io::Result<()> {
+    print_exact(&escaped_json(&serde_json::to_string(value)?))
+}
+
+/// The same JSON with every character spelled `\uXXXX` that a terminal must not get: outside of
+/// strings JSON has none of them.
+fn escaped_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_visible(character) || character == '\n' {
+            out.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            let _ = write!(out, "\\u{unit:04x}");
+        }
+    }
+    out
 }
 
 /// `1234567` as `1,234,567`.
@@ -61,6 +97,15 @@ mod tests {
     fn digits_are_grouped_by_three_from_the_right() {
         let shown = [0, 12, 123, 1_234, 123_456, 1_234_567].map(grouped);
         assert_eq!(shown, ["0", "12", "123", "1,234", "123,456", "1,234,567"]);
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_and_steers_no_terminal() {
+        let value = serde_json::json!({"a\u{1b}]0;x\u{7}": "\u{9b}2J \u{202e}b\u{e0041} 👩\u{200d}👩 ü\n\"\\"});
+        let written = escaped_json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(written.chars().all(|c| is_visible(c) || c == '\n'), "{written}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&written).unwrap(), value);
+        assert!(written.contains("ü") && written.contains("\\udb40\\udc41"), "{written}");
     }
 
     #[test]

@@ -1,88 +1,215 @@
 //! `graft chat`: a conversation, line by line, until end of input.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+mod editor;
+mod lines;
+mod said;
 
-use graft_data::{Conversation, Message, Role};
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use graft_data::{ChatTemplate, Message, Role, Tokenizer, visible};
 use graft_kernels::Precision;
+use graft_model::Projection;
+use serde_json::json;
+use signal_hook::consts::SIGINT;
 
 use super::open::Opening;
-use crate::cli::Globals;
+use super::speech::{Speech, check_room, conversation, mark};
 use crate::cli::model_args::ChatArgs;
+use crate::cli::{Globals, page};
 use crate::device::{Backend, OnBackend};
-use crate::generate::Generator;
+use crate::generate::{Answer, Generator, Heard, Session};
+use lines::{Lines, Next};
+use said::{HELP, Said};
 
-/// Reads questions from standard input and answers each with the conversation so far in view. An empty
-/// line starts over.
+/// Reads questions from standard input and answers each with the conversation so far in view.
 ///
 /// # Errors
-/// Model or adapter are unusable; input or output fails.
+/// Model or adapter are unusable; input or output fails; a question from a file cannot be answered.
 pub fn run(globals: &Globals, args: &ChatArgs) -> anyhow::Result<()> {
     let device = globals.device.open()?;
-    let precision = args.model.precision(&device, globals);
-    device.run(Talking { args, precision, globals })
+    let precision = args.model.beside.precision(&device, globals);
+    let opening = args.model.beside.open(&args.model.model)?;
+    opening.warn(globals)?;
+    device.run(Opened { args, opening, precision, globals })
 }
 
 /// The work on whichever backend there is.
-struct Talking<'a> {
+struct Opened<'a> {
     args: &'a ChatArgs,
+    opening: Opening,
     precision: Precision,
     globals: &'a Globals,
 }
 
-impl OnBackend for Talking<'_> {
+impl OnBackend for Opened<'_> {
     type Output = anyhow::Result<()>;
 
     fn on<B: Backend>(self, device: &B::Device) -> Self::Output {
-        let Self { args, precision, globals } = self;
-        let opening = Opening::new(&args.model.model, args.model.adapter.as_deref())?;
+        let Self { args, opening, precision, globals } = self;
         let files = &opening.files;
-        let nf4 = args.model.nf4(&files.config, &opening.trained)?;
+        let nf4 = args.model.beside.nf4(&files.config, &opening.trained, &args.model.model)?;
+        let system = opening.system(args.system.as_deref(), globals);
         let model = opening.load::<B>(nf4, device)?;
         let stop = files.tokenizer.stop_ids();
-        let generator = Generator { model: &model, precision, stop: &stop };
-        let asks = std::io::stdin().is_terminal();
-        if asks {
-            globals.note("An empty line starts over; end with Ctrl-D.");
-        }
-        let mut conversation = first_turns(args);
-        let mut out = std::io::stdout().lock();
-        let mut lines = std::io::stdin().lock().lines();
-        loop {
-            if asks {
-                write!(out, "> ")?;
-                out.flush()?;
-            }
-            let Some(line) = lines.next().transpose()? else {
-                return Ok(());
-            };
-            if line.trim().is_empty() {
-                conversation = first_turns(args);
-                continue;
-            }
-            conversation.messages.push(Message::text(Role::User, &line));
-            let chat = args.model.chat(&opening.trained, files.template.as_ref());
-            let prompt = chat.prompt(&conversation, &files.tokenizer)?;
-            let mut stream = files.tokenizer.decode_stream(true);
-            let mut on_token = |_: usize, token: u32| {
-                let text = stream.push(token).ok().flatten().unwrap_or_default();
-                out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
-            };
-            let max_new = args.sampling.max_new_tokens.get();
-            let sampling = args.sampling.sampling();
-            let tokens =
-                generator.run(&[prompt], max_new, &sampling, &mut on_token)?.swap_remove(0);
-            writeln!(out, "{}", stream.finish()?)?;
-            out.flush()?;
-            let answer = files.tokenizer.decode(&tokens, true)?;
-            conversation.messages.push(Message::text(Role::Assistant, &answer));
-        }
+        let session = Session::new(Generator { model: &model, precision, stop: &stop });
+        let mut lines = Lines::new();
+        let at_terminal = lines.are_edited();
+        let talk = Talk {
+            args,
+            tokenizer: &files.tokenizer,
+            chat: args.model.beside.chat(&opening.trained, files.template.as_ref()),
+            longest: files.config.max_position_embeddings,
+            session,
+            interrupted: if at_terminal { interrupts()? } else { Arc::default() },
+            system,
+            turns: Vec::new(),
+            at_terminal,
+        };
+        talk.until_the_end(&mut lines, globals)
     }
 }
 
-fn first_turns(args: &ChatArgs) -> Conversation {
-    let conversation = Conversation::default();
-    match &args.system {
-        Some(system) => conversation.with_system_prompt(system),
-        None => conversation,
+/// What is no answer of the model goes to stderr: there it is asked for, and never part of a result.
+fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", visible(text));
+}
+
+/// From now on the first Ctrl-C is for the answer; a second one before it is heard ends the process.
+fn interrupts() -> std::io::Result<Arc<AtomicBool>> {
+    /// 128 and the signal's number, as shells have it.
+    const BY_SIGINT: i32 = 128 + SIGINT;
+    let flag = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register_conditional_shutdown(SIGINT, BY_SIGINT, Arc::clone(&flag))?;
+    signal_hook::flag::register(SIGINT, Arc::clone(&flag))?;
+    Ok(flag)
+}
+
+/// A conversation under way.
+struct Talk<'a, B: Backend, P> {
+    args: &'a ChatArgs,
+    tokenizer: &'a Tokenizer,
+    chat: ChatTemplate,
+    /// The model's positions.
+    longest: usize,
+    session: Session<'a, B, P>,
+    interrupted: Arc<AtomicBool>,
+    system: Option<String>,
+    /// What was said, without the system prompt.
+    turns: Vec<Message>,
+    at_terminal: bool,
+}
+
+impl<B: Backend, P: Projection<B>> Talk<'_, B, P> {
+    fn until_the_end(mut self, lines: &mut Lines, globals: &Globals) -> anyhow::Result<()> {
+        if self.at_terminal {
+            globals
+                .note("/help lists the commands; Ctrl-C ends an answer, Ctrl-D the conversation.");
+        }
+        loop {
+            let line = match lines.next()? {
+                Next::Line(line) => line,
+                Next::Interrupted => {
+                    tell("Ctrl-D or /quit ends the conversation.");
+                    continue;
+                }
+                Next::End => return Ok(()),
+            };
+            match Said::of(&line) {
+                Said::Nothing => {}
+                Said::Quit => return Ok(()),
+                Said::Help => tell(HELP),
+                Said::Clear => {
+                    self.turns.clear();
+                    tell("The conversation starts over.");
+                }
+                Said::ShowSystem => tell(&match &self.system {
+                    Some(system) => format!("system prompt: {system}"),
+                    None => "There is no system prompt.".to_owned(),
+                }),
+                Said::System(text) => {
+                    self.system = Some(text).filter(|text| !text.is_empty());
+                    self.turns.clear();
+                    tell("The conversation starts over with this system prompt.");
+                }
+                Said::Unknown(found) => {
+                    tell(&format!("`{found}` is no command; /help lists them."));
+                }
+                Said::Text(text) => self.turn(text)?,
+            }
+        }
+    }
+
+    /// Answers a text. A person who asks what cannot be answered is told why and asks again.
+    fn turn(&mut self, text: String) -> anyhow::Result<()> {
+        self.turns.push(Message::text(Role::User, text));
+        let prompt = match self.prompt() {
+            Ok(prompt) => prompt,
+            Err(error) if self.at_terminal => {
+                self.turns.pop();
+                tell(&format!("{error:#}"));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let prompt_tokens = prompt.len();
+        let answer = self.answer(prompt)?;
+        let text = self.tokenizer.decode(&answer.tokens, true)?;
+        if self.args.json {
+            page::print_json_line(&json!({
+                "text": text,
+                "finish_reason": answer.end,
+                "tokens": answer.tokens.len(),
+                "prompt_tokens": prompt_tokens,
+            }))?;
+        } else {
+            mark(&answer, self.args.sampling.max_new_tokens.get(), self.longest);
+        }
+        if text.trim().is_empty() {
+            // Templates have no turn that says nothing: the question is as if it had not been asked.
+            self.turns.pop();
+        } else {
+            self.turns.push(Message::text(Role::Assistant, text));
+        }
+        Ok(())
+    }
+
+    fn prompt(&self) -> anyhow::Result<Vec<u32>> {
+        let conversation = conversation(self.turns.clone(), self.system.as_deref());
+        let prompt = self.chat.prompt(&conversation, self.tokenizer)?;
+        check_room(prompt.len(), self.longest).map_err(|error| {
+            if self.turns.len() == 1 {
+                return error.into();
+            }
+            let all = page::grouped(prompt.len() as u64);
+            let longest = page::grouped(self.longest as u64);
+            anyhow::Error::new(crate::cli::failure::WrongUse(format!(
+                "the conversation no longer fits the model: with this question it has {all} tokens, \
+                 and the longest sequence is {longest}, answer included. /clear starts over, and a \
+                 shorter question may fit"
+            )))
+        })?;
+        Ok(prompt)
+    }
+
+    fn answer(&mut self, prompt: Vec<u32>) -> anyhow::Result<Answer> {
+        let Self { args, session, interrupted, tokenizer, .. } = self;
+        interrupted.store(false, Ordering::Relaxed);
+        let mut speech = (!args.json).then(|| Speech::new(tokenizer));
+        let mut listener = |heard| {
+            let is_heard = match (&mut speech, heard) {
+                (Some(speech), Heard::Token(id)) => speech.token(id),
+                _ => true,
+            };
+            is_heard && !interrupted.load(Ordering::Relaxed)
+        };
+        let max_new = args.sampling.max_new_tokens.get();
+        let answer = session.answer(prompt, max_new, &args.sampling.sampling(), &mut listener)?;
+        interrupted.store(false, Ordering::Relaxed);
+        if let Some(speech) = speech {
+            speech.finish()?;
+        }
+        Ok(answer)
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Context as _;
 use graft_data::{
     Dataset, PreviewStyle, Sample, SampleOptions, SourceFile, Statistics, Tokenizer, preview,
+    visible,
 };
 use graft_recipes::Preamble;
 use serde_json::{Value, json};
@@ -31,9 +32,10 @@ pub fn run(globals: &Globals, args: &DataArgs) -> anyhow::Result<()> {
     }
     let colour = globals.colours_stdout();
     let style = if colour { PreviewStyle::Colour } else { PreviewStyle::Plain };
-    let mut text = statistics.to_string();
+    let mut text = visible(&statistics.to_string()).into_owned();
     for (number, sample) in shown.iter().enumerate() {
-        let file = statistics.files[sample.origin.file].path.display();
+        let file = statistics.files[sample.origin.file].path.display().to_string();
+        let file = visible(&file);
         let (tokens, targets) = (sample.tokens.len(), sample.targets());
         let _ = write!(
             text,
@@ -43,7 +45,8 @@ pub fn run(globals: &Globals, args: &DataArgs) -> anyhow::Result<()> {
             preview(sample, &tokenizer, style)?
         );
     }
-    Ok(page::print(&text)?)
+    // Colours stand in it.
+    Ok(page::print_exact(&text)?)
 }
 
 fn of_recipe(

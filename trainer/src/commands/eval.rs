@@ -1,114 +1,114 @@
 //! `graft eval`: loss, perplexity and exact answers on rows; the scoring that others can compare with.
 
-use graft_data::{Dataset, SampleOptions, SourceFile};
-use graft_kernels::Precision;
+mod asked;
+
+use std::path::PathBuf;
+
 use graft_model::{Projection, atomic, place};
 use serde_json::{Value, json};
 
-use super::open::Opening;
 use crate::cli::model_args::EvalArgs;
-use crate::cli::{Globals, page};
+use crate::cli::{Globals, on_threads, page};
 use crate::device::{Backend, OnBackend};
 use crate::evaluate::{RowScore, Scorer, Totals};
-use crate::plan::{HeldOut, ModelFiles, held_out_rows};
 use crate::progress::{Progress, Unit};
 use crate::{privacy, signals};
+use asked::{Asked, Rows};
 
-/// Scores a model on a file.
+/// Scores a model on a file, or on what a recipe measures.
 ///
 /// # Errors
-/// Model, adapter or rows are unusable; the output cannot be written.
+/// Model, adapter or rows are unusable; scores are no numbers; the output cannot be written.
 pub fn run(globals: &Globals, args: &EvalArgs) -> anyhow::Result<()> {
     signals::listen()?;
+    if let Some(path) = &args.per_example {
+        place::new_file(path)?;
+    }
     let device = globals.device.open()?;
-    let precision = args.model.precision(&device, globals);
-    device.run(Scoring { args, precision })
+    let asked = match &args.recipe {
+        Some(recipe) => asked::by_recipe(globals, args, recipe, &device)?,
+        None => asked::by_flags(globals, args, &device)?,
+    };
+    if let Some(path) = &args.per_example {
+        place::outside(path, &asked.opening.files.folder)?;
+        privacy::as_private_as(asked.rows.files.iter().map(PathBuf::as_path));
+    }
+    asked.opening.warn(globals)?;
+    on_threads(|| device.run(Scoring { args, asked }))
 }
 
 /// The work on whichever backend there is.
 struct Scoring<'a> {
     args: &'a EvalArgs,
-    precision: Precision,
+    asked: Asked,
+}
+
+/// What was found.
+#[derive(Default)]
+struct Found {
+    rows: usize,
+    totals: Option<Totals>,
+    general: Option<Totals>,
+    /// Answers given exactly, and questions asked.
+    exact: Option<(usize, usize)>,
 }
 
 impl OnBackend for Scoring<'_> {
     type Output = anyhow::Result<()>;
 
     fn on<B: Backend>(self, device: &B::Device) -> Self::Output {
-        let Self { args, precision } = self;
-        let opening = Opening::new(&args.model.model, args.model.adapter.as_deref())?;
-        let files = &opening.files;
-        if let Some(path) = &args.per_example {
-            place::new_file(path)?;
-            place::outside(path, &files.folder)?;
-            privacy::as_private_as([std::path::Path::new(&args.data)]);
-        }
-        let nf4 = args.model.nf4(&files.config, &opening.trained)?;
-        let source = super::data::source(&args.data, args.format)?;
-        let longest = files.config.max_position_embeddings;
-        let options = SampleOptions {
-            chat: args.model.chat(&opening.trained, opening.files.template.as_ref()),
-            ..SampleOptions::new(args.max_seq_len.map_or(longest, std::num::NonZeroUsize::get))
+        let Self { args, asked } = self;
+        let model = asked.opening.load::<B>(asked.nf4, device)?;
+        let scorer = Scorer { model: &model, precision: asked.precision };
+        let scores = score(&scorer, "score", &asked.rows)?;
+        let general = score(&scorer, "score general text", &asked.general)?;
+        let found = Found {
+            rows: scores.len(),
+            totals: (!scores.is_empty()).then(|| Totals::of(&scores)),
+            general: (!general.is_empty()).then(|| Totals::of(&general)),
+            exact: exact(&scorer, &asked)?,
         };
-        let sources = [source];
-        let rows = Dataset::load(&sources, &files.tokenizer, &options)?;
-        let questions = questions(args, &sources, files, &options)?;
-        let model = opening.load::<B>(nf4, device)?;
-        let scorer = Scorer { model: &model, precision };
-        let progress = Progress::new("score", rows.samples.len() as u64, Unit::Count("rows"));
-        let fields = Default::default();
-        let scores =
-            scorer.score(&rows.samples, &mut |done| progress.step(done as u64, &fields))?;
-        progress.finish(&format!("{} rows", scores.len()));
         if let Some(path) = &args.per_example {
             write_rows(path, &scores)?;
         }
-        let exact = exact(args, &scorer, &questions, files)?;
-        let totals = Totals::of(&scores);
         if args.json {
-            return Ok(page::print_json(&as_json(scores.len(), totals, exact))?);
+            return Ok(page::print_json(&found.json(&asked))?);
         }
-        let mut table = vec![
-            ("rows", page::grouped(scores.len() as u64)),
-            ("target tokens", page::grouped(totals.targets as u64)),
-            ("loss", format!("{:.6} nats a target token", totals.loss())),
-            ("perplexity", format!("{:.4}", totals.perplexity())),
-        ];
-        if let Some((right, asked)) = exact {
-            let percent = 100.0 * right as f64 / asked as f64;
-            table.push(("exact match", format!("{percent:.1} % ({right} of {asked})")));
-        }
-        Ok(page::print(&page::table(&table))?)
+        Ok(page::print(&page::table(&found.table(&asked)))?)
     }
 }
 
-fn questions(
-    args: &EvalArgs,
-    sources: &[SourceFile],
-    files: &ModelFiles,
-    options: &SampleOptions,
-) -> anyhow::Result<Vec<HeldOut>> {
-    if !args.exact_match {
+fn score<B: Backend, P: Projection<B>>(
+    scorer: &Scorer<'_, B, P>,
+    title: &str,
+    rows: &Rows,
+) -> anyhow::Result<Vec<RowScore>> {
+    if rows.samples.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(held_out_rows(sources, &files.tokenizer, options)?)
+    let progress = Progress::new(title, rows.samples.len() as u64, Unit::Count("rows"));
+    let fields = Default::default();
+    let scores = scorer
+        .score(&rows.samples, &mut |done| progress.step(done as u64, &fields))
+        .map_err(|error| rows.named(error))?;
+    progress.finish(&format!("{} rows", scores.len()));
+    Ok(scores)
 }
 
 /// Answers given exactly, and questions asked.
 fn exact<B: Backend, P: Projection<B>>(
-    args: &EvalArgs,
     scorer: &Scorer<'_, B, P>,
-    questions: &[HeldOut],
-    files: &ModelFiles,
+    asked: &Asked,
 ) -> anyhow::Result<Option<(usize, usize)>> {
+    let questions = &asked.questions;
     if questions.is_empty() {
         return Ok(None);
     }
     let prompts: Vec<Vec<u32>> = questions.iter().map(|row| row.prompt.clone()).collect();
     let progress = Progress::new("answer", prompts.len() as u64, Unit::Count("questions"));
     let fields = Default::default();
-    let max_new = args.max_new_tokens.get();
-    let answers = scorer.answers(&prompts, &files.tokenizer, max_new, &mut |done| {
+    let tokenizer = &asked.opening.files.tokenizer;
+    let answers = scorer.answers(&prompts, tokenizer, asked.max_new, &mut |done| {
         progress.step(done as u64, &fields);
     })?;
     progress.finish(&format!("{} questions", answers.len()));
@@ -126,17 +126,50 @@ fn write_rows(path: &std::path::Path, scores: &[RowScore]) -> anyhow::Result<()>
     Ok(())
 }
 
-fn as_json(rows: usize, totals: Totals, exact: Option<(usize, usize)>) -> Value {
-    let mut value = json!({
-        "rows": rows,
-        "nll": totals.nll,
-        "target_tokens": totals.targets,
-        "loss": totals.loss(),
-        "perplexity": totals.perplexity(),
-    });
-    if let Some((right, asked)) = exact {
-        let share = right as f64 / asked as f64;
-        value["exact_match"] = json!({"right": right, "asked": asked, "share": share});
+impl Found {
+    fn table(&self, asked: &Asked) -> Vec<(&'static str, String)> {
+        let Self { rows, totals, general, exact } = self;
+        let mut table = Vec::new();
+        if let Some(totals) = totals {
+            table.extend([
+                ("rows", page::grouped(*rows as u64)),
+                ("target tokens", page::grouped(totals.targets as u64)),
+                ("loss", format!("{:.6} nats a target token", totals.loss())),
+                ("perplexity", format!("{:.4}", totals.perplexity())),
+            ]);
+        }
+        if let Some(general) = general {
+            table.push(("general", format!("perplexity {:.4}", general.perplexity())));
+        }
+        if let Some((right, asked)) = exact {
+            let percent = 100.0 * *right as f64 / *asked as f64;
+            table.push(("exact match", format!("{percent:.1} % ({right} of {asked})")));
+        }
+        if let Some(system) = &asked.system {
+            table.push(("system prompt", system.clone()));
+        }
+        table
     }
-    value
+
+    fn json(&self, asked: &Asked) -> Value {
+        let Self { rows, totals, general, exact } = self;
+        let mut value = json!({"rows": rows});
+        if let Some(totals) = totals {
+            value["nll"] = json!(totals.nll);
+            value["target_tokens"] = json!(totals.targets);
+            value["loss"] = json!(totals.loss());
+            value["perplexity"] = json!(totals.perplexity());
+        }
+        if let Some(general) = general {
+            value["general_perplexity"] = json!(general.perplexity());
+        }
+        if let Some((right, asked)) = exact {
+            let share = *right as f64 / *asked as f64;
+            value["exact_match"] = json!({"right": right, "asked": asked, "share": share});
+        }
+        if let Some(system) = &asked.system {
+            value["system_prompt"] = json!(system);
+        }
+        value
+    }
 }

@@ -7,12 +7,12 @@ use graft_adapters::PeftAdapter;
 use graft_adapters::merge::{self, Merge, Onto};
 use graft_model::folder::ModelFolder;
 use graft_model::stop;
-use graft_recipes::MergeOnto;
 
 use super::open::Opening;
 use crate::cli::folder_args::MergeArgs;
 use crate::cli::{Globals, page};
-use crate::probe::{Divergence, MERGE_TOLERANCE, Probe};
+use crate::merge_bound::{MergeBound, onto};
+use crate::probe::{Divergence, Probe};
 use crate::progress::{Progress, Unit};
 use crate::run::RunError;
 use crate::{privacy, signals};
@@ -22,17 +22,15 @@ use crate::{privacy, signals};
 /// # Errors
 /// Base or adapter are unusable, the output is taken, the disk refuses, or the merged model answers
 /// otherwise than base and adapter do.
-pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
+pub fn run(globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
     signals::listen()?;
     signals::work_begins();
-    let opening = Opening::new(&args.model, Some(&args.adapter))?;
+    let opening = Opening::new(&args.model, Some(&args.adapter), args.tokenizer.as_deref())?;
+    opening.warn(globals)?;
     let Opening { files, adapter, trained } = &opening;
     let nf4 = args.nf4(&files.config, trained)?;
     let adapter = adapter.as_ref().expect("opened with an adapter");
-    let onto = match (args.onto, nf4) {
-        (MergeOnto::Dequantised, Some(double)) => Onto::Dequantised { double },
-        (MergeOnto::Dequantised, None) | (MergeOnto::Original, _) => Onto::Original,
-    };
+    let onto = onto(args.onto, nf4);
     let request = Merge {
         base: &files.folder,
         config: &files.config,
@@ -55,17 +53,13 @@ pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
         let _ = std::fs::remove_dir_all(&args.out);
     }
     let divergence = divergence?;
-    // Onto weights that training never saw, the distance is the user's to judge unless bounded.
-    let allowed = match (args.tolerance, args.onto, nf4) {
-        (Some(tolerance), ..) => f64::from(tolerance),
-        (None, MergeOnto::Original, Some(_)) => f64::INFINITY,
-        (None, ..) => MERGE_TOLERANCE,
-    };
+    let bound = MergeBound::of(args.onto, nf4);
+    let allowed = args.tolerance.map_or(bound.refused(), f64::from);
     if !divergence.is_within(allowed) {
         std::fs::remove_dir_all(&args.out)?;
         return Err(RunError::Merge { found: divergence.mean, allowed }.into());
     }
-    let rows = [
+    let mut rows = vec![
         ("written", summary.folder.display().to_string()),
         (
             "weights",
@@ -85,7 +79,14 @@ pub fn run(_globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
             ),
         ),
     ];
-    Ok(page::print(&page::table(&rows))?)
+    if let Some(system) = &trained.system_prompt {
+        rows.push(("trained with", format!("the system prompt {system:?}: give it with --system")));
+    }
+    page::print(&page::table(&rows))?;
+    if let Some(warning) = bound.warning(&divergence) {
+        globals.note(&format!("warning: {warning}"));
+    }
+    Ok(())
 }
 
 /// What was merged: projections, and tables that the adapter brings whole.
@@ -102,7 +103,7 @@ fn compare(args: &MergeArgs, opening: &Opening, nf4: Option<bool>) -> anyhow::Re
     let probe = Probe::spread(vocab_size);
     let precision = graft_kernels::Precision::F32;
     let expected = probe.log_probabilities(&opening.load::<Flex>(nf4, &FlexDevice)?, precision);
-    let merged = Opening::new(&args.out.display().to_string(), None)?;
+    let merged = Opening::new(&args.out.display().to_string(), None, None)?;
     stop::check()?;
     let found = probe.log_probabilities(&merged.load::<Flex>(None, &FlexDevice)?, precision);
     stop::check()?;

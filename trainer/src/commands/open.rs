@@ -7,6 +7,8 @@ use graft_model::checkpoint::Checkpoint;
 use graft_model::load::{Weights, left_to_quantise};
 use graft_model::{Llama, LlamaConfig};
 
+use crate::base_mark::BaseMark;
+use crate::cli::Globals;
 use crate::device::Backend;
 use crate::lost_pages;
 use crate::plan::ModelFiles;
@@ -27,12 +29,17 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Opens a folder and an adapter; no weight is read yet.
+    /// Opens a folder and an adapter; no weight is read yet. The tokenizer and the chat template are the
+    /// folder's own, or those of another folder.
     ///
     /// # Errors
     /// Either is unusable, or they are not of one shape.
-    pub fn new(model: &str, adapter: Option<&Path>) -> anyhow::Result<Self> {
-        let files = ModelFiles::open(model)?;
+    pub fn new(
+        model: &str,
+        adapter: Option<&Path>,
+        tokenizer: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let files = ModelFiles::open_with(model, tokenizer)?;
         let adapter = adapter.map(PeftAdapter::open).transpose()?;
         if let Some(adapter) = &adapter {
             adapter.check_model(&files.config)?;
@@ -42,6 +49,49 @@ impl Opening {
             .map(|adapter| TrainedWith::from_metadata(adapter.metadata()))
             .unwrap_or_default();
         Ok(Self { files, adapter, trained })
+    }
+
+    /// Says what is odd about the adapter beside this model.
+    ///
+    /// # Errors
+    /// The model's weights are unusable.
+    pub fn warn(&self, globals: &Globals) -> anyhow::Result<()> {
+        let Some(adapter) = &self.adapter else { return Ok(()) };
+        if adapter.changes_nothing() {
+            globals.note(&format!(
+                "warning: `{}` changes nothing: each of its updates has a matrix of zeros, as before \
+                 the first step of training",
+                adapter.file()
+            ));
+        }
+        let Some(trained_on) = &self.trained.base else { return Ok(()) };
+        let here = BaseMark::of(&Checkpoint::open(&self.files.folder)?, &self.files.config);
+        if let Some(difference) = trained_on.difference(&here) {
+            globals.note(&format!(
+                "warning: `{}` was trained beside another model than `{}`: {difference}. Give the \
+                 one that it was trained beside{}, or take what it says with care",
+                adapter.file(),
+                self.files.folder.display(),
+                adapter.base().map_or(String::new(), |base| format!(" (`{base}`)")),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The system prompt of conversations that bring none: as asked for, an empty one for none, else
+    /// the one of the adapter's training, which is then said.
+    pub fn system(&self, asked: Option<&str>, globals: &Globals) -> Option<String> {
+        match (asked, &self.trained.system_prompt) {
+            (Some(text), _) => Some(text.to_owned()).filter(|text| !text.is_empty()),
+            (None, Some(trained)) => {
+                globals.note(&format!(
+                    "system prompt of the adapter's training: {trained:?} (--system gives another, \
+                     --system \"\" none)"
+                ));
+                Some(trained.clone())
+            }
+            (None, None) => None,
+        }
     }
 
     /// Loads the weights, quantised to NF4 if asked, with the adapter beside them.

@@ -18,14 +18,16 @@ use crate::{privacy, signals};
 pub fn run(_globals: &Globals, args: &QuantizeArgs) -> anyhow::Result<()> {
     signals::listen()?;
     signals::work_begins();
-    let base = ModelFolder::open(&args.model)?;
+    let mut base = ModelFolder::open(&args.model)?;
+    if let Some(tokenizer) = &args.tokenizer {
+        base = base.with_tokenizer_of(&ModelFolder::at(tokenizer)?);
+    }
     privacy::as_private_as(base.paths()?.iter().map(PathBuf::as_path));
     let config = read_config(&base)?;
     let progress = Progress::new("quantise", None, Unit::Bytes);
     let fields = Default::default();
-    let summary = quantize::write(&args.out, &base, &config, args.double, &mut |done, _| {
-        progress.step(done, &fields);
-    })?;
+    let mut step = |done, _| progress.step(done, &fields);
+    let summary = quantize::write(&args.out, &base, &config, args.double, &mut step)?;
     progress.finish(&page::bytes(summary.tensor_bytes));
     let rows = [
         ("written", summary.folder.display().to_string()),

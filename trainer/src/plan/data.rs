@@ -9,7 +9,7 @@ use graft_data::{
 use graft_recipes::Recipe;
 
 use super::findings::Findings;
-use super::held_out::{HeldOut, held_out_rows};
+use super::held_out::{HeldOut, held_out_rows, no_room, without_room};
 use super::{Plan, PlanErrors, Validation, model, sources};
 use crate::run_folder::manifest::FileHash;
 
@@ -137,9 +137,6 @@ impl Plan {
         let held_out = held_out_rows(&self.held_out, &tokenizer, &self.sample)
             .map_err(|error| findings.problem("evaluation.held_out", error))
             .ok();
-        if let Some(rows) = &held_out {
-            self.check_room(rows, &mut findings);
-        }
         let measured = measured_options(&self.sample);
         let general = read("evaluation.general", &self.general, &measured, &mut findings);
         let prompts = self.finish.prompts.iter().map(|text| self.prompt(text, &tokenizer));
@@ -147,6 +144,9 @@ impl Plan {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| findings.problem("finish.prompts", error))
             .ok();
+        if let (Some(rows), Some(prompts)) = (&held_out, &prompts) {
+            self.check_room(rows, prompts, &mut findings);
+        }
         let split = match (&train, &self.validation) {
             (Some(train), Validation::Fraction(fraction)) => {
                 split_validation(&train.samples, *fraction, self.seed)
@@ -185,18 +185,21 @@ impl Plan {
         self.chat().prompt(&conversation, tokenizer)
     }
 
-    /// A prompt and its answer must fit the positions that the model knows.
-    fn check_room(&self, rows: &[HeldOut], findings: &mut Findings<'_>) {
+    /// Every prompt and its answer must fit the positions that the model knows.
+    fn check_room(&self, rows: &[HeldOut], prompts: &[Vec<u32>], findings: &mut Findings<'_>) {
         let longest = self.config.max_position_embeddings;
         let answer = self.max_new_tokens.get();
-        let Some(row) = rows.iter().find(|row| row.prompt.len() + answer > longest) else { return };
-        let question: String = row.question.chars().take(60).collect();
-        let message = format!(
-            "the prompt of {question:?} has {} tokens and its answer may have {answer} \
-             (evaluation.max_new_tokens), but the model's longest sequence is {longest}",
-            row.prompt.len()
-        );
-        findings.problem("evaluation.held_out", message);
+        let told = (answer, "evaluation.max_new_tokens");
+        if let Some(row) = without_room(rows, answer, longest) {
+            let message = no_room(&row.question, row.prompt.len(), told, longest);
+            findings.problem("evaluation.held_out", message);
+        }
+        for (index, (text, prompt)) in self.finish.prompts.iter().zip(prompts).enumerate() {
+            if prompt.len() + answer > longest {
+                let message = no_room(text, prompt.len(), told, longest);
+                findings.problem(&format!("finish.prompts.{index}"), message);
+            }
+        }
     }
 
     /// Size and hash of every file that the run reads, by the name that the recipe gives it.

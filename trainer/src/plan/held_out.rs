@@ -81,6 +81,26 @@ fn held_out(row: &Row, tokenizer: &Tokenizer, options: &SampleOptions) -> Result
     }
 }
 
+/// The first question that, with an answer of `answer` tokens, is longer than the model's longest
+/// sequence.
+pub fn without_room(rows: &[HeldOut], answer: usize, longest: usize) -> Option<&HeldOut> {
+    rows.iter().find(|row| row.prompt.len() + answer > longest)
+}
+
+/// What is said of a question that leaves no room for its answer, whose length `key` says.
+pub fn no_room(
+    question: &str,
+    tokens: usize,
+    (answer, key): (usize, &str),
+    longest: usize,
+) -> String {
+    let question: String = question.chars().take(60).collect();
+    format!(
+        "the prompt of {question:?} has {tokens} tokens and its answer may have {answer} \
+         ({key}), but the model's longest sequence is {longest}"
+    )
+}
+
 fn unsupported(message: &str) -> Error {
     Error::Render(RowProblem::Unsupported(message.to_owned()))
 }

@@ -57,6 +57,10 @@ pub(super) fn open(recipe: &Recipe, findings: &mut Findings<'_>) -> ModelPart {
         }
         None => ("model.path", folder.clone()),
     };
+    let folder = match (folder, &home) {
+        (Some(folder), Some(home)) if tokenizer.is_some() => Some(folder.with_tokenizer_of(home)),
+        (folder, _) => folder,
+    };
     let template = home.as_ref().and_then(|home| {
         read_template(home).map_err(|error| findings.problem(key, error)).ok().flatten()
     });

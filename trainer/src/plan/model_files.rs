@@ -1,5 +1,6 @@
 //! A model folder as everything before the first tensor needs it: config.json and the tokenizer.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use graft_data::{ModelTemplate, NamedFile, TemplateFiles, Tokenizer, TokenizerFiles};
@@ -76,11 +77,25 @@ impl ModelFiles {
     /// The folder, its config.json or its tokenizer are missing or unusable, or the two
     /// disagree about the vocabulary.
     pub fn open(location: &str) -> Result<Self, ModelFilesError> {
+        Self::open_with(location, None)
+    }
+
+    /// The same with the tokenizer and chat template of another folder.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::open`].
+    pub fn open_with(
+        location: &str,
+        tokenizer_folder: Option<&Path>,
+    ) -> Result<Self, ModelFilesError> {
         let folder = ModelFolder::open(location)?;
         let config = read_config(&folder)?;
-        let template = read_template(&folder)?;
-        let tokenizer = read_tokenizer(&folder, &folder, Some(&config), template.as_deref())?;
+        let home = tokenizer_folder.map_or_else(|| Ok(folder.clone()), ModelFolder::at)?;
+        let template = read_template(&home)?;
+        let tokenizer = read_tokenizer(&home, &folder, Some(&config), template.as_deref())?;
         check_vocabulary(&tokenizer, &config)?;
+        let folder =
+            if tokenizer_folder.is_some() { folder.with_tokenizer_of(&home) } else { folder };
         Ok(Self { folder, config, tokenizer, template })
     }
 }

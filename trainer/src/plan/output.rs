@@ -19,7 +19,7 @@ pub(super) fn check(
 ) {
     const KEY: &str = "output_dir";
     let path = &recipe.output_dir;
-    if start != Start::Anywhere
+    if !matches!(start, Start::Anywhere | Start::Measuring)
         && let Some(base) = base
         && let Err(error) = beside(path, base)
     {
@@ -29,7 +29,7 @@ pub(super) fn check(
     let free = match start {
         // A run may be killed before it has anything to go on with; it then begins.
         Start::Resume if RunFolder::holds_run(path) => RunFolder::check_own(path, &results(recipe)),
-        Start::Anywhere => return,
+        Start::Anywhere | Start::Measuring => return,
         Start::Anew | Start::Resume => RunFolder::check_free(path, &recipe.to_yaml()),
     };
     if let Err(error) = free {

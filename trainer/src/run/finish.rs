@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn_flex::Flex;
-use graft_adapters::merge::{self, Merge, Onto};
+use graft_adapters::merge::{self, Merge};
 use graft_adapters::{PeftAdapter, Trainable, full, peft};
 use graft_model::checkpoint::{Checkpoint, ShardedWriter};
 use graft_model::folder::ModelFolder;
 use graft_model::load::Frozen;
 use graft_model::{FrozenLinear, Llama, stop};
-use graft_recipes::MergeOnto;
 use serde::Serialize;
 
 use super::RunError;
@@ -20,8 +19,9 @@ use super::training::Run;
 use crate::device::Backend;
 use crate::evaluate::{ScoreError, Scorer};
 use crate::memory::peak_resident_bytes;
+use crate::merge_bound::{MergeBound, onto};
 use crate::plan::{Adapter, Plan};
-use crate::probe::{Divergence, MERGE_TOLERANCE, Probe};
+use crate::probe::{Divergence, Probe};
 use crate::progress::{Progress, Unit};
 use crate::report::{Answer, Better, PromptAnswer, Report, Sample, Score, ScoreUnit};
 use crate::run_folder::manifest::{FileHash, Status};
@@ -157,7 +157,12 @@ pub(super) fn save_adapter<B: Backend, P: Trainable<B>>(
     let shapes = trainer.parameters.slots().iter();
     let shapes: Vec<_> = shapes.map(|slot| (slot.name.clone(), slot.shape.clone())).collect();
     let layers = plan.config.layers;
-    let with = TrainedWith { nf4: plan.nf4, chat: plan.chat().clone() };
+    let with = TrainedWith {
+        nf4: plan.nf4,
+        chat: plan.chat().clone(),
+        system_prompt: plan.sample.system_prompt.clone(),
+        base: plan.base_mark()?,
+    };
     let mut metadata = with.to_metadata();
     metadata.insert(BASE_HASH.to_owned(), base_hash(base));
     // An adapter gets published: it names its base, not where that lay on this machine.
@@ -242,15 +247,11 @@ fn write_merged<B: Backend, P: Trainable<B>>(
 ) -> Result<Divergence, RunError> {
     let plan = run.plan;
     let adapter = PeftAdapter::open(adapter)?;
-    let onto = match (plan.finish.onto, plan.nf4) {
-        (MergeOnto::Dequantised, Some(double)) => Onto::Dequantised { double },
-        (MergeOnto::Dequantised, None) | (MergeOnto::Original, _) => Onto::Original,
-    };
     let request = Merge {
         base: &plan.model_folder,
         config: &plan.config,
         adapter: &adapter,
-        onto,
+        onto: onto(plan.finish.onto, plan.nf4),
         max_shard_bytes: ShardedWriter::MAX_SHARD_BYTES,
     };
     let progress = Progress::new("merge", None, Unit::Bytes);
@@ -262,9 +263,12 @@ fn write_merged<B: Backend, P: Trainable<B>>(
     stop::check().map_err(graft_model::Error::from)?;
     let merged = probe.log_probabilities(&merged, plan.precision);
     let divergence = Divergence::between(&trained, &merged, plan.config.vocab_size);
-    // The original weights were never seen in training, so there the distance is only reported.
-    if onto != Onto::Original && !divergence.is_within(MERGE_TOLERANCE) {
-        return Err(RunError::Merge { found: divergence.mean, allowed: MERGE_TOLERANCE });
+    let bound = MergeBound::of(plan.finish.onto, plan.nf4);
+    if !divergence.is_within(bound.refused()) {
+        return Err(RunError::Merge { found: divergence.mean, allowed: bound.refused() });
+    }
+    if let Some(warning) = bound.warning(&divergence) {
+        progress.note(&format!("warning: {warning}"));
     }
     progress.finish(&format!(
         "mean divergence {:.1e} nats a token over {} tokens, same likeliest token at {:.1} %",

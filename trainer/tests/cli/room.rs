@@ -39,8 +39,13 @@ impl Room {
 
     /// Runs `graft` with words split at spaces.
     pub(crate) fn graft(&self, line: &str) -> Said {
+        self.graft_words(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// Runs `graft` with these words.
+    pub(crate) fn graft_words(&self, words: &[&str]) -> Said {
         let mut command = Command::new(env!("CARGO_BIN_EXE_graft"));
-        command.args(line.split_whitespace()).current_dir(self.0.path());
+        command.args(words).current_dir(self.0.path());
         command.env_remove("NO_COLOR").env("RUST_BACKTRACE", "1");
         let output = command.output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
