@@ -32,6 +32,8 @@ pub struct Report {
     pub target_tokens: u64,
     /// `tokens` over the time spent in training steps.
     pub tokens_per_second: f64,
+    /// Largest resident size of the process; `None` where the system does not say.
+    pub peak_memory_bytes: Option<u64>,
     /// Training steps in order, as in `metrics.jsonl`.
     pub train: Vec<TrainLine>,
     /// Evaluations in order, as in `metrics.jsonl`.
@@ -170,13 +172,13 @@ impl Report {
 
     fn facts(&self) -> Vec<(&'static str, String, String)> {
         let inputs = &self.manifest.inputs;
-        let (trainable, all) = (inputs.trainable_parameters, inputs.parameters);
+        let (trainable, all) = (inputs.trainable_parameters, inputs.base_parameters());
         let share = 100.0 * trainable as f64 / all.max(1) as f64;
         let rate = match self.tokens_per_second {
             rate if rate.is_finite() && rate > 0.0 => short_count(rate.round() as u64),
             _ => "—".to_owned(),
         };
-        let peak = self.train.iter().filter_map(|line| line.peak_memory_bytes).max();
+        let peak = self.peak_memory_bytes;
         let steps = self.train.last().map_or(0, |line| line.step);
         let steps = format!("{} {}", grouped(steps), if steps == 1 { "step" } else { "steps" });
         let targets = format!("{} trained on", short_count(self.target_tokens));

@@ -156,7 +156,13 @@ pub struct DataArgs {
     #[arg(long, requires = "file", value_parser = format())]
     pub format: Option<Format>,
     /// The folder whose tokenizer is used, or builtin:quickstart
-    #[arg(long, value_name = "DIR", requires = "file", value_parser = place())]
+    #[arg(
+        long,
+        visible_alias = "tokenizer",
+        value_name = "DIR",
+        requires = "file",
+        value_parser = place()
+    )]
     pub model: Option<String>,
     /// The system block that opens a chat [default: official]
     #[arg(long, requires = "file", value_parser = named(Preamble::ALL))]

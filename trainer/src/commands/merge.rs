@@ -82,11 +82,8 @@ pub fn run(globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
     if let Some(system) = &trained.system_prompt {
         rows.push(("trained with", format!("the system prompt {system:?}: give it with --system")));
     }
-    page::print(&page::table(&rows))?;
-    if let Some(warning) = bound.warning(&divergence) {
-        globals.note(&format!("warning: {warning}"));
-    }
-    Ok(())
+    rows.extend(bound.warning(divergence.mean).map(|warning| ("warning", warning)));
+    Ok(page::print(&page::table(&rows))?)
 }
 
 /// What was merged: projections, and tables that the adapter brings whole.

@@ -62,10 +62,10 @@ fn as_text(outcome: &Outcome) -> String {
         ),
     )];
     if let Some(bytes) = outcome.peak_memory_bytes {
-        rows.push(("peak memory", format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))));
+        rows.push(("peak memory", page::bytes(bytes)));
     }
     if let Some(bytes) = outcome.peak_device_memory_bytes {
-        rows.push(("peak on device", format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))));
+        rows.push(("peak on device", page::bytes(bytes)));
     }
     if let Some([before, after]) = outcome.exact_match {
         let (before, after) = (100.0 * before, 100.0 * after);
@@ -78,10 +78,9 @@ fn as_text(outcome: &Outcome) -> String {
         rows.push(("validation", format!("loss {before:.4} before, {after:.4} after")));
     }
     if let Some(divergence) = outcome.merged_divergence {
-        rows.push((
-            "merged",
-            format!("answers as base + adapter do: {divergence:.1e} nats a token apart"),
-        ));
+        let calm = || format!("answers as base + adapter do: {divergence:.1e} nats a token apart");
+        let text = outcome.merge_warning.as_ref().map(|text| format!("warning: {text}"));
+        rows.push(("merged", text.unwrap_or_else(calm)));
     }
     for path in &outcome.written {
         rows.push(("written", path.display().to_string()));

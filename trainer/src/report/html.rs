@@ -1,4 +1,6 @@
-//! Text for a page: escaping, and numbers as people read them.
+//! Text for a page: escaping, and numbers as people read them, on the terminal too.
+
+pub(super) use crate::cli::page::{bytes, grouped};
 
 /// Text that a browser shows as it is, in content and in quoted attributes. Characters that HTML does
 /// not allow become U+FFFD.
@@ -19,19 +21,6 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
-/// `1234567` as `1,234,567`.
-pub(super) fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut grouped = String::with_capacity(digits.len() * 4 / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
 /// `8030261248` as `8.03 B`; counts below ten thousand are written out.
 pub(super) fn short_count(count: u64) -> String {
     match count {
@@ -40,19 +29,6 @@ pub(super) fn short_count(count: u64) -> String {
         1_000_000..1_000_000_000 => format!("{:.2} M", count as f64 / 1e6),
         _ => format!("{:.2} B", count as f64 / 1e9),
     }
-}
-
-/// Bytes in binary units.
-pub(super) fn bytes(count: u64) -> String {
-    let mut value = count as f64;
-    for unit in ["B", "KiB", "MiB"] {
-        if value < 1_024.0 {
-            let places = usize::from(unit != "B" && value < 100.0);
-            return format!("{value:.places$} {unit}");
-        }
-        value /= 1_024.0;
-    }
-    format!("{value:.2} GiB")
 }
 
 /// `3725.0` seconds as `1 h 2 min`.
@@ -104,11 +80,6 @@ mod tests {
     fn numbers_read_well() {
         let counts = [0, 999, 1_000, 12_345, 1_234_567, 8_030_261_248].map(short_count);
         assert_eq!(counts, ["0", "999", "1,000", "12.3 K", "1.23 M", "8.03 B"]);
-        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!(
-            [12, 2_048, 500 << 20, 7 << 30].map(bytes),
-            ["12 B", "2.0 KiB", "500 MiB", "7.00 GiB"]
-        );
         let times = [0.25, 59.6, 61.0, 3_725.0, 90_000.0, f64::NAN].map(duration);
         assert_eq!(times, ["0.2 s", "1 min 0 s", "1 min 1 s", "1 h 2 min", "1 d 1 h", "—"]);
         let values = [0.0, 2e-4, 0.5, -12.3456, 123.46, 45_678.9, f64::INFINITY].map(value);

@@ -43,6 +43,7 @@ fn sample(steps: u64) -> Report {
         tokens: 512 * steps,
         target_tokens: 131 * steps,
         tokens_per_second: 14_200.0,
+        peak_memory_bytes: Some(412 << 20),
         train: train.collect(),
         eval: eval.collect(),
         scores: vec![
@@ -118,10 +119,10 @@ fn the_page_refers_to_nothing_outside() {
 fn every_section_has_its_numbers() {
     let page = sample(1_000).render();
     for text in [
-        "2.79 % of 4.30 M",
+        "2.87 % of 4.18 M",
         "1 min 36 s",
         "1,000 steps",
-        "412 MiB",
+        "412.00 MiB",
         "96.7 %",
         "+95.4 points",
         "mean of 51",

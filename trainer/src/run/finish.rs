@@ -61,6 +61,8 @@ pub struct Outcome {
     pub written: Vec<PathBuf>,
     /// How far the merged model's answers are from those of base + adapter.
     pub merged_divergence: Option<f64>,
+    /// Said where that is farther than such merges should be, with the way out.
+    pub merge_warning: Option<String>,
     /// The recipe's prompts and their answers by base and tuned model.
     pub answers: Vec<[String; 3]>,
 }
@@ -79,8 +81,10 @@ pub(super) fn finish<B: Backend, P: Trainable<B>>(
         None => Status::after_last_step(run.position.step, run.position.loss),
         Some(error) => Status::Failed { reason: error.to_string() },
     };
+    // The report and the terminal give one number.
+    let peak = peak_resident_bytes();
     if let Some(after) = &after {
-        let report = |run: &mut Run<'_, B, P>| write_report(run, after, &status);
+        let report = |run: &mut Run<'_, B, P>| write_report(run, after, &status, peak);
         attempt(&mut run, Part::Report, &mut failed, report)?;
     }
     match (failed, after) {
@@ -88,7 +92,7 @@ pub(super) fn finish<B: Backend, P: Trainable<B>>(
             run.folder.end(status)?;
             let divergence = merged.as_ref().and_then(|(_, divergence)| *divergence);
             written.extend(merged.map(|(path, _)| path));
-            Ok(outcome(&run, &after, written, divergence))
+            Ok(outcome(&run, &after, written, divergence, peak))
         }
         (Some(error), _) => Err(error),
         (None, None) => unreachable!("what is not there has failed"),
@@ -119,6 +123,7 @@ fn outcome<B: Backend, P: Trainable<B>>(
     after: &Scores,
     written: Vec<PathBuf>,
     merged_divergence: Option<f64>,
+    peak_memory_bytes: Option<u64>,
 ) -> Outcome {
     let plan = run.plan;
     let pair = |of: fn(&Scores) -> Option<f64>| Some([of(&run.before)?, of(after)?]);
@@ -131,13 +136,15 @@ fn outcome<B: Backend, P: Trainable<B>>(
         seconds: run.position.seconds,
         trainable_parameters: plan.trainable_parameters(),
         parameters: plan.parameters(),
-        peak_memory_bytes: peak_resident_bytes(),
+        peak_memory_bytes,
         peak_device_memory_bytes: run.peak_device_memory,
         exact_match: pair(|scores| scores.exact.map(super::scores::Exact::share)),
         general_perplexity: pair(|scores| scores.general_perplexity),
         validation_loss: pair(|scores| scores.validation_loss),
         written,
         merged_divergence,
+        merge_warning: merged_divergence
+            .and_then(|mean| MergeBound::of(plan.finish.onto, plan.nf4).warning(mean)),
         answers: questions
             .map(|((question, base), tuned)| [question.clone(), base.clone(), tuned.clone()])
             .collect(),
@@ -208,11 +215,15 @@ fn write_result<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<
 /// Scores the result, unless it was.
 fn score<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<Scores, RunError> {
     let step = run.position.step;
-    if let Some(after) = run.folder.content(AFTER, step).as_deref().and_then(Scores::read) {
-        return Ok(after);
-    }
-    let after = Scores::of("score the result", run.plan, run.data, &run.trainer.model)?;
-    run.folder.put(AFTER, step, after.to_text().as_bytes())?;
+    let known = run.folder.content(AFTER, step).as_deref().and_then(Scores::read);
+    let after = if let Some(after) = known {
+        after
+    } else {
+        let after = Scores::of("score the result", run.plan, run.data, &run.trainer.model)?;
+        run.folder.put(AFTER, step, after.to_text().as_bytes())?;
+        after
+    };
+    run.log_validation(step, &after)?;
     Ok(after)
 }
 
@@ -267,7 +278,7 @@ fn write_merged<B: Backend, P: Trainable<B>>(
     if !divergence.is_within(bound.refused()) {
         return Err(RunError::Merge { found: divergence.mean, allowed: bound.refused() });
     }
-    if let Some(warning) = bound.warning(&divergence) {
+    if let Some(warning) = bound.warning(divergence.mean) {
         progress.note(&format!("warning: {warning}"));
     }
     progress.finish(&format!(
@@ -305,8 +316,9 @@ fn write_report<B: Backend, P: Trainable<B>>(
     run: &mut Run<'_, B, P>,
     after: &Scores,
     status: &Status,
+    peak: Option<u64>,
 ) -> Result<(), RunError> {
-    let text = report(run, after, status)?.render();
+    let text = report(run, after, status, peak)?.render();
     Ok(run.folder.put(REPORT, run.position.step, text.as_bytes())?)
 }
 
@@ -314,6 +326,7 @@ fn report<B: Backend, P: Trainable<B>>(
     run: &Run<'_, B, P>,
     after: &Scores,
     status: &Status,
+    peak_memory_bytes: Option<u64>,
 ) -> Result<Report, RunError> {
     let mut train = Vec::new();
     let mut eval = Vec::new();
@@ -335,6 +348,7 @@ fn report<B: Backend, P: Trainable<B>>(
         tokens: run.position.tokens,
         target_tokens: run.position.target_tokens,
         tokens_per_second: run.position.tokens as f64 / run.position.seconds.max(f64::EPSILON),
+        peak_memory_bytes,
         train,
         eval,
         scores: score_rows(run, after),

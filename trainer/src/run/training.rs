@@ -166,7 +166,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         } else {
             None
         };
-        Ok(Self {
+        let mut run = Self {
             plan,
             data,
             trainer,
@@ -179,7 +179,23 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
             schedule,
             metrics,
             events,
-        })
+        };
+        if run.position.step == 0 {
+            let before = run.before.clone();
+            run.log_validation(0, &before)?;
+        }
+        Ok(run)
+    }
+
+    /// Puts the validation loss of scores into the metrics, unless it was measured at this step: so the
+    /// curve begins with the base and ends with the result.
+    pub(super) fn log_validation(&mut self, step: u64, scores: &Scores) -> Result<(), RunError> {
+        let Some(eval_loss) = scores.validation_loss else { return Ok(()) };
+        if self.is_evaluated(step)? {
+            return Ok(());
+        }
+        let eval_tokens = self.data.validation.iter().map(|row| row.targets() as u64).sum();
+        self.log(&Line::Eval(EvalLine { step, eval_loss, eval_tokens }))
     }
 
     /// Takes the steps that are left, then writes what was learnt.
@@ -200,6 +216,8 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
             self.evaluate(done)?;
         }
         let progress = Progress::going_on("train", done, self.total, Unit::Count("steps"));
+        // The first step may take long.
+        progress.step(done, &Fields::default());
         for step in done + 1..=self.total {
             let outcome = self.step(step)?;
             self.enter_steps();

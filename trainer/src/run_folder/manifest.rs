@@ -180,6 +180,14 @@ impl Manifest {
 }
 
 impl Inputs {
+    /// Parameters of the base alone: what shares of trained parameters are of, wherever they are shown.
+    pub fn base_parameters(&self) -> u64 {
+        if self.method == "full" {
+            return self.parameters;
+        }
+        self.parameters.saturating_sub(self.trainable_parameters)
+    }
+
     /// What differs between a run's beginning (`self`) and `now`, of the inputs that its result depends
     /// on. Threads and versions may differ; going on with another seed, recipe, base or data may not.
     pub fn changes(&self, now: &Self) -> Vec<Change> {

@@ -232,6 +232,39 @@ fn a_recipe_scores_as_its_run_did_and_the_system_prompt_travels() {
 }
 
 #[test]
+fn validation_before_and_after_is_one_number_in_every_place() {
+    let room = Room::new();
+    small(&room, "m", 1);
+    let after = trained(&room, "none", false);
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(room.path(&format!("runs/t/{name}"))).unwrap()).unwrap()
+    };
+    let lines = std::fs::read_to_string(room.path("runs/t/metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let curve: Vec<(u64, f64)> = lines
+        .iter()
+        .filter_map(|line| Some((line["step"].as_u64()?, line["eval_loss"].as_f64()?)))
+        .collect();
+    let loss = |scores: &Value| scores["validation_loss"].as_f64().unwrap();
+    assert_eq!(curve, [(0, loss(&read("before.json"))), (2, loss(&after))]);
+    let inspected = room.done("inspect runs/t");
+    let last = format!("last eval    after step 2: loss {:.4} over", loss(&after));
+    assert!(inspected.contains(&last), "{inspected}");
+    // The base's parameters and what trains beside them, as `validate` and the report have it.
+    let base: Value = serde_json::from_str(&room.done("inspect m --json")).unwrap();
+    let planned: Value =
+        serde_json::from_str(&room.done("validate t.yaml output_dir=other --json")).unwrap();
+    assert_eq!(base["parameters"], planned["parameters"]);
+    let grouped = |value: &Value| graft::cli::page::grouped(value.as_u64().unwrap());
+    let (all, some) = (&planned["parameters"], &planned["trainable_parameters"]);
+    assert!(inspected.contains(&format!("m, {} parameters", grouped(all))), "{inspected}");
+    assert!(inspected.contains(&format!("{} trainable parameters", grouped(some))), "{inspected}");
+    let share = 100.0 * some.as_f64().unwrap() / all.as_f64().unwrap();
+    let report = std::fs::read_to_string(room.path("runs/t/report.html")).unwrap();
+    assert!(report.contains(&format!("{share:.2} % of")), "no {share:.2} % in the report");
+}
+
+#[test]
 fn adapters_that_do_not_belong_are_said_or_refused() {
     let room = Room::new();
     small(&room, "m", 1);

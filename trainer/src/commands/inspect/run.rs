@@ -39,7 +39,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         ("status", status_text(&status)),
         ("begun", started),
         ("ended", ended.unwrap_or_else(|| "–".to_owned())),
-        ("model", format!("{}, {} parameters", inputs.model, grouped(inputs.parameters))),
+        ("model", format!("{}, {} parameters", inputs.model, grouped(inputs.base_parameters()))),
         (
             "method",
             format!(
