@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use graft_adapters::PeftAdapter;
 use graft_model::checkpoint::{Checkpoint, expected};
+use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, site};
 use sha2::{Digest, Sha256};
 
@@ -21,7 +23,7 @@ const BEGINNING: usize = 4 << 10;
 /// What is kept of a base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseMark {
-    /// SHA-256 of every norm.
+    /// SHA-256 of the first bytes of every norm.
     pub norms: String,
     /// SHA-256 of the first bytes of every projection; `None` where they are stored quantised.
     pub projections: Option<String>,
@@ -79,6 +81,38 @@ impl BaseMark {
             _ => None,
         }
     }
+}
+
+/// What is odd about an adapter beside a model, a sentence each.
+///
+/// # Errors
+/// The model's weights are unusable.
+pub fn oddities(
+    adapter: &PeftAdapter,
+    folder: &ModelFolder,
+    config: &LlamaConfig,
+) -> Result<Vec<String>, graft_model::Error> {
+    let file = adapter.file();
+    let mut oddities = Vec::new();
+    if adapter.changes_nothing() {
+        oddities.push(format!(
+            "`{file}` changes nothing: each of its updates has a matrix of zeros, as before the first \
+             step of training"
+        ));
+    }
+    let Some(trained_on) = BaseMark::from_metadata(adapter.metadata()) else {
+        return Ok(oddities);
+    };
+    let here = BaseMark::of(&Checkpoint::open(folder)?, config);
+    if let Some(difference) = trained_on.difference(&here) {
+        let base = adapter.base().map_or(String::new(), |base| format!(" (`{base}`)"));
+        oddities.push(format!(
+            "`{file}` was trained beside another model than `{}`: {difference}. Give the one that it \
+             was trained beside{base}, or take what it says with care",
+            folder.display()
+        ));
+    }
+    Ok(oddities)
 }
 
 #[cfg(test)]

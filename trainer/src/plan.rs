@@ -170,6 +170,9 @@ impl Plan {
         };
         let config = model.config.as_ref();
         let adapter = adapter::resolve(&recipe, config, &mut findings);
+        if let (Some(adapter), Some(folder), Some(config)) = (&adapter, &model.folder, config) {
+            adapter::warn_of_another_base(adapter, folder, config, &recipe, &mut findings);
+        }
         let data = sources::resolve(&recipe, config, model.template.as_ref(), &mut findings);
         output::check(&recipe, model.folder.as_ref(), start, &mut findings);
         let Training { checkpointing, activation_offload, .. } = recipe.training;

@@ -30,19 +30,28 @@ pub struct TrainedWith {
 }
 
 impl TrainedWith {
-    /// As metadata of a safetensors file.
-    pub fn to_metadata(&self) -> BTreeMap<String, String> {
-        let quantization = match self.nf4 {
+    /// How the base was kept, in a word.
+    pub fn quantization(&self) -> &'static str {
+        match self.nf4 {
             None => "none",
             Some(false) => "nf4",
             Some(true) => "nf4-double",
-        };
+        }
+    }
+
+    /// Whether a file's metadata says how its adapter was trained.
+    pub fn is_told(metadata: &BTreeMap<String, String>) -> bool {
+        metadata.contains_key(QUANTIZATION)
+    }
+
+    /// As metadata of a safetensors file.
+    pub fn to_metadata(&self) -> BTreeMap<String, String> {
         let preamble = match &self.chat.preamble {
             Preamble::None => "none".to_owned(),
             Preamble::Official { date } => format!("official {date}"),
         };
         let mut metadata = BTreeMap::from([
-            (QUANTIZATION.to_owned(), quantization.to_owned()),
+            (QUANTIZATION.to_owned(), self.quantization().to_owned()),
             (PREAMBLE.to_owned(), preamble),
         ]);
         if self.chat.losses == Losses::Allow {

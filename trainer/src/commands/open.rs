@@ -7,7 +7,7 @@ use graft_model::checkpoint::Checkpoint;
 use graft_model::load::{Weights, left_to_quantise};
 use graft_model::{Llama, LlamaConfig};
 
-use crate::base_mark::BaseMark;
+use crate::base_mark;
 use crate::cli::Globals;
 use crate::device::Backend;
 use crate::lost_pages;
@@ -57,23 +57,8 @@ impl Opening {
     /// The model's weights are unusable.
     pub fn warn(&self, globals: &Globals) -> anyhow::Result<()> {
         let Some(adapter) = &self.adapter else { return Ok(()) };
-        if adapter.changes_nothing() {
-            globals.note(&format!(
-                "warning: `{}` changes nothing: each of its updates has a matrix of zeros, as before \
-                 the first step of training",
-                adapter.file()
-            ));
-        }
-        let Some(trained_on) = &self.trained.base else { return Ok(()) };
-        let here = BaseMark::of(&Checkpoint::open(&self.files.folder)?, &self.files.config);
-        if let Some(difference) = trained_on.difference(&here) {
-            globals.note(&format!(
-                "warning: `{}` was trained beside another model than `{}`: {difference}. Give the \
-                 one that it was trained beside{}, or take what it says with care",
-                adapter.file(),
-                self.files.folder.display(),
-                adapter.base().map_or(String::new(), |base| format!(" (`{base}`)")),
-            ));
+        for oddity in base_mark::oddities(adapter, &self.files.folder, &self.files.config)? {
+            globals.note(&format!("warning: {oddity}"));
         }
         Ok(())
     }

@@ -5,11 +5,13 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use graft_adapters::{LoraConfig, PeftAdapter, Rank, Scaling, Size};
+use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, ProjectionKind, Site};
-use graft_recipes::{AdapterMethod, Layers, ProjectionName, Recipe, TargetModules};
+use graft_recipes::{AdapterMethod, Init, Layers, ProjectionName, Recipe, TargetModules};
 
 use super::findings::Findings;
 use super::{adapter_parameters, parameters};
+use crate::base_mark;
 use crate::run_folder;
 
 /// What trains.
@@ -91,6 +93,25 @@ pub(super) fn resolve(
 
 fn open_start(folder: &Path, findings: &mut Findings<'_>) -> Option<PeftAdapter> {
     PeftAdapter::open(folder).map_err(|error| findings.problem("adapter.init_from", error)).ok()
+}
+
+/// An adapter to go on from that was trained beside other weights goes on from another model.
+pub(super) fn warn_of_another_base(
+    adapter: &Adapter,
+    folder: &ModelFolder,
+    config: &LlamaConfig,
+    recipe: &Recipe,
+    findings: &mut Findings<'_>,
+) {
+    let Adapter::Lora { init_from: Some(path), config: _ } = adapter else { return };
+    if recipe.model.init != Init::Checkpoint {
+        return;
+    }
+    // Whatever cannot be read here was recorded as a problem.
+    let odd = PeftAdapter::open(path).map(|start| base_mark::oddities(&start, folder, config));
+    for oddity in odd.into_iter().flatten().flatten() {
+        findings.warn(format!("adapter.init_from: {oddity}"));
+    }
 }
 
 /// The numbers of the adapted blocks; `None` with a problem.

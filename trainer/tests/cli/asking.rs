@@ -237,7 +237,8 @@ fn validation_before_and_after_is_one_number_in_every_place() {
     small(&room, "m", 1);
     let after = trained(&room, "none", false);
     let read = |name: &str| -> Value {
-        serde_json::from_slice(&std::fs::read(room.path(&format!("runs/t/{name}"))).unwrap()).unwrap()
+        serde_json::from_slice(&std::fs::read(room.path(&format!("runs/t/{name}"))).unwrap())
+            .unwrap()
     };
     let lines = std::fs::read_to_string(room.path("runs/t/metrics.jsonl")).unwrap();
     let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -295,6 +296,19 @@ fn adapters_that_do_not_belong_are_said_or_refused() {
         "{other}"
     );
     assert!(other.contains("Give the one that it was trained beside (`m`)"), "{other}");
+    let goes_on = room
+        .graft("validate t.yaml model.path=other adapter.init_from=runs/t/adapter output_dir=o");
+    assert_eq!(goes_on.code, 0, "{}", goes_on.stderr);
+    assert!(
+        goes_on.stderr.contains("warning: adapter.init_from: `runs/t/adapter/"),
+        "{}",
+        goes_on.stderr
+    );
+    let inspected = room.done("inspect runs/t/adapter");
+    assert!(
+        inspected.contains("trained on  weights of form none\nsystem      Be brief."),
+        "{inspected}"
+    );
     // All zeros, as training begins.
     room.done("train t.yaml --quiet output_dir=zero training.learning_rate=1.0e-30");
     let file = room.path("zero/adapter/adapter_model.safetensors");

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::Findings;
 use super::tensors::Sums;
 use crate::cli::page::{bytes, grouped};
+use crate::trained_with::TrainedWith;
 
 /// Describes the adapter.
 pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
@@ -28,6 +29,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         .filter_map(|name| checkpoint.tensor(name))
         .map(|view| view.shape.iter().map(|&size| size as u64).product::<u64>())
         .sum();
+    let trained = TrainedWith::from_metadata(adapter.metadata());
     let rslora = *scaling == Scaling::RankStabilised;
     let total = checkpoint.total_bytes();
     let one = adapter.config().one_size();
@@ -49,6 +51,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         "scale": one.map(|size| scaling.factor(size)),
         "sizes": sizes,
         "dropout": dropout,
+        "metadata": adapter.metadata(),
         "target_modules": targets,
         "layers": layers,
         "tables": tables,
@@ -72,6 +75,10 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
     if !tables.is_empty() {
         rows.push(("whole", tables.join(", ")));
     }
+    if TrainedWith::is_told(adapter.metadata()) {
+        rows.push(("trained on", format!("weights of form {}", trained.quantization())));
+    }
+    rows.extend(trained.system_prompt.map(|prompt| ("system", prompt)));
     Ok(Findings { rows, json })
 }
 
