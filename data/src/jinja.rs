@@ -9,8 +9,10 @@
 //!   data has the same tokens tomorrow.
 //! - `~` writes true, false and none as minijinja does and not with Python's capitals.
 
+mod budget;
 mod clock;
 mod environment;
+mod guard;
 mod losses;
 mod mask;
 mod python;
@@ -160,7 +162,9 @@ impl ModelTemplate {
         let mut environment = environment::new();
         let mut add = |name: &'static str, (text, origin): (String, String)| {
             let (prepared, marks) = mask::prepare(&text);
-            match environment.add_template_owned(name, prepared) {
+            let added = guard::guarded(&prepared)
+                .and_then(|guarded| environment.add_template_owned(name, guarded));
+            match added {
                 Ok(()) => Ok(Source { origin, text, marks }),
                 Err(error) => {
                     let Problem { line, message } = Problem::of(&error);
@@ -319,11 +323,17 @@ impl ModelTemplate {
             _ => ("default", &self.default),
         };
         let context = wording.context(messages, tools, date, generation_prompt, &self.tokens);
-        let template = self.environment.get_template(name);
-        template.and_then(|template| template.render(context)).map_err(|error| {
-            let Problem { line, message } = Problem::of(&error);
-            RowProblem::Template { origin: source.origin.clone(), line, message }
-        })
+        budget::begin();
+        let rendered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            self.environment.get_template(name).and_then(|template| template.render(context))
+        }));
+        let problem = match rendered {
+            Ok(Ok(text)) => return Ok(text),
+            Ok(Err(error)) => Problem::of(&error),
+            Err(_) => Problem { line: 1, message: "the engine gave up on it".to_owned() },
+        };
+        let (origin, Problem { line, message }) = (source.origin.clone(), problem);
+        Err(RowProblem::Template { origin, line, message })
     }
 
     /// The template that renders the conversation.
@@ -348,6 +358,7 @@ impl Problem {
         let line = error.line().unwrap_or(1);
         let message = match (environment::raised(error), error.detail()) {
             (Some(said), _) => format!("the template says: {said}"),
+            (_, Some(detail)) if detail.starts_with(budget::TOO_MUCH) => detail.to_owned(),
             (_, Some(detail)) => format!("{}: {detail}", error.kind()),
             (_, None) => error.kind().to_string(),
         };

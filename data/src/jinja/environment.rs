@@ -3,7 +3,7 @@
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value};
 
-use super::{clock, mask, python};
+use super::{budget, clock, mask, python};
 use crate::python_text::strip;
 use crate::template_json::Layout;
 
@@ -13,13 +13,18 @@ pub(super) const DATE: &str = "date_string";
 /// An environment without templates.
 pub(super) fn new() -> Environment<'static> {
     let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment
-        .set_formatter(|out, _, value| out.write_str(&python::text(value)).map_err(Error::from));
+    environment.set_formatter(|out, _, value| {
+        if value.as_str().is_none() {
+            budget::check_spread(value, 16)?;
+        }
+        let text = python::text(value);
+        budget::write(text.len())?;
+        out.write_str(&text).map_err(Error::from)
+    });
     environment.set_unknown_method_callback(python::method);
+    budget::add_to(&mut environment);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_function(mask::FUNCTION, mask::generation);
@@ -76,6 +81,16 @@ fn tojson(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<Strin
     }
     named.assert_all_used()?;
     let [ascii, indent, separators, sorted] = given;
+    let long = |value: &Option<Value>| value.as_ref().is_some_and(|value| !value.is_none());
+    if let Some(indent) = indent.as_ref().filter(|_| long(&indent)) {
+        budget::check_number(indent)?;
+        let width = indent.as_usize().unwrap_or_default();
+        budget::check_spread(value, width.saturating_mul(32))?;
+    }
+    if let Some(pair) = separators.as_ref().filter(|_| long(&separators)) {
+        budget::check_spread(value, python::text(pair).len())?;
+    }
+    budget::check_spread(value, 16)?;
     let is_true = |value: Option<Value>| value.is_some_and(|value| value.is_true());
     let indent = match indent.filter(|indent| !indent.is_none()) {
         None => None,
@@ -110,17 +125,22 @@ fn trim(value: &Value, characters: Option<&str>) -> String {
     }
 }
 
-fn join(list: &Value, separator: Option<&str>, named: Kwargs) -> Result<String, Error> {
+/// Also the method of a text.
+pub(super) fn join(list: &Value, separator: Option<&str>, named: Kwargs) -> Result<String, Error> {
     let separator = separator.map(str::to_owned).or(named.get("d")?).unwrap_or_default();
     let attribute: Option<String> = named.get("attribute")?;
     named.assert_all_used()?;
     let mut texts = Vec::new();
     for item in list.try_iter()? {
+        budget::check_spread(&item, 16)?;
         let item = match &attribute {
             Some(attribute) => item.get_attr(attribute)?,
             None => item,
         };
-        texts.push(python::text(&item));
+        let text = python::text(&item);
+        budget::check_length(text.len() + separator.len())?;
+        texts.push(text);
     }
+    budget::check_length(texts.iter().map(|text| text.len() + separator.len()).sum())?;
     Ok(texts.join(&separator))
 }

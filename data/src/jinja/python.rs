@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use minijinja::value::{ValueKind, from_args};
+use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use serde_json::{Map, Number, Value as Json};
 
+use super::{budget, environment};
 use crate::python_text::{is_space, strip};
 use crate::template_json::number_text;
 
@@ -139,10 +140,13 @@ fn of_text(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
         "split" | "rsplit" => {
             let (separator, limit): (Option<String>, Option<i64>) = from_args(args)?;
             let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+            // Each part is a value of its own.
+            budget::check_length(text.matches(separator.as_deref().unwrap_or(" ")).count() * 64)?;
             Value::from(split(text, separator.as_deref(), limit, name == "rsplit")?)
         }
         "splitlines" => {
             let (keep,): (Option<bool>,) = from_args(args)?;
+            budget::check_length(text.bytes().filter(|byte| *byte < b' ').count() * 64)?;
             Value::from(lines(text, keep.unwrap_or(false)))
         }
         "startswith" | "endswith" => {
@@ -167,10 +171,7 @@ fn of_text(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
         }
         "replace" => {
             let (old, new, limit): (String, String, Option<i64>) = from_args(args)?;
-            Value::from(match limit.and_then(|limit| usize::try_from(limit).ok()) {
-                Some(limit) => text.replacen(&old, &new, limit),
-                None => text.replace(&old, &new),
-            })
+            Value::from(budget::replaced(text, &old, &new, limit)?)
         }
         "find" | "rfind" => {
             let (part,): (String,) = from_args(args)?;
@@ -183,8 +184,8 @@ fn of_text(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
         }
         "join" => {
             let (list,): (Value,) = from_args(args)?;
-            let items: Vec<String> = list.try_iter()?.map(|item| self::text(&item)).collect();
-            Value::from(items.join(text))
+            let named: Kwargs = std::iter::empty::<(&str, Value)>().collect();
+            Value::from(environment::join(&list, Some(text), named)?)
         }
         _ => return without_arguments(text, name, args),
     })
