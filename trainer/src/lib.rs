@@ -9,6 +9,7 @@ pub mod device;
 pub mod engine;
 pub mod evaluate;
 pub mod generate;
+pub mod last_words;
 pub mod learning_rate;
 pub mod ledger;
 pub mod lost_pages;

@@ -25,6 +25,8 @@ pub fn explain(folder: &str) {
 mod linux {
     use std::sync::OnceLock;
 
+    use crate::last_words::{self, End};
+
     static SENTENCE: OnceLock<String> = OnceLock::new();
 
     /// There is no page where one should be (sigaction(2)); a hardware's error has another code.
@@ -55,6 +57,7 @@ mod linux {
                 libc::signal(signal, libc::SIG_DFL);
                 return;
             }
+            last_words::say(End::LostPage);
             if let Some(sentence) = SENTENCE.get() {
                 libc::write(2, sentence.as_ptr().cast(), sentence.len());
             }

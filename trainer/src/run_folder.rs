@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use graft_model::atomic;
 
+use crate::last_words;
 use checkpoints::Checkpoints;
 use manifest::{Change, Inputs, Manifest, Status};
 
@@ -189,7 +190,7 @@ impl RunFolder {
         refuse_another_run(path, recipe_yaml)?;
         let run = Self { path: path.to_owned(), manifest, goes_on: false, _lock: lock };
         atomic::write_bytes(run.recipe_path(), recipe_yaml.as_bytes()).map_err(Error::Replace)?;
-        run.manifest.write(&run.manifest_path())?;
+        run.record()?;
         Ok(run)
     }
 
@@ -264,7 +265,7 @@ impl RunFolder {
     /// Records how the run ended.
     pub fn end(&mut self, status: Status) -> Result<()> {
         self.manifest.end(status);
-        self.manifest.write(&self.manifest_path())
+        self.record()
     }
 
     /// Whether `name` lies in the folder as this run made it after `step`.
@@ -293,7 +294,7 @@ impl RunFolder {
         }
         if self.manifest.made.get(name) != begun {
             self.manifest.made.insert(name.to_owned(), manifest::Made::default());
-            self.manifest.write(&self.manifest_path())?;
+            self.record()?;
         }
         Ok(path)
     }
@@ -302,7 +303,7 @@ impl RunFolder {
     pub fn made(&mut self, name: &str, step: u64, sha256: Option<String>) -> Result<()> {
         let made = manifest::Made { after_step: Some(step), sha256 };
         self.manifest.made.insert(name.to_owned(), made);
-        self.manifest.write(&self.manifest_path())
+        self.record()
     }
 
     /// Makes the file `name` of the values after `step`.
@@ -317,6 +318,21 @@ impl RunFolder {
         let mut manifest = self.manifest.clone();
         manifest.end(status.clone());
         manifest
+    }
+
+    /// Writes the manifest, and makes ready what it says if the process ends in a signal's handler.
+    fn record(&self) -> Result<()> {
+        let path = self.manifest_path();
+        if self.manifest.status == Status::Running {
+            let reason = "a weight of the base cannot be read any more: its file was cut short, or its disk failed";
+            let lost = Status::Failed { reason: reason.to_owned() };
+            let stopped =
+                Status::Stopped { reason: "ended at once, asked to stop twice".to_owned() };
+            last_words::prepare(&path, [lost, stopped].map(|end| self.ending(&end).to_text()));
+        } else {
+            last_words::forget();
+        }
+        self.manifest.write(&path)
     }
 
     /// The manifest as last written.

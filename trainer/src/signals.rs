@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use graft_model::stop;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::last_words::{self, End};
 use crate::progress;
 
 static WORKS: AtomicBool = AtomicBool::new(false);
@@ -64,6 +65,7 @@ fn heard(signal: i32) {
     if !WORKS.load(Ordering::Relaxed) {
         say(&["\nerror: stopped by ", stop::name(signal), ": nothing was changed\n"]);
     } else if !first {
+        last_words::say(End::AtOnce);
         say(&["\nerror: ended at once by another signal\n"]);
     } else {
         if !progress::is_silent() {

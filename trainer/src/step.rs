@@ -7,7 +7,7 @@ use graft_data::Batch;
 use graft_kernels::adamw::GradientSums;
 use graft_kernels::{Kernels, Ops, Precision};
 use graft_model::param::host_values;
-use graft_model::stop::{self, Stopped};
+use graft_model::stop::Stopped;
 use graft_model::{Context, Llama};
 
 use crate::engine::parameters::{Slot, clip_factor};
@@ -198,8 +198,7 @@ where
         let visits: Vec<_> = batches.iter().zip(contexts).collect();
         let scale = 1.0 / targets.max(1) as f32;
         for (visit, batches) in visits.chunks(self.options.micro_batches_per_visit).enumerate() {
-            stop::check()?;
-            let losses = walk.run(batches, scale, &mut gradient)?;
+            let losses = walk.run::<StepError>(batches, scale, &mut gradient)?;
             for (index, loss) in losses.into_iter().enumerate() {
                 let micro_batch = visit * self.options.micro_batches_per_visit + index + 1;
                 if !loss.is_finite() {

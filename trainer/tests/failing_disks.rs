@@ -84,6 +84,8 @@ fn a_file_cut_short_under_a_run_ends_it_with_a_sentence_and_its_checkpoints() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     let name = file.parent().unwrap().to_str().unwrap();
     assert!(text.contains(&format!("a weight of `{name}` cannot be read any more")), "{text}");
+    let manifest = fs::read_to_string(out.join("manifest.json")).unwrap();
+    assert!(manifest.contains("\"failed\""), "the run is left running: {manifest}");
     // The same file again, as from a copy.
     put_back(&file, &content);
     let output = train(&out, &[&model, long, "--resume"]).output().unwrap();

@@ -16,6 +16,7 @@ use graft_data::Batch;
 use graft_kernels::{Kernels, Ops, backward_from};
 use graft_model::pass::Leaves;
 use graft_model::site::EMBED_TOKENS;
+use graft_model::stop::{self, Stopped};
 use graft_model::{Block, Branch, Context, Keeping, Layout, Llama, Plain, Products, Taped};
 
 use super::loss::{NextToken, Targets};
@@ -109,13 +110,13 @@ where
     /// micro-batch. All of them share each visit of a block; the sums do not depend on how many do.
     ///
     /// # Errors
-    /// The disk that should keep inputs does not.
-    pub fn run(
+    /// The disk that should keep inputs does not; the process was asked to stop.
+    pub fn run<E: From<OffloadError> + From<Stopped>>(
         &self,
         batches: &[(&Batch, Context<'_>)],
         scale: f32,
         gradient: &mut Gradient<'_, B>,
-    ) -> Result<Vec<f64>, OffloadError> {
+    ) -> Result<Vec<f64>, E> {
         let model = self.model;
         let tokens = batches.iter().map(|(batch, _)| batch.len()).sum();
         let mut running: Vec<_> = batches
@@ -134,6 +135,7 @@ where
             })
             .collect();
         for block in model.up(tokens) {
+            stop::check()?;
             let layer = block.layer;
             let keeps = self.keeps(layer, running.len());
             for running in &mut running {
@@ -148,6 +150,7 @@ where
             running.iter_mut().map(|running| self.head(running, scale, gradient)).collect();
         self.measure();
         for block in model.down_to(self.lowest.0, tokens) {
+            stop::check()?;
             let layer = block.layer;
             for running in &mut running {
                 for branch in Branch::BOTH.into_iter().rev() {

@@ -167,10 +167,15 @@ impl Manifest {
             .map_err(|source| Error::Manifest { path: path.to_owned(), source })
     }
 
-    pub(super) fn write(&self, path: &Path) -> Result<()> {
+    /// As the file holds it.
+    pub(super) fn to_text(&self) -> Vec<u8> {
         let mut text = serde_json::to_vec_pretty(self).expect("the maps' keys are strings");
         text.push(b'\n');
-        atomic::write_bytes(path, &text).map_err(Error::Replace)
+        text
+    }
+
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        atomic::write_bytes(path, &self.to_text()).map_err(Error::Replace)
     }
 
     pub(super) fn end(&mut self, status: Status) {

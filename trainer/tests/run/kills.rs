@@ -21,7 +21,7 @@ fn a_run_killed_at_any_call_that_changes_the_disk_goes_on_to_the_same_bytes() {
             room.results(&out) == expected,
             "other bytes after a kill at call {call} of {calls}"
         );
-        assert_eq!(room.steps(&out), [1, 2, 3], "killed at call {call}");
+        assert_eq!(room.steps(&out), room.steps("whole"), "killed at call {call}");
         assert_eq!(room.manifest(&out)["status"]["state"], "finished", "killed at call {call}");
     }
 }
