@@ -235,7 +235,7 @@ fn a_training_pass_leaves_one_block_behind() {
     let root = tempfile::tempdir().unwrap();
     write(root.path(), &config, 0);
     let model = load(&open(root.path()), &config, &tiny_lora(&config, 0.0), None);
-    let residency = std::sync::Arc::clone(&model.residency);
+    let residency = std::rc::Rc::clone(&model.residency);
     let mut trainer = trainer(model, Checkpointing::Block, Precision::Bf16);
     trainer.options.micro_batches_per_visit = 2;
     trainer.gradient(1, &batches(), TOKENS).unwrap();

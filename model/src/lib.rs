@@ -26,6 +26,7 @@ pub mod residency;
 pub mod rope;
 pub mod site;
 pub mod stop;
+pub mod system_memory;
 pub mod table;
 
 pub use block::{Block, Branch};
@@ -39,4 +40,5 @@ pub use pass::{Context, Keeping, Noise, Pass, Plain, Products, Role, Taped};
 pub use projection::{FrozenLinear, Projection};
 pub use rope::Rope;
 pub use site::{ProjectionKind, Site};
+pub use system_memory::SystemMemory;
 pub use table::Table;

@@ -1,6 +1,6 @@
 //! The decoder: embedding, blocks, norm, head. Follows `LlamaForCausalLM` of Hugging Face transformers.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use burn::tensor::ops::FloatTensor;
 use graft_kernels::{Kernels, Ops, Precision};
@@ -33,7 +33,7 @@ pub struct Llama<B: Kernels, P> {
     /// The head, `[vocab, d_model]`; `None` if the embedding serves as head.
     pub head: Option<Table<B>>,
     /// Where the frozen weights lie in maps of their files.
-    pub residency: Arc<Residency>,
+    pub residency: Rc<Residency>,
 }
 
 impl<B: Kernels, P: Projection<B>> Llama<B, P> {

@@ -4,7 +4,7 @@
 //! it, quantises it, puts an adapter beside it, or makes it trainable. At any time memory holds the
 //! model as made so far and one tensor.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use graft_kernels::frozen::{Absmax, Storage};
 use graft_kernels::{FrozenMatrix, Kernels, nf4};
@@ -135,7 +135,8 @@ pub fn is_kept(nf4: Option<bool>, weight: &FrozenMatrix) -> bool {
     nf4.is_none() || matches!(weight.storage(), Storage::Nf4 { .. })
 }
 
-/// Quantises a dense matrix to NF4; one that is quantised already stays as it is.
+/// Quantises a dense matrix to NF4, a run of its values after the other; one that is quantised already stays
+/// as it is.
 pub fn quantise(name: &str, matrix: FrozenMatrix, double: bool) -> Result<FrozenMatrix, Error> {
     if matches!(matrix.storage(), Storage::Nf4 { .. }) {
         return Ok(matrix);
@@ -143,7 +144,8 @@ pub fn quantise(name: &str, matrix: FrozenMatrix, double: bool) -> Result<Frozen
     let [out, inner] = matrix.shape();
     let format = if double { nf4::AbsmaxFormat::Double } else { nf4::AbsmaxFormat::Plain };
     let failed = |problem| Error::Quantise { tensor: name.to_owned(), problem };
-    let quantised = nf4::quantize(&matrix.to_f32(), format).map_err(failed)?;
+    let run = |start: usize, values: &mut [f32]| matrix.decode_run(start, values);
+    let quantised = nf4::quantize_runs(out * inner, format, run).map_err(failed)?;
     let absmax = match quantised.absmax {
         nf4::Absmax::Plain(values) => Absmax::Plain(
             values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into(),
@@ -196,7 +198,7 @@ impl<B: Kernels, P> Llama<B, P> {
             blocks,
             norm,
             head,
-            residency: Arc::new(Residency::new(
+            residency: Rc::new(Residency::new(
                 block_parameters,
                 pages,
                 embedding_pages,

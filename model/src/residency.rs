@@ -10,12 +10,14 @@
 //! it, so that a model which fits is handed back only where the tokens of a visit make that a hundredth
 //! of the work on it (`WORTH`). A model that takes most of the memory always is.
 
+use std::cell::{Cell, OnceCell};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::pages::{Access, Mapped};
+use crate::system_memory::SystemMemory;
 
 /// The frozen weights of one part of a model that lie in maps.
 type Part = Arc<[Mapped]>;
@@ -26,6 +28,9 @@ type Part = Arc<[Mapped]>;
 const WORTH: f64 = 900.0;
 
 /// The mapped weights of a model, by the part that uses them.
+///
+/// One walk over the blocks at a time: two that took turns would hand back what the other is using. That is
+/// why it, and the model with it, cannot be shared between threads.
 #[derive(Debug, Default)]
 pub struct Residency {
     blocks: Vec<Part>,
@@ -34,12 +39,12 @@ pub struct Residency {
     head: Part,
     /// Parameters of a block.
     block_parameters: usize,
-    walk: Mutex<Position>,
-    reader: OnceLock<Option<Reader>>,
-    is_large: OnceLock<bool>,
+    walk: Cell<Position>,
+    reader: OnceCell<Option<Reader>>,
+    is_large: OnceCell<bool>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Position {
     at: Option<usize>,
     /// What is read ahead.
@@ -81,6 +86,11 @@ impl Residency {
         *self.is_large.get_or_init(|| !fits(self.mapped_bytes().saturating_mul(2)))
     }
 
+    /// None of the model is to stay longer than needed, however small it is: it is passed over once.
+    pub fn keep_nothing(&self) {
+        self.is_large.get_or_init(|| true);
+    }
+
     /// Whether a pass over so many tokens hands blocks back behind it.
     pub(crate) fn streams(&self, tokens: usize) -> bool {
         let Some(block) = self.blocks.iter().map(bytes).max().filter(|&bytes| bytes > 0) else {
@@ -91,7 +101,7 @@ impl Residency {
 
     /// Block `layer` is run now, and then `next`: reads ahead, and hands back the block before.
     pub(crate) fn visit(&self, layer: usize, next: Next) {
-        let mut walk = lock(&self.walk);
+        let mut walk = self.walk.get();
         let before = walk.at.replace(layer).filter(|&before| before != layer);
         let mut wanted = Vec::new();
         if walk.announced != Some(layer) {
@@ -99,7 +109,7 @@ impl Residency {
         }
         let next_block = if let Next::Block(next) = next { Some(next) } else { None };
         walk.announced = next_block;
-        drop(walk);
+        self.walk.set(walk);
         let next = match next {
             Next::Block(next) => Some(&self.blocks[next]),
             Next::Head => Some(&self.head).filter(|_| self.is_large()),
@@ -157,13 +167,10 @@ fn release(part: &Part) {
     part.iter().for_each(Mapped::release);
 }
 
-/// Whether so many bytes fit beside what else is in memory (`MemAvailable`, proc_meminfo(5)). Systems
-/// that do not say so count as large enough.
+/// Whether so many bytes fit beside what else is in memory, and into what the process's control groups
+/// leave. Systems that do not say so count as large enough.
 fn fits(bytes: u64) -> bool {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kib.is_none_or(|kib| bytes < kib.saturating_mul(1_024))
+    SystemMemory::now().usable().is_none_or(|usable| bytes < usable)
 }
 
 /// How long a part is wanted.
