@@ -14,6 +14,9 @@ use half::{bf16, f16};
 use crate::method::Trainable;
 use crate::out_folder::{OutFolder, Summary};
 
+/// Values that are rounded before they are written.
+const PIECE: usize = 1 << 20;
+
 /// A projection whose weight `[out, in]` is trained itself.
 #[derive(Clone, Debug)]
 pub struct DenseLinear<B: Kernels> {
@@ -103,13 +106,18 @@ pub fn write(
             let (tensor, value) = (spec.name.clone(), held(values[index]));
             return Err(crate::Error::NotFinite { tensor, index, value, dtype });
         }
-        let bytes: Vec<u8> = match float {
-            FloatType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            FloatType::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
-            FloatType::Bf16 => {
-                values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect()
-            }
-        };
-        Ok(file.write_all(&bytes)?)
+        for values in values.chunks(PIECE) {
+            let bytes: Vec<u8> = match float {
+                FloatType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                FloatType::F16 => {
+                    values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect()
+                }
+                FloatType::Bf16 => {
+                    values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect()
+                }
+            };
+            file.write_all(&bytes)?;
+        }
+        Ok(())
     })
 }

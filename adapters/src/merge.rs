@@ -25,7 +25,7 @@ use crate::out_folder::{OutFolder, model_type};
 use crate::peft::{PeftAdapter, WithTables};
 
 /// Bytes of output that are computed before they are written: enough rows for every thread.
-const BUFFER: usize = 8 << 20;
+pub const BUFFER: usize = 8 << 20;
 
 /// Which weights the update is added to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,8 @@ pub struct Merge<'a> {
 
 /// Writes the merged model as a Hugging Face folder, whole or not at all.
 ///
-/// Memory holds one tensor at a time. `progress` is told the bytes written and those in all.
+/// Memory holds some rows of a tensor at a time, its update, and its NF4 codes where it goes through those.
+/// `progress` is told the bytes written and those in all.
 ///
 /// # Errors
 /// Before anything is written: `out` holds something or lies in the base; base, configuration and
@@ -90,6 +91,7 @@ pub fn write(
     let (mut done, total) = (0, writer.total_bytes());
     out.write(&config_json, &writer, changed, |spec, file| {
         write_tensor(spec, &base, merge, file)?;
+        base.checkpoint.release(base.weights.base_name(&spec.name));
         done += spec.byte_length()? as u64;
         progress(done, total);
         Ok(())
@@ -153,7 +155,7 @@ fn write_tensor(
         (None, _) if adapter.table(name).is_some() => {
             base.weights.matrix(name, [config.vocab_size, config.d_model])?
         }
-        _ => return Ok(file.write_all(&base.stored(name)?.bytes)?),
+        _ => return copy(base, name, file),
     };
     let [out, inner] = weight.shape();
     let row_bytes = inner * spec.dtype.bitsize() / 8;
@@ -164,6 +166,21 @@ fn write_tensor(
         let bytes = &mut buffer[..rows * row_bytes];
         sum_rows(&weight, update.as_ref(), first, spec, bytes)?;
         file.write_all(bytes)?;
+    }
+    Ok(())
+}
+
+/// Writes a tensor of the base as it is, handing back the pages that were read behind it.
+fn copy(base: &Base<'_>, name: &str, file: &mut dyn Write) -> Result<(), Error> {
+    let bytes = base.stored(name)?.bytes;
+    let pages = base.checkpoint.pages(base.weights.base_name(name));
+    for (index, piece) in bytes.chunks(BUFFER).enumerate() {
+        file.write_all(piece)?;
+        let start = index * BUFFER;
+        // A dense tensor is one run of pages.
+        if let [pages] = pages.as_slice() {
+            pages.release_part(start..start + piece.len());
+        }
     }
     Ok(())
 }

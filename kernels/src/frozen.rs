@@ -135,7 +135,12 @@ impl FrozenMatrix {
     #[inline]
     pub fn decode(&self, row: usize, column: usize, out: &mut [f32]) {
         debug_assert!(row < self.out_features && column + out.len() <= self.in_features);
-        let start = row * self.in_features + column;
+        self.decode_run(row * self.in_features + column, out);
+    }
+
+    /// Decodes `out.len()` values of the matrix, flattened row-major, from `start` on.
+    #[inline]
+    pub fn decode_run(&self, start: usize, out: &mut [f32]) {
         match &self.storage {
             Storage::F32(bytes) => {
                 let bytes = &bytes[start * 4..(start + out.len()) * 4];

@@ -24,7 +24,7 @@ mod quantize;
 pub use absmax::{Absmax, DYNAMIC_MAP, DoubleAbsmax};
 pub use dequantize::dequantize_into;
 pub use element::Element;
-pub use quantize::quantize;
+pub use quantize::{quantize, quantize_runs};
 
 /// Values that share one absmax.
 pub const BLOCK: usize = 64;

@@ -138,6 +138,28 @@ fn built<E: From<io::Error>>(
     Ok(temporary)
 }
 
+/// Makes a file in `folder`, which exists, and leaves nothing of it: whether something can be written there.
+///
+/// # Errors
+/// The system's: no permission, a file system that is only read, a quota that is used up.
+pub fn try_writing(folder: impl AsRef<Path>) -> io::Result<()> {
+    let folder = folder.as_ref();
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // A file without a name is gone whatever becomes of this process; some file systems know none.
+        let mut options = OpenOptions::new();
+        match options.write(true).custom_flags(libc::O_TMPFILE).open(folder) {
+            Ok(_) => return Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL | libc::ENOENT) => {}
+                _ => return Err(at("write in", folder)(error)),
+            },
+        }
+    }
+    Temporary::folder(folder, OsStr::new("graft")).map(drop).map_err(at("write in", folder))
+}
+
 /// Bytes that an ordinary user can still write on the file system that holds `path`, or would hold
 /// it: the nearest existing folder above it counts.
 pub fn free_bytes(path: impl AsRef<Path>) -> io::Result<u64> {

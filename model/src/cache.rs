@@ -41,6 +41,14 @@ impl<B: Kernels> Cache<B> {
         }
     }
 
+    /// Adds the sequences of another cache of the same model behind its own.
+    pub fn append(&mut self, other: Self) {
+        self.lengths.extend(other.lengths);
+        for (layer, more) in self.layers.iter_mut().zip(other.layers) {
+            layer.extend(more);
+        }
+    }
+
     /// Drops the sequences for which `keep` is false.
     pub fn retain(&mut self, keep: &[bool]) {
         let kept = |i: &usize| keep[*i];

@@ -47,7 +47,7 @@ impl Mapped {
     }
 
     /// The same for some of the bytes.
-    pub(crate) fn release_part(&self, part: Range<usize>) {
+    pub fn release_part(&self, part: Range<usize>) {
         #[cfg(unix)]
         self.advise(part.start, part.end, libc::MADV_DONTNEED);
         #[cfg(not(unix))]

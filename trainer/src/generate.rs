@@ -14,6 +14,9 @@ use graft_model::stop::{self, Stopped};
 use graft_model::{Cache, Cached, Context, Layout, Llama, Projection};
 use serde::Serialize;
 
+/// Tokens of prompts that are read in one pass: bounds memory.
+pub(crate) const PREFILL: usize = 2_048;
+
 /// Generates from a model.
 pub struct Generator<'a, B: Kernels, P> {
     /// The model.
@@ -137,7 +140,10 @@ where
         let mut draw = 0;
         while !running.is_empty() {
             stop::check()?;
-            let logits = self.next_logits(cache, &fresh);
+            let logits = match draw {
+                0 => self.read(cache, &fresh)?,
+                _ => self.next_logits(cache, &fresh),
+            };
             fresh.clear();
             let vocab = self.model.config.vocab_size;
             let mut keep = Vec::with_capacity(running.len());
@@ -175,6 +181,34 @@ where
         Ok(answers)
     }
 
+    /// Reads prompts, or what the cache has not seen of one: several in a pass, or one in several; the logits
+    /// after each, `[sequences, vocab]`.
+    fn read(&self, cache: &mut Cache<B>, prompts: &[Vec<u32>]) -> Result<Vec<f32>, Stopped> {
+        if let [long] = prompts {
+            let mut logits = Vec::new();
+            for part in long.chunks(PREFILL) {
+                stop::check()?;
+                logits = self.next_logits(cache, &[part.to_vec()]);
+            }
+            return Ok(logits);
+        }
+        let layers = self.model.blocks.len();
+        let mut all = Cache::new(layers, 0);
+        let mut logits = Vec::with_capacity(prompts.len() * self.model.config.vocab_size);
+        for prompts in passes(prompts) {
+            let mut own = Cache::new(layers, prompts.len());
+            if prompts.len() == 1 {
+                logits.append(&mut self.read(&mut own, prompts)?);
+            } else {
+                stop::check()?;
+                logits.append(&mut self.next_logits(&mut own, prompts));
+            }
+            all.append(own);
+        }
+        *cache = all;
+        Ok(logits)
+    }
+
     /// Logits after the last of each sequence's new tokens, `[sequences, vocab]`.
     fn next_logits(&self, cache: &mut Cache<B>, fresh: &[Vec<u32>]) -> Vec<f32> {
         let model = self.model;
@@ -199,6 +233,21 @@ fn check(logits: &[f32]) -> Result<(), GenerateError> {
         None => Ok(()),
         Some(token) => Err(GenerateError::NotANumber { token, value: logits[token] }),
     }
+}
+
+/// Cuts prompts where more of them would take a pass beyond [`PREFILL`] tokens.
+fn passes(mut prompts: &[Vec<u32>]) -> impl Iterator<Item = &[Vec<u32>]> {
+    std::iter::from_fn(move || {
+        let mut tokens = 0;
+        let fits = prompts.iter().take_while(|prompt| {
+            tokens += prompt.len();
+            tokens <= PREFILL
+        });
+        let count = fits.count().max(1).min(prompts.len());
+        let (now, later) = prompts.split_at(count);
+        prompts = later;
+        (!now.is_empty()).then_some(now)
+    })
 }
 
 /// Drops the sequences for which `keep` is false.
@@ -274,5 +323,21 @@ where
         self.seen = [prompt, answer.tokens.clone()].concat();
         self.seen.truncate(self.cache.lengths()[0]);
         Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_reads_what_fits_or_one_long_prompt() {
+        let prompts = |lengths: &[usize]| lengths.iter().map(|&n| vec![0; n]).collect::<Vec<_>>();
+        let cut = |lengths: &[usize]| -> Vec<Vec<usize>> {
+            let prompts = prompts(lengths);
+            passes(&prompts).map(|pass| pass.iter().map(Vec::len).collect()).collect()
+        };
+        assert_eq!(cut(&[]), Vec::<Vec<usize>>::new());
+        assert_eq!(cut(&[2_000, 48, 1, 9_000, 5]), [vec![2_000, 48], vec![1], vec![9_000], vec![5]]);
     }
 }

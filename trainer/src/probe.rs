@@ -1,17 +1,38 @@
 //! Whether two models say the same: the divergence of their next-token distributions on a probe.
+//!
+//! `KL(p‖q) = Σ p·(log p − log q)` at every position, `= E_p[a − b] − log Σ e^a + log Σ e^b` for logits `a` and
+//! `b`, which is summed band by band of the vocabulary. Of each model the last hidden states are kept, and its
+//! head; of their logits there is a piece of both at a time.
+
+use std::ops::Range;
+use std::rc::Rc;
 
 use burn::tensor::{Tensor, TensorPrimitive};
 use graft_data::Sample;
 use graft_kernels::{Kernels, Ops, Precision};
 use graft_model::param::host_values;
-use graft_model::{Context, Layout, Llama, Projection};
+use graft_model::residency::Residency;
+use graft_model::{Context, Layout, Llama, Projection, Table};
+use rayon::prelude::*;
 
 /// Tokens of the probe: enough to see a wrong weight, few enough for a 70B model on a CPU.
-const TOKENS: usize = 512;
+pub(crate) const TOKENS: usize = 512;
+
+/// Logits of one model that exist at a time, in elements: 16 MiB of f32.
+pub(crate) const CHUNK: usize = 1 << 22;
 
 /// Rows of tokens that models are compared on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe(Vec<Vec<u32>>);
+
+/// What a model makes of a probe, up to the head. The model itself is not held any more, only its head.
+pub struct Heard<B: Kernels> {
+    /// After the last norm, `[tokens, d_model]`, one row of the probe behind the other.
+    hidden: Tensor<B, 2>,
+    head: Table<B>,
+    residency: Rc<Residency>,
+    precision: Precision,
+}
 
 /// How far two models' distributions are apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -48,12 +69,8 @@ impl Probe {
         Self(vec![(0..tokens).map(|i| ((i * 7_919 + 13) % vocab_size) as u32).collect()])
     }
 
-    /// The log-probabilities of a model, `[tokens, vocab]` flattened, a row of the probe each.
-    pub fn log_probabilities<B, P>(
-        &self,
-        model: &Llama<B, P>,
-        precision: Precision,
-    ) -> Vec<Vec<f32>>
+    /// Runs a model over the probe.
+    pub fn hear<B, P>(&self, model: &Llama<B, P>, precision: Precision) -> Heard<B>
     where
         B: Kernels + Ops<Inner = B>,
         P: Projection<B>,
@@ -63,13 +80,36 @@ impl Probe {
             let document = 0..tokens.len();
             let layout = Layout::of_documents(&model.config, &model.rope, &positions, &[document]);
             let hidden = model.hidden(tokens, &layout, Context::evaluation(precision));
-            let logits = model.logits(&hidden, precision);
-            let logits = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(logits));
-            let log = burn::tensor::activation::log_softmax(logits, 1);
-            host_values::<B>(log.into_primitive().tensor())
+            Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(model.normed(&hidden)))
         };
-        self.0.iter().map(one).collect()
+        Heard {
+            hidden: Tensor::cat(self.0.iter().map(one).collect(), 0),
+            head: model.head().clone(),
+            residency: Rc::clone(&model.residency),
+            precision,
+        }
     }
+}
+
+impl<B: Kernels> Heard<B> {
+    /// The head in bands, or whole.
+    fn bands(&self, whole: bool) -> Vec<(usize, Table<B>)> {
+        if whole { vec![(0, self.head.clone())] } else { self.head.bands() }
+    }
+
+    /// Logits of some positions in a band, `[positions, band]` flattened.
+    fn logits(&self, positions: Range<usize>, (first, band): &(usize, Table<B>)) -> Vec<f32> {
+        let hidden = self.hidden.clone().narrow(0, positions.start, positions.len());
+        let logits = band.logits(&hidden.into_primitive().tensor(), self.precision);
+        let logits = host_values::<B>(logits);
+        self.residency.leave_head(*first..first + band.vocab(), self.head.vocab());
+        logits
+    }
+}
+
+/// First columns and widths of bands.
+fn columns<B: Kernels>(bands: &[(usize, Table<B>)]) -> Vec<(usize, usize)> {
+    bands.iter().map(|(first, band)| (*first, band.vocab())).collect()
 }
 
 impl Divergence {
@@ -78,24 +118,114 @@ impl Divergence {
         self.mean <= tolerance
     }
 
-    /// Compares log-probabilities of two models on one probe.
-    pub fn between(first: &[Vec<f32>], second: &[Vec<f32>], vocab_size: usize) -> Self {
-        let mut sum = Self::default();
-        let rows = |all: &[Vec<f32>]| -> Vec<Vec<f32>> {
-            all.iter().flat_map(|row| row.chunks_exact(vocab_size).map(<[f32]>::to_vec)).collect()
-        };
-        let best = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]));
-        let mut agreed = 0_usize;
-        for (p, q) in rows(first).iter().zip(&rows(second)) {
-            let term = |(p, q): (&f32, &f32)| f64::from(*p).exp() * f64::from(p - q);
-            let divergence: f64 = p.iter().zip(q).map(term).sum();
+    /// Compares what two models of one vocabulary make of one probe.
+    pub fn between<A: Kernels, B: Kernels>(first: &Heard<A>, second: &Heard<B>) -> Self {
+        let tokens = first.hidden.dims()[0];
+        assert_eq!(tokens, second.hidden.dims()[0], "tokens of one probe");
+        assert_eq!(first.head.vocab(), second.head.vocab(), "tokens of both models");
+        // Heads that are held in different forms may be cut elsewhere.
+        let whole = columns(&first.bands(false)) != columns(&second.bands(false));
+        let (p_bands, q_bands) = (first.bands(whole), second.bands(whole));
+        let widest = columns(&p_bands).iter().map(|(_, width)| *width).max().unwrap_or(1);
+        let mut found = Vec::with_capacity(tokens);
+        let most = (CHUNK / widest).max(1);
+        for start in (0..tokens).step_by(most) {
+            let positions = start..tokens.min(start + most);
+            let mut sums = vec![Sums::default(); positions.len()];
+            for (p_band, q_band) in p_bands.iter().zip(&q_bands) {
+                let p = first.logits(positions.clone(), p_band);
+                let q = second.logits(positions.clone(), q_band);
+                add(&mut sums, &p, &q, p_band.0);
+            }
+            found.extend(sums);
+        }
+        Self::of(&found)
+    }
+
+    /// What the positions come to, in their order.
+    fn of(positions: &[Sums]) -> Self {
+        let mut sum = Self { tokens: positions.len(), ..Self::default() };
+        for position in positions {
+            let divergence = position.divergence();
             sum.mean += divergence;
             sum.max = sum.max.max(divergence);
-            sum.tokens += 1;
-            agreed += usize::from(best(p) == best(q));
+            sum.agreement += f64::from(u8::from(position.agrees()));
         }
         let tokens = sum.tokens.max(1) as f64;
-        Self { mean: sum.mean / tokens, agreement: agreed as f64 / tokens, ..sum }
+        Self { mean: sum.mean / tokens, agreement: sum.agreement / tokens, ..sum }
+    }
+}
+
+/// Adds logits `[positions, band]` of both models, whose band begins at token `first`.
+fn add(sums: &mut [Sums], p: &[f32], q: &[f32], first: usize) {
+    let width = p.len() / sums.len().max(1);
+    let pairs = p.par_chunks_exact(width).zip(q.par_chunks_exact(width));
+    sums.par_iter_mut().zip(pairs).for_each(|(sums, (p, q))| sums.add(p, q, first));
+}
+
+/// What the bands so far say of one position.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    p: Level,
+    q: Level,
+    /// `Σ e^(a − highest)·(a − b)`
+    apart: f64,
+}
+
+/// Of one model: its highest logit, the token, and `Σ e^(a − highest)`.
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    highest: f32,
+    token: usize,
+    sum: f64,
+}
+
+impl Default for Level {
+    fn default() -> Self {
+        Self { highest: f32::NEG_INFINITY, token: 0, sum: 0.0 }
+    }
+}
+
+impl Level {
+    /// Takes a band's highest logit in; gives what the sums so far are multiplied with.
+    fn rise(&mut self, logits: &[f32], first: usize) -> f64 {
+        let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+        let Some(best) = best.filter(|&best| logits[best].total_cmp(&self.highest).is_gt()) else {
+            return 1.0;
+        };
+        let before = std::mem::replace(&mut self.highest, logits[best]);
+        self.token = first + best;
+        let factor = if self.sum > 0.0 { f64::from(before - self.highest).exp() } else { 1.0 };
+        self.sum *= factor;
+        factor
+    }
+
+    /// `log Σ e^a`
+    fn log_sum(&self) -> f64 {
+        f64::from(self.highest) + self.sum.ln()
+    }
+}
+
+impl Sums {
+    fn add(&mut self, p: &[f32], q: &[f32], first: usize) {
+        self.apart *= self.p.rise(p, first);
+        self.q.rise(q, first);
+        let (p_highest, q_highest) = (f64::from(self.p.highest), f64::from(self.q.highest));
+        for (p, q) in p.iter().zip(q) {
+            let (p, q) = (f64::from(*p), f64::from(*q));
+            let weight = (p - p_highest).exp();
+            self.p.sum += weight;
+            self.apart += weight * (p - q);
+            self.q.sum += (q - q_highest).exp();
+        }
+    }
+
+    fn divergence(&self) -> f64 {
+        self.apart / self.p.sum - self.p.log_sum() + self.q.log_sum()
+    }
+
+    fn agrees(&self) -> bool {
+        self.p.token == self.q.token
     }
 }
 
@@ -103,15 +233,56 @@ impl Divergence {
 mod tests {
     use super::*;
 
+    /// Positions with logits `[positions, vocab]`, in bands of so many tokens.
+    fn between(p: &[f32], q: &[f32], vocab: usize, band: usize) -> Divergence {
+        let mut sums = vec![Sums::default(); p.len() / vocab];
+        for first in (0..vocab).step_by(band) {
+            let end = vocab.min(first + band);
+            let cut = |logits: &[f32]| -> Vec<f32> {
+                logits.chunks_exact(vocab).flat_map(|row| row[first..end].to_vec()).collect()
+            };
+            add(&mut sums, &cut(p), &cut(q), first);
+        }
+        Divergence::of(&sums)
+    }
+
     #[test]
     fn equal_models_do_not_diverge_and_others_do() {
-        let p = vec![vec![0.5_f32.ln(), 0.5_f32.ln(), 0.9_f32.ln(), 0.1_f32.ln()]];
-        let q = vec![vec![0.5_f32.ln(), 0.5_f32.ln(), 0.1_f32.ln(), 0.9_f32.ln()]];
-        let same = Divergence::between(&p, &p, 2);
+        // Logits need not be normed: a constant added to all of them changes nothing.
+        let p = [0.5, 0.5, 0.9, 0.1].map(f32::ln);
+        let q = [0.5, 0.5, 0.1, 0.9].map(|share: f32| share.ln() + 3.0);
+        let same = between(&p, &p, 2, 2);
         assert!(same.mean.abs() < 1e-9 && (same.agreement - 1.0).abs() < 1e-9);
-        let other = Divergence::between(&p, &q, 2);
+        let other = between(&p, &q, 2, 2);
         // 0.8 · ln 9 over two positions.
         assert!((other.mean - 0.4 * 9.0_f64.ln()).abs() < 1e-6, "{other:?}");
+        assert!((other.max - 0.8 * 9.0_f64.ln()).abs() < 1e-6, "{other:?}");
         assert!((other.agreement - 0.5).abs() < 1e-9 && other.tokens == 2);
+    }
+
+    #[test]
+    fn bands_change_nothing() {
+        let logits = |seed: usize| -> Vec<f32> {
+            (0..3 * 100).map(|i| ((i * 7_919 + seed * 31) % 997) as f32 * 0.02 - 9.0).collect()
+        };
+        let (p, q) = (logits(0), logits(1));
+        let whole = between(&p, &q, 100, 100);
+        assert!(whole.mean > 1e-3, "{whole:?}");
+        for band in [1, 7, 64, 99] {
+            let found = between(&p, &q, 100, band);
+            assert!((found.mean - whole.mean).abs() < 1e-9, "{band}: {found:?}, {whole:?}");
+            assert!((found.agreement - whole.agreement).abs() < 1e-9, "{band}");
+        }
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_are_no_agreement() {
+        let p = [0.0, 0.0];
+        for q in [[f32::NAN, 0.0], [f32::INFINITY, 0.0], [0.0, f32::NAN]] {
+            for band in [1, 2] {
+                let found = between(&p, &q, 2, band);
+                assert!(!found.is_within(f64::INFINITY), "{q:?}: {found:?}");
+            }
+        }
     }
 }

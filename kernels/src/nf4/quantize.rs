@@ -31,23 +31,42 @@ const BOUNDS: [f32; 15] = {
 
 /// Quantises a tensor, flattened row-major, in parallel.
 ///
+/// # Errors
+/// As [`quantize_runs`].
+pub fn quantize<E: Element>(values: &[E], format: AbsmaxFormat) -> Result<Quantized, Nf4Error> {
+    let run = |start: usize, out: &mut [f32]| E::widen(&values[start..start + out.len()], out);
+    quantize_runs(values.len(), format, run)
+}
+
+/// Quantises a tensor of so many elements that need not lie in memory: `run(start, out)` fills `out` with the
+/// values from `start` on of the flattened tensor. A thread holds 1 MiB of them at a time.
+///
 /// The last block may be short. The reference divides there where it multiplies by the reciprocal
 /// elsewhere, and never stores an absmax below 1e-38 for it; both are followed.
 ///
 /// # Errors
 /// [`Nf4Error::NonFinite`] for the first NaN or infinity; [`Nf4Error::Overflow`] when double
 /// quantisation is asked for and the absmax sum past the largest f32.
-pub fn quantize<E: Element>(values: &[E], format: AbsmaxFormat) -> Result<Quantized, Nf4Error> {
-    let elements = values.len();
+pub fn quantize_runs(
+    elements: usize,
+    format: AbsmaxFormat,
+    run: impl Fn(usize, &mut [f32]) + Sync,
+) -> Result<Quantized, Nf4Error> {
+    const TASK: usize = BLOCKS_A_TASK * BLOCK;
     let mut codes = vec![0; elements.div_ceil(2)];
     let mut absmax = vec![0.0; blocks(elements)];
-    codes
-        .par_chunks_mut(BLOCKS_A_TASK * BLOCK / 2)
-        .zip(absmax.par_chunks_mut(BLOCKS_A_TASK))
-        .zip(values.par_chunks(BLOCKS_A_TASK * BLOCK))
-        .for_each(|((codes, absmax), values)| quantize_blocks(values, codes, absmax));
+    let tasks = codes.par_chunks_mut(TASK / 2).zip(absmax.par_chunks_mut(BLOCKS_A_TASK));
+    tasks.enumerate().for_each_init(Vec::new, |values, (task, (codes, absmax))| {
+        let start = task * TASK;
+        values.resize(TASK.min(elements - start), 0.0);
+        run(start, values);
+        quantize_blocks(values, codes, absmax);
+    });
     if let Some(block) = absmax.iter().position(|absmax| !absmax.is_finite()) {
-        return Err(first_non_finite(values, block));
+        let start = block * BLOCK;
+        let mut values = vec![0.0; BLOCK.min(elements - start)];
+        run(start, &mut values);
+        return Err(first_non_finite(&values, start));
     }
     let absmax = match format {
         AbsmaxFormat::Plain => Absmax::Plain(absmax),
@@ -56,20 +75,20 @@ pub fn quantize<E: Element>(values: &[E], format: AbsmaxFormat) -> Result<Quanti
     Ok(Quantized { codes, absmax, elements })
 }
 
-fn quantize_blocks<E: Element>(values: &[E], codes: &mut [u8], absmax: &mut [f32]) {
+fn quantize_blocks(values: &[f32], codes: &mut [u8], absmax: &mut [f32]) {
     let mut wide = [0.0; BLOCK];
     let blocks = values.chunks(BLOCK).zip(codes.chunks_mut(BLOCK / 2));
     for ((values, codes), absmax) in blocks.zip(absmax) {
         if let Ok(codes) = <&mut [u8; BLOCK / 2]>::try_from(&mut *codes)
             && values.len() == BLOCK
         {
-            E::widen(values, &mut wide);
+            wide.copy_from_slice(values);
             *absmax = largest(&wide);
             let scale = 1.0 / absmax.max(SMALLEST_ABSMAX);
             pack(&wide.map(|value| value * scale), codes);
         } else {
             wide = [0.0; BLOCK];
-            E::widen(values, &mut wide[..values.len()]);
+            wide[..values.len()].copy_from_slice(values);
             // `max` would drop a NaN, which the caller still has to see.
             let found = largest(&wide);
             *absmax = if found < SMALLEST_ABSMAX { SMALLEST_ABSMAX } else { found };
@@ -106,14 +125,10 @@ fn pack(scaled: &[f32; BLOCK], codes: &mut [u8; BLOCK / 2]) {
 }
 
 #[cold]
-fn first_non_finite<E: Element>(values: &[E], block: usize) -> Nf4Error {
-    let start = block * BLOCK;
-    let values = &values[start..values.len().min(start + BLOCK)];
-    let mut wide = [0.0; BLOCK];
-    E::widen(values, &mut wide[..values.len()]);
-    let offset = wide
+fn first_non_finite(values: &[f32], start: usize) -> Nf4Error {
+    let offset = values
         .iter()
         .position(|value| !value.is_finite())
         .expect("the block's absmax is not finite, so one of its values is not");
-    Nf4Error::NonFinite { index: start + offset, value: wide[offset] }
+    Nf4Error::NonFinite { index: start + offset, value: values[offset] }
 }

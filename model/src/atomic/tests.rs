@@ -166,3 +166,16 @@ fn a_temporary_that_was_taken_for_a_leftover_is_made_again() {
     fs::write(&path, "").unwrap();
     assert!(!is_at(&handle, &path), "another file of the same name");
 }
+
+#[test]
+fn whether_a_folder_can_be_written_is_found_out_without_a_trace() {
+    let root = tempfile::tempdir().unwrap();
+    try_writing(root.path()).unwrap();
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    let missing = root.path().join("missing");
+    let error = try_writing(&missing).unwrap_err().to_string();
+    assert!(error.contains("cannot write in `") && error.contains("missing"), "{error}");
+    // Nobody makes files there, not even root.
+    #[cfg(target_os = "linux")]
+    assert!(try_writing("/proc/self").is_err());
+}

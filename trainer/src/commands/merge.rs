@@ -96,15 +96,14 @@ fn merged(changed: usize, adapter: &PeftAdapter, onto: Onto) -> String {
 
 /// Both models on one probe, one after the other in memory, on the CPU as they were merged.
 fn compare(args: &MergeArgs, opening: &Opening, nf4: Option<bool>) -> anyhow::Result<Divergence> {
-    let vocab_size = opening.files.config.vocab_size;
-    let probe = Probe::spread(vocab_size);
+    let probe = Probe::spread(opening.files.config.vocab_size);
     let precision = graft_kernels::Precision::F32;
-    let expected = probe.log_probabilities(&opening.load::<Flex>(nf4, &FlexDevice)?, precision);
+    let expected = probe.hear(&opening.load::<Flex>(nf4, &FlexDevice)?, precision);
     let merged = Opening::new(&args.out.display().to_string(), None, None)?;
     stop::check()?;
-    let found = probe.log_probabilities(&merged.load::<Flex>(None, &FlexDevice)?, precision);
+    let found = probe.hear(&merged.load::<Flex>(None, &FlexDevice)?, precision);
     stop::check()?;
-    Ok(Divergence::between(&expected, &found, vocab_size))
+    Ok(Divergence::between(&expected, &found))
 }
 
 /// Which weights the update was added to.

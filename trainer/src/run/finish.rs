@@ -18,7 +18,7 @@ use super::stage::{Part, Stage};
 use super::training::Run;
 use crate::device::Backend;
 use crate::evaluate::{ScoreError, Scorer};
-use crate::memory::peak_resident_bytes;
+use crate::memory::{give_freed_memory_back, peak_resident_bytes};
 use crate::merge_bound::{MergeBound, onto};
 use crate::plan::{Adapter, Plan};
 use crate::probe::{Divergence, Probe};
@@ -107,6 +107,7 @@ fn attempt<'a, B: Backend, P: Trainable<B>, T>(
     work: impl FnOnce(&mut Run<'a, B, P>) -> Result<T, RunError>,
 ) -> Result<Option<T>, RunError> {
     run.whereabouts.enter(Stage::After(part));
+    give_freed_memory_back();
     stop::check().map_err(graft_model::Error::from)?;
     match work(run) {
         Ok(done) => Ok(Some(done)),
@@ -267,13 +268,14 @@ fn write_merged<B: Backend, P: Trainable<B>>(
     };
     let progress = Progress::new("merge", None, Unit::Bytes);
     merge::write(out, &request, &mut |done, _| progress.step(done, &Default::default()))?;
+    give_freed_memory_back();
     let probe = Probe::of(&run.data.train);
     stop::check().map_err(graft_model::Error::from)?;
-    let trained = probe.log_probabilities(&run.trainer.model, plan.precision);
+    let trained = probe.hear(&run.trainer.model, plan.precision);
     let merged = open_frozen(out, &plan.config)?;
     stop::check().map_err(graft_model::Error::from)?;
-    let merged = probe.log_probabilities(&merged, plan.precision);
-    let divergence = Divergence::between(&trained, &merged, plan.config.vocab_size);
+    let merged = probe.hear(&merged, plan.precision);
+    let divergence = Divergence::between(&trained, &merged);
     let bound = MergeBound::of(plan.finish.onto, plan.nf4);
     if !divergence.is_within(bound.refused()) {
         return Err(RunError::Merge { found: divergence.mean, allowed: bound.refused() });
@@ -299,7 +301,9 @@ fn open_frozen(
     let device = Default::default();
     let checkpoint = Checkpoint::open(&ModelFolder::at(path)?)?;
     let mut factory = Frozen { nf4: None, device: &device };
-    Llama::load(config, &checkpoint, &mut factory, &device, &mut |_| ())
+    let model = Llama::load(config, &checkpoint, &mut factory, &device, &mut |_| ())?;
+    model.residency.keep_nothing();
+    Ok(model)
 }
 
 /// Removes what an earlier, killed part of the run left.

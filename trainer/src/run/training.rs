@@ -16,7 +16,7 @@ use crate::device::Backend;
 use crate::engine::{Checkpointing, Offload, Parameters};
 use crate::evaluate::{Scorer, Totals};
 use crate::learning_rate::{Decay, LearningRate};
-use crate::memory::peak_resident_bytes;
+use crate::memory::{give_freed_memory_back, peak_resident_bytes};
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::plan::{LoadedData, Plan};
 use crate::progress::{Fields, Progress, Unit};
@@ -152,6 +152,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
                 folder.put(BEFORE, 0, before.to_text().as_bytes())?;
                 before
             };
+        give_freed_memory_back();
         whereabouts.enter(Stage::Opening);
         let mut position = Position::default();
         if let Some(checkpoint) = folder.checkpoints().latest()? {
@@ -326,8 +327,10 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         if self.data.validation.is_empty() {
             return Ok(());
         }
+        give_freed_memory_back();
         let scorer = Scorer { model: &self.trainer.model, precision: self.plan.precision };
         let totals = Totals::of(&scorer.score(&self.data.validation, &mut |_| ())?);
+        give_freed_memory_back();
         self.log(&Line::Eval(EvalLine {
             step,
             eval_loss: totals.loss(),
@@ -347,6 +350,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
 
     fn checkpoint(&mut self) -> Result<(), RunError> {
         self.check_values()?;
+        give_freed_memory_back();
         // Lines of the steps that a checkpoint holds must survive whatever happens after it.
         self.metrics.sync()?;
         let checkpoints = self.folder.checkpoints();
