@@ -250,7 +250,10 @@ mod tests {
             FIRST,
             ("sys/fs/cgroup/memory/c/memory.limit_in_bytes", "600000"),
             ("sys/fs/cgroup/memory/c/memory.usage_in_bytes", "500000"),
-            ("sys/fs/cgroup/memory/c/memory.stat", "total_active_file 1000\ntotal_inactive_file 0\n"),
+            (
+                "sys/fs/cgroup/memory/c/memory.stat",
+                "total_active_file 1000\ntotal_inactive_file 0\n",
+            ),
             ("sys/fs/cgroup/memory/c/d/memory.limit_in_bytes", "9223372036854771712"),
         ];
         let found = system(&files);

@@ -9,9 +9,22 @@ use crate::engine::loss::{NextToken, Targets};
 use crate::generate::{GenerateError, Generator, Heard, Sampling};
 
 /// Tokens that are scored in one pass: bounds memory, does not change a result.
-const TOKENS: usize = 2_048;
+pub(crate) const TOKENS: usize = 2_048;
 /// Prompts that are answered at a time.
-const PROMPTS: usize = 48;
+pub(crate) const PROMPTS: usize = 48;
+
+/// The most tokens of a pass over these rows in their order, and the most targets.
+pub(crate) fn largest_pass(samples: &[Sample]) -> [usize; 2] {
+    let (mut pass, mut most) = ([0; 2], [0; 2]);
+    for sample in samples {
+        let row = [sample.tokens.len(), sample.targets()];
+        // A row that is longer than that has a pass of its own.
+        let fits = pass[0] + row[0] <= TOKENS;
+        pass = [0, 1].map(|i| if fits { pass[i] + row[i] } else { row[i] });
+        most = [0, 1].map(|i| most[i].max(pass[i]));
+    }
+    most
+}
 
 /// Why rows have no score.
 #[derive(Debug, thiserror::Error)]

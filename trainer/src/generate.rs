@@ -338,6 +338,9 @@ mod tests {
             passes(&prompts).map(|pass| pass.iter().map(Vec::len).collect()).collect()
         };
         assert_eq!(cut(&[]), Vec::<Vec<usize>>::new());
-        assert_eq!(cut(&[2_000, 48, 1, 9_000, 5]), [vec![2_000, 48], vec![1], vec![9_000], vec![5]]);
+        assert_eq!(
+            cut(&[2_000, 48, 1, 9_000, 5]),
+            [vec![2_000, 48], vec![1], vec![9_000], vec![5]]
+        );
     }
 }

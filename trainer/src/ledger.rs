@@ -1,8 +1,9 @@
 //! What a run takes before it begins: memory and disk, line by line, in bytes with their arithmetic.
 //!
 //! Every line is one function of [`Asked`] in `terms`, named after what it counts, so that a change of
-//! the engine changes one of them. Lines of one moment are added up; of the two moments that may be the
-//! largest, a step and a scoring pass, the larger counts, of either memory by itself.
+//! the engine changes one of them. What is held from the start to the end is added to the largest of the
+//! moments that follow each other: reading the data, scoring, answering, a step, a checkpoint, writing and
+//! comparing a merged model. Between them the allocator gives back what is free, see `crate::memory`.
 
 mod asked;
 mod available;
@@ -15,7 +16,7 @@ use std::fmt::Write as _;
 use graft_recipes::Checkpointing;
 use serde::Serialize;
 
-pub use asked::{Asked, Scoring, Stored};
+pub use asked::{Asked, Merging, Scoring, Stored};
 pub use available::Available;
 
 use crate::cli::page;
@@ -54,11 +55,35 @@ impl Entry {
     }
 }
 
+/// A time in a run, with what it takes beside what is always held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Moment {
+    /// When it is.
+    pub name: &'static str,
+    /// What it takes.
+    pub lines: Vec<Entry>,
+}
+
+impl Moment {
+    fn takes(&self, places: &[Place]) -> u64 {
+        total(&self.lines, places)
+    }
+}
+
+fn total(lines: &[Entry], places: &[Place]) -> u64 {
+    let counted = lines.iter().filter(|line| places.contains(&line.place));
+    counted.fold(0, |sum, line| sum.saturating_add(line.bytes))
+}
+
 /// All lines of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ledger {
-    /// The lines.
+    /// The lines that are added up.
     pub lines: Vec<Entry>,
+    /// The moments of which another one takes more private memory: theirs is not added.
+    pub others: Vec<Moment>,
+    /// With the pages of mapped files, at the largest moment.
+    resident: u64,
 }
 
 /// Why a run cannot begin, with the arithmetic and what would fit.
@@ -114,30 +139,36 @@ impl Ledger {
 
     /// What a run of these sizes takes.
     pub fn for_run(asked: &Asked) -> Self {
+        const OWN: [Place; 1] = [Place::Anonymous];
+        const RESIDENT: [Place; 2] = [Place::Anonymous, Place::Mapped];
         let mut lines = terms::mapped(asked);
         lines.extend(terms::held(asked));
-        let moments = [terms::step(asked), terms::scoring(asked)];
-        for place in [Place::Anonymous, Place::Device] {
-            let [step, scoring] = moments.each_ref().map(|lines| {
-                lines.iter().filter(|line| line.place == place).cloned().collect::<Vec<_>>()
-            });
-            let sum = |lines: &[Entry]| lines.iter().map(|line| line.bytes).sum::<u64>();
-            let other = sum(&step).min(sum(&scoring));
-            lines.extend(if sum(&step) >= sum(&scoring) { step } else { scoring });
-            if place == Place::Anonymous {
-                lines.push(terms::kept(other));
-            }
+        let mut moments = terms::coming_and_going(asked);
+        for moment in &mut moments {
+            moment.lines.retain(|line| line.bytes > 0);
+            let gaps = terms::gaps(&moment.lines);
+            moment.lines.extend(Some(gaps).filter(|gaps| gaps.bytes > 0));
         }
-        let [step, _] = moments;
-        lines.extend(step.into_iter().filter(|line| line.place == Place::Disk));
+        let most = moments.iter().map(|moment| moment.takes(&RESIDENT)).max().unwrap_or(0);
+        let resident = total(&lines, &RESIDENT).saturating_add(most);
+        let on_device = moments.iter().max_by_key(|moment| moment.takes(&[Place::Device]));
+        let on_device = on_device.map(|moment| moment.lines.clone()).unwrap_or_default();
+        lines.extend(on_device.into_iter().filter(|line| line.place == Place::Device));
+        // The step is the first of them: block inputs on disk are its.
+        let of_step = moments.first().map(|step| step.lines.clone()).unwrap_or_default();
+        moments.sort_by_key(|moment| std::cmp::Reverse(moment.takes(&OWN)));
+        let mut others = moments.into_iter();
+        let largest = others.next().map(|moment| moment.lines).unwrap_or_default();
+        lines.extend(largest.into_iter().filter(|line| line.place == Place::Anonymous));
+        lines.extend(of_step.into_iter().filter(|line| line.place == Place::Disk));
         lines.extend(disk::lines(asked));
         lines.retain(|line| line.bytes > 0);
-        Self { lines }
+        let others = others.filter(|moment| moment.takes(&OWN) > 0).collect();
+        Self { lines, others, resident }
     }
 
     fn total(&self, places: &[Place]) -> u64 {
-        let counted = self.lines.iter().filter(|line| places.contains(&line.place));
-        counted.fold(0, |sum, line| sum.saturating_add(line.bytes))
+        total(&self.lines, places)
     }
 
     /// Bytes of private memory at the largest moment.
@@ -145,9 +176,10 @@ impl Ledger {
         self.total(&[Place::Anonymous])
     }
 
-    /// The same with the pages of mapped files that stay while there is room.
+    /// The same with the pages of mapped files that stay while there is room, at the moment at which both
+    /// together are most.
     pub fn resident(&self) -> u64 {
-        self.total(&[Place::Anonymous, Place::Mapped])
+        self.resident
     }
 
     /// Bytes of a GPU's memory at the largest moment.
@@ -162,12 +194,19 @@ impl Ledger {
 
     /// The lines of these places as text, the largest numbers below each other.
     pub fn table(&self, places: &[Place]) -> String {
-        let lines: Vec<&Entry> =
-            self.lines.iter().filter(|line| places.contains(&line.place)).collect();
-        let width = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
-        lines.iter().fold(String::new(), |mut text, line| {
-            let (bytes, name) = (page::bytes(line.bytes), line.name);
-            let _ = writeln!(text, "  {name:<width$}  {bytes:>10}  {}", line.arithmetic);
+        table(&self.lines, places)
+    }
+
+    /// The private memory of the moments that are not added, one after the other, each with its sum.
+    pub fn others_table(&self) -> String {
+        self.others.iter().fold(String::new(), |mut text, moment| {
+            let sum = page::bytes(moment.takes(&[Place::Anonymous]));
+            let _ = write!(
+                text,
+                "{}, {sum} in all\n{}",
+                moment.name,
+                table(&moment.lines, &[Place::Anonymous])
+            );
             text
         })
     }
@@ -207,6 +246,17 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// Lines of these places as text, the numbers below each other.
+fn table(lines: &[Entry], places: &[Place]) -> String {
+    let lines: Vec<&Entry> = lines.iter().filter(|line| places.contains(&line.place)).collect();
+    let width = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
+    lines.iter().fold(String::new(), |mut text, line| {
+        let (bytes, name) = (page::bytes(line.bytes), line.name);
+        let _ = writeln!(text, "  {name:<width$}  {bytes:>10}  {}", line.arithmetic);
+        text
+    })
 }
 
 #[cfg(test)]

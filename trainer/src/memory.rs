@@ -62,23 +62,25 @@ pub(crate) const LARGEST_KEPT: i32 = 64 << 20;
 /// Asks the allocator to keep freed memory for the next tensor instead of handing it back.
 ///
 /// A step frees and takes the same sizes again; by default every large one is mapped and zeroed by the
-/// kernel anew.
+/// kernel anew. All threads share one heap that grows and shrinks in one piece: those of threads are cut into
+/// pieces of 64 MiB, of which tensors that do not fit the rest leave up to a fifth unused.
 #[expect(unsafe_code, reason = "mallopt(3) has no safe wrapper in the dependencies")]
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         /// Free memory at the end of the heap beyond this is handed back.
         const MOST_KEPT: i32 = 256 << 20;
-        // SAFETY: both calls only set numbers in the allocator; it is called before threads start.
+        // SAFETY: the calls only set numbers in the allocator; it is called before threads start.
         unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, 1);
             libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_KEPT);
             libc::mallopt(libc::M_TRIM_THRESHOLD, MOST_KEPT);
         }
     }
 }
 
-/// Gives the system back what is free now: after reading rows and files, whose memory lies elsewhere than
-/// that of the steps to come.
+/// Gives the system back what is free now: between reading rows, scoring, steps, checkpoints and what is
+/// written at the end, whose memory lies elsewhere, so that a run's peak is that of the largest of them.
 #[expect(unsafe_code, reason = "malloc_trim(3) has no safe wrapper in the dependencies")]
 pub fn give_freed_memory_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -350,6 +350,11 @@ impl Plan {
         }
     }
 
+    /// Whether a merged model is written: what trains every weight has nothing to merge.
+    pub fn merges(&self) -> bool {
+        self.finish.merge && self.adapter != Adapter::Full
+    }
+
     /// How the optimizer keeps its moments.
     pub fn state_format(&self) -> StateFormat {
         state_format(self.optimizer)

@@ -13,6 +13,9 @@ mod data;
 mod doctor;
 #[path = "cli/inspect.rs"]
 mod inspect;
+#[cfg(target_os = "linux")]
+#[path = "cli/peaks.rs"]
+mod peaks;
 #[path = "cli/plan.rs"]
 mod plan;
 #[path = "cli/recipes.rs"]

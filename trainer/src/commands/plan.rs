@@ -162,6 +162,12 @@ impl<'a> Shown<'a> {
             let sum = sum("device", ledger.device(), available.device);
             format!("\nmemory of {}\n{lines}{sum}", plan.device.name())
         };
+        let others = ledger.others_table();
+        let others = if others.is_empty() {
+            others
+        } else {
+            format!("\nat other moments, instead of what comes and goes above\n{others}")
+        };
         [
             page::table(&rows),
             self.to_come(),
@@ -169,6 +175,7 @@ impl<'a> Shown<'a> {
             "\nmemory of its own\n".to_owned(),
             ledger.table(&[Place::Anonymous]),
             sum("anonymous", ledger.anonymous(), available.memory),
+            others,
             "\nmapped files, in memory as long as there is room\n".to_owned(),
             ledger.table(&[Place::Mapped]),
             format!("  = resident with them: {}\n", bytes(ledger.resident())),
@@ -196,6 +203,7 @@ impl<'a> Shown<'a> {
             "trainable_parameters": plan.trainable_parameters(),
             "device": plan.device.name(),
             "lines": ledger.lines,
+            "other_moments": ledger.others,
             "anonymous_bytes": ledger.anonymous(),
             "resident_bytes": ledger.resident(),
             "device_bytes": ledger.device(),

@@ -4,15 +4,16 @@ use std::path::PathBuf;
 
 use graft_data::Sample;
 use graft_kernels::Precision;
-use graft_model::checkpoint::Checkpoint;
+use graft_model::checkpoint::{Checkpoint, expected};
 use graft_model::config::FloatType;
 use graft_model::{LlamaConfig, ProjectionKind, Site};
-use graft_recipes::{ActivationOffload, Checkpointing, Init};
+use graft_recipes::{ActivationOffload, Checkpointing, Init, MergeOnto};
 
 use super::Place;
 use crate::device::Device;
 use crate::optimizer::StateFormat;
-use crate::plan::{Adapter, LoadedData, Plan};
+use crate::plan::{Adapter, LoadedData, Plan, parameters};
+use crate::{evaluate, generate};
 
 /// How frozen weights are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +33,57 @@ pub struct Stored {
 /// What is scored before and after training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scoring {
-    /// Tokens of the largest pass.
+    /// Tokens of the largest pass over rows whose loss is measured.
     pub tokens: usize,
+    /// Most targets of such a pass.
+    pub targets: usize,
+    /// Questions answered together, at most.
+    pub prompts: usize,
+    /// Tokens of the largest pass that reads questions.
+    pub prefill: usize,
     /// Tokens that the cache holds for all questions answered together.
     pub cached: usize,
+}
+
+impl Scoring {
+    /// Of these rows, and of prompts of so many tokens with answers of at most `new`.
+    fn of(rows: [&[Sample]; 2], prompts: [Vec<usize>; 2], new: usize) -> Self {
+        let passes = rows.map(evaluate::largest_pass);
+        let [tokens, targets] = [0, 1].map(|i| passes[0][i].max(passes[1][i]));
+        prompts.into_iter().fold(Self { tokens, targets, ..Self::default() }, |most, mut asked| {
+            asked.sort_unstable_by(|a, b| b.cmp(a));
+            asked.truncate(evaluate::PROMPTS);
+            let tokens: usize = asked.iter().sum();
+            Self {
+                prompts: most.prompts.max(asked.len()),
+                prefill: most.prefill.max(tokens.min(generate::PREFILL)),
+                cached: most.cached.max(tokens + asked.len() * new),
+                ..most
+            }
+        })
+    }
+}
+
+/// The merged model that a run writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Merging {
+    /// None.
+    #[default]
+    Nothing,
+    /// On the weights as they are stored.
+    Stored,
+    /// On weights that go through NF4 once more, as training saw them.
+    Dequantised,
+}
+
+impl Merging {
+    fn of(plan: &Plan) -> Self {
+        match (plan.merges(), plan.finish.onto, plan.nf4) {
+            (false, ..) => Self::Nothing,
+            (true, MergeOnto::Dequantised, Some(_)) => Self::Dequantised,
+            (true, ..) => Self::Stored,
+        }
+    }
 }
 
 /// The sizes of a run.
@@ -79,12 +127,18 @@ pub struct Asked {
     pub samples: usize,
     /// The tokens of these samples.
     pub tokens: usize,
+    /// Bytes of the pages of the embedding that hold rows of these tokens, and of all that may be answered.
+    pub embedded: usize,
     /// Scored before and after.
     pub scoring: Scoring,
+    /// Whether the model is asked something, so that the tokenizer stays.
+    pub asks: bool,
     /// Checkpoints that are kept.
     pub keep: usize,
-    /// Whether a merged model is written.
-    pub merges: bool,
+    /// Which merged model is written.
+    pub merging: Merging,
+    /// Bytes of the weights of a model that is written, merged or trained itself; 0 without one.
+    pub model_bytes: u64,
     /// Where the run leaves its files.
     pub output_dir: PathBuf,
 }
@@ -95,28 +149,24 @@ impl Asked {
     /// # Errors
     /// There is no row to train on.
     pub fn by(plan: &Plan, data: &LoadedData) -> Result<Self, graft_data::Error> {
-        /// As in evaluate.rs.
-        const TOKENS: usize = 2_048;
-        const PROMPTS: usize = 48;
         let schedule = data.schedule(plan)?;
         let lengths: Vec<usize> = data.train.iter().map(|sample| sample.tokens.len()).collect();
         let targets: Vec<usize> = data.train.iter().map(Sample::targets).collect();
         let others = data.validation.iter().chain(&data.general);
         let scored: Vec<usize> = others.map(|sample| sample.tokens.len()).collect();
-        let longest = scored.iter().copied().max().unwrap_or(0);
-        let mut asked: Vec<usize> = data.held_out().iter().map(|row| row.prompt.len()).collect();
-        asked.sort_unstable_by(|a, b| b.cmp(a));
-        asked.truncate(PROMPTS);
-        let prompts: usize = asked.iter().sum();
-        let scoring = Scoring {
-            tokens: scored.iter().sum::<usize>().min(TOKENS).max(longest).max(prompts),
-            cached: prompts + asked.len() * plan.max_new_tokens.get(),
-        };
+        let held_out = data.held_out().iter().map(|row| row.prompt.len()).collect();
+        let prompts = data.questions.iter().flat_map(|questions| &questions.prompts);
+        let asked = [held_out, prompts.map(Vec::len).collect()];
+        let scoring =
+            Scoring::of([&data.general, &data.validation], asked, plan.max_new_tokens.get());
+        let model_bytes = written_bytes(plan);
+        let stored = (plan.adapter != Adapter::Full).then(|| stored(plan));
         Ok(Self {
             config: plan.config.clone(),
             adapter: plan.adapter.clone(),
             states: plan.state_format(),
-            stored: (plan.adapter != Adapter::Full).then(|| stored(plan)),
+            embedded: stored.map_or(0, |stored| embedded(plan, data, stored)),
+            stored,
             units: schedule.unit_lengths(&lengths),
             targets: schedule.unit_lengths(&targets),
             micro_batch_size: plan.batches.micro_batch_size.get(),
@@ -133,8 +183,10 @@ impl Asked {
             samples: lengths.len() + scored.len(),
             tokens: lengths.iter().chain(&scored).sum(),
             scoring,
+            asks: data.questions.is_some(),
             keep: plan.checkpoint.keep.get(),
-            merges: plan.finish.merge,
+            merging: Merging::of(plan),
+            model_bytes,
             output_dir: plan.output_dir.clone(),
         })
     }
@@ -211,12 +263,76 @@ impl Asked {
         }
     }
 
+    /// Tokens of the longest row or bin.
+    pub(super) fn longest_row(&self) -> usize {
+        self.units.first().copied().unwrap_or(0)
+    }
+
+    /// Bytes of a weight of the model that is written, on average, rounded up.
+    pub(super) fn merged_bytes_a_weight(&self) -> usize {
+        let weights = crate::plan::parameters(&self.config).max(1);
+        usize::try_from(self.model_bytes.div_ceil(weights)).unwrap_or(F32_BYTES)
+    }
+
     /// Weights of one block's projections.
     pub fn block_weights(&self) -> usize {
         let site = |&kind: &ProjectionKind| Site { layer: 0, kind };
         let sites = ProjectionKind::ALL.iter().map(site);
         sites.map(|site| site.weight_shape(&self.config).iter().product::<usize>()).sum()
     }
+}
+
+const F32_BYTES: usize = 4;
+
+/// Bytes of the pages of a table that hold a row of a token that the run reads, or may answer with.
+fn embedded(plan: &Plan, data: &LoadedData, stored: Stored) -> usize {
+    const PAGE: usize = 4_096;
+    let width = (plan.config.d_model as u128 * stored.table as u128 / 1_000_000) as usize;
+    let rows = data.train.iter().chain(&data.validation).chain(&data.general);
+    let prompts = data.questions.iter().flat_map(|questions| {
+        questions.held_out.iter().map(|row| &row.prompt).chain(&questions.prompts)
+    });
+    // Before and after.
+    let answers = prompts.clone().count().saturating_mul(2 * plan.max_new_tokens.get());
+    let mut pages = vec![false; (plan.config.vocab_size * width).div_ceil(PAGE)];
+    for &token in rows.map(|row| &row.tokens).chain(prompts).flatten() {
+        let row = token as usize * width..(token as usize + 1) * width;
+        let end = row.end.div_ceil(PAGE).min(pages.len());
+        pages[(row.start / PAGE).min(end)..end].fill(true);
+    }
+    let read = pages.iter().filter(|&&page| page).count();
+    let a_row = width.div_ceil(PAGE) + 1;
+    read.saturating_add(answers.saturating_mul(a_row)).min(pages.len()) * PAGE
+}
+
+/// Bytes of the weights of the model that the run writes: in the types of the base, or in the one that its
+/// config.json names.
+fn written_bytes(plan: &Plan) -> u64 {
+    let of = |float: FloatType| match float {
+        FloatType::F32 => 4,
+        FloatType::F16 | FloatType::Bf16 => 2,
+    };
+    let usual = of(plan.config.dtype.unwrap_or(FloatType::Bf16));
+    if plan.adapter == Adapter::Full {
+        return usual * parameters(&plan.config);
+    }
+    if !plan.merges() {
+        return 0;
+    }
+    let checkpoint = Checkpoint::open(&plan.model_folder).ok();
+    let each = |name: &str, is_site: bool| {
+        let checkpoint = checkpoint.as_ref()?;
+        let nf4 = if is_site { checkpoint.nf4(name).ok()? } else { None };
+        match nf4 {
+            Some(nf4) => Some(of(nf4.dtype)),
+            None => Some(checkpoint.tensor(name)?.dtype.bitsize() as u64 / 8),
+        }
+    };
+    let bytes = expected(&plan.config).into_iter().map(|tensor| {
+        let values: u64 = tensor.shape.iter().map(|&side| side as u64).product();
+        each(&tensor.name, tensor.site.is_some()).unwrap_or(usual).saturating_mul(values)
+    });
+    bytes.fold(0, u64::saturating_add)
 }
 
 /// Millionths of a byte a weight in NF4: half a byte, and a scale every 64 weights in 4 bytes, or in

@@ -5,8 +5,6 @@ use super::{Entry, Place};
 use crate::cli::page::grouped;
 use crate::plan::{Adapter, parameters};
 
-/// bf16, f16: what releases are saved in.
-const MERGED: u64 = 2;
 /// A line of metrics.jsonl and its TensorBoard events.
 const STEP: u64 = 768;
 
@@ -22,7 +20,6 @@ pub(super) fn lines(asked: &Asked) -> Vec<Entry> {
     let kept = asked.keep as u64 + 1;
     let line = |name, bytes, arithmetic| Entry { name, arithmetic, bytes, place: Place::Disk };
     let all = parameters(&asked.config);
-    let model = if is_full || asked.merges { MERGED * all } else { 0 };
     vec![
         line(
             "checkpoints",
@@ -37,9 +34,15 @@ pub(super) fn lines(asked: &Asked) -> Vec<Entry> {
         line("adapter", if is_full { 0 } else { values }, format!("{} · 4", grouped(values / 4))),
         line(
             if is_full { "model" } else { "merged model" },
-            model,
-            format!("{} · {MERGED}", grouped(all)),
+            asked.model_bytes,
+            format!("{} · {}", grouped(all), each(asked.model_bytes, all)),
         ),
         line("logs", asked.steps * STEP, format!("{} steps · {STEP}", grouped(asked.steps))),
     ]
+}
+
+/// Bytes a weight, which may be of two types.
+fn each(bytes: u64, weights: u64) -> String {
+    let text = format!("{:.3}", bytes as f64 / weights.max(1) as f64);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }

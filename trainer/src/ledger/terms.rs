@@ -1,15 +1,18 @@
 //! The lines of memory, one function each: `trainer/src/engine`, `kernels/src/flex` and
-//! `kernels/src/cube` say why.
+//! `kernels/src/cube` say why. Here is what is held from the start to the end; `step`, `scores` and `finish`
+//! have what comes and goes.
+
+mod finish;
+mod scores;
+mod step;
 
 use graft_kernels::Precision;
-use graft_recipes::Checkpointing;
-
-use super::asked::Asked;
-use super::{Entry, Place};
-use crate::cli::page::grouped;
 use graft_model::table::BAND;
 use graft_model::{ProjectionKind, Site};
 
+use super::asked::Asked;
+use super::{Entry, Moment, Place};
+use crate::cli::page::grouped;
 use crate::engine::loss::CHUNK;
 use crate::plan::Adapter;
 
@@ -30,51 +33,48 @@ fn tensors(asked: &Asked, name: &'static str, bytes: usize, arithmetic: String) 
 
 /// Frozen weights that are read from their files: where they stay, or on their way to a GPU.
 pub(super) fn mapped(asked: &Asked) -> Vec<Entry> {
-    weights(asked).into_iter().filter(|line| line.place == Place::Mapped).collect()
+    // What is run of the program, and the libraries of the system.
+    const RUN: usize = 14 << 20;
+    let own = Entry::new("the program's file", Place::Mapped, RUN, "14 MiB".to_owned());
+    let weights = weights(asked).into_iter().filter(|line| line.place == Place::Mapped);
+    weights.chain([own]).collect()
 }
 
 /// What is held from the start to the end.
 pub(super) fn held(asked: &Asked) -> Vec<Entry> {
     let held = weights(asked).into_iter().filter(|line| line.place == asked.tensors());
-    let others = [norms(asked), values(asked), moments(asked), dataset(asked), program(asked)];
-    held.chain(others).collect()
+    let others = [
+        norms(asked),
+        values(asked),
+        moments(asked),
+        dataset(asked),
+        program(asked),
+        tokenizer(asked, asked.asks),
+    ];
+    held.chain(others).chain(packed(asked)).collect()
 }
 
-/// What a step takes beside it, at the larger of its two moments: at the head, and in a branch.
-pub(super) fn step(asked: &Asked) -> Vec<Entry> {
-    let mut lines = vec![gradient(asked), stream(asked)];
-    lines.extend(match asked.checkpointing {
-        Checkpointing::Block => vec![block_inputs(asked)],
-        Checkpointing::Auto | Checkpointing::Selective => {
-            vec![block_inputs(asked), products(asked)]
-        }
-        Checkpointing::None => vec![tapes(asked)],
-    });
-    lines.push(operand(asked));
-    lines.extend(on_the_way(asked));
-    let moments = [vec![last_tape(asked), logits(asked)], vec![waiting_tape(asked), branch(asked)]];
-    let sum = |lines: &Vec<Entry>| lines.iter().map(|line| line.bytes).sum::<u64>();
-    lines.extend(moments.into_iter().max_by_key(sum).unwrap_or_default());
-    lines
+/// What comes and goes: one of these at a time.
+pub(super) fn coming_and_going(asked: &Asked) -> Vec<Moment> {
+    let moment = |name, lines| Moment { name, lines };
+    vec![
+        moment("a step", step::lines(asked)),
+        moment("reading the data", vec![tokenizer(asked, !asked.asks)]),
+        moment("scoring", scores::scoring(asked)),
+        moment("answering questions", scores::answering(asked)),
+        moment("a checkpoint", finish::saving(asked)),
+        moment("writing the result", finish::writing(asked)),
+        moment("comparing the merged model", finish::comparing(asked)),
+    ]
 }
 
-/// What scoring takes instead.
-pub(super) fn scoring(asked: &Asked) -> Vec<Entry> {
-    let mut lines = vec![scoring_pass(asked), cache(asked)];
-    if asked.tensors() == Place::Device {
-        lines.push(decoded(asked));
-        lines.extend(on_the_way(asked));
-    }
-    lines
-}
-
-/// Memory of the smaller of the two that the allocator has not handed back when the larger comes: see
-/// `crate::memory::keep_freed_memory`.
-pub(super) fn kept(other: u64) -> Entry {
-    const MOST: u64 = crate::memory::LARGEST_KEPT as u64;
-    let arithmetic =
-        if other == 0 { String::new() } else { "of scoring or step, at most 64 MiB".to_owned() };
-    anonymous("kept by the allocator", other.min(MOST) as usize, arithmetic)
+/// What the allocator cannot use again between blocks of other sizes: measured, up to 5 % of them.
+pub(super) fn gaps(lines: &[Entry]) -> Entry {
+    const SHARE: u64 = 16;
+    let sum: u64 =
+        lines.iter().filter(|line| line.place == Place::Anonymous).map(|l| l.bytes).sum();
+    let arithmetic = format!("{} / {SHARE}", grouped(sum));
+    anonymous("gaps between blocks", (sum / SHARE) as usize, arithmetic)
 }
 
 /// Projections, and embedding with head.
@@ -96,8 +96,7 @@ fn weights(asked: &Asked) -> Vec<Entry> {
     let bytes =
         |count: usize, millionths: usize| (count as u128 * millionths as u128 / 1_000_000) as usize;
     let projections = config.layers * asked.block_weights();
-    let tables = if config.tied { 1 } else { 2 };
-    let table = tables * config.vocab_size * config.d_model;
+    let table = config.vocab_size * config.d_model;
     let projections = Entry::new(
         "frozen projections",
         Place::Mapped,
@@ -109,23 +108,40 @@ fn weights(asked: &Asked) -> Vec<Entry> {
             stored.form
         ),
     );
-    let table = Entry::new(
-        if config.tied { "embedding" } else { "embedding, head" },
-        Place::Mapped,
-        bytes(table, stored.table),
-        format!(
-            "{tables} · {} tokens · {} · {} bytes",
-            group(config.vocab_size),
-            group(config.d_model),
-            each(stored.table)
-        ),
+    let arithmetic = format!(
+        "{} tokens · {} · {} bytes",
+        group(config.vocab_size),
+        group(config.d_model),
+        each(stored.table)
     );
+    let table =
+        |name| Entry::new(name, Place::Mapped, bytes(table, stored.table), arithmetic.clone());
+    let embedding = Some(table("embedding"));
+    let head = (!config.tied).then(|| table("head"));
     let of = |line: Entry, private, streams| {
         let lines = places(private, streams).into_iter();
         lines.map(move |place| Entry { place, ..line.clone() })
     };
     let projections = of(projections, stored.projections_are_private, asked.streams);
-    projections.chain(of(table, stored.tables_are_private, false)).collect()
+    let tables = embedding.into_iter().chain(head);
+    let tables = tables.flat_map(|line| of(line, stored.tables_are_private, false));
+    projections.chain(tables.map(|line| touched(asked, line))).collect()
+}
+
+/// Of a mapped embedding that is no head, too, rows are read here and there: the pages of those that come up.
+fn touched(asked: &Asked, line: Entry) -> Entry {
+    let bytes = asked.embedded as u64;
+    let is_head = asked.config.tied || line.name != "embedding";
+    // A GPU is given the whole table.
+    let is_read_whole = asked.tensors() == Place::Device || line.place != Place::Mapped;
+    if is_head || is_read_whole || bytes >= line.bytes {
+        return line;
+    }
+    Entry {
+        bytes,
+        arithmetic: format!("of {}: pages of the tokens that come up", line.arithmetic),
+        ..line
+    }
 }
 
 fn norms(asked: &Asked) -> Entry {
@@ -142,11 +158,6 @@ fn trained(asked: &Asked) -> usize {
 fn values(asked: &Asked) -> Entry {
     let count = trained(asked);
     tensors(asked, "trained values", count * F32, format!("{} · {F32}", group(count)))
-}
-
-fn gradient(asked: &Asked) -> Entry {
-    let count = trained(asked);
-    tensors(asked, "their gradient", count * F32, format!("{} · {F32}", group(count)))
 }
 
 fn moments(asked: &Asked) -> Entry {
@@ -166,31 +177,21 @@ fn dataset(asked: &Asked) -> Entry {
     anonymous("data", tokens * 8 + samples * SAMPLE, arithmetic)
 }
 
-/// The tokenizer's tables, the threads with their panels, the program itself.
+/// The program itself, and its threads with the panels of products and attention.
 fn program(asked: &Asked) -> Entry {
-    const ALONE: usize = 12 << 20;
-    const THREAD: usize = 1 << 20;
-    const TOKEN: usize = 420;
-    let (threads, vocab) = (asked.threads, asked.vocabulary);
-    let arithmetic =
-        format!("12 MiB + {threads} threads · 1 MiB + {} tokens · {TOKEN}", group(vocab));
-    anonymous("program", ALONE + threads * THREAD + vocab * TOKEN, arithmetic)
+    const ALONE: usize = 8 << 20;
+    const THREAD: usize = 3 << 19;
+    let threads = asked.threads;
+    let arithmetic = format!("8 MiB + {threads} threads · 1.5 MiB");
+    anonymous("program", ALONE + threads * THREAD, arithmetic)
 }
 
-/// What enters every branch above the lowest trained tensor.
-fn block_inputs(asked: &Asked) -> Entry {
-    let (blocks, tokens, d_model) =
-        (asked.trained_blocks(), asked.visit_tokens(), asked.config.d_model);
-    let arithmetic =
-        format!("2 · {blocks} blocks · {} tokens · {} · {F32}", group(tokens), group(d_model));
-    Entry::new("block inputs", asked.inputs(), 2 * blocks * tokens * d_model * F32, arithmetic)
-}
-
-/// The residual stream, and its sum with a branch.
-fn stream(asked: &Asked) -> Entry {
-    let (tokens, d_model) = (asked.visit_tokens(), asked.config.d_model);
-    let arithmetic = format!("2 · {} tokens · {} · {F32}", group(tokens), group(d_model));
-    tensors(asked, "residual stream", 2 * tokens * d_model * F32, arithmetic)
+/// The tables of the tokenizer, from the start to the end where answers are read.
+fn tokenizer(asked: &Asked, is_there: bool) -> Entry {
+    const TOKEN: usize = 520;
+    let vocab = asked.vocabulary;
+    let arithmetic = format!("{} tokens · {TOKEN}", group(vocab));
+    anonymous("tokenizer", usize::from(is_there) * vocab * TOKEN, arithmetic)
 }
 
 /// What a block's attention is called wide: queries, and keys or values.
@@ -199,91 +200,49 @@ fn widths(asked: &Asked) -> [usize; 2] {
     [config.heads, config.kv_heads].map(|heads| heads * config.head_dim)
 }
 
-/// Values a token on attention's tape: the norm's output, rotated queries and keys, values, the output.
-fn attention_tape(asked: &Asked) -> usize {
-    let [queries, keys] = widths(asked);
-    asked.config.d_model + 2 * queries + 2 * keys
+/// Bytes of a value that is an operand and nothing else.
+fn operand_bytes(asked: &Asked) -> usize {
+    // A GPU may keep them as they come.
+    let is_half = asked.precision == Precision::Bf16 && asked.tensors() == Place::Anonymous;
+    if is_half { 2 } else { F32 }
 }
 
-/// Values a token on the feed-forward tape: the norm's output, gate, up and their product.
-fn feed_forward_tape(asked: &Asked) -> usize {
-    asked.config.d_model + 3 * asked.config.d_ff
+/// Rows of logits that exist at a time: chunks are of one size.
+fn logit_rows(asked: &Asked, rows: usize) -> usize {
+    let most = (CHUNK / asked.config.vocab_size).max(1);
+    rows.div_ceil(rows.div_ceil(most).max(1))
 }
 
-/// Results of products above the lowest trained tensor, rounded as their operands are.
-fn products(asked: &Asked) -> Entry {
-    let each = if asked.precision == Precision::Bf16 { 2 } else { F32 };
-    let [queries, keys] = widths(asked);
-    let values = 2 * queries + 2 * keys + 2 * asked.config.d_ff;
-    let blocks = asked.trained_blocks();
-    let tokens = asked.visit_tokens();
-    let arithmetic =
-        format!("{blocks} blocks · {} tokens · {} values · {each}", group(tokens), group(values));
-    tensors(asked, "kept products", blocks * tokens * values * each, arithmetic)
+/// Rows of a band of the head that are multiplied at a time: a head that is trained is one band.
+fn band(asked: &Asked) -> usize {
+    let vocab = asked.config.vocab_size;
+    match asked.stored {
+        Some(_) => vocab.min((BAND / asked.config.d_model).max(1)),
+        None => vocab,
+    }
 }
 
-/// The last block's tapes, kept where it is the next to go back through.
-fn last_tape(asked: &Asked) -> Entry {
-    let kept = usize::from(asked.keeps_last_tape());
-    let tokens = asked.micro_batch_tokens();
-    let values = attention_tape(asked) + feed_forward_tape(asked);
-    let arithmetic = format!("{} tokens · {} values · {F32}", group(tokens), group(values));
-    tensors(asked, "last block's tape", kept * tokens * values * F32, arithmetic)
-}
-
-/// Of these, attention's is there while the other is gone through.
-fn waiting_tape(asked: &Asked) -> Entry {
-    let kept = usize::from(asked.keeps_last_tape());
-    let (tokens, values) = (asked.micro_batch_tokens(), attention_tape(asked));
-    let arithmetic = format!("{} tokens · {} values · {F32}", group(tokens), group(values));
-    tensors(asked, "last attention's tape", kept * tokens * values * F32, arithmetic)
-}
-
-/// All tapes, with the branches' inputs.
-fn tapes(asked: &Asked) -> Entry {
-    let values = attention_tape(asked) + feed_forward_tape(asked) + 2 * asked.config.d_model;
-    let (blocks, tokens) = (asked.trained_blocks(), asked.visit_tokens());
-    let arithmetic =
-        format!("{blocks} blocks · {} tokens · {} values · {F32}", group(tokens), group(values));
-    tensors(asked, "tapes of all blocks", blocks * tokens * values * F32, arithmetic)
-}
-
-/// The branch with the most values on its way back: gate, up, their product and the gradients of all
-/// three, or queries, keys, values and theirs; norm, output and gradients of the stream beside them.
-fn branch(asked: &Asked) -> Entry {
+/// Tokens of the largest pass: the left side of its widest product is packed, and the memory kept for the
+/// next one.
+fn packed(asked: &Asked) -> Option<Entry> {
+    if asked.tensors() == Place::Device {
+        return None;
+    }
+    let each = asked.precision.packed_bytes();
     let config = &asked.config;
-    let dropout = match &asked.adapter {
-        Adapter::Lora { config: lora, init_from: _ } if lora.dropout > 0.0 => 1,
-        Adapter::Lora { .. } | Adapter::Full => 0,
-    };
-    let (d_model, d_ff) = (config.d_model, config.d_ff);
-    // Factors, and inputs times these, of every adapted projection.
-    let feed_forward = 6 * d_ff + 4 * d_model + 2 * dropout * (2 * d_model + d_ff);
-    let heads = (config.heads + config.kv_heads) * config.head_dim;
-    let attention = 4 * heads + 6 * d_model + 2 * dropout * 4 * d_model;
-    let (tokens, values) = (asked.micro_batch_tokens(), feed_forward.max(attention));
-    let arithmetic = format!("{} tokens · {} values · {F32}", group(tokens), group(values));
-    tensors(asked, "largest branch", tokens * values * F32, arithmetic)
-}
-
-/// Rows of logits that exist at a time.
-fn logit_rows(asked: &Asked) -> usize {
-    asked.micro_batch_targets().min((CHUNK / asked.config.vocab_size).max(1))
-}
-
-/// A chunk of logits, and the hidden states of all targets on their way to and fro.
-fn logits(asked: &Asked) -> Entry {
-    const HIDDEN: usize = 5;
-    let (rows, vocab) = (logit_rows(asked), asked.config.vocab_size);
-    let (targets, d_model) = (asked.micro_batch_targets(), asked.config.d_model);
-    let arithmetic = format!(
-        "{} rows · {} tokens · {F32} + {HIDDEN} · {} targets · {} · {F32}",
-        group(rows),
-        group(vocab),
-        group(targets),
-        group(d_model)
-    );
-    tensors(asked, "logits", (rows * vocab + HIDDEN * targets * d_model) * F32, arithmetic)
+    let widest = widths(asked)[0].max(config.d_ff).max(config.d_model);
+    let tokens = [
+        asked.micro_batch_tokens(),
+        asked.scoring.tokens,
+        asked.scoring.prefill,
+        finish::probed(asked),
+    ];
+    let tokens = tokens.into_iter().max().unwrap_or(0);
+    let targets = asked.micro_batch_targets();
+    let head = [logit_rows(asked, targets), band(asked)];
+    let [rows, depth] = [[tokens, widest], head].into_iter().max_by_key(|[a, b]| a * b)?;
+    let arithmetic = format!("{} rows · {} · {each}", group(rows), group(depth));
+    Some(anonymous("packed operand", rows * depth * each, arithmetic))
 }
 
 /// Projections that wait on the host, as a GPU has them: the block at hand and the next one.
@@ -298,59 +257,23 @@ fn on_the_way(asked: &Asked) -> Vec<Entry> {
     vec![tensors(asked, "projections on their way", bytes, arithmetic), copies]
 }
 
-/// What a product makes of an operand before it begins.
-fn operand(asked: &Asked) -> Entry {
-    if asked.tensors() == Place::Device { decoded(asked) } else { packed(asked) }
-}
-
-/// The largest left operand of a product, packed.
-fn packed(asked: &Asked) -> Entry {
-    let each = asked.precision.packed_bytes();
-    let (head, branch) = (
-        [logit_rows(asked), asked.config.vocab_size.min(BAND / asked.config.d_model)],
-        [asked.micro_batch_tokens(), asked.config.d_ff],
-    );
-    let [rows, depth] = if head[0] * head[1] > branch[0] * branch[1] { head } else { branch };
-    let arithmetic = format!("{} rows · {} · {each}", group(rows), group(depth));
-    tensors(asked, "packed operand", rows * depth * each, arithmetic)
-}
-
 /// The largest matrix as a GPU multiplies it, where that is not how it is held.
-fn decoded(asked: &Asked) -> Entry {
+fn decoded(asked: &Asked) -> Vec<Entry> {
+    if asked.tensors() == Place::Anonymous {
+        return Vec::new();
+    }
     let each = if asked.precision == Precision::Bf16 { 2 } else { F32 };
     // Every weight that trains is f32.
     let held = asked.stored.map_or(F32 * 1_000_000, |stored| stored.projection);
     let differs = usize::from(held != each * 1_000_000);
-    let sides = ProjectionKind::ALL
-        .map(|kind| Site { layer: 0, kind }.weight_shape(&asked.config))
-        .into_iter()
-        .max_by_key(|sides| sides.iter().product::<usize>());
-    let [rows, cols] = sides.unwrap_or_default();
+    let [rows, cols] = largest_projection(asked);
     let arithmetic = format!("{} · {} · {each}", group(rows), group(cols));
-    tensors(asked, "decoded matrix", differs * rows * cols * each, arithmetic)
+    vec![tensors(asked, "decoded matrix", differs * rows * cols * each, arithmetic)]
 }
 
-/// A forward pass over rows that are scored together, with their logits.
-fn scoring_pass(asked: &Asked) -> Entry {
-    let config = &asked.config;
-    let tokens = asked.scoring.tokens;
-    let values = 3 * config.d_ff + 4 * config.d_model;
-    let rows = tokens.min((CHUNK / config.vocab_size).max(1));
-    let arithmetic = format!(
-        "{} tokens · {} values · {F32} + {} rows · {} tokens · {F32}",
-        group(tokens),
-        group(values),
-        group(rows),
-        group(config.vocab_size)
-    );
-    tensors(asked, "scoring pass", (tokens * values + rows * config.vocab_size) * F32, arithmetic)
-}
-
-/// Keys and values of the questions that are answered together.
-fn cache(asked: &Asked) -> Entry {
-    let config = &asked.config;
-    let (tokens, width) = (asked.scoring.cached, 2 * config.kv_heads * config.head_dim);
-    let arithmetic =
-        format!("{} tokens · {} blocks · {} · {F32}", group(tokens), config.layers, group(width));
-    tensors(asked, "keys and values", tokens * config.layers * width * F32, arithmetic)
+/// The sides of the projection with the most weights.
+fn largest_projection(asked: &Asked) -> [usize; 2] {
+    let shape = |kind| Site { layer: 0, kind }.weight_shape(&asked.config);
+    let shapes = ProjectionKind::ALL.map(shape).into_iter();
+    shapes.max_by_key(|sides| sides.iter().product::<usize>()).unwrap_or_default()
 }

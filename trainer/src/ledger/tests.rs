@@ -41,9 +41,12 @@ fn asked() -> Asked {
         steps: 10,
         samples: 4,
         tokens: 2_048,
+        embedded: 1 << 20,
         scoring: Scoring::default(),
+        asks: false,
         keep: 3,
-        merges: false,
+        merging: Merging::Nothing,
+        model_bytes: 0,
         output_dir: "run".into(),
     }
 }
@@ -108,17 +111,23 @@ fn what_a_recipe_asks_for_shows_in_its_line() {
     let projections = of(&base, "frozen projections");
     assert_eq!(private.anonymous(), base.anonymous() + projections);
     assert_eq!(private.resident(), base.resident());
-    let scored = with(&|a| a.scoring = Scoring { tokens: 100_000, cached: 1_000 });
-    assert_eq!(of(&scored, "keys and values"), 1_000 * 16 * 2 * 512 * 4);
+    let rows = Scoring { tokens: 100_000, targets: 100, ..Scoring::default() };
+    let scored = with(&|a| a.scoring = rows);
+    assert!(of(&scored, "scoring pass") > of(&base, "block inputs"));
     assert_eq!(of(&scored, "block inputs"), 0, "a step takes less than such a pass");
-    assert_eq!(of(&scored, "kept by the allocator"), 64 << 20);
+    let asks = Scoring { prompts: 48, prefill: 2_048, cached: 100_000, ..Scoring::default() };
+    let asked_much = with(&|a| (a.scoring, a.asks) = (asks, true));
+    assert_eq!(of(&asked_much, "keys and values"), 100_000 * 16 * 2 * 512 * 4);
+    assert_eq!(of(&asked_much, "of the block at hand"), 100_000 * 2 * 512 * 4);
+    assert_eq!(of(&asked_much, "tokenizer"), 128_256 * 520);
     let high = with(&|a| {
         let Adapter::Lora { config, .. } = &mut a.adapter else { return };
         config.sites.retain(|site, _| site.layer >= 12);
     });
     assert_eq!(4 * of(&high, "block inputs"), of(&base, "block inputs"));
-    let merged = with(&|a| a.merges = true);
-    assert_eq!(merged.disk() - base.disk(), 2 * crate::plan::parameters(&asked().config));
+    let wide = 4 * crate::plan::parameters(&asked().config);
+    let merged = with(&|a| (a.merging, a.model_bytes) = (Merging::Stored, wide));
+    assert_eq!(merged.disk() - base.disk(), wide);
 }
 
 #[test]
@@ -205,18 +214,26 @@ fn a_gpu_holds_what_it_computes_with_and_the_host_the_rest() {
             "optimizer states",
             "their gradient",
             "residual stream",
+            "positions",
             "block inputs",
             "decoded matrix",
-            "last attention's tape",
-            "largest branch",
+            "last block's tape",
+            "logits",
         ]
     );
-    assert_eq!(names(&gpu, Place::Anonymous), ["data", "program"]);
+    // The host's largest moment is another one: while rows are read, and the tokenizer with them.
+    assert_eq!(
+        names(&gpu, Place::Anonymous),
+        ["data", "program", "tokenizer", "gaps between blocks"]
+    );
     // What becomes of a gradient takes as much there as it does on the host.
     for line in ["their gradient", "optimizer states"] {
         assert_eq!(of(&gpu, line), of(&host, line), "{line}");
     }
-    assert_eq!(names(&gpu, Place::Mapped), ["frozen projections", "embedding"]);
+    assert_eq!(
+        names(&gpu, Place::Mapped),
+        ["frozen projections", "embedding", "the program's file"]
+    );
     assert_eq!(of(&gpu, "decoded matrix"), 2_048 * 8_192 * 2);
     let in_16_bits = asked().stored.map(|stored| Stored { projection: 2_000_000, ..stored });
     let as_it_is = Ledger::for_run(&Asked { stored: in_16_bits, ..on_gpu() });
@@ -232,9 +249,9 @@ fn a_gpu_holds_what_it_computes_with_and_the_host_the_rest() {
     let stored = asked().stored.map(|stored| Stored { projections_are_private: true, ..stored });
     let quantised = Ledger::for_run(&Asked { stored, ..on_gpu() });
     assert_eq!((quantised.device(), quantised.anonymous()), (gpu.device(), gpu.anonymous()));
-    assert_eq!(names(&quantised, Place::Mapped), ["embedding"]);
+    assert_eq!(names(&quantised, Place::Mapped), ["embedding", "the program's file"]);
     // The larger of a step and a scoring pass counts in either memory by itself.
-    let scoring = Scoring { tokens: 100_000, cached: 1_000 };
+    let scoring = Scoring { tokens: 100_000, ..Scoring::default() };
     let scored = Ledger::for_run(&Asked { scoring, ..on_gpu() });
     assert_eq!(of(&scored, "optimizer states"), of(&gpu, "optimizer states"));
     let of_a_step = ["their gradient", "block inputs"].map(|line| of(&scored, line));

@@ -1,9 +1,9 @@
-//! `output_dir`: it must be free for this run.
+//! `output_dir`: it must be free for this run, and the system must let it be written.
 
 use std::path::Path;
 
 use graft_model::folder::ModelFolder;
-use graft_model::place;
+use graft_model::{atomic, place};
 use graft_recipes::{AdapterMethod, Recipe};
 
 use super::Start;
@@ -29,7 +29,8 @@ pub(super) fn check(
     let free = match start {
         // A run may be killed before it has anything to go on with; it then begins.
         Start::Resume if RunFolder::holds_run(path) => RunFolder::check_own(path, &results(recipe)),
-        Start::Anywhere | Start::Measuring => return,
+        Start::Anywhere => Ok(()),
+        Start::Measuring => return,
         Start::Anew | Start::Resume => RunFolder::check_free(path, &recipe.to_yaml()),
     };
     if let Err(error) = free {
@@ -40,6 +41,8 @@ pub(super) fn check(
     if !home.is_dir() {
         let message = format!("found `{}`, but `{}` is a file", path.display(), home.display());
         findings.problem(KEY, message);
+    } else if let Err(error) = atomic::try_writing(home) {
+        findings.problem(KEY, format!("found `{}`: {error}", path.display()));
     }
 }
 

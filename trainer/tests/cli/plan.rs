@@ -20,23 +20,34 @@ fn a_plan_shows_every_line_with_its_arithmetic_and_writes_nothing() {
     trainable      299,008 of 3,475,712 parameters
 
     memory of its own
-      norms               9.00 KiB  (4 · 2 + 1) · 256 · 4
-      trained values      1.14 MiB  299,008 · 4
-      optimizer states    2.28 MiB  299,008 · 8.00
-      data                   608 B  52 tokens · 8 + 2 samples · 96
-      program            14.82 MiB  12 MiB + 2 threads · 1 MiB + 2,048 tokens · 420
-      their gradient      1.14 MiB  299,008 · 4
-      residual stream   104.00 KiB  2 · 52 tokens · 256 · 4
-      block inputs      416.00 KiB  2 · 4 blocks · 52 tokens · 256 · 4
-      kept products       1.73 MiB  4 blocks · 52 tokens · 2,176 values · 4
-      packed operand    143.00 KiB  52 rows · 704 · 4
-      largest branch      1.04 MiB  52 tokens · 5,248 values · 4
-      = anonymous: 22.81 MiB of 1.00 GiB available
+      norms                  9.00 KiB  (4 · 2 + 1) · 256 · 4
+      trained values         1.14 MiB  299,008 · 4
+      optimizer states       2.28 MiB  299,008 · 8.00
+      data                      608 B  52 tokens · 8 + 2 samples · 96
+      program               11.00 MiB  8 MiB + 2 threads · 1.5 MiB
+      packed operand       143.00 KiB  52 rows · 704 · 4
+      their gradient         1.14 MiB  299,008 · 4
+      residual stream       52.00 KiB  52 tokens · 256 · 4
+      positions             14.62 KiB  52 tokens · (64 · 4 + 32)
+      block inputs         416.00 KiB  2 · 4 blocks · 52 tokens · 256 · 4
+      kept products          1.82 MiB  52 tokens · (4 blocks · 2,176 values · 4 + 1,792 of updates)
+      largest branch       585.00 KiB  52 tokens · 11,520 bytes
+      gaps between blocks  255.91 KiB  4,192,896 / 16
+      = anonymous: 18.82 MiB of 1.00 GiB available
+
+    at other moments, instead of what comes and goes above
+    reading the data, 1.08 MiB in all
+      tokenizer              1.02 MiB  2,048 tokens · 520
+      gaps between blocks   65.00 KiB  1,064,960 / 16
+    a checkpoint, 93.50 KiB in all
+      tensor on its way     88.00 KiB  2 · 11,264 · 4
+      gaps between blocks    5.50 KiB  90,112 / 16
 
     mapped files, in memory as long as there is room
       frozen projections    5.62 MiB  2,949,120 weights · 2 bytes (16 bits)
-      embedding             1.00 MiB  1 · 2,048 tokens · 256 · 2 bytes
-      = resident with them: 29.43 MiB
+      embedding             1.00 MiB  2,048 tokens · 256 · 2 bytes
+      the program's file   14.00 MiB  14 MiB
+      = resident with them: 39.44 MiB
 
     disk
       checkpoints   18.25 MiB  (3 + 1) · (2 · 1,196,032 of values + 2,392,064 of states)
@@ -195,4 +206,47 @@ fn a_length_that_nobody_means_is_refused_or_warned_of() {
     warning: evaluation.every_steps: found 50, but the run has 3 steps
     warning: logging.log_every: found 7, but the run has 3 steps
     ");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_output_folder_that_cannot_be_written_is_refused_before_anything() {
+    let room = Room::new();
+    room.recipe("  chat: {preamble: none}\n");
+    for command in ["validate r.yaml", "plan r.yaml", "--quiet train r.yaml"] {
+        // Nobody makes files there, not even root.
+        let refused = room.refused(&format!("{command} output_dir=/proc/self/run"));
+        let found = "output_dir: found `/proc/self/run`: cannot write in `/proc/self`";
+        assert!(refused.contains(found), "{command}: {refused}");
+    }
+}
+
+#[test]
+fn a_merged_model_of_an_f32_base_is_counted_in_f32() {
+    let room = Room::new();
+    let config = graft_model::LlamaConfig::from_json(
+        &graft_model::folder::ModelFolder::open("builtin:quickstart")
+            .unwrap()
+            .required("config.json")
+            .unwrap(),
+        "config.json",
+    )
+    .unwrap();
+    room.model("wide", |text| text);
+    let specs = graft_model::checkpoint::expected(&config).into_iter().map(|tensor| {
+        let (name, shape) = (tensor.name, tensor.shape);
+        let dtype = graft_model::checkpoint::Dtype::F32;
+        graft_model::checkpoint::TensorSpec { name, dtype, shape }
+    });
+    let writer = graft_model::checkpoint::ShardedWriter::new(specs.collect(), u64::MAX).unwrap();
+    writer.write_sparse(&room.path("wide"), |_| None).unwrap();
+    room.recipe("  chat: {preamble: none}\n");
+    let merged = |model: &str| -> u64 {
+        let plan = json(&room, &format!("plan r.yaml --json finish.merge=true model.path={model}"));
+        let lines = plan["lines"].as_array().unwrap();
+        let line = lines.iter().find(|line| line["name"] == "merged model").unwrap();
+        line["bytes"].as_u64().unwrap()
+    };
+    assert_eq!(merged("wide"), 4 * 3_475_712);
+    assert_eq!(merged("builtin:quickstart"), 2 * 3_475_712);
 }

@@ -1,0 +1,115 @@
+//! What is taken beside the model while something is written, and while a merged model is compared: one tensor
+//! at a time, some rows of it where that is enough.
+
+use graft_adapters::merge::BUFFER;
+
+use super::{F32, anonymous, band, group, largest_projection, scores};
+use crate::ledger::asked::{Asked, Merging};
+use crate::ledger::{Entry, Place};
+use crate::plan::Adapter;
+use crate::probe::{self, TOKENS};
+
+/// A checkpoint: the largest trained tensor, and its bytes as they are written.
+pub(super) fn saving(asked: &Asked) -> Vec<Entry> {
+    let largest = asked.trained().into_iter().max().unwrap_or(0);
+    vec![anonymous(
+        "tensor on its way",
+        2 * largest * F32,
+        format!("2 · {} · {F32}", group(largest)),
+    )]
+}
+
+/// The model, or a merged one.
+pub(super) fn writing(asked: &Asked) -> Vec<Entry> {
+    match &asked.adapter {
+        Adapter::Full => saving(asked),
+        Adapter::Lora { .. } => merging(asked),
+    }
+}
+
+fn merging(asked: &Asked) -> Vec<Entry> {
+    let quantises = match asked.merging {
+        Merging::Nothing => return Vec::new(),
+        Merging::Stored => 0,
+        Merging::Dequantised => 1,
+    };
+    let [out, inner] = largest_projection(asked);
+    let weights = out * inner;
+    let rank = match &asked.adapter {
+        Adapter::Lora { config, init_from: _ } => {
+            config.sites.values().map(|size| size.rank.get()).max().unwrap_or(0)
+        }
+        Adapter::Full => 0,
+    };
+    let update = rank * (out + inner) * F32;
+    let buffer = BUFFER + 2 * asked.threads * inner * F32;
+    let quantised = quantises * (weights * 5 / 8 + asked.threads * (1 << 20));
+    // The folder is read through a map of its own.
+    let each = asked.stored.map_or(0, |stored| stored.projection);
+    let read = (weights as u128 * each as u128 / 1_000_000) as usize;
+    vec![
+        anonymous(
+            "an update",
+            update,
+            format!("{rank} · ({} + {}) · {F32}", group(out), group(inner)),
+        ),
+        anonymous(
+            "merged rows",
+            buffer,
+            format!("8 MiB + 2 · {} threads · {} · {F32}", asked.threads, group(inner)),
+        ),
+        anonymous(
+            "a tensor in NF4",
+            quantised,
+            format!("{} · 5 / 8 + {} threads · 1 MiB", group(weights), asked.threads),
+        ),
+        Entry::new(
+            "a tensor read again",
+            Place::Mapped,
+            read.max(BUFFER),
+            format!("{} weights", group(weights)),
+        ),
+    ]
+}
+
+/// Tokens of the largest pass of the comparison.
+pub(super) fn probed(asked: &Asked) -> usize {
+    if asked.merging == Merging::Nothing { 0 } else { asked.longest_row().min(TOKENS) }
+}
+
+/// Both models' last hidden states, and their logits at a few positions.
+pub(super) fn comparing(asked: &Asked) -> Vec<Entry> {
+    if asked.merging == Merging::Nothing {
+        return Vec::new();
+    }
+    let config = &asked.config;
+    let (vocab, d_model) = (config.vocab_size, config.d_model);
+    let tokens = TOKENS.min(asked.tokens.max(1));
+    let band = band(asked);
+    let rows = tokens.min((probe::CHUNK / band).max(1));
+    let pass = scores::pass(asked, "comparing pass", probed(asked));
+    let logits = anonymous(
+        "logits of both",
+        3 * rows * band * F32,
+        format!("3 · {} rows · {} tokens · {F32}", group(rows), group(band)),
+    );
+    // One after the other. The merged model is mapped, and goes by block by block, on the CPU.
+    let is_pass = pass.bytes > logits.bytes;
+    let blocks = if is_pass { config.layers.min(3) } else { 1 };
+    let each = asked.merged_bytes_a_weight();
+    let mapped = each * (blocks * asked.block_weights() + vocab * d_model);
+    vec![
+        if is_pass { Entry { place: Place::Anonymous, ..pass } } else { logits },
+        anonymous(
+            "hidden states",
+            2 * tokens * d_model * F32,
+            format!("2 · {} tokens · {} · {F32}", group(tokens), group(d_model)),
+        ),
+        Entry::new(
+            "merged model",
+            Place::Mapped,
+            mapped,
+            format!("({blocks} blocks · {} weights + head) · {each}", group(asked.block_weights())),
+        ),
+    ]
+}

@@ -1,0 +1,222 @@
+//! What a step takes: what is kept for the way back, and the largest of its moments.
+
+use graft_kernels::Precision;
+use graft_recipes::Checkpointing;
+
+use super::{
+    F32, band, decoded, group, logit_rows, on_the_way, operand_bytes, tensors, trained, widths,
+};
+use crate::ledger::Entry;
+use crate::ledger::asked::Asked;
+use crate::plan::Adapter;
+
+/// All lines of a step.
+pub(super) fn lines(asked: &Asked) -> Vec<Entry> {
+    let mut lines = vec![gradient(asked), stream(asked), positions(asked)];
+    lines.extend(match asked.checkpointing {
+        Checkpointing::Block => vec![block_inputs(asked)],
+        Checkpointing::Auto | Checkpointing::Selective => {
+            vec![block_inputs(asked), products(asked)]
+        }
+        Checkpointing::None => vec![tapes(asked)],
+    });
+    lines.extend(decoded(asked));
+    lines.extend(on_the_way(asked));
+    let moments = [
+        vec![last_tape(asked), logits(asked), head_gradient(asked)],
+        vec![waiting_tape(asked), branch(asked), weight_gradients(asked)],
+        vec![embedding_gradient(asked)],
+    ];
+    let sum = |lines: &Vec<Entry>| lines.iter().map(|line| line.bytes).sum::<u64>();
+    lines.extend(moments.into_iter().max_by_key(sum).unwrap_or_default());
+    lines
+}
+
+fn gradient(asked: &Asked) -> Entry {
+    let count = trained(asked);
+    tensors(asked, "their gradient", count * F32, format!("{} · {F32}", group(count)))
+}
+
+/// What enters every branch above the lowest trained tensor.
+fn block_inputs(asked: &Asked) -> Entry {
+    let (blocks, tokens, d_model) =
+        (asked.trained_blocks(), asked.visit_tokens(), asked.config.d_model);
+    let arithmetic =
+        format!("2 · {blocks} blocks · {} tokens · {} · {F32}", group(tokens), group(d_model));
+    Entry::new("block inputs", asked.inputs(), 2 * blocks * tokens * d_model * F32, arithmetic)
+}
+
+/// The residual stream, or its gradient.
+fn stream(asked: &Asked) -> Entry {
+    let (tokens, d_model) = (asked.visit_tokens(), asked.config.d_model);
+    let arithmetic = format!("{} tokens · {} · {F32}", group(tokens), group(d_model));
+    tensors(asked, "residual stream", tokens * d_model * F32, arithmetic)
+}
+
+/// Angles of the rotation, and what a batch says of its tokens.
+fn positions(asked: &Asked) -> Entry {
+    const BATCH: usize = 32;
+    let (tokens, head_dim) = (asked.visit_tokens(), asked.config.head_dim);
+    let arithmetic = format!("{} tokens · ({head_dim} · {F32} + {BATCH})", group(tokens));
+    tensors(asked, "positions", tokens * (head_dim * F32 + BATCH), arithmetic)
+}
+
+/// Values a token on attention's tape: the norm's output, rotated queries and keys, values, the output.
+fn attention_tape(asked: &Asked) -> usize {
+    let [queries, keys] = widths(asked);
+    asked.config.d_model + 2 * queries + 2 * keys
+}
+
+/// Values a token on the feed-forward tape: the norm's output, gate, up and their product.
+fn feed_forward_tape(asked: &Asked) -> usize {
+    asked.config.d_model + 3 * asked.config.d_ff
+}
+
+/// Bytes a token that the updates of all blocks keep of their narrow products.
+fn narrow(asked: &Asked) -> usize {
+    match &asked.adapter {
+        Adapter::Full => 0,
+        Adapter::Lora { config, init_from: _ } => {
+            F32 * config.sites.values().map(|size| size.rank.get()).sum::<usize>()
+        }
+    }
+}
+
+/// Bytes a token that dropout keeps in both branches of a block: factors, and inputs times these, of every
+/// adapted projection.
+fn dropped(asked: &Asked) -> [usize; 2] {
+    let is_on = match &asked.adapter {
+        Adapter::Lora { config, init_from: _ } => config.dropout > 0.0,
+        Adapter::Full => false,
+    };
+    let each = usize::from(is_on) * (F32 + operand_bytes(asked));
+    let (d_model, [queries, _]) = (asked.config.d_model, widths(asked));
+    [each * (3 * d_model + queries), each * (2 * d_model + asked.config.d_ff)]
+}
+
+/// Results of products above the lowest trained tensor, rounded as their operands are.
+fn products(asked: &Asked) -> Entry {
+    let each = if asked.precision == Precision::Bf16 { 2 } else { F32 };
+    let [queries, keys] = widths(asked);
+    let values = 2 * queries + 2 * keys + 2 * asked.config.d_ff;
+    let (blocks, tokens, narrow) = (asked.trained_blocks(), asked.visit_tokens(), narrow(asked));
+    let arithmetic = format!(
+        "{} tokens · ({blocks} blocks · {} values · {each} + {} of updates)",
+        group(tokens),
+        group(values),
+        group(narrow)
+    );
+    tensors(asked, "kept products", tokens * (blocks * values * each + narrow), arithmetic)
+}
+
+/// Bytes a token of both branches' tapes that are kept, with what the branches gave.
+fn kept_tapes(asked: &Asked) -> [usize; 2] {
+    let each = operand_bytes(asked);
+    let dropped = dropped(asked);
+    let given = F32 * asked.config.d_model;
+    let values = [attention_tape(asked), feed_forward_tape(asked)];
+    [0, 1].map(|branch| values[branch] * each + dropped[branch] + given)
+}
+
+/// The last block's tapes, kept where it is the next to go back through.
+fn last_tape(asked: &Asked) -> Entry {
+    tape(asked, "last block's tape", kept_tapes(asked).iter().sum())
+}
+
+/// Of these, attention's is there while the other is gone through.
+fn waiting_tape(asked: &Asked) -> Entry {
+    tape(asked, "last attention's tape", kept_tapes(asked)[0])
+}
+
+fn tape(asked: &Asked, name: &'static str, bytes: usize) -> Entry {
+    let kept = usize::from(asked.keeps_last_tape());
+    let tokens = asked.micro_batch_tokens();
+    let arithmetic = format!("{} tokens · {} bytes", group(tokens), group(bytes));
+    tensors(asked, name, kept * tokens * bytes, arithmetic)
+}
+
+/// All tapes, with the branches' inputs.
+fn tapes(asked: &Asked) -> Entry {
+    let each = kept_tapes(asked).iter().sum::<usize>() + 2 * asked.config.d_model * F32;
+    let (blocks, tokens) = (asked.trained_blocks(), asked.visit_tokens());
+    let narrow = narrow(asked);
+    let arithmetic = format!(
+        "{} tokens · ({blocks} blocks · {} bytes + {} of updates)",
+        group(tokens),
+        group(each),
+        group(narrow)
+    );
+    tensors(asked, "tapes of all blocks", tokens * (blocks * each + narrow), arithmetic)
+}
+
+/// The branch with the most bytes on its way back, beyond what is kept of it anyway: its tape, the gradient
+/// of what its last product read, those of gate and up, or of queries, keys and values.
+fn branch(asked: &Asked) -> Entry {
+    let each = operand_bytes(asked);
+    let (d_model, d_ff) = (asked.config.d_model, asked.config.d_ff);
+    let [queries, keys] = widths(asked);
+    let dropped = dropped(asked);
+    // Both: what is on the tape, of that what products keep, and gradients.
+    let feed_forward = [
+        each * feed_forward_tape(asked) + dropped[1],
+        each * 2 * d_ff,
+        F32 * d_ff + each * d_ff + dropped[1] / 2,
+    ];
+    let attention = [
+        each * attention_tape(asked) + dropped[0],
+        each * (queries + keys),
+        2 * F32 * (queries + keys) + dropped[0] / 2,
+    ];
+    let beyond = |[tape, products, gradients]: [usize; 3]| match asked.checkpointing {
+        Checkpointing::Block => tape + gradients,
+        Checkpointing::Auto | Checkpointing::Selective => tape - products + gradients,
+        Checkpointing::None => gradients,
+    };
+    let most = beyond(feed_forward).max(beyond(attention)) + 2 * F32 * d_model;
+    let tokens = asked.micro_batch_tokens();
+    let arithmetic = format!("{} tokens · {} bytes", group(tokens), group(most));
+    tensors(asked, "largest branch", tokens * most, arithmetic)
+}
+
+/// A chunk of logits, and the hidden states of all targets on their way to and fro.
+fn logits(asked: &Asked) -> Entry {
+    const HIDDEN: usize = 4;
+    let targets = asked.micro_batch_targets();
+    let (rows, vocab) = (logit_rows(asked, targets), asked.config.vocab_size);
+    let d_model = asked.config.d_model;
+    let arithmetic = format!(
+        "{} rows · {} tokens · {F32} + {HIDDEN} · {} targets · {} · {F32}",
+        group(rows),
+        group(vocab),
+        group(targets),
+        group(d_model)
+    );
+    tensors(asked, "logits", (rows * vocab + HIDDEN * targets * d_model) * F32, arithmetic)
+}
+
+/// The gradient of a head that is trained, before it joins the others.
+fn head_gradient(asked: &Asked) -> Entry {
+    table_gradient(asked, "the head's gradient", band(asked))
+}
+
+/// The embedding's, last of all.
+fn embedding_gradient(asked: &Asked) -> Entry {
+    table_gradient(asked, "the embedding's gradient", asked.config.vocab_size)
+}
+
+fn table_gradient(asked: &Asked, name: &'static str, rows: usize) -> Entry {
+    let trains = usize::from(asked.adapter == Adapter::Full);
+    let d_model = asked.config.d_model;
+    let arithmetic = format!("{} tokens · {} · {F32}", group(rows), group(d_model));
+    tensors(asked, name, trains * rows * d_model * F32, arithmetic)
+}
+
+/// The gradients of the weights of a branch that trains itself, before they join the others.
+fn weight_gradients(asked: &Asked) -> Entry {
+    let trains = usize::from(asked.adapter == Adapter::Full);
+    let (d_model, d_ff) = (asked.config.d_model, asked.config.d_ff);
+    let [queries, keys] = widths(asked);
+    let values = (3 * d_ff).max(2 * queries + 2 * keys);
+    let arithmetic = format!("{} · {} · {F32}", group(d_model), group(values));
+    tensors(asked, "a branch's gradients", trains * d_model * values * F32, arithmetic)
+}

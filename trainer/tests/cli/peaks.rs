@@ -1,0 +1,190 @@
+//! `graft plan` against what the same runs then take, as the kernel counts both (proc_pid_status(5)): the sum of
+//! its anonymous lines against the most private memory that was seen (`RssAnon`, looked at every millisecond),
+//! and the sum with mapped files against the peak of all resident memory (`VmHWM`).
+//!
+//! `GRAFT_ALL_PEAKS=1` runs every combination of the table's columns, which takes minutes.
+
+use std::fmt::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::room::Room;
+
+/// A plan is never below the peak, and at most this share above it.
+const ABOVE: f64 = 1.15;
+
+/// What a method overrides. Its model is some hundred MiB with what training it takes, so that the program
+/// itself is a small part.
+const METHODS: [(&str, &[&str]); 5] = [
+    ("lora", &["model.path=dense", "quantization=none"]),
+    ("qlora, quantised while loading", &["model.path=dense"]),
+    ("qlora", &["model.path=nf4"]),
+    (
+        "full",
+        &["model={path: trained, init: random}", "quantization=none", "adapter={method: full}"],
+    ),
+    ("qlora with questions", &["model.path=nf4", "data.max_seq_len=256", QUESTIONS]),
+];
+const QUESTIONS: &str =
+    "evaluation={held_out: [{path: questions.jsonl, format: messages}], max_new_tokens: 16}";
+const CHECKPOINTING: [&str; 3] = ["block", "selective", "none"];
+const DTYPES: [&str; 2] = ["bf16", "f32"];
+
+/// A row of the table: method, checkpointing, dtype, whether a merged model is written, whether it is validated.
+type Case = (usize, usize, usize, bool, bool);
+
+/// Every value of every column, and every method with every checkpointing that it differs in.
+const CASES: [Case; 11] = [
+    (0, 0, 0, false, true),
+    (0, 1, 1, true, false),
+    (0, 2, 0, false, false),
+    (1, 0, 1, true, true),
+    (1, 2, 0, true, false),
+    (2, 1, 0, true, true),
+    (2, 0, 0, false, false),
+    (2, 2, 1, false, false),
+    (3, 0, 1, false, true),
+    (3, 2, 0, false, false),
+    (4, 1, 0, false, false),
+];
+
+fn all_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for method in 0..METHODS.len() {
+        for (checkpointing, dtype) in (0..3).flat_map(|c| (0..2).map(move |d| (c, d))) {
+            for validates in [false, true] {
+                // What trains every weight has nothing to merge.
+                let merges: &[bool] = if method == 3 { &[false] } else { &[false, true] };
+                let with = |&merges| (method, checkpointing, dtype, merges, validates);
+                cases.extend(merges.iter().map(with));
+            }
+        }
+    }
+    cases
+}
+
+fn overrides((method, checkpointing, dtype, merges, validates): Case) -> Vec<String> {
+    let mut all: Vec<String> = METHODS[method].1.iter().map(ToString::to_string).collect();
+    all.push(format!("training.checkpointing={}", CHECKPOINTING[checkpointing]));
+    all.push(format!("training.compute_dtype={}", DTYPES[dtype]));
+    all.push(format!("finish.merge={merges}"));
+    if validates {
+        all.push("data.validation={fraction: 0.4}".to_owned());
+        all.push("evaluation.every_steps=1".to_owned());
+    }
+    all
+}
+
+/// Folders of synthetic weights, a configuration of its own size for random ones, and eight rows of text.
+fn prepare(room: &Room) {
+    for (name, format) in [("dense", "bf16"), ("nf4", "nf4-double")] {
+        room.done(&format!(
+            "-q synth-model --preset 100m --layers 2 --format {format} --out {name}"
+        ));
+    }
+    room.model("trained", |text| {
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        for (key, value) in [
+            ("hidden_size", 512),
+            ("intermediate_size", 2_048),
+            ("num_hidden_layers", 3),
+            ("num_attention_heads", 8),
+            ("num_key_value_heads", 4),
+            ("head_dim", 64),
+        ] {
+            config[key] = value.into();
+        }
+        config.to_string()
+    });
+    // Words that tokenizers cut into many tokens: rows are longer than the most that is kept of them.
+    let row = |seed: usize| {
+        let words = (0..700).fold(String::new(), |mut text, i| {
+            let _ = write!(text, "{} ", (i * 7_919 + seed * 104_729) % 99_991);
+            text
+        });
+        serde_json::json!({ "text": words }).to_string()
+    };
+    let rows: Vec<String> = (0..8).map(row).collect();
+    room.write("text.jsonl", rows.join("\n"));
+    let question = |number: usize| {
+        let asked =
+            format!("{} What is the fee of permit {number}?", "Please tell me this. ".repeat(6));
+        serde_json::json!({"messages": [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": format!("{number} euros.")},
+        ]})
+        .to_string()
+    };
+    room.write("questions.jsonl", (0..50).map(question).collect::<Vec<_>>().join("\n"));
+    room.write(
+        "r.yaml",
+        "model: {path: dense}\noutput_dir: run\nquantization: {format: nf4, double: true}\n\
+         adapter: {method: lora, rank: 16, alpha: 32}\n\
+         data: {train: [{path: text.jsonl, format: text}], max_seq_len: 768, overlong: truncate_right}\n\
+         training: {max_steps: 2, micro_batch_size: 1, learning_rate: 1.0e-4}\n",
+    );
+}
+
+fn planned(room: &Room, words: &[String]) -> [f64; 2] {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_graft"));
+    command.args(["plan", "r.yaml", "--json"]).args(words).current_dir(room.path(""));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    ["anonymous_bytes", "resident_bytes"].map(|sum| plan[sum].as_u64().unwrap() as f64)
+}
+
+/// Runs it and gives the most private memory seen, and the peak of what was resident.
+fn measured(room: &Room, words: &[String]) -> [f64; 2] {
+    let _ = std::fs::remove_dir_all(room.path("run"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_graft"));
+    command.args(["-q", "train", "r.yaml"]).args(words).current_dir(room.path(""));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let (mut private, mut resident) = (0, 0);
+    while child.try_wait().unwrap().is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let kib = |key: &str| -> u64 {
+            let value = text.lines().find_map(|line| line.strip_prefix(key));
+            value.map_or(0, |value| value.trim().trim_end_matches(" kB").parse().unwrap())
+        };
+        private = private.max(kib("RssAnon:"));
+        resident = resident.max(kib("VmHWM:"));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    [private, resident].map(|kib| (kib * 1_024) as f64)
+}
+
+/// What is wrong with a plan, if anything is.
+fn verdict(what: &str, planned: f64, found: f64) -> Option<String> {
+    const MIB: f64 = 1_048_576.0;
+    let ratio = planned / found;
+    (!(1.0..=ABOVE).contains(&ratio)).then(|| {
+        let (planned, found) = (planned / MIB, found / MIB);
+        format!("{what}: {planned:.1} MiB planned, {found:.1} MiB taken ({ratio:.3})")
+    })
+}
+
+#[test]
+fn a_plan_is_never_below_the_peak_and_little_above_it() {
+    let room = Room::new();
+    prepare(&room);
+    let cases = match std::env::var_os("GRAFT_ALL_PEAKS") {
+        Some(_) => all_cases(),
+        None => CASES.to_vec(),
+    };
+    let mut wrong = Vec::new();
+    for case in cases {
+        let words = overrides(case);
+        let [private, resident] = planned(&room, &words);
+        let [found, peak] = measured(&room, &words);
+        let name = format!("{}: {}", METHODS[case.0].0, words.join(" "));
+        let verdicts = [verdict("anonymous", private, found), verdict("resident", resident, peak)];
+        wrong.extend(verdicts.into_iter().flatten().map(|verdict| format!("{name}\n  {verdict}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
