@@ -158,13 +158,11 @@ pub(super) fn read_template(
     Ok(ModelTemplate::from_files(files)?.map(Arc::new))
 }
 
-fn tool_template(folder: &ModelFolder) -> Result<Option<Vec<u8>>, graft_model::Error> {
-    let Some(path) = folder.path().map(|path| path.join(TOOL_TEMPLATE)) else { return Ok(None) };
-    match std::fs::read(&path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(graft_model::Error::Io { action: "read", path, source }),
-    }
+fn tool_template(
+    folder: &ModelFolder,
+) -> Result<Option<impl AsRef<[u8]>>, graft_model::Error> {
+    let found = folder.additional_templates()?.into_iter().find(|(name, _)| name == TOOL_TEMPLATE);
+    Ok(found.map(|(_, bytes)| bytes))
 }
 
 /// Every id needs a row in the embedding, and both must mean the same first token.
