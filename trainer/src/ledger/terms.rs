@@ -68,9 +68,9 @@ pub(super) fn coming_and_going(asked: &Asked) -> Vec<Moment> {
     ]
 }
 
-/// What the allocator cannot use again between blocks of other sizes: measured, up to 5 % of them.
+/// What the allocator cannot use again between blocks of other sizes: measured, up to 7 % of them.
 pub(super) fn gaps(lines: &[Entry]) -> Entry {
-    const SHARE: u64 = 16;
+    const SHARE: u64 = 12;
     let sum: u64 =
         lines.iter().filter(|line| line.place == Place::Anonymous).map(|l| l.bytes).sum();
     let arithmetic = format!("{} / {SHARE}", grouped(sum));

@@ -94,7 +94,9 @@ fn what_a_recipe_asks_for_shows_in_its_line() {
     // There are no more rows than that.
     assert_eq!(with(&|a| a.per_visit = 9), visits);
     let selective = with(&|a| a.checkpointing = Checkpointing::Selective);
-    assert_eq!(of(&selective, "kept products"), 16 * 1_024 * (2 * 2_560 + 2 * 8_192) * 4);
+    let updates = 16 * 7 * 16 * 4;
+    let products = 1_024 * (16 * (2 * 2_560 + 2 * 8_192) * 4 + updates);
+    assert_eq!(of(&selective, "kept products"), products);
     assert_eq!(of(&selective, "block inputs"), of(&base, "block inputs"));
     // The head is the larger moment where a branch is small.
     let targets = |each| {

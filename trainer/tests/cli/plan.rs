@@ -32,22 +32,22 @@ fn a_plan_shows_every_line_with_its_arithmetic_and_writes_nothing() {
       block inputs         416.00 KiB  2 · 4 blocks · 52 tokens · 256 · 4
       kept products          1.82 MiB  52 tokens · (4 blocks · 2,176 values · 4 + 1,792 of updates)
       largest branch       585.00 KiB  52 tokens · 11,520 bytes
-      gaps between blocks  255.91 KiB  4,192,896 / 16
-      = anonymous: 18.82 MiB of 1.00 GiB available
+      gaps between blocks  341.22 KiB  4,192,896 / 12
+      = anonymous: 18.90 MiB of 1.00 GiB available
 
     at other moments, instead of what comes and goes above
-    reading the data, 1.08 MiB in all
+    reading the data, 1.10 MiB in all
       tokenizer              1.02 MiB  2,048 tokens · 520
-      gaps between blocks   65.00 KiB  1,064,960 / 16
-    a checkpoint, 93.50 KiB in all
+      gaps between blocks   86.67 KiB  1,064,960 / 12
+    a checkpoint, 95.33 KiB in all
       tensor on its way     88.00 KiB  2 · 11,264 · 4
-      gaps between blocks    5.50 KiB  90,112 / 16
+      gaps between blocks    7.33 KiB  90,112 / 12
 
     mapped files, in memory as long as there is room
       frozen projections    5.62 MiB  2,949,120 weights · 2 bytes (16 bits)
       embedding             1.00 MiB  2,048 tokens · 256 · 2 bytes
       the program's file   14.00 MiB  14 MiB
-      = resident with them: 39.44 MiB
+      = resident with them: 39.53 MiB
 
     disk
       checkpoints   18.25 MiB  (3 + 1) · (2 · 1,196,032 of values + 2,392,064 of states)
