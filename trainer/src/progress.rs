@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use graft_data::visible;
@@ -52,12 +52,14 @@ pub struct Progress {
 
 enum View {
     Bar(ProgressBar),
-    Lines(Mutex<Lines>),
+    Lines(Arc<Mutex<Lines>>),
 }
 
 struct Lines {
     out: Box<dyn Write + Send>,
     cadence: Cadence,
+    /// When the last line was written, since the work begun.
+    said: Duration,
 }
 
 impl Progress {
@@ -78,7 +80,12 @@ impl Progress {
         } else {
             let out: Box<dyn Write + Send> =
                 if silent { Box::new(io::sink()) } else { Box::new(io::stderr()) };
-            View::Lines(Mutex::new(Lines { out, cadence: Cadence::default() }))
+            let lines = Lines { out, cadence: Cadence::default(), said: Duration::ZERO };
+            let lines = Arc::new(Mutex::new(lines));
+            if !silent {
+                beat(title.to_owned(), Arc::downgrade(&lines));
+            }
+            View::Lines(lines)
         };
         Self { title: title.to_owned(), total, unit, first: done, begun: Instant::now(), view }
     }
@@ -94,6 +101,7 @@ impl Progress {
             View::Lines(lines) => {
                 let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
                 if lines.cadence.due(done, self.total, now) {
+                    lines.said = now;
                     lines.write(&format!("{}: {}", self.title, self.state(done, fields, now)));
                 }
             }
@@ -119,7 +127,7 @@ impl Progress {
                 bar.finish_with_message(last);
             }
             View::Lines(lines) => {
-                lines.into_inner().unwrap_or_else(PoisonError::into_inner).write(&last);
+                lines.lock().unwrap_or_else(PoisonError::into_inner).write(&last);
             }
         }
     }
@@ -167,7 +175,30 @@ fn template(text: &str) -> ProgressStyle {
     ProgressStyle::with_template(text).expect("the templates of this file are well-formed")
 }
 
+/// Lets a line be heard now and then while one part of the work takes long, as a bar's clock does: until
+/// the work ends.
+fn beat(title: String, lines: Weak<Mutex<Lines>>) {
+    let begun = Instant::now();
+    let work = move || {
+        loop {
+            std::thread::sleep(CLOSE);
+            let Some(lines) = lines.upgrade() else { return };
+            lines.lock().unwrap_or_else(PoisonError::into_inner).beat(&title, begun.elapsed());
+        }
+    };
+    // Without such a thread the work is only quieter.
+    let _ = std::thread::Builder::new().name("progress".to_owned()).spawn(work);
+}
+
 impl Lines {
+    /// Says that the work goes on, if it was quiet for long.
+    fn beat(&mut self, title: &str, now: Duration) {
+        if now.saturating_sub(self.said) >= LONG {
+            self.said = now;
+            self.write(&format!("{title}: at work for {}", clock(now)));
+        }
+    }
+
     fn write(&mut self, line: &str) {
         // Work does not end because nobody reads its progress any more.
         let _ = writeln!(self.out, "{line}");
@@ -184,6 +215,8 @@ struct Cadence {
 
 const QUIET: Duration = Duration::from_secs(10);
 const CLOSE: Duration = Duration::from_secs(1);
+/// So long one part of the work may take before a line says that it goes on.
+const LONG: Duration = Duration::from_secs(30);
 
 impl Cadence {
     fn due(&mut self, done: u64, total: Option<u64>, now: Duration) -> bool {
@@ -236,8 +269,6 @@ fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[derive(Clone, Default)]
@@ -254,9 +285,23 @@ mod tests {
 
     fn plain(first: u64, total: Option<u64>, unit: Unit) -> (Progress, Page) {
         let page = Page::default();
-        let lines = Lines { out: Box::new(page.clone()), cadence: Cadence::default() };
+        let lines = Lines {
+            out: Box::new(page.clone()),
+            cadence: Cadence::default(),
+            said: Duration::ZERO,
+        };
         let (title, begun) = ("train".to_owned(), Instant::now());
-        (Progress { title, total, unit, first, begun, view: View::Lines(Mutex::new(lines)) }, page)
+        (
+            Progress {
+                title,
+                total,
+                unit,
+                first,
+                begun,
+                view: View::Lines(Arc::new(Mutex::new(lines))),
+            },
+            page,
+        )
     }
 
     #[test]
@@ -278,6 +323,22 @@ mod tests {
         train: 500 steps (0.0 s)
         ");
         assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn long_parts_are_heard_of_twice_a_minute() {
+        let page = Page::default();
+        let out = Box::new(page.clone());
+        let mut lines = Lines { out, cadence: Cadence::default(), said: Duration::ZERO };
+        for second in 0..=95 {
+            lines.beat("train", Duration::from_secs(second));
+        }
+        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        insta::assert_snapshot!(text, @r"
+        train: at work for 0:30
+        train: at work for 1:00
+        train: at work for 1:30
+        ");
     }
 
     #[test]
