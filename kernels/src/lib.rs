@@ -7,6 +7,8 @@
 //! - [`adamw`] is what becomes of gradients, where they were computed.
 
 pub mod adamw;
+#[cfg(any(test, feature = "cube"))]
+mod arrival;
 #[cfg(feature = "cube")]
 pub mod cube;
 pub mod flex;

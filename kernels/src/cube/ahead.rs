@@ -10,11 +10,10 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::{self, ThreadId};
+use std::sync::{Arc, Weak};
+use std::thread;
 
 use burn_cubecl::CubeRuntime;
 use cubecl::future::{DynFut, block_on};
@@ -22,6 +21,7 @@ use cubecl::server::ServerError;
 
 use super::launch::Place;
 use super::matrix::DeviceMatrix;
+use crate::arrival::{self, Arrival};
 use crate::frozen::FrozenMatrix;
 
 /// A weight on the host, for a device.
@@ -29,29 +29,13 @@ use crate::frozen::FrozenMatrix;
 pub struct Waiting<R: CubeRuntime> {
     matrix: FrozenMatrix,
     device: R::Device,
-    copy: Mutex<Option<Ahead<R>>>,
-    arrived: Condvar,
-}
-
-/// A copy that is made ahead.
-#[derive(Debug)]
-struct Ahead<R: CubeRuntime> {
-    /// The thread that it serves.
-    of: ThreadId,
-    state: State<R>,
-}
-
-#[derive(Debug)]
-enum State<R: CubeRuntime> {
-    OnItsWay,
-    Here(Box<DeviceMatrix<R>>),
-    Failed(String),
+    copy: Arrival<Box<DeviceMatrix<R>>>,
 }
 
 impl<R: CubeRuntime> Waiting<R> {
     /// A weight with no copy.
     pub(super) fn new(matrix: FrozenMatrix, device: R::Device) -> Self {
-        Self { matrix, device, copy: Mutex::default(), arrived: Condvar::new() }
+        Self { matrix, device, copy: Arrival::default() }
     }
 
     /// The weight itself.
@@ -67,51 +51,12 @@ impl<R: CubeRuntime> Waiting<R> {
     /// The copy that was made ahead, or one that lives as long as it is used.
     ///
     /// # Panics
-    /// If the device has failed meanwhile.
+    /// If the device, or the thread that copies, has failed meanwhile.
     pub(super) fn here(&self) -> DeviceMatrix<R> {
-        let mut copy = lock(&self.copy);
-        loop {
-            match copy.as_ref().filter(|copy| copy.of == thread::current().id()) {
-                None => break,
-                Some(Ahead { state: State::Here(matrix), .. }) => {
-                    return DeviceMatrix::clone(matrix);
-                }
-                Some(Ahead { state: State::Failed(reason), .. }) => {
-                    panic!("a weight {:?} for the device: {reason}", self.matrix.shape())
-                }
-                Some(Ahead { state: State::OnItsWay, .. }) => {
-                    copy = self.arrived.wait(copy).unwrap_or_else(PoisonError::into_inner);
-                }
-            }
-        }
-        drop(copy);
-        DeviceMatrix::new(&self.matrix, &Place::on(&self.device))
-    }
-
-    /// Says that there will be a copy, unless there is one.
-    fn order(&self) -> bool {
-        let mut copy = lock(&self.copy);
-        let is_new = copy.is_none();
-        copy.get_or_insert(Ahead { of: thread::current().id(), state: State::OnItsWay });
-        is_new
-    }
-
-    fn deliver(&self, state: State<R>) {
-        if let Some(copy) = &mut *lock(&self.copy) {
-            copy.state = state;
-        }
-        self.arrived.notify_all();
-    }
-
-    /// The copy, which then serves nobody any more; `None` while it is on its way.
-    fn give_up(&self) -> Option<Box<DeviceMatrix<R>>> {
-        let mut copy = lock(&self.copy);
-        match copy.take() {
-            Some(Ahead { state: State::Here(matrix), .. }) => Some(matrix),
-            other => {
-                *copy = other;
-                None
-            }
+        match self.copy.wait(|matrix| DeviceMatrix::clone(matrix)) {
+            Ok(Some(copy)) => copy,
+            Ok(None) => DeviceMatrix::new(&self.matrix, &Place::on(&self.device)),
+            Err(reason) => panic!("a weight {:?} for the device: {reason}", self.matrix.shape()),
         }
     }
 }
@@ -119,7 +64,7 @@ impl<R: CubeRuntime> Waiting<R> {
 /// What the copying thread does next.
 struct Order<R: CubeRuntime> {
     /// That the device has finished what was asked of it before.
-    finished: DynFut<Result<(), ServerError>>,
+    finished: Option<DynFut<Result<(), ServerError>>>,
     /// Copies that nothing will read after that.
     given_up: Vec<Box<DeviceMatrix<R>>>,
     wanted: Vec<Arc<Waiting<R>>>,
@@ -161,20 +106,21 @@ impl<R: CubeRuntime> Copier<R> {
     fn visit(&mut self, now: &[Arc<Waiting<R>>], next: &[Arc<Waiting<R>>]) {
         let stay: Vec<_> = now.iter().chain(next).map(Arc::as_ptr).collect();
         let wanted: Vec<_> =
-            now.iter().chain(next).filter(|weight| weight.order()).cloned().collect();
+            now.iter().chain(next).filter(|weight| weight.copy.order()).cloned().collect();
         if wanted.is_empty() {
             return;
         }
         let mut given_up = Vec::new();
         self.held.retain(|weight| {
             let Some(weight) = weight.upgrade() else { return false };
-            let given = (!stay.contains(&Arc::as_ptr(&weight))).then(|| weight.give_up()).flatten();
+            let given =
+                (!stay.contains(&Arc::as_ptr(&weight))).then(|| weight.copy.give_up()).flatten();
             let is_given = given.is_some();
             given_up.extend(given);
             !is_given
         });
         self.held.extend(wanted.iter().map(Arc::downgrade));
-        let finished = Place::<R>::on(&self.device).client.sync();
+        let finished = Some(Place::<R>::on(&self.device).client.sync());
         // The thread ends with this one alone.
         let sent = self.orders.send(Order { finished, given_up, wanted });
         sent.expect("the copying thread takes orders");
@@ -200,26 +146,27 @@ pub(super) fn device_memory<R: CubeRuntime>(device: &R::Device) -> u64 {
 }
 
 fn serve<R: CubeRuntime>(orders: &Receiver<Order<R>>, device: &R::Device, bytes: &AtomicU64) {
-    let place = Place::<R>::on(device);
-    // What has failed once gives no right values later.
-    let mut health = Ok(());
-    for Order { finished, given_up, wanted } in orders {
-        health = health.and(block_on(finished).map_err(|error| format!("{error:?}")));
-        drop(given_up);
-        for weight in &wanted {
-            let copied = health.clone().and_then(|()| copied(&weight.matrix, &place));
-            weight.deliver(copied.map_or_else(State::Failed, State::Here));
+    let copy = |Order { finished, given_up, wanted }: &mut Order<R>| {
+        let place = Place::<R>::on(device);
+        if let Some(finished) = finished.take() {
+            block_on(finished).map_err(|error| format!("{error:?}"))?;
+        }
+        given_up.clear();
+        for weight in wanted {
+            weight.copy.deliver(Ok(copied(&weight.matrix, &place)?));
         }
         // Some runtimes begin with copies only now, some keep the host's bytes until they are told.
-        health = health.and(place.client.flush().map_err(|error| format!("{error:?}")));
-        if let Err(reason) = &health {
-            for weight in &wanted {
-                weight.deliver(State::Failed(reason.clone()));
-            }
-        }
+        place.client.flush().map_err(|error| format!("{error:?}"))?;
         let usage = place.client.memory_usage().map(|usage| usage.bytes_reserved);
         bytes.store(usage.unwrap_or(0), Ordering::Relaxed);
-    }
+        Ok(())
+    };
+    let fail = |order: &Order<R>, reason: &str| {
+        for weight in &order.wanted {
+            weight.copy.deliver(Err(reason.to_owned()));
+        }
+    };
+    arrival::serve(orders, copy, fail);
 }
 
 /// Weights of a size come and go: each takes the place of one before.
@@ -228,13 +175,6 @@ fn copied<R: CubeRuntime>(
     place: &Place<R>,
 ) -> Result<Box<DeviceMatrix<R>>, String> {
     let client = place.client.clone();
-    let copy = || client.memory_persistent_allocation((), |()| DeviceMatrix::new(matrix, place));
-    match catch_unwind(AssertUnwindSafe(copy)) {
-        Ok(copied) => copied.map(Box::new).map_err(|error| format!("{error:?}")),
-        Err(_) => Err("its copy failed".to_owned()),
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    let copied = client.memory_persistent_allocation((), |()| DeviceMatrix::new(matrix, place));
+    copied.map(Box::new).map_err(|error| format!("{error:?}"))
 }
