@@ -1,10 +1,10 @@
 //! Low-rank update of one projection: `y = x·Wᵀ + scale · (drop(x)·Aᵀ)·Bᵀ`, Hu et al. 2021, section
-//! 4.1, in the layout of PEFT: `A` `[rank, in]`, `B` `[out, rank]`.
+//! 4.1, in the layout of PEFT: `A` `[rank, in]`, `B` `[out, rank]`. What dropout keeps is not multiplied
+//! with `1 / (1 − rate)` itself: the scale is.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
-use burn::tensor::TensorData;
 use burn::tensor::ops::FloatTensor;
 use graft_kernels::{FrozenMatrix, Kernels, LowRank, Ops};
 use graft_model::load::{Factory, is_kept, quantise};
@@ -117,7 +117,7 @@ struct Update<B: Kernels> {
     a: Param<B>,
     b: Param<B>,
     scale: f32,
-    dropout: f32,
+    dropout: f64,
 }
 
 impl<B: Kernels> LoraLinear<B> {
@@ -137,10 +137,11 @@ impl<B: Kernels> Projection<B> for LoraLinear<B> {
         let Some(update) = &self.update else {
             return self.base.forward(x, role, pass);
         };
-        let (a, b, scale) = (pass.param(&update.a), pass.param(&update.b), update.scale);
-        let keep = update.keep(&x, self.base.site(), pass);
-        let input = keep.map(|keep| R::On::scaled(x.clone(), keep));
-        let update = LowRank { a, b, scale, input };
+        let (a, b) = (pass.param(&update.a), pass.param(&update.b));
+        let (scale, rate, site) = (update.scale, update.dropout, self.base.site());
+        let dropout = pass.context().noise.and_then(|noise| noise.dropout(site, rate));
+        let scale = dropout.as_ref().map_or(scale, |dropout| scale * dropout.factor());
+        let update = LowRank { a, b, scale, dropout };
         let output = pass.output(role, true);
         let precision = pass.context().precision;
         let (y, low) = R::On::lora_linear(x, self.base.weight(), update, precision, output);
@@ -163,24 +164,6 @@ impl<B: Kernels> Projection<B> for LoraLinear<B> {
 impl<B: Kernels> Trainable<B> for LoraLinear<B> {
     fn trains(name: &str) -> bool {
         name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")
-    }
-}
-
-impl<B: Kernels> Update<B> {
-    /// Dropout's factors on an input of `A`; `None` where nothing is dropped.
-    fn keep<R: Pass<Inner = B>>(
-        &self,
-        x: &FloatTensor<R::On>,
-        site: Site,
-        pass: &R,
-    ) -> Option<FloatTensor<B>> {
-        let noise = pass.context().noise.filter(|_| self.dropout > 0.0)?;
-        let in_features = self.a.shape()[1];
-        let len = burn::tensor::TensorMetadata::shape(x).num_elements();
-        let keep = noise.keep(site, len, self.dropout);
-        let data = TensorData::new(keep, [len / in_features, in_features]);
-        let device = B::float_device(self.a.tensor());
-        Some(B::float_from_data(data, &device))
     }
 }
 
@@ -240,7 +223,7 @@ impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
                 a: param(LoraMatrix::A, a, [rank, inner]),
                 b: param(LoraMatrix::B, b, [out, rank]),
                 scale: self.config.scaling.factor(size) as f32,
-                dropout: self.config.dropout as f32,
+                dropout: self.config.dropout,
             }
         });
         Ok(LoraLinear { base, update })

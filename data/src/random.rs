@@ -46,6 +46,11 @@ impl CounterRng {
         Self { key: [name[0], name[1]], stream: [name[2], name[3]] }
     }
 
+    /// The stream's name as 128 bits, key and upper counter, for those who draw its blocks themselves.
+    pub fn name(&self) -> [u32; 4] {
+        [self.key[0], self.key[1], self.stream[0], self.stream[1]]
+    }
+
     /// Number `index`: 64 uniform bits.
     pub fn u64_at(&self, index: u64) -> u64 {
         self.attempt(index, 0)

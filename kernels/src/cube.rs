@@ -17,6 +17,7 @@ mod attention;
 mod cross_entropy;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod dropout;
 mod elementwise;
 mod found;
 mod launch;
@@ -32,12 +33,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::DType;
+use burn::tensor::backend::Backend;
 use burn_cubecl::kernel::cast;
 use burn_cubecl::ops::numeric;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 use cubecl::prelude::InputScalar;
 
+use crate::dropout::Dropout;
 use crate::frozen::FrozenMatrix;
 use crate::kernels::{AttentionSaved, Kernels, LoraGradients, LoraSaved, LowRank};
 use crate::layout::{AttentionShape, Direction, Rotation};
@@ -138,7 +141,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
     }
 
     fn lora_low(x: &CubeTensor<R>, update: &LowRank<Self>, precision: Precision) -> CubeTensor<R> {
-        let x = operand(update.input.as_ref().unwrap_or(x), precision);
+        let x = seen(&operand(x, precision), update);
         let low = product(&x, &transposed(&operand(&update.a, precision)), DType::F32);
         scaled(low, update.scale)
     }
@@ -172,22 +175,21 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
         let dy = operand(dy, precision);
         let d_low = product(&dy, &operand(&update.b, precision), DType::F32);
         let d_low = scaled(d_low, update.scale);
-        let (mut dx, mut d_input) = (None, None);
-        if wants_dx {
+        let dx = wants_dx.then(|| {
             let through = product(&dy, &weight.here().values(dy.dtype), DType::F32);
             let (low, a) = (rounded(&d_low, precision), rounded(&update.a, precision));
-            // An update with an input of its own has a gradient of its own.
-            if update.input.is_some() {
-                d_input = Some(product(&low, &a, DType::F32));
-                dx = Some(through);
-            } else {
-                dx = Some(with_low_rank(&through, &low, &a, High::ByRank, DType::F32));
+            match &update.dropout {
+                None => with_low_rank(&through, &low, &a, High::ByRank, DType::F32),
+                Some(dropout) => {
+                    let part = product(&low, &a, DType::F32);
+                    dropout::with_dropped(&through, &part, dropout)
+                }
             }
-        }
-        let input = operand(update.input.as_ref().unwrap_or(x), precision);
-        let a = product(&transposed(&operand(&d_low, precision)), &input, DType::F32);
+        });
+        let x = seen(&operand(x, precision), update);
+        let a = product(&transposed(&operand(&d_low, precision)), &x, DType::F32);
         let b = product(&transposed(&dy), &operand(low, precision), DType::F32);
-        LoraGradients { x: dx, input: d_input, a, b }
+        LoraGradients { x: dx, a, b }
     }
 
     fn dense_linear(
@@ -277,8 +279,8 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
         operand(&x, precision)
     }
 
-    fn scaled(x: &CubeTensor<R>, keep: &CubeTensor<R>) -> CubeTensor<R> {
-        elementwise::scaled(x, keep)
+    fn dropped(x: &CubeTensor<R>, dropout: &Dropout) -> CubeTensor<R> {
+        dropout::dropped(x, dropout)
     }
 
     fn swiglu(gate: &CubeTensor<R>, up: &CubeTensor<R>) -> CubeTensor<R> {
@@ -300,6 +302,11 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
     ) -> (Vec<f32>, Vec<CubeTensor<R>>) {
         cross_entropy::in_place(logits, targets, scale)
     }
+}
+
+/// What an update sees of its input.
+fn seen<B: Backend, R: CubeRuntime>(x: &CubeTensor<R>, update: &LowRank<B>) -> CubeTensor<R> {
+    update.dropout.as_ref().map_or_else(|| x.clone(), |dropout| dropout::dropped(x, dropout))
 }
 
 /// f32 values times a number.

@@ -7,6 +7,7 @@ mod adamw;
 mod attention;
 mod cross_entropy;
 mod decode;
+mod dropout;
 mod elementwise;
 mod few_rows;
 mod fresh;
@@ -26,11 +27,15 @@ use burn::tensor::{Bytes, DType, Element, Shape};
 use burn_flex::{Flex, FlexDevice, FlexTensor, Layout};
 use bytemuck::Pod;
 use half::bf16;
+use half::slice::HalfFloatSliceExt;
+use half::vec::HalfBitsVecExt;
 
 pub use self::adamw::HostAdamW;
+use self::dropout::{Dropped, Kept};
 use self::gemm::{ByInput, ByOutput, Left, Operand, Product, Right, View, gemm_new, low_rank};
 use self::matrix::Matrix;
 pub use self::sums::HostSums;
+use crate::dropout::Dropout;
 use crate::frozen::FrozenMatrix;
 use crate::kernels::{AttentionSaved, Kernels, LoraGradients, LoraSaved, LowRank};
 use crate::layout::{AttentionShape, Direction, Rotation};
@@ -217,13 +222,21 @@ impl Kernels for Flex {
     }
 
     fn lora_low(x: &FlexTensor, update: &LowRank<Self>, precision: Precision) -> FlexTensor {
-        let x = Dense::new(update.input.as_ref().unwrap_or(x));
-        let a = Dense::new(&update.a);
+        let (x, a) = (Dense::new(x), Dense::new(&update.a));
         let ([rows, depth], [rank, in_features]) = (x.rows_cols(), a.rows_cols());
         assert_eq!(depth, in_features, "x of an update [{rank}, {in_features}]");
         let product = Product::new(rows, rank, depth, precision);
-        let view = View::rows(a.values(), depth);
-        let mut low = packed_input(&x, product).multiply_new(product, &Right::of(&view));
+        let mut low = match &update.dropout {
+            None => {
+                let view = View::rows(a.values(), depth);
+                packed_input(&x, product).multiply_new(product, &Right::of(&view))
+            }
+            Some(dropout) => {
+                let kept = &Kept::of(dropout, rows, depth);
+                let x = Dropped { data: x.matrix(), cols: depth, kept };
+                dropout::low(&x, product, a.values())
+            }
+        };
         scale(&mut low, update.scale);
         tensor(low, [rows, rank])
     }
@@ -245,7 +258,8 @@ impl Kernels for Flex {
         let narrow = View::rows(low.values(), rank);
         let low = Left::packed(Product { depth: rank, ..product }, &narrow, false);
         let high = View::rows(b.values(), rank);
-        let right = Right { matrix: &ByOutput(weight), update: Some((&low, high, rank)) };
+        let update = Some((&low, high, rank));
+        let right = Right { matrix: &ByOutput(weight), update, kept: None };
         product_of(&left, product, &right, rounding)
     }
 
@@ -256,40 +270,29 @@ impl Kernels for Flex {
         precision: Precision,
     ) -> LoraGradients<Self> {
         let LoraSaved { x, low, weight, update } = saved;
-        let input = Dense::new(update.input.as_ref().unwrap_or(x));
-        let (dy, low) = (Dense::new(dy), Dense::new(low));
+        let (x, dy, low) = (Dense::new(x), Dense::new(dy), Dense::new(low));
         let (a, b) = (Dense::new(&update.a), Dense::new(&update.b));
         let ([rows, depth], [_, rank]) = (dy.rows_cols(), low.rows_cols());
         let [_, cols] = weight.shape();
+        let kept = update.dropout.as_ref().map(|dropout| Kept::of(dropout, rows, cols));
         let to_dx = Product::new(rows, cols, depth, precision);
         let to_low = Product { cols: rank, ldc: rank, ..to_dx };
         let left = packed_gradient(&dy, to_dx);
         let across = View::transposed(b.values(), rank);
         let mut d_low = left.multiply_new(to_low, &Right::of(&across));
         scale(&mut d_low, update.scale);
-        let (mut dx, mut d_input) = (None, None);
-        if wants_dx {
+        let dx = wants_dx.then(|| {
             let through_low = Product { depth: rank, ..to_dx };
             let view = View::rows(&d_low, rank);
             let low_left = Left::packed(through_low, &view, false);
-            let across = View::transposed(a.values(), cols);
-            let matrix = &ByInput(weight);
-            // An update with an input of its own has a gradient of its own.
-            let update = if update.input.is_some() {
-                let values = low_left.multiply_new(through_low, &Right::of(&across));
-                d_input = Some(tensor(values, [rows, cols]));
-                None
-            } else {
-                Some((&low_left, across, rank))
-            };
-            let values = left.multiply_new(to_dx, &Right { matrix, update });
-            dx = Some(tensor(values, [rows, cols]));
-        }
-        let da = low_rank::across(&d_low, rank, input.matrix(), cols);
-        let db = low_rank::across(low.values(), rank, dy.matrix(), depth);
+            let update = Some((&low_left, View::transposed(a.values(), cols), rank));
+            let right = Right { matrix: &ByInput(weight), update, kept: kept.as_deref() };
+            tensor(left.multiply_new(to_dx, &right), [rows, cols])
+        });
+        let da = low_rank::across(&d_low, rank, x.matrix(), cols, kept.as_deref());
+        let db = low_rank::across(low.values(), rank, dy.matrix(), depth, None);
         LoraGradients {
             x: dx,
-            input: d_input,
             a: tensor(da, [rank, cols]),
             b: tensor(low_rank::transposed(&db, depth), [depth, rank]),
         }
@@ -436,12 +439,16 @@ impl Kernels for Flex {
         tensor(elementwise::rounded(x.values()), x.rows_cols())
     }
 
-    fn scaled(x: &FlexTensor, keep: &FlexTensor) -> FlexTensor {
-        let (x, keep) = (Dense::new(x), Dense::new(keep));
-        let shape = x.rows_cols();
+    fn dropped(x: &FlexTensor, dropout: &Dropout) -> FlexTensor {
+        let x = Dense::new(x);
+        let shape @ [rows, cols] = x.rows_cols();
+        let kept = &*Kept::of(dropout, rows, cols);
         match x.matrix() {
-            Matrix::F32(x) => tensor(elementwise::scaled(x, keep.values()), shape),
-            Matrix::Bf16(x) => tensor(elementwise::scaled(x, keep.values()), shape),
+            Matrix::F32(x) => tensor(dropout::dropped(x, cols, kept), shape),
+            Matrix::Bf16(x) => {
+                let y = dropout::dropped::<u16>(x.reinterpret_cast(), cols, kept);
+                tensor(y.reinterpret_into::<bf16>(), shape)
+            }
         }
     }
 

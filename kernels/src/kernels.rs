@@ -10,6 +10,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
 
 use crate::adamw::{AdamWState, GradientSums};
+use crate::dropout::Dropout;
 use crate::frozen::FrozenMatrix;
 use crate::layout::{AttentionShape, Direction, Rotation};
 use crate::precision::{Precision, Rounding};
@@ -88,7 +89,7 @@ pub trait Kernels: Backend<FloatElem = f32> {
         precision: Precision,
     ) -> FloatTensor<Self>;
 
-    /// The narrow product of an update, `low = scale · x·Aᵀ`: `[tokens, rank]`.
+    /// The narrow product of an update, `low = scale · drop(x)·Aᵀ`: `[tokens, rank]`.
     fn lora_low(
         x: &FloatTensor<Self>,
         update: &LowRank<Self>,
@@ -105,8 +106,8 @@ pub trait Kernels: Backend<FloatElem = f32> {
         rounding: Rounding,
     ) -> FloatTensor<Self>;
 
-    /// Gradients of [`Kernels::lora_linear`]; those of the inputs where `wants_dx`, which have no part in
-    /// the others'.
+    /// Gradients of [`Kernels::lora_linear`]; that of the input where `wants_dx`, which has no part in the
+    /// others'.
     fn lora_linear_backward(
         dy: &FloatTensor<Self>,
         saved: &LoraSaved<Self>,
@@ -188,8 +189,8 @@ pub trait Kernels: Backend<FloatElem = f32> {
     /// Values as operands of products of such precision.
     fn operand(x: FloatTensor<Self>, precision: Precision) -> FloatTensor<Self>;
 
-    /// `x · keep`, value by value.
-    fn scaled(x: &FloatTensor<Self>, keep: &FloatTensor<Self>) -> FloatTensor<Self>;
+    /// The values of `[rows, cols]` that are kept, zeros in place of the others.
+    fn dropped(x: &FloatTensor<Self>, dropout: &Dropout) -> FloatTensor<Self>;
 
     /// `silu(gate) · up`.
     fn swiglu(gate: &FloatTensor<Self>, up: &FloatTensor<Self>) -> FloatTensor<Self>;
@@ -217,10 +218,10 @@ pub struct LowRank<B: Backend> {
     pub a: FloatTensor<B>,
     /// `[out, rank]`.
     pub b: FloatTensor<B>,
-    /// The factor.
+    /// The factor, that of dropout included.
     pub scale: f32,
-    /// What `A` multiplies where it is not `x` itself, for instance `x` after dropout: `[tokens, in]`.
-    pub input: Option<FloatTensor<B>>,
+    /// What of `x` the update does not see; its gradient does not reach there either.
+    pub dropout: Option<Dropout>,
 }
 
 /// What the gradient of an adapted projection needs from its forward pass.
@@ -241,8 +242,6 @@ pub struct LoraSaved<B: Kernels> {
 pub struct LoraGradients<B: Kernels> {
     /// Of its input, where asked for.
     pub x: Option<FloatTensor<B>>,
-    /// Of the update's own input, where it has one and it was asked for.
-    pub input: Option<FloatTensor<B>>,
     /// Of `A`.
     pub a: FloatTensor<B>,
     /// Of `B`.

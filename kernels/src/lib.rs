@@ -11,6 +11,7 @@ pub mod adamw;
 mod arrival;
 #[cfg(feature = "cube")]
 pub mod cube;
+mod dropout;
 pub mod flex;
 pub mod frozen;
 mod kernels;
@@ -23,6 +24,7 @@ mod tape;
 /// The release of burn underneath.
 pub const BURN_VERSION: &str = "0.21.0";
 
+pub use dropout::Dropout;
 pub use frozen::FrozenMatrix;
 pub use kernels::{AttentionSaved, Kernels, LoraGradients, LoraSaved, LowRank};
 pub use layout::{AttentionShape, Direction, Rotation, Span};

@@ -5,6 +5,7 @@
 use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
+use crate::dropout::Dropout;
 use crate::layout::{AttentionShape, Rotation};
 
 /// `x·Wᵀ + scale · (x·Aᵀ)·Bᵀ`: `x` `[tokens, in]`, `W` `[out, in]`, `A` `[rank, in]`, `B` `[out, rank]`.
@@ -17,6 +18,15 @@ pub fn lora_linear<B: Backend>(
 ) -> Tensor<B, 2> {
     let low = x.clone().matmul(a.transpose()) * scale; // [tokens, rank]
     x.matmul(weight.transpose()) + low.matmul(b.transpose()) // [tokens, out]
+}
+
+/// The values of `x` that are kept, zeros in place of the others.
+pub fn dropped<B: Backend>(x: Tensor<B, 2>, dropout: &Dropout) -> Tensor<B, 2> {
+    let [rows, cols] = x.dims();
+    let keeps = |i: usize| f32::from(u8::from(dropout.keeps(i / cols, i % cols)));
+    let keep: Vec<f32> = (0..rows * cols).map(keeps).collect();
+    let keep = Tensor::<B, 2>::from_data(TensorData::new(keep, [rows, cols]), &x.device());
+    x * keep
 }
 
 /// `x / sqrt(mean(x²) + eps) · weight`, `x` `[tokens, d_model]`.

@@ -102,9 +102,6 @@ pub trait Ops: Backend<FloatElem = f32> {
         operands: Precision,
     ) -> FloatTensor<Self>;
 
-    /// `x · keep`, value by value; `keep` is a constant.
-    fn scaled(x: FloatTensor<Self>, keep: FloatTensor<Self::Inner>) -> FloatTensor<Self>;
-
     /// Causal attention inside each span; its results may be known from before.
     fn causal_attention(
         q: FloatTensor<Self>,
@@ -184,10 +181,6 @@ macro_rules! ops_without_tape {
                 operands: Precision,
             ) -> FloatTensor<Self> {
                 <Self as Kernels>::rope(&x, rotation, Direction::Forward, operands)
-            }
-
-            fn scaled(x: FloatTensor<Self>, keep: FloatTensor<Self>) -> FloatTensor<Self> {
-                <Self as Kernels>::scaled(&x, &keep)
             }
 
             fn causal_attention(
@@ -275,15 +268,10 @@ impl<B: Kernels> Ops for Autodiff<B> {
         precision: Precision,
         output: Output<B>,
     ) -> (FloatTensor<Self>, FloatTensor<B>) {
-        let parents = (x, update.a, update.b, update.input);
-        let inner = |tensor: &FloatTensor<Self>| tensor.primitive.clone();
-        let x = inner(&parents.0);
-        let update = LowRank {
-            a: inner(&parents.1),
-            b: inner(&parents.2),
-            scale: update.scale,
-            input: parents.3.as_ref().map(inner),
-        };
+        let parents = [x, update.a, update.b];
+        let [x, a, b] = parents.each_ref().map(|tensor| tensor.primitive.clone());
+        let LowRank { scale, dropout, .. } = update;
+        let update = LowRank { a, b, scale, dropout };
         let low = output.low.unwrap_or_else(|| B::lora_low(&x, &update, precision));
         let y = match output.values {
             Values::Computed | Values::Decoded => {
@@ -293,11 +281,7 @@ impl<B: Kernels> Ops for Autodiff<B> {
             Values::Unread => unread::<B>(&x, B::frozen_shape(weight)[0]),
         };
         let saved = LoraSaved { x, low: low.clone(), weight: weight.clone(), update };
-        let y = match parents {
-            (x, a, b, None) => lora::one_input::<B>([x, a, b], y, saved, precision),
-            (x, a, b, Some(input)) => lora::two_inputs::<B>([x, a, b, input], y, saved, precision),
-        };
-        (y, low)
+        (lora::on_tape::<B>(parents, y, saved, precision), low)
     }
 
     fn dense_linear(
@@ -400,28 +384,6 @@ impl<B: Kernels> Ops for Autodiff<B> {
         let y = B::rope(&x.primitive, rotation, Direction::Forward, operands);
         match Rope.prepare::<NoCheckpointing>([x.node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((rotation.clone(), operands), y),
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
-        }
-    }
-
-    fn scaled(x: FloatTensor<Self>, keep: FloatTensor<B>) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct Scaled;
-        impl<B: Kernels> Backward<B, 1> for Scaled {
-            type State = FloatTensor<B>;
-            fn backward(
-                self,
-                step: Step<Self::State, 1>,
-                grads: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let keep = step.state;
-                unary::<B, _>(step.parents, step.node, grads, |dy| B::scaled(&dy, &keep));
-            }
-        }
-        let y = B::scaled(&x.primitive, &keep);
-        match Scaled.prepare::<NoCheckpointing>([x.node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(keep, y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }

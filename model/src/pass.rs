@@ -10,15 +10,15 @@ use burn::backend::Autodiff;
 use burn::backend::autodiff::grads::Gradients;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::FloatTensor;
-use graft_kernels::{AttentionShape, Kernels, Ops, Output, Precision, Rounding, Values};
+use graft_kernels::{AttentionShape, Dropout, Kernels, Ops, Output, Precision, Rounding, Values};
 
 use crate::param::Param;
 use crate::site::Site;
 
 /// Noise that must be the same each time a block is run in one step.
 pub trait Noise: Sync {
-    /// Factors for dropout at a site: 0 with `probability`, else `1 / (1 − probability)`.
-    fn keep(&self, site: Site, len: usize, probability: f32) -> Vec<f32>;
+    /// What a site's update does not see of its input, at a rate from 0 to below 1; `None` at 0.
+    fn dropout(&self, site: Site, rate: f64) -> Option<Dropout>;
 }
 
 /// What is the same for every block of a pass.

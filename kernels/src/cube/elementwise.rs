@@ -1,4 +1,4 @@
-//! Rotary positions, SwiGLU and factors: one unit a value, or a pair of them.
+//! Rotary positions and SwiGLU: one unit a value, or a pair of them.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -176,33 +176,4 @@ pub(super) fn swiglu_backward<R: CubeRuntime>(
         [gate.dtype.into(), dy.dtype.into()],
     );
     gradients
-}
-
-#[cube(launch)]
-fn scaled_kernel<F: Float>(
-    x: &Array<F>,
-    keep: &Array<f32>,
-    out: &mut Array<F>,
-    #[define(F)] _dtype: StorageType,
-) {
-    if ABSOLUTE_POS < out.len() {
-        out[ABSOLUTE_POS] = F::cast_from(f32::cast_from(x[ABSOLUTE_POS]) * keep[ABSOLUTE_POS]);
-    }
-}
-
-/// `x · keep`, value by value.
-pub(super) fn scaled<R: CubeRuntime>(x: &CubeTensor<R>, keep: &CubeTensor<R>) -> CubeTensor<R> {
-    let (place, shape) = (Place::of(x), rows_cols(x));
-    let out = place.empty(shape, x.dtype);
-    let (count, dim) = place.each(shape[0] * shape[1]);
-    scaled_kernel::launch(
-        &place.client,
-        count,
-        dim,
-        contiguous(x).into_array_arg(),
-        contiguous(keep).into_array_arg(),
-        out.clone().into_array_arg(),
-        x.dtype.into(),
-    );
-    out
 }

@@ -11,6 +11,8 @@ mod direct;
 mod operands;
 mod tiled;
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use self::direct::words;
 use super::matrix::{Matrix, Value};
 use crate::layout::{AttentionShape, Span};
 use crate::precision::Precision;

@@ -46,26 +46,6 @@ pub(super) fn rounded(values: &[f32]) -> Vec<bf16> {
     halves
 }
 
-/// `x · keep`, of one size.
-pub(super) fn scaled<T: Value>(x: &[T], keep: &[f32]) -> Vec<T> {
-    assert_eq!(x.len(), keep.len(), "one factor a value");
-    let mut y = unwritten(x.len());
-    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(keep.par_chunks(CHUNK))).for_each(
-        |(y, (x, keep))| {
-            vectorize(
-                #[inline(always)]
-                || {
-                    for ((y, x), keep) in y.iter_mut().zip(x).zip(keep) {
-                        y.write(T::of(x.get() * keep));
-                    }
-                },
-            );
-        },
-    );
-    // SAFETY: there is a factor for each value, asserted above.
-    unsafe { written(y) }
-}
-
 /// Rotates pairs `(i, i + half)` of every head, Su et al. 2021 in the half-split layout of Hugging
 /// Face checkpoints. `x` is `[tokens, width]`.
 pub(super) fn rope<T: Value, U: Value>(

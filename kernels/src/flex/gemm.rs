@@ -21,6 +21,7 @@ use self::micro::Micro;
 pub(crate) use self::pack::{Block, Buffers, Form, pack};
 pub(crate) use self::pack::{ByInput, ByOutput, Operand, Runs, View};
 use self::sweep::{Destination, Side, Sweep};
+use super::dropout::Kept;
 use crate::precision::Precision;
 
 /// Left rows packed at a time, about: with the sums of a group of panels they fill the second cache.
@@ -30,8 +31,8 @@ const ROWS: usize = 516;
 const PARALLEL: usize = 1 << 17;
 
 thread_local! {
-    /// Memory of the largest left side that was dropped.
-    static PACKED: RefCell<Vec<f32>> = RefCell::default();
+    /// Memory of the largest left sides that were dropped: with dropout an input is packed twice.
+    static PACKED: RefCell<[Vec<f32>; 2]> = RefCell::default();
 }
 
 /// Sizes and modes of one product.
@@ -70,12 +71,14 @@ pub(crate) struct Right<'a, B> {
     pub(crate) matrix: &'a B,
     /// `low`, packed, and `high` with its rank.
     pub(crate) update: Option<(&'a Left, View<'a>, usize)>,
+    /// Where the update's part is added; everywhere, if nothing says it.
+    pub(crate) kept: Option<&'a Kept>,
 }
 
 impl<'a, B> Right<'a, B> {
     /// Without an update.
     pub(crate) fn of(matrix: &'a B) -> Self {
-        Self { matrix, update: None }
+        Self { matrix, update: None, kept: None }
     }
 }
 
@@ -105,11 +108,24 @@ impl Drop for Left {
         // The next one takes the memory over. At the end of a thread nobody does.
         let _ = PACKED.try_with(|spare| {
             let mut spare = spare.borrow_mut();
-            if spare.capacity() < self.packed.capacity() {
-                *spare = std::mem::take(&mut self.packed);
+            if let Some(least) = spare.iter_mut().min_by_key(|spare| spare.capacity())
+                && least.capacity() < self.packed.capacity()
+            {
+                *least = std::mem::take(&mut self.packed);
             }
         });
     }
+}
+
+/// The largest memory that waits.
+fn spare() -> Vec<f32> {
+    PACKED.with_borrow_mut(|spare| {
+        spare
+            .iter_mut()
+            .max_by_key(|spare| spare.capacity())
+            .map(std::mem::take)
+            .unwrap_or_default()
+    })
 }
 
 /// Makes room for `len` values; what lies beyond stays, so that nothing is cleared twice.
@@ -127,7 +143,7 @@ impl Left {
             Precision::F32 => micro::f32_kernel(rows),
             Precision::Bf16 => micro::bf16_kernel(rows).unwrap_or_else(|| micro::f32_kernel(rows)),
         };
-        let mut left = Self { rows, depth, micro, precision, packed: PACKED.take() };
+        let mut left = Self { rows, depth, micro, precision, packed: spare() };
         let sweeps: Vec<Sweep> = left.sweeps(product).collect();
         let words = sweeps.last().map_or(0, |sweep| sweep.start + sweep.left_words());
         grow(&mut left.packed, words);
@@ -217,7 +233,7 @@ impl Left {
                 packed: &low.packed[sweep.start..],
                 right: high,
             });
-            sweep.multiply(&main, update.as_ref(), c, parallel);
+            sweep.multiply(&main, update.as_ref().map(|update| (update, b.kept)), c, parallel);
         }
     }
 }

@@ -88,7 +88,7 @@ pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
     sum3(x, y, y, |x, y, _| x * y)
 }
 
-/// The largest value, or minus infinity of nothing; a NaN is not lost.
+/// The largest value, or minus infinity of nothing. A NaN among others may be passed over.
 #[inline(always)]
 pub(super) fn max(values: &[f32]) -> f32 {
     let mut partial = [f32::NEG_INFINITY; LANES];
@@ -109,7 +109,7 @@ pub(super) fn max(values: &[f32]) -> f32 {
 /// `e^x` without branches, within 2 units in the last place for finite results.
 ///
 /// `x = n·ln 2 + r`, a polynomial in `r` (Cephes `expf`), then `2^n` by its bits. Below −87.3 the
-/// result is zero, above 88.7 infinity.
+/// result is zero, above 88.7 it grows no further.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     let clamped = x.clamp(-87.336_54, 88.722_83);
@@ -134,4 +134,45 @@ pub(super) fn exp(x: f32) -> f32 {
     let result = value * pow(half) * pow(rest);
     let result = if x < -87.336_54 { 0.0 } else { result };
     if x.is_nan() { x } else { result }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_right_to_two_units_in_the_last_place_on_every_processor() {
+        let found = |x: f32| {
+            vectorize(
+                #[inline(always)]
+                || exp(x),
+            )
+        };
+        for i in -873_000..887_000 {
+            let x = i as f32 * 1e-4;
+            let (found, expected) = (found(x), f64::from(x).exp());
+            let unit = f64::from((expected as f32).next_up() - expected as f32);
+            assert!((f64::from(found) - expected).abs() <= 2.0 * unit, "{x}: {found}, {expected}");
+        }
+        assert_eq!(found(f32::NEG_INFINITY).to_bits(), 0.0_f32.to_bits());
+        assert_eq!(found(-88.0).to_bits(), 0.0_f32.to_bits());
+        assert_eq!(found(0.0).to_bits(), 1.0_f32.to_bits());
+        assert!(found(f32::NAN).is_nan());
+        assert_eq!(found(f32::INFINITY).to_bits(), found(89.0).to_bits());
+        assert!(found(f32::INFINITY) > 3.4e38);
+    }
+
+    #[test]
+    fn sums_and_the_largest_are_those_of_plain_loops_at_every_length() {
+        for len in [0, 1, 15, 16, 17, 33, 100] {
+            let x: Vec<f32> = (0..len).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
+            let y: Vec<f32> = (0..len).map(|i| (i * 5 % 13) as f32 - 6.0).collect();
+            // Whole numbers: no sum is rounded, in whatever order.
+            let expected: f32 = x.iter().zip(&y).map(|(x, y)| x * y).sum();
+            assert_eq!(dot(&x, &y).to_bits(), (expected + 0.0).to_bits(), "{len} products");
+            assert_eq!(sum(&x).to_bits(), (x.iter().sum::<f32>() + 0.0).to_bits(), "{len} terms");
+            let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert_eq!(max(&x).to_bits(), largest.to_bits(), "the largest of {len}");
+        }
+    }
 }

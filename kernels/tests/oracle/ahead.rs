@@ -1,6 +1,6 @@
 //! Weights that wait on the host give the bits of those on the device, copied ahead or not.
 
-use burn::tensor::ops::FloatTensor;
+use burn::tensor::ops::{FloatTensor, FloatTensorOps};
 use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use graft_kernels::cube::keep_projections_on_host;
 use graft_kernels::{Kernels, Precision, Rounding};
@@ -40,9 +40,7 @@ fn walk(blocks: &[Vec<Weight>], order: &[usize], is_told: bool) -> Vec<Vec<u32>>
             let y = Backend::frozen_linear(&x, weight, Precision::F32, Rounding::Exact);
             x = Backend::frozen_linear_dx(&y, weight, Precision::F32);
             // So that values stay of one size.
-            let shrink = TensorData::new(vec![1e-2; ROWS * SIDE], [ROWS, SIDE]);
-            let shrink = Tensor::<Backend, 2>::from_data(shrink, &Default::default());
-            x = Backend::scaled(&x, &shrink.into_primitive().tensor());
+            x = Backend::float_mul_scalar(x, 1e-2.into());
             all.push(x.clone());
         }
     }

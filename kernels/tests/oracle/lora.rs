@@ -7,7 +7,7 @@
 
 use burn::tensor::backend::BackendTypes;
 use burn_flex::Flex;
-use graft_kernels::{LoraGradients, LoraSaved, LowRank, Values};
+use graft_kernels::{Dropout, LoraGradients, LoraSaved, LowRank, Values};
 
 use super::*;
 
@@ -56,7 +56,7 @@ impl Case {
     }
 
     fn update(&self) -> LowRank<Backend> {
-        LowRank { a: primitive(&self.a), b: primitive(&self.b), scale: self.scale, input: None }
+        LowRank { a: primitive(&self.a), b: primitive(&self.b), scale: self.scale, dropout: None }
     }
 
     /// `y`, `low`, `dx`, `dA` and `dB` by their formulas.
@@ -88,9 +88,8 @@ impl Case {
         let exact = Rounding::Exact;
         let y = <Backend as Kernels>::lora_linear(&x, weight, &update, &low, precision, exact);
         let saved = LoraSaved { x, low: low.clone(), weight: weight.clone(), update };
-        let LoraGradients { x: dx, input, a, b } =
+        let LoraGradients { x: dx, a, b } =
             Backend::lora_linear_backward(&dy, &saved, true, precision);
-        assert!(input.is_none(), "the update has no input of its own");
         [y, low, dx.expect("dx was asked for"), a, b].map(|found| to_vec(tensor(found)))
     }
 
@@ -108,7 +107,7 @@ impl Case {
             Tensor::<Tape, 2>::from_inner(tensor.clone()).require_grad()
         };
         let (a, b) = (leaf(&self.a), leaf(&self.b));
-        let update = LowRank { a: raw(&a), b: raw(&b), scale: self.scale, input: None };
+        let update = LowRank { a: raw(&a), b: raw(&b), scale: self.scale, dropout: None };
         let output = Output { values, rounding: Rounding::Exact, low: None };
         let (y, _) = Tape::lora_linear(raw(&x), weight, update, precision, output);
         let gradients = backward_from::<Backend>(y, primitive(&self.dy));
@@ -164,22 +163,45 @@ proptest! {
     }
 
     #[test]
-    fn an_update_with_an_input_of_its_own_has_a_gradient_of_its_own(
-        tokens in 1_usize..40, depth in 1_usize..200, out in 1_usize..50, rank in 1_usize..20,
+    fn an_update_does_not_see_what_dropout_leaves_out(
+        tokens in 1_usize..40, depth in 1_usize..300, out in 1_usize..50, rank in 1_usize..20,
+        rate in prop::sample::select(vec![0.05, 0.5, 0.9]), name in any::<[u32; 4]>(),
     ) {
-        let [x, input, a, b] = [
-            (25, [tokens, depth]), (28, [tokens, depth]), (26, [rank, depth]), (27, [out, rank]),
-        ].map(|(seed, shape)| leaf(seed, shape));
+        let [x, a, b] = [(25, [tokens, depth]), (26, [rank, depth]), (27, [out, rank])]
+            .map(|(seed, shape)| leaf(seed, shape));
+        let dropout = Dropout::new(name, rate);
         for (form, matrix) in all_forms(20, out, depth) {
             let whole = dense(&matrix);
             let weight = Backend::freeze(matrix, &Default::default());
-            let update = LowRank { a: raw(&a), b: raw(&b), scale: 2.0, input: Some(raw(&input)) };
+            let update = LowRank { a: raw(&a), b: raw(&b), scale: 2.0, dropout };
             let (ours, _) = Tape::lora_linear(raw(&x), &weight, update, Precision::F32, computed());
             let within = Within::sums_of_sums(tokens, depth);
-            compare_within(within, form, [&x, &input, &a, &b], wrap(ours), |[x, input, a, b]| {
+            compare_within(within, form, [&x, &a, &b], wrap(ours), |[x, a, b]| {
                 let none = Tensor::zeros([out, depth], &Default::default());
-                x.matmul(whole.transpose()) + reference::lora_linear(input, none, a, b, 2.0)
+                let seen = reference::dropped(x.clone(), &dropout.unwrap());
+                x.matmul(whole.transpose()) + reference::lora_linear(seen, none, a, b, 2.0)
             });
+        }
+    }
+
+    #[test]
+    fn what_is_dropped_is_a_function_of_its_place(
+        tokens in 1_usize..70, depth in 1_usize..300,
+        rate in prop::sample::select(vec![1e-9, 0.05, 0.5, 0.9999]), name in any::<[u32; 4]>(),
+    ) {
+        // No value is zero itself.
+        let x = inner(30, [tokens, depth]).inner().abs() + 1.0;
+        let dropout = Dropout::new(name, rate).unwrap();
+        let expected = to_vec(reference::dropped(x.clone(), &dropout));
+        for precision in PRECISIONS {
+            let operand = Backend::operand(primitive(&x), precision);
+            let found = to_vec(tensor(Backend::dropped(&operand, &dropout)));
+            for (found, operand, expected) in
+                found.iter().zip(to_vec(tensor(operand))).zip(&expected).map(|((f, o), e)| (f, o, e))
+            {
+                let expected = if *expected == 0.0 { 0.0 } else { operand };
+                prop_assert_eq!(found.to_bits(), expected.to_bits());
+            }
         }
     }
 
@@ -192,7 +214,7 @@ proptest! {
         for (form, matrix) in all_forms(20, out, depth) {
             let whole = dense(&matrix);
             let weight = Backend::freeze(matrix, &Default::default());
-            let update = LowRank { a: raw(&a), b: raw(&b), scale: 0.5, input: None };
+            let update = LowRank { a: raw(&a), b: raw(&b), scale: 0.5, dropout: None };
             let (ours, _) = Tape::lora_linear(raw(&x), &weight, update, Precision::F32, computed());
             let within = Within::sums_of_sums(tokens, depth);
             compare_within(within, form, [&x, &a, &b], wrap(ours), |[x, a, b]| {

@@ -8,7 +8,7 @@
 mod backward;
 mod forward;
 mod tile;
-mod words;
+pub(in crate::flex) mod words;
 
 use std::cell::RefCell;
 
@@ -23,11 +23,11 @@ use crate::layout::Span;
 use crate::precision::Precision;
 
 /// Keys of a tile: whole panels and whole tiles of a product.
-const KEYS: usize = 192;
+pub(in crate::flex) const KEYS: usize = 192;
 /// Rows of a product's tile.
-const ROWS: usize = 12;
+pub(in crate::flex) const ROWS: usize = 12;
 /// Columns of a product's tile, and of a panel of its right side.
-const COLS: usize = 32;
+pub(in crate::flex) const COLS: usize = 32;
 /// Queries of a tile, over all heads of a key head, about: what the second cache holds beside the keys.
 const STACKED: usize = 192;
 

@@ -1,11 +1,13 @@
 //! Gradients of a low-rank update's matrices: `narrowᵀ·wide`, a sum over tokens of outer products.
 //!
 //! One side is as narrow as the rank, so that rounding and packing the wide one would cost more than the
-//! product. Both are read where they lie, in f32; the sums run over the tokens in order.
+//! product. Both are read where they lie, in f32; the sums run over the tokens in order. Of the wide side
+//! dropout may have left values out.
 #![expect(unsafe_code, reason = "micro-kernels read panels whose sizes are asserted")]
 
 use rayon::prelude::*;
 
+use super::super::dropout::{Kept, clear_panels};
 use super::super::matrix::{Matrix, Value};
 use super::super::simd::{prefetch, vectorize};
 use super::micro::{self, Micro, Tile};
@@ -20,7 +22,13 @@ const GROUP: usize = 4;
 const AHEAD: usize = 16;
 
 /// `narrowᵀ·wide`, `[rank, width]`, of `narrow` `[tokens, rank]` and `wide` `[tokens, width]`.
-pub(crate) fn across(narrow: &[f32], rank: usize, wide: Matrix<'_>, width: usize) -> Vec<f32> {
+pub(crate) fn across(
+    narrow: &[f32],
+    rank: usize,
+    wide: Matrix<'_>,
+    width: usize,
+    kept: Option<&Kept>,
+) -> Vec<f32> {
     let micro @ Micro { mr, nr, .. } = micro::f32_kernel(rank);
     let tokens = narrow.len() / rank;
     assert_eq!(tokens * width, wide.len(), "tokens of both sides");
@@ -36,7 +44,7 @@ pub(crate) fn across(narrow: &[f32], rank: usize, wide: Matrix<'_>, width: usize
     let groups: Vec<Vec<f32>> = (0..width.div_ceil(GROUP * nr))
         .into_par_iter()
         .with_max_len(1)
-        .map(|group| group_of_panels(micro, &left, wide, width, group * GROUP * nr))
+        .map(|group| group_of_panels(micro, &left, (wide, kept), width, group * GROUP * nr))
         .collect();
     let panel = rank.div_ceil(mr) * mr * nr;
     let mut result = Vec::with_capacity(rank * width);
@@ -53,7 +61,7 @@ pub(crate) fn across(narrow: &[f32], rank: usize, wide: Matrix<'_>, width: usize
 fn group_of_panels(
     Micro { mr, nr, run, .. }: Micro,
     left: &[f32],
-    wide: Matrix<'_>,
+    (wide, kept): (Matrix<'_>, Option<&Kept>),
     width: usize,
     column: usize,
 ) -> Vec<f32> {
@@ -78,6 +86,9 @@ fn group_of_panels(
                     prefetch(&wide[soon]);
                     spread(&wide[part(first + token)], to, nr);
                 }
+            }
+            if let Some(kept) = kept {
+                clear_panels(to, nr, TOKENS * nr, columns, kept.from(first + token, column));
             }
         }
         for (index, tile) in sums.chunks_exact_mut(mr * nr).take(count * panels).enumerate() {
@@ -136,7 +147,7 @@ mod tests {
             let value = |i: usize| (i as f32 * 0.61).sin();
             let narrow: Vec<f32> = (0..tokens * rank).map(value).collect();
             let wide: Vec<f32> = (0..tokens * width).map(|i| value(3 * i + 1)).collect();
-            let found = across(&narrow, rank, Matrix::F32(&wide), width);
+            let found = across(&narrow, rank, Matrix::F32(&wide), width, None);
             let mut expected = vec![0.0_f32; rank * width];
             for (narrow, wide) in narrow.chunks_exact(rank).zip(wide.chunks_exact(width)) {
                 for (row, &left) in expected.chunks_exact_mut(width).zip(narrow) {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use half::bf16;
 use rayon::prelude::*;
 
+use super::super::dropout::{Kept, clear_tile};
 use super::ahead::Ahead;
 use super::micro::{MAX_TILE, Micro, Tile};
 use super::pack::{Block, Buffers, Form, Operand, View, pack};
@@ -155,7 +156,7 @@ impl Sweep {
     pub(super) fn multiply<B: Operand>(
         &self,
         main: &Side<'_, B>,
-        update: Option<&Side<'_, View<'_>>>,
+        update: Option<(&Side<'_, View<'_>>, Option<&Kept>)>,
         c: &Destination,
         parallel: bool,
     ) {
@@ -178,9 +179,19 @@ impl Sweep {
                 next: groups.get((task + threads) / splits).cloned().unwrap_or_default(),
             };
             SCRATCH.with_borrow_mut(|scratch| {
-                main.add(c, &task, Order { first: true, last: update.is_none() }, scratch);
-                if let Some(update) = update {
-                    update.add(c, &task, Order { first: false, last: true }, scratch);
+                let [first, last] = [true, false].map(|first| Order { first, last: !first });
+                match update {
+                    None => main.add(c, &task, Order { first: true, last: true }, scratch),
+                    Some((update, None)) => {
+                        main.add(c, &task, first, scratch);
+                        update.add(c, &task, last, scratch);
+                    }
+                    // What it does not reach is cleared before anything else is in the sums.
+                    Some((update, Some(kept))) => {
+                        update.add(c, &task, first, scratch);
+                        self.clear_dropped(kept, &task, &mut scratch.sums);
+                        main.add(c, &task, last, scratch);
+                    }
                 }
             });
         };
@@ -199,6 +210,16 @@ impl Sweep {
                 work(task);
             }
         });
+    }
+
+    /// Clears the sums of a task's tiles where nothing is kept.
+    fn clear_dropped(&self, kept: &Kept, task: &Task, sums: &mut [f32]) {
+        let Micro { mr, nr, .. } = self.micro;
+        let tiles = task.panels.clone().flat_map(|j| task.row_panels.clone().map(move |i| (i, j)));
+        for ((i, j), sums) in tiles.zip(sums.chunks_exact_mut(mr * nr)) {
+            let height = mr.min(self.block - i * mr);
+            clear_tile(sums, nr, height, kept, [self.row0 + i * mr, j * nr]);
+        }
     }
 
     /// A whole tile into `sums`, `[mr][nr]`.

@@ -11,7 +11,7 @@ use super::{Gradient, KEYS, LANES, ROWS, Running, Words, lanes, rise, weights};
 use crate::flex::gemm::micro::{Tile, x86};
 
 /// Pairs of bf16.
-pub(in super::super) struct Pairs;
+pub(in crate::flex) struct Pairs;
 
 impl Words for Pairs {
     const VALUES: usize = 2;

@@ -10,7 +10,7 @@ use super::{Gradient, KEYS, LANES, ROWS, Running, Words, lanes, rise, weights};
 use crate::flex::gemm::micro::{Tile, x86};
 
 /// f32, rounded to bf16 if so.
-pub(in super::super) struct Singles<const ROUND: bool>;
+pub(in crate::flex) struct Singles<const ROUND: bool>;
 
 impl<const ROUND: bool> Words for Singles<ROUND> {
     const VALUES: usize = 1;
