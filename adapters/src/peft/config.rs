@@ -71,6 +71,14 @@ pub(super) struct AsWritten {
 }
 
 impl AsWritten {
+    /// How many steps it takes at most to match a module's name with every pattern, about.
+    pub(super) fn steps(&self) -> u64 {
+        let Self { ranks, alphas, targets, .. } = self;
+        let patterns = ranks.iter().map(|(pattern, _)| pattern);
+        let patterns = patterns.chain(alphas.iter().map(|(pattern, _)| pattern));
+        patterns.map(Pattern::steps).sum::<u64>() + targets.steps()
+    }
+
     /// The size of a projection's update, and the key that says its rank.
     pub(super) fn size(&self, site: Site) -> (Size, &'static str) {
         let name = site.module_name();

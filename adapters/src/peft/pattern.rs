@@ -1,12 +1,24 @@
 //! The patterns of module names in adapter_config.json: regular expressions as Python's `re` reads
 //! them, of which the part is read here that describes module names. The rest is refused by name.
 //!
+//! A pattern comes from a stranger. Its length and depth are bounded, and a match visits each of its parts
+//! once, however it repeats them: what a part can match is a relation between places of the name, and
+//! repeating it is a power of that relation. [`Pattern::steps`] tells how long a match can take.
+//!
 //! Follows PEFT 0.21.2: `get_pattern_key` (`utils/other.py`) for ranks and alphas,
 //! `check_target_module_exists` (`tuners/tuners_utils.py`) for targets.
 
-use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::str::Chars;
+
+/// Characters of a pattern: names have some dozen.
+const LONGEST: usize = 2_000;
+
+/// Groups inside each other.
+const DEEPEST: usize = 32;
+
+/// Places of a name: before each character and behind the last. The longest name of a module has 60.
+const PLACES: usize = 128;
 
 /// A pattern that a whole name must match.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +49,12 @@ struct Set {
 impl Pattern {
     /// Reads a pattern; the error is the part that is not understood.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let length = text.chars().count();
+        if length > LONGEST {
+            return Err(format!("more than {LONGEST} characters: it has {length}"));
+        }
         let mut chars = text.chars().peekable();
-        let node = either(&mut chars)?;
+        let node = either(&mut chars, DEEPEST)?;
         match chars.next() {
             None => Ok(Self(node)),
             Some(left) => Err(format!("an unmatched `{left}`")),
@@ -47,49 +63,150 @@ impl Pattern {
 
     /// PEFT's `re.fullmatch`.
     pub(super) fn matches(&self, name: &str) -> bool {
-        let name: Vec<char> = name.chars().collect();
-        self.0.ends(&name, &BTreeSet::from([0])).contains(&name.len())
+        let name = Name::new(name);
+        self.0.ends(&name, 1) & name.end() != 0
     }
 
     /// PEFT's `re.match(rf"(.*\.)?({key})$")`: the whole name, or what follows one of its dots.
     pub(super) fn matches_end_of(&self, name: &str) -> bool {
+        let name = Name::new(name);
+        let after_dots = name.places(|c| c == '.') << 1;
+        self.0.ends(&name, 1 | after_dots) & name.end() != 0
+    }
+
+    /// How many steps a match takes at most, about.
+    pub(super) fn steps(&self) -> u64 {
+        self.0.steps(false)
+    }
+}
+
+/// A set of places, one a bit.
+type Places = u128;
+
+/// The name that is matched.
+struct Name(Vec<char>);
+
+impl Name {
+    fn new(name: &str) -> Self {
         let name: Vec<char> = name.chars().collect();
-        let after_dots = (0..name.len()).filter(|&at| name[at] == '.').map(|at| at + 1);
-        let starts = std::iter::once(0).chain(after_dots).collect();
-        self.0.ends(&name, &starts).contains(&name.len())
+        assert!(name.len() < PLACES, "a name of {} characters is no module's", name.len());
+        Self(name)
+    }
+
+    /// The place behind the last character.
+    fn end(&self) -> Places {
+        1 << self.0.len()
+    }
+
+    /// Where such characters are.
+    fn places(&self, is: impl Fn(char) -> bool) -> Places {
+        let bit = |(place, &c): (usize, &char)| Places::from(is(c)) << place;
+        self.0.iter().enumerate().map(bit).fold(0, |all, bit| all | bit)
+    }
+}
+
+/// For every place of a name, where a match can end that begins there.
+struct Relation(Vec<Places>);
+
+impl Relation {
+    /// Nothing is matched: each place ends where it begins.
+    fn nothing(name: &Name) -> Self {
+        Self((0..=name.0.len()).map(|place| 1 << place).collect())
+    }
+
+    /// Where matches can end that begin at one of `starts`.
+    fn of(&self, mut starts: Places) -> Places {
+        let mut ends = 0;
+        while starts != 0 {
+            ends |= self.0[starts.trailing_zeros() as usize];
+            starts &= starts - 1;
+        }
+        ends
+    }
+
+    /// One after the other.
+    fn then(&self, next: &Self) -> Self {
+        Self(self.0.iter().map(|&ends| next.of(ends)).collect())
+    }
+
+    fn or(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(one, other)| one | other).collect())
+    }
+
+    /// `times` after one another, by squaring.
+    fn power(self, mut times: usize, name: &Name) -> Self {
+        let (mut result, mut square) = (Self::nothing(name), self);
+        while times > 0 {
+            if times % 2 == 1 {
+                result = result.then(&square);
+            }
+            square = square.then(&square);
+            times /= 2;
+        }
+        result
     }
 }
 
 impl Node {
     /// Where a match can end that begins at one of `starts`.
-    fn ends(&self, name: &[char], starts: &BTreeSet<usize>) -> BTreeSet<usize> {
-        let kept = |keep: &dyn Fn(usize) -> bool| -> BTreeSet<usize> {
-            starts.iter().copied().filter(|&at| keep(at)).collect()
+    fn ends(&self, name: &Name, starts: Places) -> Places {
+        if starts == 0 {
+            return 0;
+        }
+        match self {
+            Self::One(set) => (starts & name.places(|c| set.contains(c))) << 1,
+            Self::Row(nodes) => nodes.iter().fold(starts, |starts, node| node.ends(name, starts)),
+            Self::Either(nodes) => {
+                nodes.iter().fold(0, |ends, node| ends | node.ends(name, starts))
+            }
+            Self::Times(..) => self.relation(name).of(starts),
+            Self::Start => starts & 1,
+            Self::End => starts & name.end(),
+        }
+    }
+
+    /// The same for every place at once.
+    fn relation(&self, name: &Name) -> Relation {
+        let each = |ends: &dyn Fn(Places) -> Places| {
+            Relation((0..=name.0.len()).map(|place| ends(1 << place)).collect())
         };
         match self {
-            Self::One(set) => kept(&|at| name.get(at).is_some_and(|&c| set.contains(c)))
+            Self::One(set) => {
+                let places = name.places(|c| set.contains(c));
+                each(&|start| (start & places) << 1)
+            }
+            Self::Row(nodes) => nodes
                 .iter()
-                .map(|at| at + 1)
-                .collect(),
-            Self::Row(nodes) => {
-                nodes.iter().fold(starts.clone(), |starts, node| node.ends(name, &starts))
+                .fold(Relation::nothing(name), |row, node| row.then(&node.relation(name))),
+            Self::Either(nodes) => {
+                let none = Relation(vec![0; name.0.len() + 1]);
+                nodes.iter().fold(none, |all, node| all.or(&node.relation(name)))
             }
-            Self::Either(nodes) => nodes.iter().flat_map(|node| node.ends(name, starts)).collect(),
             Self::Times(node, least, most) => {
-                let mut now = starts.clone();
-                for _ in 0..*least {
-                    now = node.ends(name, &now);
-                }
-                let mut all = now.clone();
-                // A name has few places, so more rounds than it has characters find nothing new.
-                for _ in *least..most.unwrap_or(usize::MAX).min(least + name.len()) {
-                    now = node.ends(name, &now);
-                    all.extend(&now);
-                }
-                all
+                let once = node.relation(name);
+                let at_most_once = once.or(&Relation::nothing(name));
+                // A name has few places, so more rounds than these find nothing new.
+                let more = most.map_or(PLACES, |most| (most - least).min(PLACES));
+                once.power(*least, name).then(&at_most_once.power(more, name))
             }
-            Self::Start => kept(&|at| at == 0),
-            Self::End => kept(&|at| at == name.len()),
+            Self::Start | Self::End => each(&|start| self.ends(name, start)),
+        }
+    }
+
+    /// Steps of a match; of one that is asked for every place where the node is `repeated`.
+    fn steps(&self, repeated: bool) -> u64 {
+        /// Of a relation's product with another, and of those that a power takes.
+        const PRODUCT: u64 = 512;
+        const POWERS: u64 = 40 * PRODUCT;
+        let product = if repeated { PRODUCT } else { 1 };
+        match self {
+            // A set is asked for every character of the name.
+            Self::One(set) => 32 * set.ranges.len() as u64 + product,
+            Self::Row(nodes) | Self::Either(nodes) => {
+                nodes.iter().map(|node| node.steps(repeated) + product).sum()
+            }
+            Self::Times(node, ..) => POWERS + node.steps(true),
+            Self::Start | Self::End => product,
         }
     }
 }
@@ -102,22 +219,22 @@ impl Set {
 
 type Text<'a> = Peekable<Chars<'a>>;
 
-fn either(chars: &mut Text<'_>) -> Result<Node, String> {
-    let mut branches = vec![row(chars)?];
+fn either(chars: &mut Text<'_>, depth: usize) -> Result<Node, String> {
+    let mut branches = vec![row(chars, depth)?];
     while chars.next_if_eq(&'|').is_some() {
-        branches.push(row(chars)?);
+        branches.push(row(chars, depth)?);
     }
     Ok(if branches.len() == 1 { branches.remove(0) } else { Node::Either(branches) })
 }
 
-fn row(chars: &mut Text<'_>) -> Result<Node, String> {
+fn row(chars: &mut Text<'_>, depth: usize) -> Result<Node, String> {
     let mut nodes = Vec::new();
     while let Some(c) = chars.next_if(|c| !matches!(c, '|' | ')')) {
         let node = match c {
             '^' => Node::Start,
             '$' => Node::End,
             '.' => Node::One(Set { negated: true, ranges: vec![('\n', '\n')] }),
-            '(' => group(chars)?,
+            '(' => group(chars, depth)?,
             '[' => Node::One(class(chars)?),
             '\\' => Node::One(Set { negated: false, ranges: escape(chars)? }),
             '*' | '+' | '?' | '{' => return Err(format!("a `{c}` that repeats nothing")),
@@ -128,12 +245,15 @@ fn row(chars: &mut Text<'_>) -> Result<Node, String> {
     Ok(Node::Row(nodes))
 }
 
-fn group(chars: &mut Text<'_>) -> Result<Node, String> {
+fn group(chars: &mut Text<'_>, depth: usize) -> Result<Node, String> {
+    let Some(depth) = depth.checked_sub(1) else {
+        return Err(format!("more than {DEEPEST} groups inside each other"));
+    };
     if chars.next_if_eq(&'?').is_some() && chars.next_if_eq(&':').is_none() {
         let kind: String = chars.take(2).collect();
         return Err(format!("`(?{kind}…`, which looks around or refers back"));
     }
-    let inner = either(chars)?;
+    let inner = either(chars, depth)?;
     chars.next_if_eq(&')').map(|_| inner).ok_or_else(|| "a `(` without its `)`".to_owned())
 }
 
@@ -264,6 +384,39 @@ mod tests {
     }
 
     #[test]
+    fn repetitions_inside_repetitions_end_soon() {
+        let nested = |inner: &str, times: &str, depth: usize| {
+            let start = "(".repeat(depth);
+            format!("{start}{inner}{}", format!("){times}").repeat(depth))
+        };
+        for (pattern, is_match) in [
+            (nested(r"\w|\.", "{1000}", 20), false),
+            (nested(r"\w|\.", "{0,1000}", 20), true),
+            (nested(r"\w|\.", "*", 32), true),
+            (nested(r"(\w*)*\.?", "+", 20), true),
+            (nested(r"x?", "{1000}", 30) + "q_proj", false),
+            ("(.*.*.*)*".repeat(200) + "k_proj", false),
+            ("(a|a|.)*".repeat(200), true),
+            (r"[\w.]{32}".to_owned(), true),
+            (r"[\w.]{31}".to_owned(), false),
+            (r"([\w.]{8}){4}".to_owned(), true),
+            (r"([\w.]{5,6}){5}".to_owned(), false),
+            (r"([\w.]{5,7}){5}".to_owned(), true),
+        ] {
+            let parsed = Pattern::parse(&pattern).unwrap();
+            assert_eq!(parsed.matches(NAME), is_match, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn steps_grow_with_what_a_match_has_to_do() {
+        let steps = |pattern: &str| Pattern::parse(pattern).unwrap().steps();
+        assert!(steps(NAME) < 3_000, "{}", steps(NAME));
+        assert!(steps(&".*".repeat(1_000)) > 20_000_000);
+        assert!(steps(&"((.*)*)*".repeat(100)) > 6_000_000);
+    }
+
+    #[test]
     fn what_is_not_read_is_named() {
         for (pattern, named) in [
             ("(?!lm_head).*", "`(?!l…`, which looks around or refers back"),
@@ -275,6 +428,8 @@ mod tests {
             (r"q\", "a `\\` at its end"),
             ("q{2,1}", "`{2,1}`"),
             ("q**", "a `*` behind another repetition"),
+            (&"(".repeat(1_000), "more than 32 groups inside each other"),
+            (&"q".repeat(2_001), "more than 2000 characters: it has 2001"),
         ] {
             assert_eq!(Pattern::parse(pattern).unwrap_err(), named, "{pattern}");
         }

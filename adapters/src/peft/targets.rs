@@ -46,6 +46,15 @@ impl Names {
         }
     }
 
+    /// Steps of a match.
+    fn steps(&self) -> u64 {
+        match self {
+            Self::All => 1,
+            Self::Match(pattern) => pattern.steps(),
+            Self::Ends(ends) => ends.len() as u64,
+        }
+    }
+
     fn contain(&self, name: &str) -> bool {
         match self {
             Self::All => true,
@@ -98,6 +107,13 @@ impl Targets {
             layers,
             lists,
         }
+    }
+
+    /// Steps of a choice.
+    pub(super) fn steps(&self) -> u64 {
+        let names = self.chosen.iter().chain(&self.excluded).map(Names::steps);
+        // A chosen name is asked for whole, too.
+        2 * names.chain(self.lists.iter().map(Pattern::steps)).sum::<u64>()
     }
 
     /// Whether PEFT would put an update here, as far as the file says so in words that are read.

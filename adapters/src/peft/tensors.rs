@@ -9,6 +9,10 @@ use graft_model::site::{self, LoraMatrix};
 use super::config::AsWritten;
 use super::{CONFIG_FILE, PREFIX};
 
+/// Steps of matching all names with all patterns: seconds. Llama's largest takes a hundredth of them where
+/// each of its modules has a pattern of its own.
+const MOST_STEPS: u64 = 1 << 33;
+
 /// What an adapter's file holds.
 pub(super) struct Tensors {
     /// `A` and `B` of every site.
@@ -20,6 +24,15 @@ pub(super) struct Tensors {
 impl Tensors {
     /// Both halves of every site and every table, or everything that is wrong.
     pub(super) fn read(checkpoint: &Checkpoint, written: &AsWritten) -> Result<Self, Vec<String>> {
+        // Each name is matched for its size, and for the choice of its module.
+        let steps = written.steps().saturating_mul(2 * checkpoint.len() as u64);
+        if steps > MOST_STEPS {
+            return Err(vec![format!(
+                "the patterns of {CONFIG_FILE} take too long for {} tensors: about {steps} steps, \
+                 {MOST_STEPS} are allowed. Name the modules themselves",
+                checkpoint.len()
+            )]);
+        }
         let mut problems = Vec::new();
         let mut found: [BTreeMap<Site, TensorView>; 2] = Default::default();
         let mut tables = BTreeMap::new();
