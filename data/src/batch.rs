@@ -76,7 +76,7 @@ mod tests {
                 .iter()
                 .map(|&(id, target)| if target { id as i32 } else { IGNORE })
                 .collect(),
-            origin: Origin { file: 0, line: 1 },
+            origin: Origin { file: 0, line: 1, item: None },
         }
     }
 

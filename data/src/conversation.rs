@@ -50,12 +50,16 @@ pub struct Message {
     pub role: Role,
     /// What is said.
     pub content: Content,
+    /// Whether the model learns to write it: of the assistant's turns all that do not say no
+    /// (`weight: 0`), of others none.
+    pub learnt: bool,
 }
 
 impl Message {
     /// A turn of plain text.
     pub fn text(role: Role, text: impl Into<String>) -> Self {
-        Self { role, content: Content::Text(text.into()) }
+        let learnt = role == Role::Assistant;
+        Self { role, content: Content::Text(text.into()), learnt }
     }
 }
 
@@ -83,6 +87,11 @@ impl Conversation {
     /// Whether the assistant says anything.
     pub fn has_assistant_turn(&self) -> bool {
         self.messages.iter().any(|message| message.role == Role::Assistant)
+    }
+
+    /// Whether the assistant says something that is not to be learnt.
+    pub fn has_masked_turn(&self) -> bool {
+        self.messages.iter().any(|message| message.role == Role::Assistant && !message.learnt)
     }
 
     /// Puts `prompt` in front as the system turn unless the conversation begins with one.

@@ -1,10 +1,15 @@
 //! Files to samples: rows are encoded on all threads, and judged one after the other in file order,
 //! so that the result and the first error are the same on every machine.
 
+use std::collections::BTreeMap;
+
 use rayon::prelude::*;
 
 use crate::error::Error;
-use crate::formats::{Origin, Row, RowReader, SourceFile};
+use crate::fingerprint::RowDigest;
+use crate::formats::{
+    FileDigest, FileRows, MOST_BYTES_OF_A_ROW, Origin, Row, RowReader, SourceFile,
+};
 use crate::overlong::{Overlong, OverlongReport, OverlongRow};
 use crate::sample::{RowFailure, Sample, SampleOptions, encode_row};
 use crate::statistics::{FileStatistics, Histogram, Lengths, Statistics};
@@ -12,6 +17,8 @@ use crate::tokenizer::Tokenizer;
 
 /// Rows read before they are encoded together: bounds the text held in memory.
 const ROWS_AT_ONCE: usize = 4_096;
+/// Bytes of text after which no more rows are added to those.
+const BYTES_AT_ONCE: u64 = MOST_BYTES_OF_A_ROW as u64;
 
 /// Samples in file order, and what they are in numbers.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +27,10 @@ pub struct Dataset {
     pub samples: Vec<Sample>,
     /// Numbers about them.
     pub statistics: Statistics,
+    /// What every row says, in file order, those that became no sample included.
+    pub rows: Vec<(Origin, RowDigest)>,
+    /// Size and hash of each file: of the very bytes that became the samples.
+    pub files: Vec<FileDigest>,
 }
 
 impl Dataset {
@@ -34,11 +45,11 @@ impl Dataset {
         options: &SampleOptions,
     ) -> Result<Self, Error> {
         let mut builder = Builder::new(sources, tokenizer, options)?;
-        let mut reader = RowReader::new(sources);
+        let mut reader = RowReader::new(sources).leaving_out_empty(options.allow_empty_targets);
         loop {
-            let rows: Vec<_> = reader.by_ref().take(ROWS_AT_ONCE).collect::<Result<_, _>>()?;
+            let rows = some_rows(&mut reader)?;
             if rows.is_empty() {
-                return builder.finish();
+                return builder.finish(reader.into_files());
             }
             builder.push(&rows)?;
         }
@@ -50,7 +61,7 @@ impl Dataset {
     }
 }
 
-/// Encodes rows that were read from `sources`; see [`Dataset::load`].
+/// Encodes rows that were read from `sources`; see [`Dataset::load`]. Their files are not known.
 ///
 /// # Errors
 /// As [`Dataset::load`], but for reading.
@@ -62,7 +73,19 @@ pub fn encode_rows(
 ) -> Result<Dataset, Error> {
     let mut builder = Builder::new(sources, tokenizer, options)?;
     builder.push(rows)?;
-    builder.finish()
+    builder.finish(Vec::new())
+}
+
+/// The next rows, as many as should be in memory at once; none at the end.
+fn some_rows(reader: &mut RowReader<'_>) -> Result<Vec<(Row, Origin)>, Error> {
+    let (mut rows, before) = (Vec::new(), reader.bytes());
+    while rows.len() < ROWS_AT_ONCE && reader.bytes() - before < BYTES_AT_ONCE {
+        match reader.next() {
+            Some(row) => rows.push(row?),
+            None => break,
+        }
+    }
+    Ok(rows)
 }
 
 struct Builder<'a> {
@@ -70,6 +93,7 @@ struct Builder<'a> {
     tokenizer: &'a Tokenizer,
     options: &'a SampleOptions,
     samples: Vec<Sample>,
+    rows: Vec<(Origin, RowDigest)>,
     statistics: Statistics,
     lengths: Vec<usize>,
     /// The first row that is too long and the longest.
@@ -93,6 +117,7 @@ impl<'a> Builder<'a> {
             rows: 0,
             tokens: 0,
             targets: 0,
+            notes: BTreeMap::new(),
         };
         let statistics = Statistics {
             rows: 0,
@@ -102,28 +127,32 @@ impl<'a> Builder<'a> {
             lengths: Lengths::default(),
             dropped_overlong: 0,
             dropped_without_targets: 0,
+            dropped_empty: 0,
             truncated: 0,
             split: 0,
             parts_without_targets: 0,
             files: sources.iter().map(file).collect(),
         };
-        let (samples, lengths, overlong) = (Vec::new(), Vec::new(), None);
-        Ok(Self { sources, tokenizer, options, samples, statistics, lengths, overlong })
+        let (samples, rows, lengths) = (Vec::new(), Vec::new(), Vec::new());
+        let overlong = None;
+        Ok(Self { sources, tokenizer, options, samples, rows, statistics, lengths, overlong })
     }
 
     fn push(&mut self, rows: &[(Row, Origin)]) -> Result<(), Error> {
-        let encoded: Vec<Result<Sample, RowFailure>> = rows
+        let encoded: Vec<(Result<Sample, RowFailure>, RowDigest)> = rows
             .par_iter()
-            .map(|(row, origin)| encode_row(row, *origin, self.tokenizer, self.options))
+            .map(|(row, origin)| {
+                (encode_row(row, *origin, self.tokenizer, self.options), row.digest())
+            })
             .collect();
-        for (result, (_, origin)) in encoded.into_iter().zip(rows) {
+        for ((result, digest), (_, origin)) in encoded.into_iter().zip(rows) {
             let sample = result.map_err(|failure| match failure {
                 RowFailure::Other(error) => error,
                 RowFailure::Row(problem) => {
-                    let path = self.sources[origin.file].path.clone();
-                    Error::Row { path, line: origin.line, problem }
+                    Error::Row { place: Box::new(origin.place(self.sources)), problem }
                 }
             })?;
+            self.rows.push((*origin, digest));
             self.judge(sample)?;
         }
         Ok(())
@@ -164,8 +193,8 @@ impl<'a> Builder<'a> {
                 self.statistics.dropped_without_targets += 1;
                 return Ok(());
             }
-            let path = self.sources[origin.file].path.clone();
-            return Err(Error::NoTargets { path, line: origin.line, tokens, cut });
+            let place = Box::new(origin.place(self.sources));
+            return Err(Error::NoTargets { place, tokens, cut });
         }
         self.statistics.parts_without_targets += all - learnable.len();
         for sample in &learnable {
@@ -182,8 +211,7 @@ impl<'a> Builder<'a> {
     }
 
     fn note_overlong(&mut self, origin: Origin, tokens: usize) {
-        let row =
-            OverlongRow { path: self.sources[origin.file].path.clone(), line: origin.line, tokens };
+        let row = OverlongRow { place: origin.place(self.sources), tokens };
         match &mut self.overlong {
             None => self.overlong = Some((row.clone(), row)),
             Some((_, longest)) if longest.tokens < tokens => *longest = row,
@@ -191,8 +219,18 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn finish(self) -> Result<Dataset, Error> {
-        let Self { mut statistics, samples, lengths, overlong, options, .. } = self;
+    /// `files` were met while the rows were read.
+    fn finish(self, files: Vec<FileRows>) -> Result<Dataset, Error> {
+        let Self { mut statistics, samples, rows: digests, lengths, overlong, options, .. } = self;
+        let encoded = statistics.rows;
+        let mut hashes = Vec::with_capacity(files.len());
+        for (file, FileRows { digest, notes, left_out }) in statistics.files.iter_mut().zip(files) {
+            file.rows += left_out;
+            file.notes = notes;
+            statistics.rows += left_out;
+            statistics.dropped_empty += left_out;
+            hashes.push(digest);
+        }
         let rows = statistics.rows;
         if let Some((first, longest)) = overlong {
             let max_seq_len = options.max_seq_len;
@@ -208,9 +246,9 @@ impl<'a> Builder<'a> {
         if rows == 0 {
             return Err(Error::EmptyDataset { reason: "the files hold no rows".to_owned() });
         }
-        if statistics.dropped_overlong == rows {
+        if encoded > 0 && statistics.dropped_overlong == encoded {
             let reason = format!(
-                "all {rows} rows are longer than max_seq_len {} and were dropped; raise it",
+                "all {encoded} rows are longer than max_seq_len {} and were dropped; raise it",
                 options.max_seq_len
             );
             return Err(Error::EmptyDataset { reason });
@@ -219,7 +257,7 @@ impl<'a> Builder<'a> {
             return Err(Error::AllMasked { rows });
         }
         statistics.lengths = Lengths::of(&lengths);
-        Ok(Dataset { samples, statistics })
+        Ok(Dataset { samples, statistics, rows: digests, files: hashes })
     }
 }
 

@@ -1,8 +1,10 @@
 //! Everything that can go wrong between a file of text and a batch of tokens, with the place and the way out.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::overlong::OverlongReport;
+use crate::plain_file::FileProblem;
 
 /// A failure while reading, rendering, encoding or batching data.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +16,44 @@ pub enum Error {
         path: PathBuf,
         /// What the operating system said.
         source: std::io::Error,
+    },
+    /// The file is none that can be read safely.
+    #[error("cannot read {}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: FileProblem,
+    },
+    /// The file holds no rows, but something else.
+    #[error("{}: {what}", path.display())]
+    NotRows {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and the way out.
+        what: String,
+    },
+    /// A row has more bytes than are read of one.
+    #[error(
+        "{place}: the row is longer than {limit} bytes, the most that one may have; cut it into several"
+    )]
+    LongRow {
+        /// Where the row stands.
+        place: Box<Place>,
+        /// The most that is read.
+        limit: usize,
+    },
+    /// A plain text has more bytes than are read of one.
+    #[error(
+        "{}: the document is longer than {limit} bytes, the most that one may have; cut it into \
+         several files, or into lines of {{\"text\": …}}",
+        path.display()
+    )]
+    LongDocument {
+        /// The file.
+        path: PathBuf,
+        /// The most that is read.
+        limit: usize,
     },
     /// A line, or a whole text file, is not UTF-8.
     #[error(
@@ -29,12 +69,10 @@ pub enum Error {
         offset: u64,
     },
     /// A line is not a row of the declared format.
-    #[error("{}:{line}: {problem}", path.display())]
+    #[error("{place}: {problem}")]
     Row {
-        /// The file.
-        path: PathBuf,
-        /// Line, counted from 1.
-        line: usize,
+        /// Where the row stands.
+        place: Box<Place>,
         /// What is wrong with the row.
         problem: RowProblem,
     },
@@ -84,15 +122,12 @@ pub enum Error {
     Overlong(Box<OverlongReport>),
     /// A row has nothing to learn from.
     #[error(
-        "{}:{line}: no target token is left in this row ({tokens} tokens{cut}): nothing would be \
-         learnt from it; fix the row, raise `max_seq_len`, or allow such rows to be dropped",
-        path.display()
+        "{place}: no target token is left in this row ({tokens} tokens{cut}): nothing would be \
+         learnt from it; fix the row, raise `max_seq_len`, or allow such rows to be dropped"
     )]
     NoTargets {
-        /// The file.
-        path: PathBuf,
-        /// Line, counted from 1.
-        line: usize,
+        /// Where the row stands.
+        place: Box<Place>,
         /// Tokens of the row as it would be trained on.
         tokens: usize,
         /// ", after truncation" where the row was cut.
@@ -120,11 +155,11 @@ pub enum Error {
     },
     /// Too few rows to hold some out.
     #[error(
-        "cannot hold out validation rows from {rows} row(s): at least 2 are needed; give a separate \
-         validation file or add rows"
+        "cannot hold out validation rows from {rows} row(s), copies counted once: at least 2 are \
+         needed; give a separate validation file or add rows"
     )]
     TooFewRows {
-        /// Rows in the dataset.
+        /// Different rows in the dataset.
         rows: usize,
     },
     /// A line of a tokenizer.model is not what Llama 3's are made of.
@@ -194,12 +229,33 @@ pub enum Error {
     Render(#[from] RowProblem),
 }
 
+/// Where a row stands, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its file.
+    pub path: PathBuf,
+    /// The line that it begins on, counted from 1.
+    pub line: usize,
+    /// Its number, counted from 1, where the file is one list.
+    pub item: Option<usize>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, line, item } = self;
+        write!(f, "{}:{line}", path.display())?;
+        item.map_or(Ok(()), |item| write!(f, ", row {item} of the list"))
+    }
+}
+
 /// What is wrong with one row, without its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RowProblem {
     /// The line is not JSON.
     #[error("malformed JSON at column {column}: {message}")]
     Json {
+        /// Line of the row, counted from 1: rows may go over several.
+        line: usize,
         /// Column, counted from 1, in bytes.
         column: usize,
         /// What the parser said.
@@ -249,6 +305,26 @@ pub enum RowProblem {
         /// Path of the field.
         field: String,
     },
+    /// A key stands twice in an object.
+    #[error("`{field}` stands twice; keep one of the two")]
+    Twice {
+        /// Path of the field.
+        field: String,
+    },
+    /// An integer is wider than 64 bits.
+    #[error("`{field}` is {found}: integers beyond 64 bits would be rounded; write it as a text")]
+    WideInteger {
+        /// Path of the field.
+        field: String,
+        /// Its digits, or the first of them.
+        found: String,
+    },
+    /// An answer that is to be learnt says nothing.
+    #[error(
+        "{0} is empty: the model would learn to say nothing; remove the row, or allow such rows to \
+         be dropped (`data.allow_empty_targets: true`)"
+    )]
+    EmptyAnswer(String),
     /// The conversation holds nothing to learn.
     #[error("the conversation has no assistant turn, so there is nothing to learn from it")]
     NoAssistantTurn,

@@ -1,80 +1,106 @@
-//! What a run was trained on, as one hash for its manifest.
+//! What a row says, as one hash: equal rows are found again in other files, whatever their format.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::error::Error;
-use crate::formats::SourceFile;
-use crate::tokenizer::hex;
+use crate::conversation::{Content, Conversation, Message};
+use crate::formats::Row;
+use crate::template_json::compact;
 
-/// SHA-256 over the bytes of a file, in hexadecimal.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn hash_file(path: &Path) -> Result<String, Error> {
-    digest(path).map(|digest| hex(&digest))
-}
+/// The first 128 bits of SHA-256 over what a row says. Which of its turns are learnt, and where it
+/// stands, does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RowDigest([u8; 16]);
 
-/// SHA-256 over the hashes of the files, in order, in hexadecimal. Paths do not count: the same
-/// data in another place is the same data.
-///
-/// # Errors
-/// A file cannot be read.
-pub fn hash_files<P: AsRef<Path>>(paths: &[P]) -> Result<String, Error> {
-    let mut hasher = Sha256::new();
-    for path in paths {
-        hasher.update(digest(path.as_ref())?);
+impl Row {
+    /// The hash of what the row says.
+    pub fn digest(&self) -> RowDigest {
+        let mut parts = Parts(Sha256::new());
+        match self {
+            Self::Conversation(conversation) => parts.conversation(conversation),
+            Self::Completion { prompt, completion } => {
+                parts.add("completion", prompt);
+                parts.add("", completion);
+            }
+            Self::Text(text) => parts.add("text", text),
+        }
+        let hash: [u8; 32] = parts.0.finalize().into();
+        let mut first = [0; 16];
+        first.copy_from_slice(&hash[..16]);
+        RowDigest(first)
     }
-    Ok(hex(&hasher.finalize()))
 }
 
-/// Bytes of a source and the SHA-256 over them, in hexadecimal.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn hash_source(source: &SourceFile) -> Result<(u64, String), Error> {
-    if let Some(text) = source.embedded_text() {
-        return Ok((text.len() as u64, hex(&Sha256::digest(text))));
+/// Named texts, each behind its length, so that no two lists of them are the same bytes.
+struct Parts(Sha256);
+
+impl Parts {
+    fn add(&mut self, name: &str, text: &str) {
+        for part in [name, text] {
+            self.0.update((part.len() as u64).to_le_bytes());
+            self.0.update(part);
+        }
     }
-    let path = &source.path;
-    let metadata = std::fs::metadata(path);
-    let bytes = metadata.map_err(|source| Error::Read { path: path.clone(), source })?.len();
-    Ok((bytes, hash_file(path)?))
-}
 
-fn digest(path: &Path) -> Result<[u8; 32], Error> {
-    let failed = |source| Error::Read { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match file.read(&mut buffer).map_err(failed)? {
-            0 => return Ok(hasher.finalize().into()),
-            read => hasher.update(&buffer[..read]),
+    fn conversation(&mut self, conversation: &Conversation) {
+        let Conversation { messages, tools, builtin_tools, tools_in_user_message } = conversation;
+        for Message { role, content, learnt: _ } in messages {
+            match content {
+                Content::Text(text) => self.add(role.header(), text),
+                Content::ToolCall { name, arguments } => {
+                    self.add(role.header(), name);
+                    self.add("arguments", &compact(&Value::Object(arguments.clone())));
+                }
+                Content::ToolResult(value) => self.add(role.header(), &compact(value)),
+            }
+        }
+        for tool in tools {
+            self.add("tool", &compact(tool));
+        }
+        for name in builtin_tools {
+            self.add("builtin", name);
+        }
+        if let Some(place) = tools_in_user_message {
+            self.add("place", &place.to_string());
         }
     }
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "tests write their own input files")]
 mod tests {
-    use super::*;
+    use std::collections::BTreeSet;
+
+    use crate::formats::Format;
 
     #[test]
-    fn the_hash_is_sha256_and_moves_with_the_bytes_and_the_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
-        std::fs::write(&a, "abc").unwrap();
-        std::fs::write(&b, "abd").unwrap();
-        // FIPS 180-2, appendix B.1.
-        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(hash_file(&a).unwrap(), abc);
-        assert_ne!(hash_files(&[&a, &b]).unwrap(), hash_files(&[&b, &a]).unwrap());
-        assert!(hash_file(&folder.path().join("none")).is_err());
-        let source = SourceFile::new(&a, crate::formats::Format::Text);
-        assert_eq!(hash_source(&source).unwrap(), (3, abc.to_owned()));
+    fn rows_that_say_the_same_are_equal_in_every_format_and_others_are_not() {
+        let digest = |format: Format, row: &str| format.parse_row(row).unwrap().digest();
+        let messages = r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#;
+        let same = [
+            digest(Format::Messages, messages),
+            digest(
+                Format::Messages,
+                &messages
+                    .replace("\"a\"", "\"a\", \"weight\": 0")
+                    .replace("{\"mess", "{\"id\": 7, \"mess"),
+            ),
+            digest(
+                Format::ShareGpt,
+                r#"{"conversations": [{"from": "human", "value": "q"}, {"value": "a", "from": "gpt"}]}"#,
+            ),
+            digest(Format::Alpaca, r#"{"instruction": "q", "output": "a"}"#),
+        ];
+        assert!(same.iter().all(|digest| *digest == same[0]));
+        let others = [
+            same[0],
+            digest(Format::Messages, &messages.replace("\"a\"", "\"a \"")),
+            digest(Format::Messages, &messages.replace("{\"mess", "{\"system\": \"s\", \"mess")),
+            digest(Format::Messages, &messages.replace("{\"mess", "{\"tools\": [{}], \"mess")),
+            digest(Format::Messages, &messages.replace("user", "system")),
+            digest(Format::Completion, r#"{"prompt": "q", "completion": "a"}"#),
+            digest(Format::Completion, r#"{"prompt": "qa", "completion": ""}"#),
+            digest(Format::Text, r#"{"text": "qa"}"#),
+        ];
+        assert_eq!(others.iter().collect::<BTreeSet<_>>().len(), others.len());
     }
 }

@@ -253,7 +253,8 @@ impl ModelTemplate {
         }
         let source = self.source(conversation);
         let (rendered, spans) = if source.marks {
-            mask::marked(&marked, wording.mark)
+            let (rendered, spans) = mask::marked(&marked, wording.mark);
+            (rendered, mask::of_learnt(spans, conversation)?)
         } else {
             let spans = mask::by_prefixes(self, &wording, conversation, date, &marked, tokenizer)?;
             (marked, spans)

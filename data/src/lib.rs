@@ -17,12 +17,14 @@ mod jinja;
 mod llama3_tokenizer;
 mod overlong;
 mod packing;
+mod plain_file;
 mod preview;
 mod python_text;
 pub mod quickstart;
 mod random;
 mod sample;
 mod schedule;
+mod shown;
 mod statistics;
 mod template_json;
 #[cfg(test)]
@@ -36,13 +38,17 @@ pub use chat::{ChatTemplate, Preamble};
 pub use conversation::{Content, Conversation, Message, Role};
 pub use dataset::{Dataset, encode_rows};
 pub use decode_stream::DecodeStream;
-pub use error::{Error, RowProblem};
-pub use fingerprint::{hash_file, hash_files, hash_source};
-pub use formats::{Format, Origin, Row, RowReader, SourceFile, read_rows};
+pub use error::{Error, Place, RowProblem};
+pub use fingerprint::RowDigest;
+pub use formats::{
+    FileDigest, FileRows, Format, MOST_BYTES_OF_A_ROW, NOTES, Origin, ReadRows, Row, RowReader,
+    SourceFile, read_rows,
+};
 pub use jinja::{Losses, ModelTemplate, NamedFile, TemplateFiles};
 pub use overlong::{Overlong, OverlongReport, OverlongRow};
 pub use packing::pack;
-pub use preview::{PreviewStyle, preview};
+pub use plain_file::{FileProblem, open_plain, read_plain};
+pub use preview::{PreviewStyle, preview, preview_cut};
 pub use random::{CounterRng, Purpose};
 pub use sample::{IGNORE, Sample, SampleOptions};
 pub use schedule::{Packing, Schedule, ScheduleOptions, Split, split_validation};

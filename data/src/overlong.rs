@@ -2,10 +2,9 @@
 //! default refuses and shows the lengths.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::error::Error;
+use crate::error::{Error, Place};
 use crate::sample::{IGNORE, Sample};
 use crate::statistics::Histogram;
 
@@ -58,6 +57,10 @@ impl Overlong {
                 labels[1] = IGNORE;
             }
             Self::Split => {
+                for first in labels.iter_mut().step_by(max_seq_len) {
+                    // Nothing stands before it in its part that could predict it.
+                    *first = IGNORE;
+                }
                 let chunks = tokens.chunks(max_seq_len).zip(labels.chunks(max_seq_len));
                 let sample = |(tokens, labels): (&[u32], &[i32])| Sample {
                     tokens: tokens.to_vec(),
@@ -89,10 +92,8 @@ impl FromStr for Overlong {
 /// A row that is too long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OverlongRow {
-    /// Its file.
-    pub path: PathBuf,
-    /// Its line, counted from 1.
-    pub line: usize,
+    /// Where it stands.
+    pub place: Place,
     /// Its tokens.
     pub tokens: usize,
 }
@@ -119,14 +120,9 @@ impl fmt::Display for OverlongReport {
         let Self { first, longest, max_seq_len, overlong, rows, histogram } = self;
         writeln!(
             f,
-            "{}:{}: the row has {} tokens, but max_seq_len is {max_seq_len}; {overlong} of {rows} rows \
-             are too long, the longest has {} ({}:{})",
-            first.path.display(),
-            first.line,
-            first.tokens,
-            longest.tokens,
-            longest.path.display(),
-            longest.line
+            "{}: the row has {} tokens, but max_seq_len is {max_seq_len}; {overlong} of {rows} rows \
+             are too long, the longest has {} ({})",
+            first.place, first.tokens, longest.tokens, longest.place
         )?;
         write!(f, "{histogram}")?;
         write!(

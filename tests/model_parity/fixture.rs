@@ -183,7 +183,7 @@ impl Tensors {
             start = range.end;
             let tokens = tokens[range.clone()].iter().map(|&token| token as u32).collect();
             let labels = labels[range].to_vec();
-            Sample { tokens, labels, origin: Origin { file: 0, line } }
+            Sample { tokens, labels, origin: Origin { file: 0, line, item: None } }
         });
         let rows: Vec<Sample> = rows.collect();
         assert_eq!((start, start), (tokens.len(), labels.len()), "tokens of all rows");

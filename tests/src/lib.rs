@@ -167,7 +167,7 @@ pub fn samples(lengths: &[usize], vocab: u64) -> Vec<Sample> {
         let tokens: Vec<u32> = (0..length as u64).map(|i| random.below(i, vocab) as u32).collect();
         let labels = tokens.iter().enumerate();
         let labels = labels.map(|(i, &t)| if i < 3 { IGNORE } else { t as i32 }).collect();
-        Sample { tokens, labels, origin: Origin { file: 0, line } }
+        Sample { tokens, labels, origin: Origin { file: 0, line, item: None } }
     };
     lengths.iter().enumerate().map(row).collect()
 }

@@ -9,6 +9,7 @@ mod adapter;
 mod data;
 mod findings;
 mod held_out;
+mod leaks;
 mod model;
 mod model_files;
 mod output;
@@ -37,12 +38,12 @@ pub use absent::{Absent, ToFetch};
 pub use adapter::Adapter;
 pub use data::{LoadedData, Questions, TrainingData, measured_options};
 pub use graft_recipes::Problems as PlanErrors;
-pub use held_out::{HeldOut, held_out_rows, no_room, without_room};
+pub use held_out::{HeldOut, HeldOutRows, held_out_rows, no_room, without_room};
 pub use model_files::{ModelFiles, ModelFilesError};
 pub use sources::{DataPlan, Validation};
 
 use findings::Findings;
-pub(crate) use model_files::read_config;
+pub(crate) use model_files::{open_tokenizer, read_config};
 
 /// Whether a run begins or goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

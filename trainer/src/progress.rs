@@ -22,6 +22,14 @@ pub fn is_silent() -> bool {
     SILENT.load(Ordering::Relaxed)
 }
 
+/// Says something beside the result, unless no progress is shown.
+pub fn note(text: &str) {
+    if !is_silent() {
+        // Work does not end because nobody reads what it says.
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
 /// What the work is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {

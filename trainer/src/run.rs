@@ -31,7 +31,7 @@ use crate::ledger::{Asked, Available, Ledger};
 use crate::lost_pages;
 use crate::memory::give_freed_memory_back;
 use crate::plan::{Adapter, LoadedData, Plan, Resolved};
-use crate::progress::{Progress, Unit};
+use crate::progress::{Progress, Unit, note};
 use crate::random_weights::RandomWeights;
 
 /// How to run a plan.
@@ -51,6 +51,9 @@ pub fn run(resolved: Resolved, options: RunOptions) -> Result<Outcome, RunError>
     let Resolved { mut plan, tokenizer } = resolved;
     let data = plan.load_data(tokenizer)?;
     plan.check_length(&data.schedule(&plan)?)?;
+    for warning in &data.warnings {
+        note(&format!("warning: {warning}"));
+    }
     let mut asked = Asked::by(&plan, &data)?;
     Ledger::settle(&mut asked, &options.room);
     plan.checkpointing = asked.checkpointing;

@@ -38,7 +38,7 @@ pub(super) fn render(
     let mut out = Rendering(vec![segment(Piece::Control(Control::BeginOfText), false)]);
     let mut rest = &messages[..];
     let mut system = None;
-    if let Some((Message { role: Role::System, content: Content::Text(text) }, after)) =
+    if let Some((Message { role: Role::System, content: Content::Text(text), .. }, after)) =
         rest.split_first()
     {
         (system, rest) = (Some(strip(text)), after);
@@ -54,7 +54,7 @@ pub(super) fn render(
             let system = system.unwrap_or_default();
             out.turn(Role::System, &format!(
                 "{environment}Cutting Knowledge Date: December 2023\nToday Date: {date}\n\n{guidance}{system}"
-            ));
+            ), false);
         }
         Preamble::None if !tools.is_empty() || !builtin_tools.is_empty() => {
             return Err(RowProblem::Unsupported(
@@ -65,12 +65,12 @@ pub(super) fn render(
         }
         Preamble::None => {
             if let Some(system) = system {
-                out.turn(Role::System, system);
+                out.turn(Role::System, system, false);
             }
         }
     }
     if !tools.is_empty() && !in_system {
-        let Some((Message { role: Role::User, content: Content::Text(text) }, after)) =
+        let Some((Message { role: Role::User, content: Content::Text(text), .. }, after)) =
             rest.split_first()
         else {
             return Err(RowProblem::Unsupported(
@@ -83,6 +83,7 @@ pub(super) fn render(
         out.turn(
             Role::User,
             &format!("{GUIDANCE_FOR_USER}{CALL_FORMAT}{definitions}{}", strip(text)),
+            false,
         );
         rest = after;
     }
@@ -129,41 +130,42 @@ struct Rendering(Vec<Segment>);
 
 impl Rendering {
     fn message(&mut self, message: &Message, builtin_tools: &[String]) -> Result<(), RowProblem> {
-        let Message { role, content } = message;
+        let Message { role, content, learnt } = message;
         match content {
-            Content::Text(text) => self.turn(*role, strip(text)),
+            Content::Text(text) => self.turn(*role, strip(text), *learnt),
             // A text is "iterable" to the template, so it too is written as JSON, quotes included.
-            Content::ToolResult(value) => self.turn(*role, &template_json::compact(value)),
+            Content::ToolResult(value) => {
+                self.turn(*role, &template_json::compact(value), *learnt);
+            }
             Content::ToolCall { name, arguments } => {
                 self.header(*role);
                 self.text("\n\n", false);
                 if builtin_tools.contains(name) {
-                    self.0.push(segment(Piece::Control(Control::PythonTag), true));
-                    self.text(&builtin_call(name, arguments)?, true);
+                    self.0.push(segment(Piece::Control(Control::PythonTag), *learnt));
+                    self.text(&builtin_call(name, arguments)?, *learnt);
                 } else {
                     let parameters = template_json::compact(&arguments.clone().into());
                     let call = format!("{{\"name\": \"{name}\", \"parameters\": {parameters}}}");
-                    self.text(&call, true);
+                    self.text(&call, *learnt);
                 }
                 let end = match builtin_tools {
                     [] => Control::EndOfTurn,
                     _ => Control::EndOfMessage,
                 };
-                self.0.push(segment(Piece::Control(end), true));
+                self.0.push(segment(Piece::Control(end), *learnt));
             }
         }
         Ok(())
     }
 
-    /// A whole turn; only the assistant's content and its end are targets.
-    fn turn(&mut self, role: Role, content: &str) {
-        let target = role == Role::Assistant;
+    /// A whole turn; where it is learnt, its content and its end are targets.
+    fn turn(&mut self, role: Role, content: &str, target: bool) {
         self.header(role);
-        if target {
+        if role == Role::Assistant {
             // The split expression of Llama 3 ends a piece after line breaks that a trimmed text
             // follows, so the two parts have the ids of the whole, as in a prompt that ends here.
             self.text("\n\n", false);
-            self.text(content, true);
+            self.text(content, target);
         } else {
             self.text(&format!("\n\n{content}"), false);
         }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::chat::{ChatTemplate, Preamble};
 use crate::formats::Format;
+use crate::jinja::ModelTemplate;
 use crate::preview::{PreviewStyle, preview};
 use crate::sample::IGNORE;
 use crate::test_tokenizer::tokenizer;
@@ -96,6 +97,59 @@ fn train_on_inputs_makes_everything_but_the_first_token_a_target() {
 }
 
 #[test]
+fn a_turn_that_is_not_to_be_learnt_is_given_and_not_a_target() {
+    let bare =
+        SampleOptions { chat: ChatTemplate::built_in(Preamble::None), ..SampleOptions::new(500) };
+    let row = r#"{"messages": [{"role": "user", "content": "Fee?"}, {"role": "assistant", "content": "1", "weight": 0},
+        {"role": "user", "content": "No."}, {"role": "assistant", "content": "12"}]}"#.replace('\n', "");
+    let sample = &load(Format::Messages, &[&row], &bare).unwrap().samples[0];
+    insta::assert_snapshot!(shown(sample), @r"
+    <|begin_of_text|><|start_header_id|>user<|end_header_id|>
+
+    Fee?<|eot_id|><|start_header_id|>assistant<|end_header_id|>
+
+    1<|eot_id|><|start_header_id|>user<|end_header_id|>
+
+    No.<|eot_id|><|start_header_id|>assistant<|end_header_id|>
+
+    ⟦12<|eot_id|>⟧
+    ");
+    let own = ModelTemplate::from_text(MARKED, "t.jinja", "").unwrap();
+    let plain = MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", "");
+    let plain = ModelTemplate::from_text(&plain, "t.jinja", "").unwrap();
+    for own in [own, plain] {
+        let chat = ChatTemplate::default().with_own(Some(&own.into()));
+        let sample = &load(Format::Messages, &[&row], &SampleOptions { chat, ..bare.clone() });
+        let sample = &sample.as_ref().unwrap().samples[0];
+        assert_eq!(
+            shown(sample),
+            "user: Fee?<|eot_id|>assistant: 1<|eot_id|>user: No.<|eot_id|>assistant: ⟦12<|eot_id|>⟧"
+        );
+    }
+    let all = SampleOptions { train_on_inputs: true, ..bare };
+    insta::assert_snapshot!(load(Format::Messages, &[&row], &all).unwrap_err(), @"a.jsonl:1: a turn of the assistant is not to be learnt (`weight: 0`), but `train_on_inputs` learns every token; give up one of the two");
+    let nothing = r#"{"messages": [{"role": "assistant", "content": "1", "weight": 0}]}"#;
+    let dropped = SampleOptions { allow_empty_targets: true, train_on_inputs: false, ..all };
+    let statistics = load(Format::Messages, &[nothing, &row], &dropped).unwrap().statistics;
+    assert_eq!((statistics.rows, statistics.dropped_without_targets), (2, 1));
+}
+
+/// Every turn as its role and text; the assistant's marked as what the model writes.
+const MARKED: &str = "{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|eot_id|>{% endgeneration %}{% else %}{{ m.content }}<|eot_id|>{% endif %}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
+
+#[test]
+fn rows_with_an_empty_answer_are_dropped_and_counted_where_that_is_allowed() {
+    let empty = CHAT.replace("12 <|eot_id|>\\u001b[0m", "");
+    let options = SampleOptions { allow_empty_targets: true, ..SampleOptions::new(500) };
+    let dataset = load(Format::Messages, &[CHAT, &empty, CHAT], &options).unwrap();
+    let statistics = &dataset.statistics;
+    assert_eq!((statistics.rows, statistics.samples, statistics.dropped_empty), (3, 2, 1));
+    assert_eq!(statistics.files[0].rows, 3);
+    insta::assert_snapshot!(load(Format::Messages, &[&empty, &empty], &options).unwrap_err(), @"all labels are masked: none of the 2 rows has a target token, so there is no loss to train on");
+    insta::assert_snapshot!(load(Format::Messages, &[CHAT, &empty], &SampleOptions::new(500)).unwrap_err(), @"a.jsonl:2: the assistant's answer in turn 2 is empty: the model would learn to say nothing; remove the row, or allow such rows to be dropped (`data.allow_empty_targets: true`)");
+}
+
+#[test]
 fn a_system_prompt_is_given_to_conversations_without_one() {
     let options =
         SampleOptions { system_prompt: Some("Be brief.".into()), ..SampleOptions::new(500) };
@@ -147,7 +201,10 @@ fn every_policy_does_what_its_name_says() {
     let split = get(Overlong::Split);
     assert_eq!((split.samples.len(), split.statistics.split), (3, 1));
     assert_eq!([&split.samples[1].tokens[..], &split.samples[2].tokens].concat(), long.tokens);
-    assert_eq!([&split.samples[1].labels[..], &split.samples[2].labels].concat(), long.labels);
+    let mut labels = long.labels.clone();
+    // Nothing stands before the first token of a part that could predict it.
+    labels[20] = IGNORE;
+    assert_eq!([&split.samples[1].labels[..], &split.samples[2].labels].concat(), labels);
 }
 
 #[test]
@@ -204,8 +261,13 @@ fn reading_in_parts_equals_reading_at_once_on_any_number_of_threads() {
     let sources = [SourceFile::new(path, Format::Text)];
     let options = SampleOptions::new(100);
     let whole = Dataset::load(&sources, tokenizer(), &options).unwrap();
-    let read = crate::formats::read_rows(&sources).unwrap();
-    assert_eq!(encode_rows(&sources, &read, tokenizer(), &options).unwrap(), whole);
+    let crate::formats::ReadRows { rows: read, files } =
+        crate::formats::read_rows(&sources).unwrap();
+    let alone = read.iter().map(|(row, origin)| encode_row(row, *origin, tokenizer(), &options));
+    let alone: Vec<Sample> = alone.filter_map(Result::ok).collect();
+    assert_eq!(alone, whole.samples);
+    assert_eq!(files[0].digest, whole.files[0]);
+    assert_eq!(whole.rows.len(), read.len());
     assert_eq!(whole.lengths(), lengths);
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     assert_eq!(one.install(|| Dataset::load(&sources, tokenizer(), &options)).unwrap(), whole);

@@ -4,16 +4,11 @@
 
 use serde_json::Value;
 
-use super::fields::{Object, UNSUPPORTED_IN_ROWS, UNSUPPORTED_WHY, as_text, wrong_type};
+use super::fields::{Object, as_text, wrong_type};
 use crate::conversation::{Conversation, Message, Role};
 use crate::error::RowProblem;
 
 pub(super) fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
-    row.refuse(&UNSUPPORTED_IN_ROWS, UNSUPPORTED_WHY)?;
-    row.refuse(
-        &["tools", "builtin_tools"],
-        "use `format: messages` or `format: sharegpt` for tools",
-    )?;
     let instruction = row.text("instruction")?;
     let input = row.optional_text("input")?.unwrap_or_default();
     let output = row.text("output")?;

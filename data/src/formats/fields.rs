@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::error::RowProblem;
+use crate::shown::{shown, some};
 
 /// An object and the path that leads to it (empty for the row itself).
 pub(super) struct Object<'a> {
@@ -19,7 +20,7 @@ impl<'a> Object<'a> {
                 expected,
                 found: type_name(other),
                 hint: match other {
-                    Value::Array(_) => "; write one object a line (JSONL), not one list",
+                    Value::Array(_) => "; write one object a line (JSONL), or one list of objects",
                     _ => "",
                 },
             }),
@@ -36,7 +37,12 @@ impl<'a> Object<'a> {
 
     /// Path of one of this object's fields.
     pub(super) fn path(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() { shown(key) } else { format!("{}.{}", self.path, shown(key)) }
+    }
+
+    /// Every field, in the order they were written.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'a String, &'a Value)> {
+        self.map.iter()
     }
 
     /// A field that may be absent; null counts as absent.
@@ -70,48 +76,34 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// Refuses fields that are known elsewhere and would change the meaning of the row.
-    pub(super) fn refuse(&self, keys: &[&str], why: &str) -> Result<(), RowProblem> {
-        match keys.iter().find(|key| self.optional(key).is_some_and(|value| !is_empty(value))) {
-            Some(key) => Err(RowProblem::Unsupported(format!(
-                "`{}` is not supported: {why}",
-                self.path(key)
-            ))),
-            None => Ok(()),
-        }
-    }
-
     /// Refuses every field with a value that is not among `known`.
-    pub(super) fn only(&self, known: &[&str], why: &str) -> Result<(), RowProblem> {
+    pub(super) fn only(
+        &self,
+        known: &[&str],
+        why: impl Fn(&str) -> &'static str,
+    ) -> Result<(), RowProblem> {
         let unknown = self.map.iter().find(|(key, value)| {
             !known.contains(&key.as_str()) && !value.is_null() && !is_empty(value)
         });
         match unknown {
             Some((key, _)) => Err(RowProblem::Unsupported(format!(
-                "`{}` is not supported: {why}",
-                self.path(key)
+                "`{}` is not supported: {}",
+                self.path(key),
+                why(key)
             ))),
             None => Ok(()),
         }
     }
 
     fn missing(&self, key: &str) -> RowProblem {
-        let found: Vec<&str> = self.map.keys().take(8).map(String::as_str).collect();
-        let hint = match found[..] {
-            [] => " (the object is empty)".to_owned(),
-            _ => format!(" (found: {})", found.join(", ")),
+        let hint = if self.map.is_empty() {
+            " (the object is empty)".to_owned()
+        } else {
+            format!(" (found: {})", some(self.map.keys().map(String::as_str)))
         };
         RowProblem::Missing { field: self.path(key), hint }
     }
 }
-
-/// The fields at the top of a row that no format here supports.
-pub(super) const UNSUPPORTED_IN_ROWS: [&str; 9] =
-    ["chosen", "rejected", "image", "images", "video", "videos", "audio", "audios", "documents"];
-
-/// Why they are refused.
-pub(super) const UNSUPPORTED_WHY: &str = "a row trained without it would mean something else; \
-     remove the field if that is what you want";
 
 pub(super) fn as_text(value: &Value, path: impl FnOnce() -> String) -> Result<&str, RowProblem> {
     match value {
@@ -144,7 +136,8 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+/// Whether the value says nothing, so that nothing is lost with it.
+pub(super) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.is_empty(),

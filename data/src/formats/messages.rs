@@ -2,34 +2,81 @@
 
 use serde_json::Value;
 
-use super::fields::{Object, UNSUPPORTED_IN_ROWS, UNSUPPORTED_WHY, as_text, element, wrong_type};
-use super::tools;
+use super::fields::{Object, as_text, element, wrong_type};
+use super::{learnt, tools};
 use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::RowProblem;
+use crate::shown::shown;
 
 const ROLES: &str = "system, user, assistant, tool, ipython";
 
 pub(super) fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
-    row.refuse(&UNSUPPORTED_IN_ROWS, UNSUPPORTED_WHY)?;
-    row.refuse(&["functions"], "write the definitions as `tools`")?;
     let list = row.list("messages")?;
-    let messages = (0..list.len())
-        .map(|index| message(&element(list, index, "messages")?))
-        .collect::<Result<_, _>>()?;
+    let (mut messages, mut calls) = (Vec::with_capacity(list.len()), Vec::new());
+    for index in 0..list.len() {
+        let turn = element(list, index, "messages")?;
+        let message = message(&turn)?;
+        check_ties(&turn, &message, &mut calls)?;
+        messages.push(message);
+    }
     tools::conversation(row, messages)
 }
 
+/// A call that a result may belong to.
+struct Call {
+    id: Option<String>,
+    name: String,
+}
+
+/// The template writes neither names nor ids: a result follows its call. So they are held against
+/// the calls before, and a name that says something else is refused.
+fn check_ties(
+    turn: &Object<'_>,
+    message: &Message,
+    calls: &mut Vec<Call>,
+) -> Result<(), RowProblem> {
+    if let Content::ToolCall { name, .. } = &message.content {
+        let id = tools::id(turn)?.map(str::to_owned);
+        calls.push(Call { id, name: name.clone() });
+    }
+    for key in ["name", "tool_call_id"] {
+        let Some(said) = turn.optional_text(key)?.filter(|said| !said.is_empty()) else { continue };
+        let fits = |call: &Call| match key {
+            "name" => call.name == said,
+            _ => call.id.as_deref().is_none_or(|id| id == said),
+        };
+        let problem = if message.role != Role::Tool {
+            "stands in a turn that is no tool's, and the template has no place for it; put it into \
+             `content`, or remove it"
+                .to_owned()
+        } else if calls.is_empty() {
+            format!("is {:?}, but no call stands before this result; remove it", shown(said))
+        } else if !calls.iter().any(fits) {
+            format!(
+                "is {:?}, which no call before this result is; mend one of the two",
+                shown(said)
+            )
+        } else {
+            continue;
+        };
+        return Err(RowProblem::Unsupported(format!("`{}` {problem}", turn.path(key))));
+    }
+    Ok(())
+}
+
 fn message(turn: &Object<'_>) -> Result<Message, RowProblem> {
-    // The template reads none of the last three: they only tie a result to its call.
-    let known = ["role", "content", "tool_calls", "name", "id", "tool_call_id"];
-    turn.only(&known, "a turn holds `role`, `content` and `tool_calls`")?;
+    // An `id` names the turn for people.
+    let own = ["role", "content", "tool_calls", "name", "id", "tool_call_id"];
+    let known = [&own[..], &learnt::KEYS].concat();
+    let holds = "a turn holds `role`, `content` and `tool_calls`, and may have `weight`";
+    turn.only(&known, |key| learnt::why(key, holds))?;
     let role = match turn.text("role")? {
         "system" => Role::System,
         "user" => Role::User,
         "assistant" => Role::Assistant,
         "tool" | "ipython" => Role::Tool,
         other => {
-            let (field, found) = (turn.path("role"), other.to_owned());
+            let (field, found) = (turn.path("role"), other.chars().take(60).collect());
             return Err(RowProblem::UnknownRole { field, found, expected: ROLES });
         }
     };
@@ -37,7 +84,12 @@ fn message(turn: &Object<'_>) -> Result<Message, RowProblem> {
         (Role::Assistant, Some(call)) => {
             let why = "Llama 3.1's template renders a turn with `tool_calls` without its content; \
                        keep one of the two";
-            turn.refuse(&["content"], why)?;
+            if turn.optional_text("content")?.is_some_and(|text| !text.is_empty()) {
+                let content = turn.path("content");
+                return Err(RowProblem::Unsupported(format!(
+                    "`{content}` is not supported: {why}"
+                )));
+            }
             call
         }
         (_, Some(_)) => {
@@ -52,7 +104,7 @@ fn message(turn: &Object<'_>) -> Result<Message, RowProblem> {
             Content::Text(as_text(content, || turn.path("content"))?.to_owned())
         }
     };
-    Ok(Message { role, content })
+    Ok(Message { role, content, learnt: learnt::learnt(turn, role)? })
 }
 
 fn result(turn: &Object<'_>) -> Result<Value, RowProblem> {
@@ -73,10 +125,10 @@ mod tests {
 
     #[test]
     fn turns_calls_and_results_are_read_in_order() {
-        let line = r#"{"messages": [{"role": "user", "content": "hi", "name": "Ana"},
+        let line = r#"{"messages": [{"role": "user", "content": "hi"},
             {"role": "assistant", "content": null, "tool_calls": [{"id": "1", "type": "function",
               "function": {"name": "fee", "arguments": "{\"b\": 1, \"a\": 2}"}}]},
-            {"role": "tool", "tool_call_id": "1", "content": {"eur": 12}}],
+            {"role": "tool", "tool_call_id": "1", "name": "fee", "content": {"eur": 12}}],
             "tools": "[{\"type\": \"function\"}]", "id": 7}"#;
         let Row::Conversation(conversation) = Format::Messages.parse_row(line).unwrap() else {
             panic!("a conversation")
@@ -98,7 +150,16 @@ mod tests {
         insta::assert_snapshot!(problem(r#"{"messages": [{"role": "bot", "content": "a"}]}"#), @r#"`messages[0].role` is the unknown role "bot", expected one of: system, user, assistant, tool, ipython"#);
         insta::assert_snapshot!(problem(r#"{"messages": [{"role": "user", "content": null}]}"#), @"`messages[0].content` must be a text, found null");
         insta::assert_snapshot!(problem(r#"{"messages": [{"role": "user", "content": [{"type": "text"}]}]}"#), @"`messages[0].content` must be a text, found a list");
-        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "content": "a", "weight": 0}]}"#), @"`messages[0].weight` is not supported: a turn holds `role`, `content` and `tool_calls`");
+        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "content": "a", "weights": 0}]}"#), @r#"`messages[0].weights` is not supported: write `"weight": 0` into a turn of the assistant that is not to be learnt"#);
+        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "content": "a", "emotion": 1}]}"#), @"`messages[0].emotion` is not supported: a turn holds `role`, `content` and `tool_calls`, and may have `weight`");
+        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "content": "a", "reasoning_content": "because"}]}"#), @"`messages[0].reasoning_content` is not supported: the template has no place for it; put it into the text of the turn, or remove it");
+        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "user", "content": "a", "name": "Ana"}]}"#), @"`messages[0].name` stands in a turn that is no tool's, and the template has no place for it; put it into `content`, or remove it");
+        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "tool", "content": "a", "name": "fee"}]}"#), @r#"`messages[0].name` is "fee", but no call stands before this result; remove it"#);
+        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "fee", "arguments": {}}}]}, {"role": "tool", "content": "a", "tool_call_id": "2"}]}"#), @r#"`messages[1].tool_call_id` is "2", which no call before this result is; mend one of the two"#);
+        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "user", "content": "a"}], "functions": [{"name": "f"}]}"#), @"`functions` is not supported: write the definitions as `tools`");
+        insta::assert_snapshot!(problem(r#"{"system": "s", "messages": [{"role": "system", "content": "a"}]}"#), @"`system` is given twice: as a field and as the first turn; keep one");
+        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{\"n\": 18446744073709551616}"}}]}]}"#), @"`messages[0].tool_calls[0].function.arguments.n` is 18446744073709551616: integers beyond 64 bits would be rounded; write it as a text");
+        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{\"n\": 1, \"n\": 2}"}}]}]}"#), @"`messages[0].tool_calls[0].function.arguments.n` stands twice; keep one of the two");
         insta::assert_snapshot!(problem(r#"{"messages": [{"role": "user"}]}"#), @"`messages[0].content` is missing (found: role)");
         insta::assert_snapshot!(problem(r#"{"messages": []}"#), @"`messages` is empty");
         insta::assert_snapshot!(problem(r#"{"messages": ["a"]}"#), @"`messages[0]` must be an object, found a text");

@@ -1,28 +1,34 @@
 //! The row formats people already have, read line by line.
 //!
-//! Nothing that would change the meaning of a row is dropped in silence: a field that is known but
-//! not supported is refused by name. Other extra fields at the top of a row are metadata.
+//! Nothing that a row says is dropped in silence: a field is used, or a note about the row
+//! ([`NOTES`]), or refused by name.
 
 mod alpaca;
 mod completion;
+mod container;
 mod fields;
-mod lines;
+mod input;
+mod json;
+mod keys;
+mod learnt;
 mod messages;
 mod reader;
 mod sharegpt;
 mod source;
+mod texts;
 mod tools;
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde_json::Value;
-
-use crate::conversation::Conversation;
-use crate::error::{Error, RowProblem};
+use crate::conversation::{Content, Conversation};
+use crate::error::{Error, Place, RowProblem};
+use crate::python_text::strip;
 use fields::Object;
 
-pub use reader::{RowReader, read_rows};
+pub use input::FileDigest;
+pub use keys::NOTES;
+pub use reader::{FileRows, ReadRows, RowReader, read_rows};
 pub use source::SourceFile;
 
 /// How the rows of a file are written.
@@ -56,23 +62,41 @@ impl Format {
         }
     }
 
-    /// Reads one line of a file of this format.
+    /// Reads one row of this format.
     ///
     /// # Errors
-    /// The line is not JSON, or not a row of this format.
-    pub fn parse_row(self, line: &str) -> Result<Row, RowProblem> {
-        let expected = self.expected();
-        let value: Value = serde_json::from_str(line).map_err(|error| RowProblem::Json {
-            column: error.column(),
-            message: json_message(&error),
-        })?;
-        let object = Object::new(&value, expected)?;
-        match self {
+    /// The text is not JSON, or not a row of this format.
+    pub fn parse_row(self, text: &str) -> Result<Row, RowProblem> {
+        self.read_row(text).map(|parsed| parsed.row)
+    }
+
+    /// Reads one row, and says which of its fields are notes.
+    fn read_row(self, text: &str) -> Result<ParsedRow, RowProblem> {
+        let value = json::read(text, keys::is_note)?;
+        let object = Object::new(&value, self.expected())?;
+        let row = match self {
             Self::Messages => messages::parse(&object).map(Row::Conversation),
             Self::ShareGpt => sharegpt::parse(&object).map(Row::Conversation),
             Self::Alpaca => alpaca::parse(&object).map(Row::Conversation),
             Self::Completion => completion::parse(&object),
             Self::Text => completion::parse_text(&object),
+        }?;
+        let notes = keys::notes(&object, self)?;
+        Ok(ParsedRow { row, notes })
+    }
+
+    /// The fields that a row is made of.
+    fn fields(self) -> &'static [&'static str] {
+        match self {
+            Self::Messages => {
+                &["messages", "system", "tools", "builtin_tools", "tools_in_user_message"]
+            }
+            Self::ShareGpt => {
+                &["conversations", "system", "tools", "builtin_tools", "tools_in_user_message"]
+            }
+            Self::Alpaca => &["instruction", "input", "output", "system", "history"],
+            Self::Completion => &["prompt", "completion"],
+            Self::Text => &["text"],
         }
     }
 
@@ -118,28 +142,53 @@ pub enum Row {
     Text(String),
 }
 
+impl Row {
+    /// What would be learnt from, but says nothing.
+    pub(crate) fn empty_answer(&self) -> Option<String> {
+        let is_empty = |text: &str| strip(text).is_empty();
+        match self {
+            Self::Conversation(conversation) => {
+                let turn = conversation.messages.iter().position(|turn| {
+                    turn.learnt && matches!(&turn.content, Content::Text(text) if is_empty(text))
+                });
+                turn.map(|turn| format!("the assistant's answer in turn {}", turn + 1))
+            }
+            Self::Completion { completion, .. } => {
+                is_empty(completion).then(|| "`completion`".to_owned())
+            }
+            Self::Text(text) => is_empty(text).then(|| "`text`".to_owned()),
+        }
+    }
+}
+
+/// A row, and the names of its fields that are notes.
+#[derive(Debug)]
+struct ParsedRow {
+    row: Row,
+    notes: Vec<String>,
+}
+
 /// Where a row stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Origin {
     /// Index into the list of files.
     pub file: usize,
-    /// Line, counted from 1.
+    /// The line that it begins on, counted from 1.
     pub line: usize,
+    /// Its number, counted from 1, where the file is one list.
+    pub item: Option<usize>,
 }
 
-/// The parser's message without its own line and column: the line is known better here.
-fn json_message(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let message = text.rsplit_once(" at line ").map_or(&text[..], |(message, _)| message);
-    // What the parser calls `\ud800` without its other half, depending on what follows.
-    if message.contains("surrogate") || message == "unexpected end of hex escape" {
-        return format!(
-            "{message}: half of a surrogate pair (\\ud800 to \\udfff) is no character; remove it, or \
-             write the pair"
-        );
+impl Origin {
+    /// The same for people.
+    pub fn place(&self, sources: &[SourceFile]) -> Place {
+        Place { path: sources[self.file].path.clone(), line: self.line, item: self.item }
     }
-    message.to_owned()
 }
+
+/// The most bytes that a row, or a document of plain text, may have: its tokens take many times as
+/// much memory while they are found.
+pub const MOST_BYTES_OF_A_ROW: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -163,10 +212,9 @@ mod tests {
     fn malformed_rows_say_what_is_wrong() {
         use Format::*;
         insta::assert_snapshot!(problem(Messages, r#"{"messages": [}"#), @"malformed JSON at column 15: expected value");
-        insta::assert_snapshot!(problem(Messages, r#"[{"messages": []}]"#), @"expected a JSON object with `messages`, found a list; write one object a line (JSONL), not one list");
+        insta::assert_snapshot!(problem(Messages, r#"[{"messages": []}]"#), @"expected a JSON object with `messages`, found a list; write one object a line (JSONL), or one list of objects");
         insta::assert_snapshot!(problem(Messages, r#"{"conversations": []}"#), @"`messages` is missing (found: conversations)");
         insta::assert_snapshot!(problem(Completion, r#"{"prompt": "a", "completion": 3}"#), @"`completion` must be a text, found a number");
-        insta::assert_snapshot!(problem(Text, r#"{"text": ""}"#), @"`text` is empty");
         insta::assert_snapshot!(problem(Text, "{}"), @"`text` is missing (the object is empty)");
         insta::assert_snapshot!(problem(Alpaca, r#"{"instruction": "a"}"#), @"`output` is missing (found: instruction)");
     }

@@ -1,60 +1,125 @@
 //! The rows of a list of files, in order, each with its place.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::lines::{Lines, read_document};
-use super::{Format, Origin, Row, SourceFile};
-use crate::error::{Error, RowProblem};
+use super::container::{foreign, foreign_rows};
+use super::input::{FileDigest, Input};
+use super::texts::{RowText, RowTexts};
+use super::{Format, MOST_BYTES_OF_A_ROW, Origin, ParsedRow, Row, SourceFile};
+use crate::error::{Error, Place, RowProblem};
+use crate::shown::shown;
 
-/// Reads the rows of files one after the other; holds one line in memory.
+/// Names of notes that are counted in a file; more are left out.
+const MOST_NOTES: usize = 64;
+
+/// What was met in a file beside its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRows {
+    /// Its size and hash: of the very bytes that the rows were made of.
+    pub digest: FileDigest,
+    /// Fields that are notes about a row, and how many rows have each.
+    pub notes: BTreeMap<String, usize>,
+    /// Rows that were left out, since they have an answer that says nothing.
+    pub left_out: usize,
+}
+
+/// Reads the rows of files one after the other; holds one row in memory.
 ///
 /// Yields an error and then ends at the first row that is wrong.
 #[derive(Debug)]
 pub struct RowReader<'a> {
     sources: &'a [SourceFile],
-    /// The file being read.
-    file: usize,
-    lines: Option<Lines>,
+    leave_out_empty: bool,
+    /// What is open of the file being read.
+    texts: Option<RowTexts>,
     /// Rows of the file being read.
     rows: usize,
+    notes: BTreeMap<String, usize>,
+    left_out: usize,
+    /// Bytes of all rows that were read.
+    bytes: u64,
+    /// Files behind.
+    files: Vec<FileRows>,
     failed: bool,
 }
 
 impl<'a> RowReader<'a> {
     /// A reader that stands before the first row of the first file.
     pub fn new(sources: &'a [SourceFile]) -> Self {
-        Self { sources, file: 0, lines: None, rows: 0, failed: false }
+        Self {
+            sources,
+            leave_out_empty: false,
+            texts: None,
+            rows: 0,
+            notes: BTreeMap::new(),
+            left_out: 0,
+            bytes: 0,
+            files: Vec::new(),
+            failed: false,
+        }
+    }
+
+    /// Leaves out and counts rows with an answer that says nothing; they are errors otherwise.
+    #[must_use]
+    pub fn leaving_out_empty(self, leave_out_empty: bool) -> Self {
+        Self { leave_out_empty, ..self }
+    }
+
+    /// Bytes of all rows that were read so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What was met in each file that was read to its end.
+    pub fn into_files(self) -> Vec<FileRows> {
+        self.files
     }
 
     fn read(&mut self) -> Result<Option<(Row, Origin)>, Error> {
-        while let Some(source) = self.sources.get(self.file) {
-            if source.format == Format::Text && is_document(source)? {
-                let origin = Origin { file: self.file, line: 1 };
-                self.file += 1;
-                let text = read_document(&source.path)?;
-                if text.trim().is_empty() {
-                    return Err(Error::EmptyFile { path: source.path.clone() });
-                }
-                return Ok(Some((Row::Text(text), origin)));
-            }
-            let lines = match &mut self.lines {
-                Some(lines) => lines,
-                closed => closed.insert(Lines::open(source)?),
+        while let Some(source) = self.sources.get(self.files.len()) {
+            let file = self.files.len();
+            let texts = match &mut self.texts {
+                Some(texts) => texts,
+                closed => match open(source)? {
+                    Opened::Rows(texts) => closed.insert(texts),
+                    Opened::Document(text, digest) => {
+                        self.bytes += digest.bytes;
+                        let (notes, left_out) = (BTreeMap::new(), 0);
+                        self.files.push(FileRows { digest, notes, left_out });
+                        let origin = Origin { file, line: 1, item: None };
+                        return Ok(Some((Row::Text(text), origin)));
+                    }
+                },
             };
-            if let Some((line, text)) = lines.next_line()? {
-                let row = source.format.parse_row(text).and_then(learnable);
-                let path = || source.path.clone();
-                let row = row.map_err(|problem| Error::Row { path: path(), line, problem })?;
-                self.rows += 1;
-                return Ok(Some((row, Origin { file: self.file, line })));
+            let Some(RowText { text, line, column, item }) = texts.next_text()? else {
+                self.end_file(source)?;
+                continue;
+            };
+            self.rows += 1;
+            self.bytes += text.len() as u64;
+            match source.format.read_row(text).and_then(learnable) {
+                Ok(ParsedRow { row, notes }) => {
+                    count(&mut self.notes, &notes);
+                    return Ok(Some((row, Origin { file, line, item })));
+                }
+                Err(RowProblem::EmptyAnswer(_)) if self.leave_out_empty => self.left_out += 1,
+                Err(problem) => return Err(misplaced(source, problem, line, column, item)),
             }
-            if self.rows == 0 {
-                return Err(Error::EmptyFile { path: source.path.clone() });
-            }
-            (self.lines, self.rows) = (None, 0);
-            self.file += 1;
         }
         Ok(None)
+    }
+
+    fn end_file(&mut self, source: &SourceFile) -> Result<(), Error> {
+        if self.rows == 0 {
+            return Err(Error::EmptyFile { path: source.path.clone() });
+        }
+        let digest = self.texts.take().map(RowTexts::digest);
+        let digest = digest.expect("the file was open when its end was met");
+        let (notes, left_out) = (std::mem::take(&mut self.notes), self.left_out);
+        self.files.push(FileRows { digest, notes, left_out });
+        (self.rows, self.left_out) = (0, 0);
+        Ok(())
     }
 }
 
@@ -71,37 +136,139 @@ impl Iterator for RowReader<'_> {
     }
 }
 
-/// All rows of all files, in order; for datasets that fit in memory as text.
+/// Rows that are in memory as text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadRows {
+    /// All rows of all files, in order.
+    pub rows: Vec<(Row, Origin)>,
+    /// What was met in each file.
+    pub files: Vec<FileRows>,
+}
+
+/// Reads all rows of all files, for datasets that fit in memory as text.
 ///
 /// # Errors
 /// A file cannot be read, is empty, or holds a row that is wrong; or there are no files.
-pub fn read_rows(sources: &[SourceFile]) -> Result<Vec<(Row, Origin)>, Error> {
+pub fn read_rows(sources: &[SourceFile]) -> Result<ReadRows, Error> {
     if sources.is_empty() {
         return Err(Error::EmptyDataset { reason: "no file was given".to_owned() });
     }
-    RowReader::new(sources).collect()
+    let mut reader = RowReader::new(sources);
+    let rows = reader.by_ref().collect::<Result<_, _>>()?;
+    Ok(ReadRows { rows, files: reader.into_files() })
 }
 
-fn learnable(row: Row) -> Result<Row, RowProblem> {
-    match &row {
-        Row::Conversation(conversation) if !conversation.has_assistant_turn() => {
-            Err(RowProblem::NoAssistantTurn)
+impl SourceFile {
+    /// Looks at the beginning of the file: whether it can be read, and may hold rows of the format.
+    ///
+    /// # Errors
+    /// It is missing, no plain file, or of another kind.
+    pub fn check(&self) -> Result<(), Error> {
+        begin(self).map(|_| ())
+    }
+}
+
+/// A file that was opened.
+enum Opened {
+    Rows(RowTexts),
+    /// A plain text was read, too.
+    Document(String, FileDigest),
+}
+
+/// Opens a file that does not say that it is of another kind; whether it is one plain text.
+fn begin(source: &SourceFile) -> Result<(Input, bool), Error> {
+    let mut input = Input::open(source)?;
+    let is_text = source.format == Format::Text;
+    let could_be_document = is_text && is_document(source) != Some(false);
+    let ahead = input.ahead()?;
+    let found = if could_be_document { foreign(ahead) } else { foreign_rows(ahead) };
+    if let Some(what) = found {
+        return Err(Error::NotRows { path: source.path.clone(), what: what.to_string() });
+    }
+    if is_text && is_document(source).is_none() {
+        let extension = shown(&extension(&source.path));
+        return Err(Error::UnknownExtension { path: source.path.clone(), extension });
+    }
+    Ok((input, could_be_document))
+}
+
+fn open(source: &SourceFile) -> Result<Opened, Error> {
+    let (mut input, is_document) = begin(source)?;
+    if !is_document {
+        return RowTexts::new(input, MOST_BYTES_OF_A_ROW).map(Opened::Rows);
+    }
+    let path = || source.path.clone();
+    let (limit, mark) = (MOST_BYTES_OF_A_ROW, "\u{feff}".as_bytes());
+    let Some(mut bytes) = input.read_to_end(limit)? else {
+        return Err(Error::LongDocument { path: path(), limit });
+    };
+    let mark = if bytes.starts_with(mark) { mark.len() } else { 0 };
+    bytes.drain(..mark);
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..valid].split(|&byte| byte == b'\n').count();
+        Error::NotUtf8 { path: path(), line, offset: (valid + mark) as u64 }
+    })?;
+    if text.trim().is_empty() {
+        return Err(Error::EmptyFile { path: path() });
+    }
+    Ok(Opened::Document(text, input.digest()))
+}
+
+fn learnable(parsed: ParsedRow) -> Result<ParsedRow, RowProblem> {
+    if let Row::Conversation(conversation) = &parsed.row
+        && !conversation.has_assistant_turn()
+    {
+        return Err(RowProblem::NoAssistantTurn);
+    }
+    match parsed.row.empty_answer() {
+        Some(field) => Err(RowProblem::EmptyAnswer(field)),
+        None => Ok(parsed),
+    }
+}
+
+fn count(all: &mut BTreeMap<String, usize>, notes: &[String]) {
+    for note in notes {
+        if all.len() < MOST_NOTES || all.contains_key(note) {
+            *all.entry(note.clone()).or_default() += 1;
         }
-        _ => Ok(row),
     }
 }
 
-fn is_document(source: &SourceFile) -> Result<bool, Error> {
+/// The problem of a row that begins there; JSON is malformed at a place of its own.
+fn misplaced(
+    source: &SourceFile,
+    problem: RowProblem,
+    start: usize,
+    before: usize,
+    item: Option<usize>,
+) -> Error {
+    let (line, problem) = match problem {
+        RowProblem::Json { line, column, message } => {
+            let column = if line == 1 { before + column } else { column };
+            // A row that is cut off is read up to line 0 of what follows.
+            let line = line.max(1);
+            (start + line - 1, RowProblem::Json { line, column, message })
+        }
+        other => (start, other),
+    };
+    Error::Row { place: Box::new(Place { path: source.path.clone(), line, item }), problem }
+}
+
+/// Whether a file for `format: text` is one document; `None` where its name does not tell.
+fn is_document(source: &SourceFile) -> Option<bool> {
     if source.embedded_text().is_some() {
-        return Ok(false);
+        return Some(false);
     }
-    let path: &Path = &source.path;
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    match extension.as_str() {
-        "txt" | "md" => Ok(true),
-        "jsonl" | "ndjson" | "json" => Ok(false),
-        _ => Err(Error::UnknownExtension { path: path.to_owned(), extension }),
+    match extension(&source.path).as_str() {
+        "txt" | "md" => Some(true),
+        "jsonl" | "ndjson" | "json" => Some(false),
+        _ => None,
     }
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
 #[cfg(test)]
@@ -117,6 +284,7 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let prefix = format!("{}/", folder.path().display());
         read_rows(&[SourceFile::new(path, format)])
+            .map(|read| read.rows)
             .map_err(|error| error.to_string().replace(&prefix, ""))
     }
 
@@ -141,14 +309,125 @@ mod tests {
         let rows =
             read("a.jsonl", b"\xef\xbb\xbf{\"text\": \"a\"}\r\n\n{\"text\": \"b\"}", Format::Text);
         let rows = rows.unwrap();
-        assert_eq!(rows[0], (Row::Text("a".into()), Origin { file: 0, line: 1 }));
-        assert_eq!(rows[1], (Row::Text("b".into()), Origin { file: 0, line: 3 }));
+        let at = |line| Origin { file: 0, line, item: None };
+        assert_eq!(rows[0], (Row::Text("a".into()), at(1)));
+        assert_eq!(rows[1], (Row::Text("b".into()), at(3)));
+        let joined = b"{\"text\": \"a\"}\n\xef\xbb\xbf{\"text\": \"b\"}\n\xef\xbb\xbf\n";
+        let rows = read("a.jsonl", joined, Format::Text).unwrap();
+        assert_eq!(rows[1], (Row::Text("b".into()), at(2)));
+        assert_eq!(rows.len(), 2);
     }
 
     #[test]
     fn a_plain_file_is_one_document() {
         let rows = read("a.TXT", b"\xef\xbb\xbfone\ntwo\n", Format::Text).unwrap();
-        assert_eq!(rows, [(Row::Text("one\ntwo\n".into()), Origin { file: 0, line: 1 })]);
+        assert_eq!(
+            rows,
+            [(Row::Text("one\ntwo\n".into()), Origin { file: 0, line: 1, item: None })]
+        );
+    }
+
+    const CHAT: &str = r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "A"}]}"#;
+
+    #[test]
+    fn answers_that_say_nothing_are_refused_alike_in_every_format() {
+        for (format, row) in [
+            (Format::Messages, CHAT),
+            (Format::ShareGpt, r#"{"conversations": [{"from": "gpt", "value": "A"}]}"#),
+            (Format::Alpaca, r#"{"instruction": "q", "output": "A"}"#),
+            (Format::Alpaca, r#"{"instruction": "q", "output": "a", "history": [["q", "A"]]}"#),
+            (Format::Completion, r#"{"prompt": "q", "completion": "A"}"#),
+            (Format::Text, r#"{"text": "A"}"#),
+        ] {
+            for nothing in ["", " \\n\\t"] {
+                let empty = row.replace("\"A\"", &format!("\"{nothing}\""));
+                let error =
+                    read("a.jsonl", format!("{row}\n{empty}").as_bytes(), format).unwrap_err();
+                assert!(
+                    error.starts_with("a.jsonl:2: ") && error.contains("is empty: the model"),
+                    "{error}"
+                );
+            }
+        }
+        // What is not learnt may be empty.
+        let masked = CHAT.replace("\"A\"", "\"\", \"weight\": 0");
+        assert_eq!(read("a.jsonl", masked.as_bytes(), Format::Messages).unwrap().len(), 1);
+        insta::assert_snapshot!(read("a.jsonl", CHAT.replace('A', "").as_bytes(), Format::Messages).unwrap_err(), @"a.jsonl:1: the assistant's answer in turn 2 is empty: the model would learn to say nothing; remove the row, or allow such rows to be dropped (`data.allow_empty_targets: true`)");
+    }
+
+    #[test]
+    fn rows_without_an_answer_can_be_left_out_and_are_counted_with_the_notes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let bytes = format!(
+            "{CHAT}\n{}\n{}\n",
+            CHAT.replace('A', ""),
+            CHAT.replace("{\"messages", "{\"id\": 1, \"_x\": 2, \"messages")
+        );
+        std::fs::write(&path, &bytes).unwrap();
+        let sources = [SourceFile::new(path, Format::Messages)];
+        let mut reader = RowReader::new(&sources).leaving_out_empty(true);
+        let lines: Vec<usize> = reader.by_ref().map(|row| row.unwrap().1.line).collect();
+        assert_eq!(lines, [1, 3]);
+        let files = reader.into_files();
+        assert_eq!((files[0].left_out, files[0].digest.bytes), (1, bytes.len() as u64));
+        assert_eq!(files[0].notes, BTreeMap::from([("_x".to_owned(), 1), ("id".to_owned(), 1)]));
+    }
+
+    #[test]
+    fn a_list_of_rows_is_read_and_its_wrong_rows_are_named() {
+        let list = format!("[\n  {CHAT},\n  {CHAT}]\n");
+        let rows = read("a.json", list.as_bytes(), Format::Messages).unwrap();
+        let places: Vec<(usize, Option<usize>)> =
+            rows.iter().map(|(_, origin)| (origin.line, origin.item)).collect();
+        assert_eq!(places, [(2, Some(1)), (3, Some(2))]);
+        let fail = |text: &str| read("a.json", text.as_bytes(), Format::Messages).unwrap_err();
+        insta::assert_snapshot!(fail(&format!("[{CHAT}, {{\"messages\": 1}}]")), @"a.json:1, row 2 of the list: `messages` must be a list, found a number");
+        insta::assert_snapshot!(fail(&format!("[{CHAT}, {{\"messages\" 1}}]")), @"a.json:1, row 2 of the list: malformed JSON at column 103: expected `:`");
+        insta::assert_snapshot!(fail("{\n  \"messages\": [\n    nothing\n  ]\n}\n"), @"a.json:3: malformed JSON at column 6: expected ident");
+    }
+
+    #[test]
+    fn what_is_hashed_is_what_was_read() {
+        use sha2::{Digest, Sha256};
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("a.jsonl", "\u{feff}{\"text\": \"x\"}\n\n{\"text\": \"y\"}\n\n \n"),
+            ("a.json", "[{\"text\": \"x\"},\n{\"text\": \"y\"}]\n \n"),
+            ("a.txt", "\u{feff}any text\n"),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            let ReadRows { files, .. } = read_rows(&[SourceFile::new(path, Format::Text)]).unwrap();
+            let sha256 = crate::tokenizer::hex(&Sha256::digest(text));
+            assert_eq!(files[0].digest, FileDigest { bytes: text.len() as u64, sha256 }, "{name}");
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn files_of_other_kinds_are_called_by_their_name() {
+        let fail = |name, bytes: &[u8], format| read(name, bytes, format).unwrap_err();
+        insta::assert_snapshot!(fail("a.jsonl.gz", b"\x1f\x8b\x08\0\0", Format::Messages), @"a.jsonl.gz: it is compressed by gzip; unpack it first: `gunzip -k FILE`");
+        insta::assert_snapshot!(fail("a.txt.gz", b"\x1f\x8b\x08\0\0", Format::Text), @"a.txt.gz: it is compressed by gzip; unpack it first: `gunzip -k FILE`");
+        insta::assert_snapshot!(fail("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", Format::Text), @"a.jsonl: it is a Git LFS pointer that stands for the file; run `git lfs pull` in its folder");
+        insta::assert_snapshot!(fail("a.csv", b"instruction,output\na,b\n", Format::Alpaca), @r#"a.csv: it is a table of comma-separated values (CSV) with the columns instruction, output; write its rows as JSON lines first: `python3 -c 'import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(sys.stdin)]' < FILE > rows.jsonl`, with `delimiter="…"` where a comma is none"#);
+        insta::assert_snapshot!(fail("a.txt", b"%PDF-1.7\n", Format::Text), @"a.txt: it is a PDF document; extract its text first: `pdftotext FILE`");
+        // A document may be written in HTML.
+        assert!(read("a.md", b"<html><body>text", Format::Text).is_ok());
+        let check = |path: &str| SourceFile::new(path, Format::Messages).check().unwrap_err();
+        insta::assert_snapshot!(check("/dev/zero"), @"cannot read /dev/zero: it is a device, and only plain files are read: write what it gives into a file first");
+        insta::assert_snapshot!(check("/"), @"cannot read /: it is a folder");
+    }
+
+    #[test]
+    fn a_document_longer_than_the_limit_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        let text = "word ".repeat(MOST_BYTES_OF_A_ROW / 5 + 1);
+        std::fs::write(&path, &text).unwrap();
+        let error = read_rows(&[SourceFile::new(&path, Format::Text)]).unwrap_err().to_string();
+        insta::assert_snapshot!(error.replace(&path.display().to_string(), "a.txt"), @r#"a.txt: the document is longer than 67108864 bytes, the most that one may have; cut it into several files, or into lines of {"text": …}"#);
     }
 
     proptest! {

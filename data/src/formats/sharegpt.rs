@@ -3,33 +3,26 @@
 
 use serde_json::Value;
 
-use super::fields::{Object, UNSUPPORTED_IN_ROWS, UNSUPPORTED_WHY, element};
-use super::tools;
+use super::fields::{Object, element};
+use super::{learnt, tools};
 use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::RowProblem;
 
 const ROLES: &str = "system, human, user, gpt, assistant, function_call, observation, tool";
 
 pub(super) fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
-    row.refuse(&UNSUPPORTED_IN_ROWS, UNSUPPORTED_WHY)?;
     let list = row.list("conversations")?;
     let messages = (0..list.len())
         .map(|index| message(&element(list, index, "conversations")?))
         .collect::<Result<_, _>>()?;
-    let mut conversation = tools::conversation(row, messages)?;
-    if let Some(system) = row.optional_text("system")?.filter(|text| !text.is_empty()) {
-        if conversation.messages.first().is_some_and(|first| first.role == Role::System) {
-            return Err(RowProblem::Unsupported(
-                "`system` is given twice: as a field and as the first turn; keep one".to_owned(),
-            ));
-        }
-        conversation = conversation.with_system_prompt(system);
-    }
-    Ok(conversation)
+    tools::conversation(row, messages)
 }
 
 fn message(turn: &Object<'_>) -> Result<Message, RowProblem> {
-    turn.only(&["from", "value"], "a turn holds `from` and `value`")?;
+    let known = [&["from", "value"], &learnt::KEYS[..]].concat();
+    turn.only(&known, |key| {
+        learnt::why(key, "a turn holds `from` and `value`, and may have `weight`")
+    })?;
     let (from, value) = (turn.text("from")?, turn.text("value")?);
     let role = match from {
         "system" => Role::System,
@@ -37,7 +30,7 @@ fn message(turn: &Object<'_>) -> Result<Message, RowProblem> {
         "gpt" | "assistant" | "function_call" => Role::Assistant,
         "observation" | "tool" => Role::Tool,
         other => {
-            let (field, found) = (turn.path("from"), other.to_owned());
+            let (field, found) = (turn.path("from"), other.chars().take(60).collect());
             return Err(RowProblem::UnknownRole { field, found, expected: ROLES });
         }
     };
@@ -48,7 +41,7 @@ fn message(turn: &Object<'_>) -> Result<Message, RowProblem> {
         }
         _ => Content::Text(value.to_owned()),
     };
-    Ok(Message { role, content })
+    Ok(Message { role, content, learnt: learnt::learnt(turn, role)? })
 }
 
 #[cfg(test)]
@@ -75,7 +68,7 @@ mod tests {
     fn unknown_speakers_and_fields_are_named() {
         let problem = |line| Format::ShareGpt.parse_row(line).unwrap_err().to_string();
         insta::assert_snapshot!(problem(r#"{"conversations": [{"from": "narrator", "value": ""}]}"#), @r#"`conversations[0].from` is the unknown role "narrator", expected one of: system, human, user, gpt, assistant, function_call, observation, tool"#);
-        insta::assert_snapshot!(problem(r#"{"conversations": [{"from": "gpt", "value": "", "loss": false}]}"#), @"`conversations[0].loss` is not supported: a turn holds `from` and `value`");
+        insta::assert_snapshot!(problem(r#"{"conversations": [{"from": "gpt", "value": "", "emotion": "glad"}]}"#), @"`conversations[0].emotion` is not supported: a turn holds `from` and `value`, and may have `weight`");
         insta::assert_snapshot!(problem(r#"{"conversations": [{"from": "function_call", "value": "f(1)"}]}"#), @"`conversations[0].value` is a text that does not hold JSON: expected ident at line 1 column 2");
     }
 }

@@ -38,6 +38,12 @@ impl SourceFile {
         Some(Self { path, format, embedded: Some(text) })
     }
 
+    /// A text that stands for a file.
+    #[cfg(test)]
+    pub(super) fn embedded(name: &str, format: Format, text: &'static str) -> Self {
+        Self { path: name.into(), format, embedded: Some(text) }
+    }
+
     /// The names of all embedded texts as recipes write them, `builtin:quickstart/train`.
     pub fn builtin_names() -> impl Iterator<Item = String> {
         EMBEDDED.iter().map(|(name, _)| format!("{BUILTIN}{name}"))
@@ -59,7 +65,7 @@ mod tests {
         for (name, text) in EMBEDDED {
             let format = if name.ends_with("general") { Format::Text } else { Format::Messages };
             let source = SourceFile::builtin(name, format).unwrap();
-            let rows = read_rows(std::slice::from_ref(&source)).unwrap();
+            let rows = read_rows(std::slice::from_ref(&source)).unwrap().rows;
             assert_eq!(rows.len(), text.lines().count(), "{name}");
         }
         assert_eq!(SourceFile::builtin("quickstart/other", Format::Text), None);

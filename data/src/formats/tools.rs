@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::fields::{Object, as_text, wrong_type};
-use crate::conversation::{Content, Conversation, Message};
+use super::json;
+use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::RowProblem;
+use crate::shown::shown;
 
-/// The turns with whatever the row says about tools.
+/// The turns with whatever else the row says: tools, and a system prompt beside them.
 pub(super) fn conversation(
     row: &Object<'_>,
     messages: Vec<Message>,
@@ -22,7 +24,16 @@ pub(super) fn conversation(
         }
     };
     let (tools, builtin_tools) = (definitions(row)?, builtin(row)?);
-    Ok(Conversation { messages, tools, builtin_tools, tools_in_user_message })
+    let conversation = Conversation { messages, tools, builtin_tools, tools_in_user_message };
+    let Some(system) = row.optional_text("system")?.filter(|text| !text.is_empty()) else {
+        return Ok(conversation);
+    };
+    if conversation.messages.first().is_some_and(|first| first.role == Role::System) {
+        return Err(RowProblem::Unsupported(
+            "`system` is given twice: as a field and as the first turn; keep one".to_owned(),
+        ));
+    }
+    Ok(conversation.with_system_prompt(system))
 }
 
 /// The row's `builtin_tools`, a list of names. An empty list means none.
@@ -72,9 +83,16 @@ pub(super) fn call(turn: &Object<'_>) -> Result<Option<Content>, RowProblem> {
         [one] => {
             let one = Object::inside(one, format!("{path}[0]"))?;
             let known = ["id", "type", "index", "function"];
-            one.only(&known, "a tool call holds `id`, `type` and `function`")?;
+            one.only(&known, |_| "a tool call holds `id`, `type` and `function`")?;
+            if let Some(kind) = one.optional_text("type")?.filter(|kind| *kind != "function") {
+                return Err(RowProblem::Unsupported(format!(
+                    "`{}` is {:?}: only functions can be called",
+                    one.path("type"),
+                    shown(kind)
+                )));
+            }
             let function = Object::inside(one.required("function")?, one.path("function"))?;
-            function.only(&["name", "arguments"], "a function holds `name` and `arguments`")?;
+            function.only(&["name", "arguments"], |_| "a function holds `name` and `arguments`")?;
             named_call(&function).map(Some)
         }
         more => Err(RowProblem::Unsupported(format!(
@@ -84,11 +102,22 @@ pub(super) fn call(turn: &Object<'_>) -> Result<Option<Content>, RowProblem> {
     }
 }
 
+/// The `id` of a turn's only call.
+pub(super) fn id<'a>(turn: &Object<'a>) -> Result<Option<&'a str>, RowProblem> {
+    let path = turn.path("tool_calls");
+    match turn.optional("tool_calls") {
+        Some(Value::Array(calls)) if !calls.is_empty() => {
+            Object::inside(&calls[0], format!("{path}[0]"))?.optional_text("id")
+        }
+        _ => Ok(None),
+    }
+}
+
 /// A text that holds `{"name": …, "arguments": …}`.
 pub(super) fn call_in_text(text: &str, path: String) -> Result<Content, RowProblem> {
     let value = parse(text, &path)?;
     let object = Object::inside(&value, path)?;
-    object.only(&["name", "arguments"], "a call holds `name` and `arguments`")?;
+    object.only(&["name", "arguments"], |_| "a call holds `name` and `arguments`")?;
     named_call(&object)
 }
 
@@ -111,9 +140,20 @@ fn arguments(function: &Object<'_>) -> Result<Map<String, Value>, RowProblem> {
     }
 }
 
+/// JSON in a text; what is wrong with it is said with the path of both.
 fn parse(text: &str, path: &str) -> Result<Value, RowProblem> {
-    serde_json::from_str(text).map_err(|error| {
-        RowProblem::Unsupported(format!("`{path}` is a text that does not hold JSON: {error}"))
+    let inside = |field: String| {
+        if field.starts_with('[') { format!("{path}{field}") } else { format!("{path}.{field}") }
+    };
+    json::read(text, |_| false).map_err(|problem| match problem {
+        RowProblem::Json { line, column, message } => RowProblem::Unsupported(format!(
+            "`{path}` is a text that does not hold JSON: {message} at line {line} column {column}"
+        )),
+        RowProblem::Twice { field } => RowProblem::Twice { field: inside(field) },
+        RowProblem::WideInteger { field, found } => {
+            RowProblem::WideInteger { field: inside(field), found }
+        }
+        other => other,
     })
 }
 

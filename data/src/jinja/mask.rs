@@ -73,7 +73,29 @@ pub(super) fn marked(text: &str, sign: char) -> (String, Vec<Range<usize>>) {
     (plain, spans)
 }
 
-/// For each turn of the assistant, what the template adds for it to the turns before it.
+/// The marked parts of turns that are learnt, where some turns of the assistant are not.
+pub(super) fn of_learnt(
+    spans: Vec<Range<usize>>,
+    conversation: &Conversation,
+) -> Result<Vec<Range<usize>>, RowProblem> {
+    let turns = conversation.messages.iter().filter(|turn| turn.role == Role::Assistant);
+    let learnt: Vec<bool> = turns.map(|turn| turn.learnt).collect();
+    if learnt.iter().all(|&learnt| learnt) {
+        return Ok(spans);
+    }
+    if learnt.len() != spans.len() {
+        return Err(RowProblem::Unsupported(format!(
+            "the template marks {} parts of {} turns of the assistant with `{{% generation %}}`, so \
+             which belong to the turn with `weight: 0` cannot be told",
+            spans.len(),
+            learnt.len()
+        )));
+    }
+    let kept = spans.into_iter().zip(learnt).filter(|(_, learnt)| *learnt);
+    Ok(kept.map(|(span, _)| span).collect())
+}
+
+/// For each turn that is learnt, what the template adds for it to the turns before it.
 pub(super) fn by_prefixes(
     template: &ModelTemplate,
     wording: &Wording,
@@ -85,7 +107,7 @@ pub(super) fn by_prefixes(
     let mut spans = Vec::new();
     let turns = wording.messages();
     for (index, message) in conversation.messages.iter().enumerate() {
-        if message.role != Role::Assistant {
+        if !message.learnt {
             continue;
         }
         let before = template.render(wording, &turns[..index], date, true)?;

@@ -115,7 +115,7 @@ impl Wording {
 }
 
 /// A turn as the OpenAI API writes it.
-fn message(Message { role, content }: &Message) -> Json {
+fn message(Message { role, content, learnt: _ }: &Message) -> Json {
     let role = match role {
         Role::System => "system",
         Role::User => "user",

@@ -155,7 +155,8 @@ pub struct DataArgs {
     /// The form of the file's rows
     #[arg(long, requires = "file", value_parser = format())]
     pub format: Option<Format>,
-    /// The folder whose tokenizer is used, or builtin:quickstart
+    /// The folder whose tokenizer and chat template are used, or builtin:quickstart; it needs neither
+    /// weights nor config.json
     #[arg(
         long,
         visible_alias = "tokenizer",
@@ -176,10 +177,11 @@ pub struct DataArgs {
     /// What happens to longer rows [default: error]
     #[arg(long, requires = "file", value_parser = overlong())]
     pub overlong: Option<Overlong>,
-    /// Samples to show
+    /// Samples to show; a long one is cut in the middle, but not in JSON
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub show: usize,
-    /// Print JSON: the statistics and the samples' ids and labels
+    /// Print JSON: the statistics, and of each sample ids, labels and text. A label is the id in the
+    /// same place where it counts in the loss, and -100 elsewhere, as transformers' `labels`
     #[arg(long)]
     pub json: bool,
 }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use anyhow::Context as _;
 use graft_data::{
-    Dataset, PreviewStyle, Sample, SampleOptions, SourceFile, Statistics, Tokenizer, preview,
-    visible,
+    Dataset, Origin, Place, PreviewStyle, Sample, SampleOptions, SourceFile, Statistics, Tokenizer,
+    preview, preview_cut, visible,
 };
 use graft_recipes::Preamble;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use crate::cli::failure::WrongUse;
 use crate::cli::model_args::chat_template;
 use crate::cli::recipe_args::DataArgs;
 use crate::cli::{Globals, page};
-use crate::plan::{ModelFiles, TrainingData};
+use crate::plan::{TrainingData, open_tokenizer};
 
 /// Reads the data and shows it.
 ///
@@ -25,7 +25,7 @@ pub fn run(globals: &Globals, args: &DataArgs) -> anyhow::Result<()> {
         Some(recipe) => of_recipe(globals, recipe, &args.overrides)?,
         None => of_file(args)?,
     };
-    let Dataset { samples, statistics } = dataset;
+    let Dataset { samples, statistics, .. } = dataset;
     let shown = &samples[..args.show.min(samples.len())];
     if args.json {
         return Ok(page::print_json(&as_json(shown, &statistics, &tokenizer)?)?);
@@ -34,15 +34,14 @@ pub fn run(globals: &Globals, args: &DataArgs) -> anyhow::Result<()> {
     let style = if colour { PreviewStyle::Colour } else { PreviewStyle::Plain };
     let mut text = visible(&statistics.to_string()).into_owned();
     for (number, sample) in shown.iter().enumerate() {
-        let file = statistics.files[sample.origin.file].path.display().to_string();
-        let file = visible(&file);
+        let place = place(sample, &statistics).to_string();
+        let place = visible(&place);
         let (tokens, targets) = (sample.tokens.len(), sample.targets());
         let _ = write!(
             text,
-            "\n── sample {}, {file}:{}, {tokens} tokens, {targets} targets\n{}\n",
+            "\n── sample {}, {place}, {tokens} tokens, {targets} targets\n{}\n",
             number + 1,
-            sample.origin.line,
-            preview(sample, &tokenizer, style)?
+            preview_cut(sample, &tokenizer, style)?
         );
     }
     // Colours stand in it.
@@ -62,18 +61,24 @@ fn of_recipe(
 
 fn of_file(args: &DataArgs) -> anyhow::Result<(Tokenizer, Dataset)> {
     let all_three = "clap asks for a recipe, or for --file, --format and --model";
-    let files = ModelFiles::open(args.model.as_ref().context(all_three)?)?;
+    let (tokenizer, template) = open_tokenizer(args.model.as_ref().context(all_three)?)?;
     let file = args.file.as_ref().context(all_three)?;
     let source = source(&file.to_string_lossy(), args.format.context(all_three)?)?;
     let options = SampleOptions {
         chat: chat_template(args.preamble.unwrap_or(Preamble::Official))
-            .with_own(files.template.as_ref()),
+            .with_own(template.as_ref()),
         system_prompt: args.system.clone(),
         overlong: args.overlong.unwrap_or_default(),
         ..SampleOptions::new(args.max_seq_len.map_or(2_048, std::num::NonZeroUsize::get))
     };
-    let dataset = Dataset::load(&[source], &files.tokenizer, &options)?;
-    Ok((files.tokenizer, dataset))
+    let dataset = Dataset::load(&[source], &tokenizer, &options)?;
+    Ok((tokenizer, dataset))
+}
+
+/// Where the sample's row stands.
+fn place(sample: &Sample, statistics: &Statistics) -> Place {
+    let Origin { file, line, item } = sample.origin;
+    Place { path: statistics.files[file].path.clone(), line, item }
 }
 
 /// A file, or an embedded text by `builtin:NAME`, as a flag names it.
@@ -90,6 +95,8 @@ pub fn source(name: &str, format: graft_data::Format) -> Result<SourceFile, Wron
     })
 }
 
+/// A label is the id of the same place where it counts in the loss, and -100 elsewhere; so the first
+/// never counts. That is what transformers calls `labels`.
 fn as_json(
     samples: &[Sample],
     statistics: &Statistics,
@@ -99,6 +106,7 @@ fn as_json(
         Ok(json!({
             "path": statistics.files[sample.origin.file].path,
             "line": sample.origin.line,
+            "item": sample.origin.item,
             "tokens": sample.tokens,
             "labels": sample.labels,
             "text": preview(sample, tokenizer, PreviewStyle::Plain)?,

@@ -23,10 +23,10 @@ pub fn run(globals: &Globals, args: &PlanArgs) -> anyhow::Result<()> {
     // A folder that holds a run is nothing to a plan.
     let device = globals.device.open()?;
     let Resolved { plan, tokenizer } = Plan::resolve_for(recipe, Start::Anywhere, device)?;
-    for warning in &plan.warnings {
+    let data = plan.load_data(tokenizer)?;
+    for warning in plan.warnings.iter().chain(&data.warnings) {
         globals.note(&format!("warning: {warning}"));
     }
-    let data = plan.load_data(tokenizer)?;
     let shown = Shown::of(&plan, &data, &args.room)?;
     if !plan.absent.rows {
         for warning in plan.check_length(&shown.schedule)? {

@@ -23,6 +23,7 @@ pub fn run(globals: &Globals, args: &ValidateArgs) -> anyhow::Result<()> {
     let (plan, data) = checked?;
     let schedule = data.schedule(&plan)?;
     let mut warnings = plan.warnings.clone();
+    warnings.extend(data.warnings.iter().cloned());
     warnings.extend(plan.check_length(&schedule)?);
     for warning in &warnings {
         globals.note(&format!("warning: {warning}"));

@@ -1,6 +1,7 @@
 //! What a plan can do without: the files of a release that are still to be fetched, and rows that are
 //! still to be written. It then takes the release's shape, and rows as long as the recipe allows.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use graft_data::{Lengths, Origin, Sample, Statistics, Tokenizer};
@@ -147,7 +148,7 @@ impl Plan {
         let row = |line| Sample {
             tokens: vec![0; length],
             labels: vec![0; length],
-            origin: Origin { file: 0, line },
+            origin: Origin { file: 0, line, item: None },
         };
         let rows = |count: usize| (1..=count).map(row).collect::<Vec<_>>();
         let when = |is_measured: bool| rows(if is_measured { measured } else { 0 });
@@ -170,6 +171,8 @@ impl Plan {
             questions,
             vocabulary,
             general: when(!self.general.is_empty()),
+            files: BTreeMap::new(),
+            warnings: Vec::new(),
         })
     }
 }
@@ -184,6 +187,7 @@ fn statistics(rows: &[Sample]) -> Statistics {
         lengths: Lengths::of(&lengths),
         dropped_overlong: 0,
         dropped_without_targets: 0,
+        dropped_empty: 0,
         truncated: 0,
         split: 0,
         parts_without_targets: 0,

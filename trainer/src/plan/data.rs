@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use graft_data::{
-    Conversation, Dataset, Error, Message, Overlong, Role, Sample, SampleOptions, Schedule,
-    SourceFile, Statistics, Tokenizer, hash_source, split_validation,
+    Conversation, Dataset, Error, FileDigest, Message, Origin, Overlong, Role, RowDigest, Sample,
+    SampleOptions, Schedule, SourceFile, Statistics, Tokenizer, split_validation,
 };
 use graft_recipes::Recipe;
 
 use super::findings::Findings;
-use super::held_out::{HeldOut, held_out_rows, no_room, without_room};
+use super::held_out::{HeldOut, HeldOutRows, held_out_rows, no_room, without_room};
+use super::leaks::{self, Section};
 use super::{Plan, PlanErrors, Validation, model, sources};
 use crate::run_folder::manifest::FileHash;
 
@@ -28,6 +29,11 @@ pub struct LoadedData {
     pub vocabulary: usize,
     /// Samples of general ability; empty for none.
     pub general: Vec<Sample>,
+    /// Size and hash of every file, by the name that the recipe gives it: of the very bytes that
+    /// became the samples.
+    pub files: BTreeMap<String, FileHash>,
+    /// What is allowed, but hardly meant.
+    pub warnings: Vec<String>,
 }
 
 /// What a run asks the model, with the tokenizer that reads the answers. A run that asks nothing has no
@@ -110,6 +116,34 @@ fn dataset(
     loaded.map_err(|error| findings.problem(key, error)).ok()
 }
 
+fn files_of(dataset: Option<&Dataset>) -> &[FileDigest] {
+    dataset.map_or(&[], |dataset| &dataset.files)
+}
+
+fn samples_and_rows(dataset: Option<Dataset>) -> (Vec<Sample>, Vec<(Origin, RowDigest)>) {
+    dataset.map_or_else(Default::default, |dataset| (dataset.samples, dataset.rows))
+}
+
+/// Files of sections and what was read of them, by the names that the recipe gives them. A file that
+/// stands in two sections was read twice, and has to have been the same.
+fn hashes(
+    sections: &[(&str, &[SourceFile], &[FileDigest])],
+    findings: &mut Findings<'_>,
+) -> BTreeMap<String, FileHash> {
+    let mut hashes = BTreeMap::new();
+    for (key, sources, digests) in sections {
+        for (source, FileDigest { bytes, sha256 }) in sources.iter().zip(*digests) {
+            let hash = FileHash { bytes: *bytes, sha256: sha256.clone(), sampled: false };
+            let name = source.path.display().to_string();
+            if hashes.insert(name, hash.clone()).is_some_and(|before| before != hash) {
+                let path = source.path.display();
+                findings.problem(key, format_args!("`{path}` changed while it was read"));
+            }
+        }
+    }
+    hashes
+}
+
 impl Plan {
     /// Reads and tokenizes every file, and keeps the tokenizer where the model is asked something.
     ///
@@ -130,10 +164,8 @@ impl Plan {
             dataset(key, files, &tokenizer, options, findings)
         };
         let train = read("data.train", &self.train, &self.sample, &mut findings);
-        let validation = match &self.validation {
-            Validation::Files(files) => read("data.validation", files, &self.sample, &mut findings),
-            Validation::None | Validation::Fraction(_) => None,
-        };
+        let validation =
+            read("data.validation", self.validation_files(), &self.sample, &mut findings);
         let held_out = held_out_rows(&self.held_out, &tokenizer, &self.sample)
             .map_err(|error| findings.problem("evaluation.held_out", error))
             .ok();
@@ -145,7 +177,7 @@ impl Plan {
             .map_err(|error| findings.problem("finish.prompts", error))
             .ok();
         if let (Some(rows), Some(prompts)) = (&held_out, &prompts) {
-            self.check_room(rows, prompts, &mut findings);
+            self.check_room(&rows.questions, prompts, &mut findings);
         }
         let split = match (&train, &self.validation) {
             (Some(train), Validation::Fraction(fraction)) => {
@@ -155,25 +187,64 @@ impl Plan {
             }
             _ => None,
         };
+        let held_files = held_out.as_ref().map_or(&[][..], |rows| &rows.files[..]);
+        let files = hashes(
+            &[
+                ("data.train", &self.train, files_of(train.as_ref())),
+                ("data.validation", self.validation_files(), files_of(validation.as_ref())),
+                ("evaluation.held_out", &self.held_out, held_files),
+                ("evaluation.general", &self.general, files_of(general.as_ref())),
+            ],
+            &mut findings,
+        );
         findings.finish()?;
         let complete = "a failure was recorded as a problem";
-        let Dataset { samples, statistics } = train.expect(complete);
-        let samples_of = |dataset: Option<Dataset>| dataset.map_or_else(Vec::new, |d| d.samples);
+        let (held_out, prompts) = (held_out.expect(complete), prompts.expect(complete));
+        let HeldOutRows { questions: held_out, rows: held_out_rows, .. } = held_out;
+        let Dataset { samples, statistics, rows: train_rows, .. } = train.expect(complete);
+        let (validation, validation_rows) = samples_and_rows(validation);
+        let (general, general_rows) = samples_and_rows(general);
         let (train, validation) = match split {
             Some(split) => {
                 let pick = |rows: &[usize]| rows.iter().map(|&row| samples[row].clone()).collect();
                 (pick(&split.train), pick(&split.validation))
             }
-            None => (samples, samples_of(validation)),
+            None => (samples, validation),
         };
-        let (held_out, prompts) = (held_out.expect(complete), prompts.expect(complete));
-        let (vocabulary, general) = (tokenizer.vocab_size(), samples_of(general));
+        let of = |key, sources, rows| Section { key, sources, rows };
+        let warnings = leaks::of_rows(
+            of("data.train", &self.train, &train_rows),
+            &train,
+            &[
+                of("data.validation", self.validation_files(), &validation_rows),
+                of("evaluation.held_out", &self.held_out, &held_out_rows),
+                of("evaluation.general", &self.general, &general_rows),
+            ],
+        );
+        let vocabulary = tokenizer.vocab_size();
         let questions = (!held_out.is_empty() || !prompts.is_empty()).then_some(Questions {
             tokenizer,
             held_out,
             prompts,
         });
-        Ok(LoadedData { train, statistics, validation, questions, vocabulary, general })
+        Ok(LoadedData {
+            train,
+            statistics,
+            validation,
+            questions,
+            vocabulary,
+            general,
+            files,
+            warnings,
+        })
+    }
+
+    /// Files of `data.validation`; none where it is a fraction.
+    fn validation_files(&self) -> &[SourceFile] {
+        match &self.validation {
+            Validation::Files(files) => files,
+            Validation::None | Validation::Fraction(_) => &[],
+        }
     }
 
     /// A user's question as the model is asked it.
@@ -200,22 +271,5 @@ impl Plan {
                 findings.problem(&format!("finish.prompts.{index}"), message);
             }
         }
-    }
-
-    /// Size and hash of every file that the run reads, by the name that the recipe gives it.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    pub fn data_hashes(&self) -> Result<BTreeMap<String, FileHash>, Error> {
-        let validation = match &self.validation {
-            Validation::Files(files) => files.as_slice(),
-            Validation::None | Validation::Fraction(_) => &[],
-        };
-        let files = self.train.iter().chain(validation).chain(&self.held_out).chain(&self.general);
-        let hash = |source: &SourceFile| {
-            let (bytes, sha256) = hash_source(source)?;
-            Ok((source.path.display().to_string(), FileHash { bytes, sha256, sampled: false }))
-        };
-        files.map(hash).collect()
     }
 }

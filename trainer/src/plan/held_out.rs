@@ -1,8 +1,8 @@
 //! Questions with answers, for exact match: what the model is given, and what it should write.
 
 use graft_data::{
-    Content, Error, Format, Origin, Role, Row, RowProblem, SampleOptions, SourceFile, Tokenizer,
-    read_rows,
+    Content, Error, FileDigest, Format, Origin, ReadRows, Row, RowDigest, RowProblem,
+    SampleOptions, SourceFile, Tokenizer, read_rows,
 };
 
 /// One question.
@@ -17,6 +17,17 @@ pub struct HeldOut {
     pub expected: String,
 }
 
+/// The questions of some files.
+#[derive(Debug, Default)]
+pub struct HeldOutRows {
+    /// In file order.
+    pub questions: Vec<HeldOut>,
+    /// What each row says.
+    pub rows: Vec<(Origin, RowDigest)>,
+    /// Size and hash of each file.
+    pub files: Vec<FileDigest>,
+}
+
 /// Reads the questions of `sources`.
 ///
 /// # Errors
@@ -26,21 +37,23 @@ pub fn held_out_rows(
     sources: &[SourceFile],
     tokenizer: &Tokenizer,
     options: &SampleOptions,
-) -> Result<Vec<HeldOut>, Error> {
+) -> Result<HeldOutRows, Error> {
     if sources.is_empty() {
-        return Ok(Vec::new());
+        return Ok(HeldOutRows::default());
     }
-    let rows = read_rows(sources)?;
+    let ReadRows { rows, files } = read_rows(sources)?;
     let one = |(row, origin): &(Row, Origin)| {
         held_out(row, tokenizer, options).map_err(|error| match error {
             Error::Render(problem) => {
-                let path = sources[origin.file].path.clone();
-                Error::Row { path, line: origin.line, problem }
+                Error::Row { place: Box::new(origin.place(sources)), problem }
             }
             other => other,
         })
     };
-    rows.iter().map(one).collect()
+    let questions = rows.iter().map(one).collect::<Result<_, _>>()?;
+    let rows = rows.iter().map(|(row, origin)| (*origin, row.digest())).collect();
+    let files = files.into_iter().map(|file| file.digest).collect();
+    Ok(HeldOutRows { questions, rows, files })
 }
 
 fn held_out(row: &Row, tokenizer: &Tokenizer, options: &SampleOptions) -> Result<HeldOut, Error> {
@@ -51,8 +64,11 @@ fn held_out(row: &Row, tokenizer: &Tokenizer, options: &SampleOptions) -> Result
                 conversation = conversation.with_system_prompt(prompt);
             }
             let messages = &mut conversation.messages;
-            let last = messages.iter().rposition(|message| message.role == Role::Assistant);
-            let last = last.ok_or(RowProblem::NoAssistantTurn)?;
+            // Of the turns that are to be learnt: another is given.
+            let last = messages.iter().rposition(|message| message.learnt);
+            let last = last.ok_or_else(|| {
+                unsupported("every turn of the assistant has `weight: 0`, so none is an answer")
+            })?;
             let answer = messages.split_off(last).swap_remove(0);
             let Content::Text(expected) = answer.content else {
                 return Err(unsupported(
@@ -60,7 +76,9 @@ fn held_out(row: &Row, tokenizer: &Tokenizer, options: &SampleOptions) -> Result
                 ));
             };
             let question = messages.iter().rev().find_map(|message| match &message.content {
-                Content::Text(text) if message.role == Role::User => Some(text.trim().to_owned()),
+                Content::Text(text) if message.role == graft_data::Role::User => {
+                    Some(text.trim().to_owned())
+                }
                 _ => None,
             });
             let question =

@@ -100,6 +100,24 @@ impl ModelFiles {
     }
 }
 
+/// Tokenizer and chat template of a folder that need not hold a whole model; where config.json is
+/// there, it has to agree with them.
+///
+/// # Errors
+/// The folder or its tokenizer are missing or unusable, or disagree with its config.json.
+pub(crate) fn open_tokenizer(
+    location: &str,
+) -> Result<(Tokenizer, Option<Arc<ModelTemplate>>), ModelFilesError> {
+    let folder = ModelFolder::open(location)?;
+    let config = folder.contains(CONFIG).then(|| read_config(&folder)).transpose()?;
+    let template = read_template(&folder)?;
+    let tokenizer = read_tokenizer(&folder, &folder, config.as_ref(), template.as_deref())?;
+    if let Some(config) = &config {
+        check_vocabulary(&tokenizer, config)?;
+    }
+    Ok((tokenizer, template))
+}
+
 /// The folder's config.json.
 pub(crate) fn read_config(folder: &ModelFolder) -> Result<LlamaConfig, graft_model::Error> {
     LlamaConfig::from_json(&folder.required(CONFIG)?, &folder.display_file(CONFIG))

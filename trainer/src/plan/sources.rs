@@ -1,15 +1,13 @@
 //! Section `data` and the sources of `evaluation`: which files, and how rows become samples.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
 
-use graft_data::{ChatTemplate, Format, ModelTemplate, SampleOptions, SourceFile};
+use graft_data::{ChatTemplate, Error, Format, ModelTemplate, SampleOptions, SourceFile};
 use graft_model::LlamaConfig;
 use graft_recipes::{Chat, Data, Losses, Overlong, Place, Preamble, Recipe, Source, SourceFormat};
 
 use super::findings::Findings;
+use super::leaks;
 
 /// What the loss is measured on while training.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,9 +62,14 @@ pub(super) fn resolve(
         }
     }
     let general = files("evaluation.general", &recipe.evaluation.general, findings);
-    let plan = DataPlan { sample, train, validation, held_out, general };
-    warn_of_leaks(&plan, findings);
-    plan
+    let validated = match &validation {
+        Validation::Files(files) => files.as_slice(),
+        Validation::None | Validation::Fraction(_) => &[],
+    };
+    for warning in leaks::of_files(&train, &[validated, &held_out, &general]) {
+        findings.warn(warning);
+    }
+    DataPlan { sample, train, validation, held_out, general }
 }
 
 /// How rows become samples, and the files to train on.
@@ -116,10 +119,15 @@ fn files(key: &str, sources: &[Source], findings: &mut Findings<'_>) -> Vec<Sour
         let (key, format) = (format!("{key}.{index}.path"), file_format(*format));
         match path {
             Place::Path(path) => {
-                if let Err(error) = readable(path) {
-                    findings.unreadable(&key, path, row, &error);
+                let source = SourceFile::new(path, format);
+                match source.check() {
+                    Err(Error::Read { source: error, .. }) => {
+                        findings.unreadable(&key, path, row, &error);
+                    }
+                    Err(error) => findings.problem(&key, error),
+                    Ok(()) => {}
                 }
-                files.push(SourceFile::new(path, format));
+                files.push(source);
             }
             Place::Builtin(name) => {
                 let source = SourceFile::builtin(name, format);
@@ -134,29 +142,6 @@ fn files(key: &str, sources: &[Source], findings: &mut Findings<'_>) -> Vec<Sour
         }
     }
     files
-}
-
-fn readable(path: &Path) -> std::io::Result<()> {
-    if File::open(path)?.metadata()?.is_dir() {
-        return Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is a folder"));
-    }
-    Ok(())
-}
-
-/// A file that is trained on and measured, too, makes every score look better than it is.
-fn warn_of_leaks(plan: &DataPlan, findings: &mut Findings<'_>) {
-    let DataPlan { sample: _, train, validation, held_out, general } = plan;
-    let train: BTreeSet<&Path> = train.iter().map(|source| source.path.as_path()).collect();
-    let validation = match validation {
-        Validation::Files(files) => files.as_slice(),
-        Validation::None | Validation::Fraction(_) => &[],
-    };
-    for source in validation.iter().chain(held_out).chain(general) {
-        if train.contains(source.path.as_path()) {
-            let path = source.path.display();
-            findings.warn(format!("`{path}` is both trained on and measured: scores will flatter"));
-        }
-    }
 }
 
 fn chat_template(chat: &Chat) -> ChatTemplate {

@@ -305,7 +305,55 @@ fn a_fraction_is_kept_out_of_training() {
     let Resolved { plan, tokenizer } =
         Plan::resolve(recipe(root.path(), "  validation: {fraction: 0.5}\n", &[]), Device::cpu())
             .unwrap();
+    // The recipe's rows are equal, and equal rows stand on one side.
+    let rows = format!("{ROW}\n{}\n{ROW}\n", ROW.replace("Fee?", "Fees?"));
+    fs::write(root.path().join("a.jsonl"), rows).unwrap();
     let data = plan.load_data(tokenizer).unwrap();
-    assert_eq!((data.train.len(), data.validation.len(), data.statistics.rows), (1, 1, 2));
-    assert_ne!(data.train[0].origin, data.validation[0].origin);
+    // Half of three rows is two: the copies.
+    assert_eq!((data.train.len(), data.validation.len(), data.statistics.rows), (1, 2, 3));
+    assert_eq!(data.validation[0].tokens, data.validation[1].tokens);
+    assert_ne!(data.train[0].tokens, data.validation[0].tokens);
+}
+
+#[test]
+fn rows_that_are_trained_on_and_measured_are_warned_of_wherever_they_stand() {
+    let root = root();
+    let at = |name: &str| root.path().join(name);
+    // Three spellings of the file that is trained on.
+    fs::create_dir(at("sub")).unwrap();
+    std::os::unix::fs::symlink(at("a.jsonl"), at("link.jsonl")).unwrap();
+    // Its row in another file and another format, among others.
+    let other = |question: &str| {
+        format!("{{\"instruction\": \"{question}\", \"output\": \" 12 euros. \"}}\n")
+    };
+    fs::write(at("other.jsonl"), other("Fees?") + &other("Fee?")).unwrap();
+    let folder = root.path().display();
+    let lines = format!(
+        "  validation: [{{path: {folder}/sub/../a.jsonl, format: messages}}]\nevaluation:\n  held_out: [{{path: {folder}/other.jsonl, format: alpaca}}, {{path: {folder}/link.jsonl, format: messages}}]\n"
+    );
+    let Resolved { plan, tokenizer } =
+        Plan::resolve(recipe(root.path(), &lines, &[]), Device::cpu()).unwrap();
+    let data = plan.load_data(tokenizer).unwrap();
+    let warnings = [&plan.warnings[..], &data.warnings].concat().join("\n");
+    insta::assert_snapshot!(warnings.replace(&folder.to_string(), "ROOT"), @r"
+    `ROOT/sub/../a.jsonl` is both trained on and measured: scores will flatter
+    `ROOT/link.jsonl` is both trained on and measured: scores will flatter
+    evaluation.held_out: of the 2 rows of `ROOT/other.jsonl`, 1 are trained on, too (ROOT/other.jsonl:2 says what ROOT/a.jsonl:1 says): scores will flatter
+    ");
+    assert_eq!(data.files.len(), 4);
+}
+
+#[test]
+fn what_is_hashed_is_what_became_the_samples() {
+    let root = root();
+    let Resolved { plan, tokenizer } =
+        Plan::resolve(recipe(root.path(), "", &[]), Device::cpu()).unwrap();
+    let path = root.path().join("a.jsonl");
+    let text = fs::read(&path).unwrap();
+    let data = plan.load_data(tokenizer).unwrap();
+    // Whatever the file holds later.
+    fs::write(&path, "other").unwrap();
+    let hash = &data.files[&path.display().to_string()];
+    let sha256 = crate::run_folder::manifest::sha256_hex(&text);
+    assert_eq!((hash.bytes, &hash.sha256), (text.len() as u64, &sha256));
 }

@@ -9,11 +9,15 @@ use graft_recipes::Init;
 
 use super::RunError;
 use crate::engine::Parameters;
-use crate::plan::Plan;
+use crate::plan::{LoadedData, Plan};
 use crate::run_folder::manifest::{FileHash, Inputs, hash_weights, sha256_hex};
 
-/// The inputs of a run of `plan` that trains `parameters`.
-pub(super) fn inputs(plan: &Plan, parameters: &Parameters) -> Result<Inputs, RunError> {
+/// The inputs of a run of `plan` on `data` that trains `parameters`.
+pub(super) fn inputs(
+    plan: &Plan,
+    data: &LoadedData,
+    parameters: &Parameters,
+) -> Result<Inputs, RunError> {
     let quantization = match plan.nf4 {
         None => "none",
         Some(false) => "nf4",
@@ -39,7 +43,7 @@ pub(super) fn inputs(plan: &Plan, parameters: &Parameters) -> Result<Inputs, Run
         recipe_sha256: sha256_hex(plan.recipe.to_yaml().as_bytes()),
         versions: BTreeMap::from([("graft".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
         base: base_hashes(plan)?,
-        data: plan.data_hashes()?,
+        data: data.files.clone(),
     })
 }
 

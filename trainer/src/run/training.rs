@@ -38,7 +38,7 @@ pub(super) fn train<B: Backend, P: Trainable<B>>(
     if parameters.is_empty() {
         return Err(RunError::NothingTrained);
     }
-    let now = inputs::inputs(plan, &parameters)?;
+    let now = inputs::inputs(plan, data, &parameters)?;
     // From here on there is something to keep.
     signals::work_begins();
     if let Some(parent) = plan.output_dir.parent() {

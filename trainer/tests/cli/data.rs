@@ -25,6 +25,93 @@ fn samples_are_shown_plain_in_a_pipe_and_coloured_if_asked() {
         serde_json::from_str(&room.done(&format!("{line} --json"))).unwrap();
     assert_eq!(json["statistics"]["rows"], 2);
     assert_eq!(json["samples"][0]["line"], 1);
+    // Labels are counted as training counts them.
+    let sample = &json["samples"][0];
+    let labels = sample["labels"].as_array().unwrap();
+    let targets = labels.iter().filter(|label| **label != -100).count();
+    assert_eq!(2 * targets, json["statistics"]["targets"].as_u64().unwrap() as usize);
+    for (label, token) in labels.iter().zip(sample["tokens"].as_array().unwrap()) {
+        assert!(*label == -100 || label == token, "{label} at {token}");
+    }
+}
+
+#[test]
+fn every_label_counts_once_where_a_row_is_cut_into_parts() {
+    let room = Room::new();
+    room.write("a.jsonl", format!("{{\"text\": \"{}\"}}\n", "word ".repeat(40)));
+    let line = "data --file a.jsonl --format text --model builtin:quickstart --max-seq-len 16 --overlong split --show 9 --json";
+    let json: serde_json::Value = serde_json::from_str(&room.done(line)).unwrap();
+    let samples = json["samples"].as_array().unwrap();
+    let counted = |sample: &serde_json::Value| {
+        sample["labels"].as_array().unwrap().iter().filter(|label| **label != -100).count()
+    };
+    let all: usize = samples.iter().map(counted).sum();
+    assert_eq!(all as u64, json["statistics"]["targets"].as_u64().unwrap());
+    assert!(samples.len() > 2 && samples.iter().all(|sample| sample["labels"][0] == -100));
+}
+
+#[test]
+fn a_long_sample_is_cut_for_the_eye() {
+    let room = Room::new();
+    room.write("a.jsonl", format!("{{\"text\": \"{}\"}}\n", "word ".repeat(20_000)));
+    let line = "data --file a.jsonl --format text --model builtin:quickstart --max-seq-len 100000";
+    let shown = room.done(line);
+    assert!(shown.contains(" are left out here …\n") && shown.len() < 5_000, "{shown}");
+}
+
+#[test]
+fn a_folder_with_a_tokenizer_alone_is_enough() {
+    let room = Room::new();
+    room.write("a.jsonl", ROW);
+    room.model("m", |config| config);
+    let line = "data --file a.jsonl --format messages --model m";
+    let whole = room.done(line);
+    std::fs::remove_file(room.path("m/config.json")).unwrap();
+    assert_eq!(room.done(line), whole);
+    std::fs::remove_file(room.path("m/tokenizer.json")).unwrap();
+    assert!(room.refused(line).contains("tokenizer.json"));
+}
+
+#[test]
+fn what_a_row_says_beside_its_turns_is_used_shown_or_refused() {
+    let room = Room::new();
+    room.write(
+        "a.jsonl",
+        ROW.replacen('{', "{\"system\": \"Answer like a pirate.\", \"id\": 1, \"_mine\": 2, ", 1),
+    );
+    let shown = room.done(&format!("data --file a.jsonl {FLAGS}"));
+    assert!(shown.contains("Answer like a pirate.<|eot_id|>"), "{shown}");
+    assert!(shown.contains("  not learnt from, as notes about the rows: _mine, id\n"), "{shown}");
+    insta::assert_snapshot!(refused(ROW.replacen('{', "{\"quux\": 1, ", 1), ""), @r#"error: a.jsonl:1: `quux` is not supported: `format: messages` is made of `messages`, `system`, `tools`, `builtin_tools` and `tools_in_user_message`, and this is no known note about a row; remove the field (`jq -c 'del(."quux")'`), or begin its name with `_` if nothing is to be learnt from it"#);
+    insta::assert_snapshot!(refused(ROW.replace("\"content\": \"12", "\"content\": \"1\", \"content\": \"12"), ""), @"error: a.jsonl:1: `messages[1].content` stands twice; keep one of the two");
+}
+
+#[test]
+#[cfg(unix)]
+fn files_that_hold_no_rows_are_called_by_their_name_at_once() {
+    let room = Room::new();
+    let pipe = room.path("pipe.jsonl");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::os::unix::fs::symlink("../blobs/1f2e", room.path("link.jsonl")).unwrap();
+    for (file, what) in [
+        ("pipe.jsonl", "cannot read pipe.jsonl: it is a pipe, and only plain files are read"),
+        (
+            "link.jsonl",
+            "cannot read link.jsonl: it is a link to `../blobs/1f2e`, which is not there",
+        ),
+        ("/dev/zero", "cannot read /dev/zero: it is a device"),
+        (".", "cannot read .: it is a folder"),
+    ] {
+        let said = room.refused(&format!("data --file {file} {FLAGS}"));
+        assert!(said.contains(what), "{said}");
+    }
+    // One line that never ends, of bytes that take no disk.
+    std::fs::File::create(room.path("sparse.jsonl")).unwrap().set_len(1 << 40).unwrap();
+    let said = room.refused(&format!("data --file sparse.jsonl {FLAGS}"));
+    assert!(said.contains("sparse.jsonl: it is full of bytes of zero"), "{said}");
+    room.recipe("");
+    let said = room.refused("validate r.yaml data.train.0.path=pipe.jsonl");
+    assert!(said.contains("data.train.0.path: cannot read pipe.jsonl: it is a pipe"), "{said}");
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn questions(
     if !args.exact_match {
         return Ok(Vec::new());
     }
-    let questions = held_out_rows(sources, tokenizer, options)?;
+    let questions = held_out_rows(sources, tokenizer, options)?.questions;
     if let Some(row) = without_room(&questions, max_new, longest) {
         let message =
             no_room(&row.question, row.prompt.len(), (max_new, "--max-new-tokens"), longest);

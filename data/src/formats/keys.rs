@@ -1,0 +1,287 @@
+//! What a field of a row means beside those that its format is made of: a note about the row, or
+//! something that would be lost, which is refused by name.
+
+use serde_json::Value;
+
+use super::Format;
+use super::fields::{Object, is_empty};
+use crate::error::RowProblem;
+use crate::shown::shown;
+
+/// Fields that say where a row comes from, or what was thought of it. They are not learnt from, and
+/// `graft data` lists those that it met; so is every field whose name begins with `_`.
+pub const NOTES: [&str; 60] = [
+    "annotator",
+    "author",
+    "categories",
+    "category",
+    "comment",
+    "comments",
+    "conversation_id",
+    "created",
+    "created_at",
+    "dataset",
+    "dataset_name",
+    "date",
+    "difficulty",
+    "domain",
+    "dump",
+    "file",
+    "file_name",
+    "file_path",
+    "filename",
+    "generator",
+    "hash",
+    "id",
+    "idx",
+    "index",
+    "lang",
+    "language",
+    "language_score",
+    "license",
+    "md5",
+    "meta",
+    "metadata",
+    "model",
+    "model_name",
+    "notes",
+    "num_tokens",
+    "num_turns",
+    "path",
+    "prompt_id",
+    "quality",
+    "rating",
+    "row_id",
+    "score",
+    "sha256",
+    "source",
+    "split",
+    "subset",
+    "tag",
+    "tags",
+    "task",
+    "task_id",
+    "timestamp",
+    "title",
+    "token_count",
+    "topic",
+    "type",
+    "uid",
+    "updated_at",
+    "url",
+    "uuid",
+    "version",
+];
+
+/// Fields that ask for single turns or rows to be learnt or not.
+const MASKS: [&str; 11] = [
+    "loss",
+    "loss_mask",
+    "mask",
+    "sample_weight",
+    "train",
+    "train_detail",
+    "training",
+    "training_detail",
+    "train_on_input",
+    "weight",
+    "weights",
+];
+
+/// Fields of pictures and the like.
+const MEDIA: [&str; 7] = ["audio", "audios", "documents", "image", "images", "video", "videos"];
+
+/// Fields of preference data.
+const PREFERENCES: [&str; 4] = ["chosen", "margin", "ranking", "rejected"];
+
+/// Whether the field is a note about the row.
+pub(super) fn is_note(key: &str) -> bool {
+    key.starts_with('_') || NOTES.contains(&key)
+}
+
+/// The notes among a row's fields, where every other field is one that the format is made of.
+pub(super) fn notes(row: &Object<'_>, format: Format) -> Result<Vec<String>, RowProblem> {
+    let fields = format.fields();
+    let mut notes = Vec::new();
+    for (key, value) in row.fields() {
+        if fields.contains(&key.as_str()) || value.is_null() || is_empty(value) {
+            continue;
+        }
+        if is_note(key) {
+            notes.push(key.clone());
+        } else if !asks_for_what_is(key, value) {
+            let why = why(key, format);
+            let key = row.path(key);
+            return Err(RowProblem::Unsupported(format!("`{key}` is not supported: {why}")));
+        }
+    }
+    Ok(notes)
+}
+
+/// Whether the field asks for what is done anyway: the whole row counts, with one call a turn.
+fn asks_for_what_is(key: &str, value: &Value) -> bool {
+    match key {
+        "weight" | "sample_weight" => value.as_f64() == Some(1.0),
+        "train" | "training" | "loss" => value.as_bool() == Some(true),
+        "parallel_tool_calls" => value.as_bool() == Some(false),
+        _ => false,
+    }
+}
+
+/// Why a field at the top of a row is refused, and the way out.
+fn why(key: &str, format: Format) -> String {
+    let of_turns = matches!(format, Format::Messages | Format::ShareGpt);
+    match key {
+        _ if MASKS.contains(&key) && of_turns => {
+            "every row counts alike; leave the row out, or write `\"weight\": 0` into those turns of \
+             the assistant that are not to be learnt"
+                .to_owned()
+        }
+        _ if MASKS.contains(&key) => {
+            "every row counts alike; leave out rows that are not to be learnt".to_owned()
+        }
+        _ if PREFERENCES.contains(&key) => {
+            "there is no preference training; keep the answer that is to be learnt, and remove the \
+             field"
+                .to_owned()
+        }
+        _ if MEDIA.contains(&key) => {
+            "a row trained without it would mean something else; remove the field if that is what \
+             you want"
+                .to_owned()
+        }
+        "functions" if of_turns => "write the definitions as `tools`".to_owned(),
+        "function_call" if of_turns => {
+            "write the call as `tool_calls` into the assistant's turn".to_owned()
+        }
+        "parallel_tool_calls" => "a turn holds one call; write `false`, or remove it".to_owned(),
+        "tools" | "builtin_tools" | "functions" => {
+            "use `format: messages` or `format: sharegpt` for tools".to_owned()
+        }
+        "system_prompt" if format != Format::Completion && format != Format::Text => {
+            "write it as `system`".to_owned()
+        }
+        "system" | "system_prompt" => {
+            format!("rows of `format: {format}` have no system turn; write it into the text")
+        }
+        "history" => format!(
+            "only `format: alpaca` has it; write its turns as turns of `format: {}`",
+            if format == Format::ShareGpt { format } else { Format::Messages }
+        ),
+        _ => format!(
+            "`format: {format}` is made of {}, and this is no known note about a row; remove the \
+             field (`jq -c 'del(.\"{}\")'`), or begin its name with `_` if nothing is to be learnt \
+             from it",
+            listed(format.fields()),
+            shown(key)
+        ),
+    }
+}
+
+/// `a`, `b` and `c`.
+fn listed(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => format!("`{one}`"),
+        [first @ .., last] => format!("`{}` and `{last}`", first.join("`, `")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROWS: [(Format, &str); 5] = [
+        (
+            Format::Messages,
+            r#""messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]"#,
+        ),
+        (
+            Format::ShareGpt,
+            r#""conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]"#,
+        ),
+        (Format::Alpaca, r#""instruction": "q", "output": "a""#),
+        (Format::Completion, r#""prompt": "q", "completion": "a""#),
+        (Format::Text, r#""text": "a""#),
+    ];
+
+    fn read(format: Format, row: &str, more: &str) -> Result<Vec<String>, String> {
+        let parsed = format.read_row(&format!("{{{row}{more}}}"));
+        parsed.map(|parsed| parsed.notes).map_err(|problem| problem.to_string())
+    }
+
+    #[test]
+    fn every_field_beside_a_rows_own_is_a_note_or_refused_by_its_name() {
+        let lost: Vec<&str> = [
+            "functions",
+            "function_call",
+            "history",
+            "system_prompt",
+            "prompt",
+            "completion",
+            "messages",
+            "conversations",
+            "instruction",
+            "input",
+            "output",
+            "response",
+            "question",
+            "answer",
+            "text",
+            "tools",
+            "builtin_tools",
+            "tools_in_user_message",
+            "system",
+            "context",
+            "thinking",
+            "whatever",
+            "parallel_tool_calls",
+        ]
+        .into_iter()
+        .chain(MASKS)
+        .chain(MEDIA)
+        .chain(PREFERENCES)
+        .collect();
+        for (format, row) in ROWS {
+            for key in &lost {
+                if format.fields().contains(key) {
+                    continue;
+                }
+                let refused = read(format, row, &format!(r#", "{key}": "x""#)).unwrap_err();
+                assert!(
+                    refused.starts_with(&format!("`{key}` is not supported: ")),
+                    "{format}: {refused}"
+                );
+                // What says nothing loses nothing.
+                for nothing in ["null", "\"\"", "[]", "{}"] {
+                    assert_eq!(
+                        read(format, row, &format!(r#", "{key}": {nothing}"#)),
+                        Ok(Vec::new())
+                    );
+                }
+            }
+            for note in NOTES.into_iter().chain(["_mine"]) {
+                let found =
+                    read(format, row, &format!(r#", "{note}": {{"a": 99999999999999999999999}}"#));
+                assert_eq!(found, Ok(vec![note.to_owned()]), "{format}");
+            }
+            for same in [r#""weight": 1"#, r#""train": true"#, r#""parallel_tool_calls": false"#] {
+                assert_eq!(read(format, row, &format!(", {same}")), Ok(Vec::new()), "{format}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_way_out_is_said() {
+        let refused =
+            |place: usize, more: &str| read(ROWS[place].0, ROWS[place].1, more).unwrap_err();
+        insta::assert_snapshot!(refused(0, r#", "weight": 0"#), @r#"`weight` is not supported: every row counts alike; leave the row out, or write `"weight": 0` into those turns of the assistant that are not to be learnt"#);
+        insta::assert_snapshot!(refused(2, r#", "weight": 0.5"#), @"`weight` is not supported: every row counts alike; leave out rows that are not to be learnt");
+        insta::assert_snapshot!(refused(0, r#", "functions": [{}]"#.replace("{}", "1").as_str()), @"`functions` is not supported: write the definitions as `tools`");
+        insta::assert_snapshot!(refused(0, r#", "prompt": "again""#), @r#"`prompt` is not supported: `format: messages` is made of `messages`, `system`, `tools`, `builtin_tools` and `tools_in_user_message`, and this is no known note about a row; remove the field (`jq -c 'del(."prompt")'`), or begin its name with `_` if nothing is to be learnt from it"#);
+        insta::assert_snapshot!(refused(1, r#", "history": [1]"#), @"`history` is not supported: only `format: alpaca` has it; write its turns as turns of `format: sharegpt`");
+        insta::assert_snapshot!(refused(3, r#", "system": "Be brief.""#), @"`system` is not supported: rows of `format: completion` have no system turn; write it into the text");
+        insta::assert_snapshot!(refused(4, r#", "rejected": "b""#), @"`rejected` is not supported: there is no preference training; keep the answer that is to be learnt, and remove the field");
+        insta::assert_snapshot!(refused(4, r#", "\u001b[2J": 1"#), @r#"`\u{1b}[2J` is not supported: `format: text` is made of `text`, and this is no known note about a row; remove the field (`jq -c 'del(."\u{1b}[2J")'`), or begin its name with `_` if nothing is to be learnt from it"#);
+    }
+}
