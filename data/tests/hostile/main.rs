@@ -1,5 +1,5 @@
 //! Files that nobody meant, against every reader of rows: none may panic, and what is said about
-//! them stays short. `GRAFT_HOSTILE_INPUTS=1000000 cargo test --release -p graft-data --test hostile`
+//! them stays short. `GRAFT_MUTATIONS=1000000 cargo test --release -p graft-data --test hostile`
 //! tries a million.
 #![expect(clippy::expect_used, reason = "a corpus that cannot be read fails the test")]
 

@@ -2,16 +2,16 @@
 //! doubling, moving, crossing and overwriting, the ways in which files break and in which people
 //! break them.
 
-/// How many inputs a run tries: `GRAFT_HOSTILE_INPUTS`, or this many.
+/// How many inputs a run tries: `GRAFT_MUTATIONS`, or this many.
 pub(crate) fn inputs(default: u64) -> u64 {
-    let asked = std::env::var("GRAFT_HOSTILE_INPUTS").ok();
-    asked.map_or(default, |text| text.parse().expect("GRAFT_HOSTILE_INPUTS is a number"))
+    let asked = std::env::var("GRAFT_MUTATIONS").ok();
+    asked.map_or(default, |text| text.parse().expect("GRAFT_MUTATIONS is a number"))
 }
 
-/// The number of the first input: `GRAFT_HOSTILE_FIRST`, so that parts can run side by side.
+/// The number of the first input: `GRAFT_MUTATIONS_FROM`, so that parts can run side by side.
 pub(crate) fn first() -> u64 {
-    let asked = std::env::var("GRAFT_HOSTILE_FIRST").ok();
-    asked.map_or(0, |text| text.parse().expect("GRAFT_HOSTILE_FIRST is a number"))
+    let asked = std::env::var("GRAFT_MUTATIONS_FROM").ok();
+    asked.map_or(0, |text| text.parse().expect("GRAFT_MUTATIONS_FROM is a number"))
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014).

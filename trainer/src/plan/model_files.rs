@@ -176,9 +176,7 @@ pub(super) fn read_template(
     Ok(ModelTemplate::from_files(files)?.map(Arc::new))
 }
 
-fn tool_template(
-    folder: &ModelFolder,
-) -> Result<Option<impl AsRef<[u8]>>, graft_model::Error> {
+fn tool_template(folder: &ModelFolder) -> Result<Option<impl AsRef<[u8]>>, graft_model::Error> {
     let found = folder.additional_templates()?.into_iter().find(|(name, _)| name == TOOL_TEMPLATE);
     Ok(found.map(|(_, bytes)| bytes))
 }

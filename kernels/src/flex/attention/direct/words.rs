@@ -279,7 +279,6 @@ mod tests {
     use crate::flex::isa::Isa;
 
     /// Says what this processor, or the level asked for, leaves out.
-    #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     fn skip(what: &str) {
         eprintln!("skipped: {what}; the kernels in use are `{}`", Isa::get().name());
     }

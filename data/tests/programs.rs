@@ -1,7 +1,7 @@
 //! Templates and tokenizers are programs from strangers: whatever stands in them, reading and using
 //! them comes to an end, with an answer or an error that names the file.
 //!
-//! `GRAFT_INPUTS` says how many mutated inputs a reader gets (some thousands by default). Mutation is
+//! `GRAFT_MUTATIONS` says how many mutated inputs a reader gets (some thousands by default). Mutation is
 //! seeded, so a failure comes again; the corpus is what other tests call sound, and what once was not.
 #![expect(clippy::unwrap_used, reason = "a fixture that cannot be read fails the test")]
 
@@ -188,7 +188,7 @@ fn an_error_stands_on_the_line_of_its_tag() {
 
 /// How many inputs a reader gets.
 fn inputs(default: u64) -> u64 {
-    std::env::var("GRAFT_INPUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+    std::env::var("GRAFT_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
 /// Cuts, doubles, moves and changes of an input.
