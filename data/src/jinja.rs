@@ -324,7 +324,7 @@ impl ModelTemplate {
             _ => ("default", &self.default),
         };
         let context = wording.context(messages, tools, date, generation_prompt, &self.tokens);
-        budget::begin();
+        budget::begin(wording.bytes);
         let rendered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             self.environment.get_template(name).and_then(|template| template.render(context))
         }));

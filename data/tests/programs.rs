@@ -74,6 +74,7 @@ fn greedy() -> Vec<(&'static str, String)> {
         ("json", "{{ messages|tojson(indent=999999999) }}".to_owned()),
         ("format", "{{ '%999999999d'|format(1) }}".to_owned()),
         ("batch", "{{ [1]|batch(999999999, 'x')|list }}".to_owned()),
+        ("batch, as a float", "{{ [1]|batch(9999999000000000.0)|list }}".to_owned()),
         ("power", "{{ 9 ** 9 ** 9 }}".to_owned()),
         (
             "comparisons",
@@ -111,8 +112,8 @@ fn greedy_templates_are_refused_by_name() {
     repeated constants → T, too much: it makes a value that is larger than any conversation
     loops → T, too much: it does not come to an end within the work that a template is given
     loops of nothing → T, too much: it does not come to an end within the work that a template is given
-    much text → T, too much: it writes more than 67108864 bytes
-    kept text → T, too much: it makes a value that is larger than any conversation
+    much text → T, too much: it writes far more than the conversation has
+    kept text → T, too much: it writes far more than the conversation has
     lists in lists → T, too much: it puts lists into lists, more than 160 deep
     a namespace in itself → T, too much: it puts a namespace into a namespace
     macros → T, invalid operation: recursion limit exceeded
@@ -125,6 +126,7 @@ fn greedy_templates_are_refused_by_name() {
     json → T, too much: it asks for 999999999, and at most 1000 is given
     format → T, too much: its format asks for a width that no text has
     batch → T, too much: it asks for 999999999, and at most 1000 is given
+    batch, as a float → T, too much: it asks for 9999999000000000.0, and at most 1000 is given
     power → T, invalid operation: unable to calculate 387420489 ** 9
     comparisons → T, too much: it does not come to an end within the work that a template is given
     "##);

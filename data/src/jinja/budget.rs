@@ -15,12 +15,14 @@ use super::python;
 const MOST_WORK: usize = 10_000_000;
 /// Units of one value: 16 MiB of text, or a million items.
 const LARGEST_VALUE: usize = 1 << 20;
-/// Bytes written in one rendering, what is kept for later included.
-const MOST_TEXT: usize = 64 << 20;
+/// Bytes written in one rendering, what is kept for later included: so many for the template's own
+/// words, and so many times what the conversation has. All of it will be tokens.
+const MOST_WORDS: usize = 4 << 20;
+const MOST_TIMES: usize = 16;
 /// Lists in lists.
 const DEEPEST: usize = 160;
 /// Blanks, columns, digits: more than anybody writes.
-const LARGEST_NUMBER: u64 = 1_000;
+const LARGEST_NUMBER: u32 = 1_000;
 
 /// How a refusal begins.
 pub(super) const TOO_MUCH: &str = "the template asks for too much";
@@ -28,11 +30,14 @@ pub(super) const TOO_MUCH: &str = "the template asks for too much";
 thread_local! {
     /// What the rendering of this thread has spent, in units and in bytes written.
     static SPENT: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    /// The bytes that it may write.
+    static ALLOWED: Cell<usize> = const { Cell::new(MOST_WORDS) };
 }
 
-/// A rendering begins on this thread.
-pub(super) fn begin() {
+/// A rendering begins on this thread, of a conversation of so many bytes.
+pub(super) fn begin(conversation: usize) {
     SPENT.set((0, 0));
+    ALLOWED.set(conversation.saturating_mul(MOST_TIMES).saturating_add(MOST_WORDS));
 }
 
 /// Counts what is written.
@@ -40,8 +45,8 @@ pub(super) fn write(bytes: usize) -> Result<(), Error> {
     let (units, written) = SPENT.get();
     let written = written.saturating_add(bytes);
     SPENT.set((units, written));
-    if written > MOST_TEXT {
-        return Err(too_much(&format!("it writes more than {MOST_TEXT} bytes")));
+    if written > ALLOWED.get() {
+        return Err(too_much("it writes far more than the conversation has"));
     }
     spend(1 + bytes / 16)
 }
@@ -296,11 +301,10 @@ fn bound(environment: &mut Environment<'static>, name: &'static str) {
 }
 
 pub(super) fn check_number(value: &Value) -> Result<(), Error> {
-    let number = i128::try_from(value.clone()).unwrap_or_default();
-    if value.is_integer() && number.unsigned_abs() > u128::from(LARGEST_NUMBER) {
-        return Err(too_much(&format!(
-            "it asks for {number}, and at most {LARGEST_NUMBER} is given"
-        )));
+    // The engine takes 9.0 for 9, and true for 1.
+    let number = f64::try_from(value.clone()).unwrap_or_default();
+    if value.kind() == ValueKind::Number && number.abs() > f64::from(LARGEST_NUMBER) {
+        return Err(too_much(&format!("it asks for {value}, and at most {LARGEST_NUMBER} is given")));
     }
     Ok(())
 }

@@ -24,6 +24,8 @@ pub(super) struct Wording {
     pub breaker: char,
     /// Stands around what a template marks as the model's.
     pub mark: char,
+    /// Of all texts.
+    pub bytes: usize,
 }
 
 impl Wording {
@@ -37,9 +39,10 @@ impl Wording {
         let Conversation { messages, tools, builtin_tools, tools_in_user_message } = conversation;
         let messages: Vec<Json> = messages.iter().map(message).collect();
         let builtin_tools: Vec<Json> = builtin_tools.iter().cloned().map(Json::String).collect();
-        let mut used = String::new();
+        let (mut used, mut bytes) = (String::new(), 0);
         for value in messages.iter().chain(tools).chain(&builtin_tools) {
             note_signs(value, &mut used);
+            bytes += length(value);
         }
         used.extend(templates.flat_map(str::chars).filter(|c| NONCHARACTERS.contains(c)));
         let mut free = NONCHARACTERS.filter(|sign| !used.contains(*sign));
@@ -68,6 +71,7 @@ impl Wording {
             tools_in_user_message: *tools_in_user_message,
             breaker,
             mark,
+            bytes,
         })
     }
 
@@ -129,6 +133,15 @@ fn message(Message { role, content, learnt: _ }: &Message) -> Json {
             let function = json!({"name": name, "arguments": arguments});
             json!({"role": role, "tool_calls": [{"type": "function", "function": function}]})
         }
+    }
+}
+
+fn length(value: &Json) -> usize {
+    match value {
+        Json::String(text) => text.len(),
+        Json::Array(list) => list.iter().map(length).sum(),
+        Json::Object(map) => map.iter().map(|(key, value)| key.len() + length(value)).sum(),
+        Json::Null | Json::Bool(_) | Json::Number(_) => 8,
     }
 }
 
