@@ -2,7 +2,7 @@
 
 use graft_recipes::{ActivationOffload, Checkpointing};
 
-use super::asked::Asked;
+use super::asked::{Asked, Merging};
 use super::{Ledger, Place};
 use crate::cli::page;
 use crate::optimizer::StateFormat;
@@ -65,7 +65,13 @@ fn ladders(asked: &Asked) -> Vec<Vec<Change>> {
     };
     let ranks = halves(rank.unwrap_or(0), NARROWEST)
         .map(|n| with(format!("adapter.rank={n}"), &|a| narrow(&mut a.adapter, n)));
+    let merge = (asked.merging != Merging::Nothing).then(|| {
+        with("finish.merge=false".to_owned(), &|a| {
+            (a.merging, a.model_bytes) = (Merging::Nothing, 0);
+        })
+    });
     vec![
+        merge.into_iter().collect(),
         blocks.into_iter().collect(),
         host.into_iter().collect(),
         visit.collect(),

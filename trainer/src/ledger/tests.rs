@@ -175,6 +175,20 @@ fn a_change_that_is_named_is_one_that_fits() {
 }
 
 #[test]
+fn a_merge_that_takes_most_is_named_as_what_to_leave_out() {
+    // Little is trained, on short rows.
+    let mut asked = Asked { units: vec![16; 4], targets: vec![1; 4], vocabulary: 2_000, ..asked() };
+    if let Adapter::Lora { config, .. } = &mut asked.adapter {
+        config.sites.retain(|site, _| site.layer == 15);
+    }
+    (asked.merging, asked.model_bytes) = (Merging::Dequantised, 1 << 31);
+    let ledger = Ledger::for_run(&asked);
+    assert!(of(&ledger, "logits of both") > 0, "{ledger:?}");
+    let text = remedies::text(&asked, Place::Anonymous, ledger.anonymous() - 1);
+    assert!(text.contains("finish.merge=false"), "{text}");
+}
+
+#[test]
 fn auto_keeps_products_where_they_take_at_most_half_of_the_memory() {
     let mut selective = asked();
     selective.checkpointing = Checkpointing::Selective;
