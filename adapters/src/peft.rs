@@ -230,6 +230,16 @@ impl Start for &PeftAdapter {
     }
 }
 
+/// The files that [`PeftAdapter::open`] reads: the description and the weights.
+///
+/// # Errors
+/// One of them is missing.
+pub fn files(path: &Path) -> Result<[PathBuf; 2], Error> {
+    let (folder, weights) = locate(path)?;
+    let home = folder.path().unwrap_or(path);
+    Ok([home.join(CONFIG_FILE), home.join(weights)])
+}
+
 /// The folder, and the weights' name in it.
 fn locate(path: &Path) -> Result<(ModelFolder, String), Error> {
     let missing = |missing, hint| Error::AdapterMissing { path: path.to_path_buf(), missing, hint };

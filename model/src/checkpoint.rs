@@ -118,6 +118,21 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// The files that [`Checkpoint::open`] reads in a folder: the weights, and the index of shards.
+    ///
+    /// # Errors
+    /// As those of opening.
+    pub fn files(folder: &ModelFolder) -> Result<Vec<String>, Error> {
+        if folder.contains(SINGLE_FILE) {
+            return Ok(vec![SINGLE_FILE.to_owned()]);
+        }
+        let text = folder.required(INDEX_FILE)?;
+        let index: Index = serde_json::from_slice(&text)
+            .map_err(|source| Error::Json { file: folder.display_file(INDEX_FILE), source })?;
+        let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+        Ok(shards.into_iter().chain([INDEX_FILE.to_owned()]).collect())
+    }
+
     /// Opens one safetensors file of a folder: an adapter, an optimizer's state.
     pub fn open_file(folder: &ModelFolder, name: &str) -> Result<Self, Error> {
         let mut checkpoint = Self::empty(folder);

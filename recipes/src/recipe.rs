@@ -159,6 +159,20 @@ impl Recipe {
         let Written(places) = &self.written;
         places.get(&plain_key(key))
     }
+
+    /// Whether the command line writes `key`, a key above it, or one below it.
+    pub fn is_on_command_line(&self, key: &str) -> bool {
+        let (Written(places), key) = (&self.written, plain_key(key));
+        let leads_to = |short: &str, long: &str| {
+            long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        // A section that an override makes on its way is not what it asks for, so its own words count.
+        places.values().any(|place| {
+            let Location::CommandLine { argument } = place else { return false };
+            let written = plain_key(argument.split('=').next().unwrap_or_default());
+            leads_to(&written, &key) || leads_to(&key, &written)
+        })
+    }
 }
 
 /// The name is part of paths, so it is held to what every file system takes.

@@ -78,7 +78,8 @@ impl Device {
     #[cfg(test)]
     pub(crate) fn made_up(memory_bytes: Option<u64>, bf16: bool) -> Self {
         let name = "RTX".to_owned();
-        let found = Found { index: 1, name, software: false, memory_bytes, bf16, f16: true };
+        let (driver, software) = (Some("Mesa 25.1.0".to_owned()), false);
+        let found = Found { index: 1, name, driver, software, memory_bytes, bf16, f16: true };
         Self { api: Api::Wgpu, found }
     }
 
@@ -97,7 +98,16 @@ impl Device {
         &self.found
     }
 
-    /// As manifests name it: `cpu`, `wgpu:0 (AMD Radeon RX 7900 XTX)`.
+    /// As manifests name it, in every place and with every driver the same: `cpu`, `wgpu (AMD Radeon RX
+    /// 7900 XTX)`.
+    pub fn model(&self) -> String {
+        match self.api {
+            Api::Cpu => "cpu".to_owned(),
+            Api::Wgpu | Api::Cuda => format!("{} ({})", self.api.name(), self.found.name),
+        }
+    }
+
+    /// As people find it: `cpu`, `wgpu:0 (AMD Radeon RX 7900 XTX)`.
     pub fn name(&self) -> String {
         match self.api {
             Api::Cpu => "cpu".to_owned(),

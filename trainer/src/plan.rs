@@ -43,7 +43,7 @@ pub use model_files::{ModelFiles, ModelFilesError};
 pub use sources::{DataPlan, Validation};
 
 use findings::Findings;
-pub(crate) use model_files::{open_tokenizer, read_config};
+pub(crate) use model_files::{open_tokenizer, read_config, text_files};
 
 /// Whether a run begins or goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 
 mod error;
 mod finish;
+mod going_on;
 mod inputs;
 mod scores;
 mod stage;
@@ -33,6 +34,8 @@ use crate::memory::give_freed_memory_back;
 use crate::plan::{Adapter, LoadedData, Plan, Resolved};
 use crate::progress::{Progress, Unit, note};
 use crate::random_weights::RandomWeights;
+use crate::run_folder::manifest::Inputs;
+use going_on::GoingOn;
 
 /// How to run a plan.
 #[derive(Clone, Copy)]
@@ -41,6 +44,8 @@ pub struct RunOptions {
     pub resume: bool,
     /// Memory and disk that it may take.
     pub room: Available,
+    /// Whether the device was asked for by name, and not found by looking for the best.
+    pub named_device: bool,
 }
 
 /// Trains as planned.
@@ -50,7 +55,16 @@ pub struct RunOptions {
 pub fn run(resolved: Resolved, options: RunOptions) -> Result<Outcome, RunError> {
     let Resolved { mut plan, tokenizer } = resolved;
     let data = plan.load_data(tokenizer)?;
-    plan.check_length(&data.schedule(&plan)?)?;
+    let inputs = inputs::inputs(&plan, &data)?;
+    let going_on = GoingOn::find(&plan, &inputs, options)?;
+    let schedule = data.schedule(&plan)?;
+    plan.check_length(&schedule)?;
+    if let Some(going_on) = &going_on {
+        let (step, total) = (going_on.step(), plan.total_steps(&schedule));
+        if step > total {
+            return Err(RunError::Beyond { path: plan.output_dir, step, total });
+        }
+    }
     for warning in &data.warnings {
         note(&format!("warning: {warning}"));
     }
@@ -60,7 +74,8 @@ pub fn run(resolved: Resolved, options: RunOptions) -> Result<Outcome, RunError>
     Ledger::for_run(&asked).check(&asked, &options.room)?;
     plan.device.keep_projections_on_host(asked.streams);
     give_freed_memory_back();
-    let work = || plan.device.run(Training { plan: &plan, data: &data, options });
+    let training = Training { plan: &plan, data: &data, inputs, going_on };
+    let work = || plan.device.run(training);
     if plan.device.is_cpu() { work() } else { unless_lost(&plan.device.name(), work) }
 }
 
@@ -82,25 +97,27 @@ fn said(panic: &(dyn Any + Send)) -> Option<&str> {
 struct Training<'a> {
     plan: &'a Plan,
     data: &'a LoadedData,
-    options: RunOptions,
+    inputs: Inputs,
+    /// The run that goes on; `None` where it begins.
+    going_on: Option<GoingOn>,
 }
 
 impl OnBackend for Training<'_> {
     type Output = Result<Outcome, RunError>;
 
     fn on<B: Backend>(self, device: &B::Device) -> Self::Output {
-        let Self { plan, data, options } = self;
+        let plan = self.plan;
         let nf4 = left_to_quantise(&plan.config, plan.nf4);
         match &plan.adapter {
             Adapter::Full => {
                 let model = load::<B, _>(plan, &mut FullFactory { device }, device)?;
-                training::train(plan, data, model, options)
+                training::train(self, model)
             }
             Adapter::Lora { config, init_from: None } => {
                 let start = Fresh(|site, len| initial(plan.seed, site, len));
                 let mut factory = LoraFactory { config, start, nf4, device };
                 let model = load::<B, _>(plan, &mut factory, device)?;
-                training::train(plan, data, model, options)
+                training::train(self, model)
             }
             Adapter::Lora { config, init_from: Some(folder) } => {
                 let start = graft_adapters::peft::PeftAdapter::open(folder)?;
@@ -108,7 +125,7 @@ impl OnBackend for Training<'_> {
                 start.check_same(config)?;
                 let mut factory = LoraFactory { config, start: &start, nf4, device };
                 let model = load::<B, _>(plan, &mut factory, device)?;
-                training::train(plan, data, model, options)
+                training::train(self, model)
             }
         }
     }
@@ -165,7 +182,7 @@ mod tests {
         assert!(!error.is_wrong_input());
         insta::assert_snapshot!(
             error,
-            @"wgpu:0 (RTX) stopped computing: the buffer is gone. The last checkpoint is whole: go on from it with `--resume`, on this device or another (`--device`)"
+            @"wgpu:0 (RTX) stopped computing: the buffer is gone. The last checkpoint is whole: go on from it with `--resume`, or on another device that `--device` names"
         );
         let other = unless_lost::<()>("wgpu:0", || Err(RunError::NothingTrained)).unwrap_err();
         assert!(matches!(other, RunError::NothingTrained), "{other}");

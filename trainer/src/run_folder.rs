@@ -6,8 +6,13 @@
 //! whatever is replaced later is replaced whole.
 
 pub mod checkpoints;
+pub mod contract;
+mod going_on;
+mod hashes;
+mod made;
 pub mod manifest;
 pub mod metrics;
+pub mod seal;
 pub mod tensorboard;
 
 use std::fs::{self, File, TryLockError};
@@ -18,7 +23,9 @@ use graft_model::atomic;
 
 use crate::last_words;
 use checkpoints::Checkpoints;
-use manifest::{Change, Inputs, Manifest, Status};
+use contract::{Change, Refusal};
+pub use made::Content;
+use manifest::{Manifest, Status};
 
 /// What can go wrong with a run folder.
 #[derive(Debug, thiserror::Error)]
@@ -54,27 +61,68 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// A run cannot go on because its inputs are others now.
+    /// Parts of a run without its manifest.
     #[error(
-        "the run in `{}` cannot go on, its inputs have changed{}\n  restore them, or start a new run in another folder with `output_dir=…`",
-        path.display(), listed(changes)
+        "`{}` holds {parts} of a run, but not its `{MANIFEST}`, without which nobody can say what it is \
+         of: put that file back, or start a new run in another folder with `output_dir=…`",
+        path.display()
+    )]
+    NoManifest {
+        /// The folder.
+        path: PathBuf,
+        /// What lies in it.
+        parts: String,
+    },
+    /// A run cannot go on because it would be another one.
+    #[error(
+        "the run in `{}` cannot go on, it would be another one:{}\n  restore what has changed, or start \
+         a new run in another folder with `output_dir=…`",
+        path.display(), listed(refusals)
     )]
     Changed {
         /// The folder.
         path: PathBuf,
-        /// What changed.
-        changes: Vec<Change>,
+        /// What is not as it was.
+        refusals: Vec<Refusal>,
     },
-    /// The manifest is not one.
+    /// The manifest cannot be believed.
     #[error(
-        "`{}` is no manifest of a run: {source}; start a new run in another folder with `output_dir=…`",
+        "`{}` cannot be used: {damage}\n  put the file back from a copy, or start a new run in another \
+         folder with `output_dir=…`",
         path.display()
     )]
     Manifest {
         /// The file.
         path: PathBuf,
-        /// What its reader found.
-        source: serde_json::Error,
+        /// What is wrong with it.
+        damage: seal::Damage,
+    },
+    /// The manifest is of another version of this program.
+    #[error(
+        "`{}` has {}, this Graft goes on with runs of format {}: go on with the Graft{program} that wrote \
+         it, or start a new run in another folder with `output_dir=…`",
+        path.display(),
+        format.map_or("no format".to_owned(), |format| format!("format {format}")),
+        manifest::FORMAT
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: Option<u64>,
+        /// The version of the program that wrote it, behind a space.
+        program: String,
+    },
+    /// The recipe in the manifest is not one that this program reads.
+    #[error(
+        "the recipe in `{}` is of another Graft:\n{problems}\n  go on with the Graft that wrote it",
+        path.display()
+    )]
+    Recipe {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with the recipe.
+        problems: Box<graft_recipes::Problems>,
     },
     /// A file cannot be read.
     #[error("cannot read `{}`: {source}", path.display())]
@@ -117,9 +165,12 @@ impl Error {
             | Self::NotAFolder { .. }
             | Self::NoRun { .. }
             | Self::Busy { .. }
+            | Self::NoManifest { .. }
             | Self::Changed { .. }
             | Self::NotOwn { .. }
-            | Self::Manifest { .. } => true,
+            | Self::Manifest { .. }
+            | Self::Foreign { .. }
+            | Self::Recipe { .. } => true,
             Self::Read { .. } | Self::Write { .. } | Self::Replace(_) => false,
         }
     }
@@ -138,17 +189,12 @@ fn ways_out(path: &Path, resumable: bool) -> String {
     format!("{resume}\n  to keep it and train anew: choose another folder, `output_dir={free}`")
 }
 
-fn listed(changes: &[Change]) -> String {
-    // Twelve digits of a hash tell two files apart; a longer one only hides the line's end.
-    let short = |value: &str| match value.get(..12) {
-        Some(head) if value.len() == 64 => format!("{head}…"),
-        _ => value.to_owned(),
+fn listed(refusals: &[Refusal]) -> String {
+    let line = |Refusal { change: Change { what, from, to }, way }: &Refusal| {
+        let way = way.as_ref().map_or_else(String::new, |way| format!("\n    {way}"));
+        format!("\n  {what}: was {from}, is now {to}{way}")
     };
-    let line = |change: &Change| {
-        let (begun_with, now) = (short(&change.begun_with), short(&change.now));
-        format!("\n  {}: began with {begun_with}, now {now}", change.what)
-    };
-    changes.iter().map(line).collect()
+    refusals.iter().map(line).collect()
 }
 
 /// A run's folder, locked for this process until dropped.
@@ -204,7 +250,11 @@ impl RunFolder {
         if Self::holds_run(path) {
             return Ok(());
         }
-        Err(Error::NoRun { path: path.to_owned() })
+        let path = path.to_owned();
+        match parts_in(&path) {
+            parts if parts.is_empty() => Err(Error::NoRun { path }),
+            parts => Err(Error::NoManifest { path, parts: format!("`{}`", parts.join("`, `")) }),
+        }
     }
 
     /// Refuses a run to go on with where something that it would make was put by somebody else.
@@ -239,16 +289,7 @@ impl RunFolder {
 
     /// Whether `path` holds a run that `open_for_resume` opens.
     pub fn holds_run(path: &Path) -> bool {
-        path.join(MANIFEST).is_file() && path.join(RECIPE).is_file()
-    }
-
-    /// Refuses to go on when `now` differs from what the run began with in a way that changes its result.
-    pub fn check_unchanged(&self, now: &Inputs) -> Result<()> {
-        let changes = self.manifest.inputs.changes(now);
-        if changes.is_empty() {
-            return Ok(());
-        }
-        Err(Error::Changed { path: self.path.clone(), changes })
+        path.join(MANIFEST).is_file()
     }
 
     /// Whether the run began before it was opened here.
@@ -256,61 +297,10 @@ impl RunFolder {
         self.goes_on
     }
 
-    /// Records that the run goes on after `step`.
-    pub fn resumed_after(&mut self, step: u64) -> Result<()> {
-        self.manifest.resumed_after.push(step);
-        self.end(Status::Running)
-    }
-
     /// Records how the run ended.
     pub fn end(&mut self, status: Status) -> Result<()> {
         self.manifest.end(status);
         self.record()
-    }
-
-    /// Whether `name` lies in the folder as this run made it after `step`.
-    pub fn has(&self, name: &str, step: u64) -> bool {
-        let made = self.manifest.made.get(name).and_then(|made| made.after_step);
-        made == Some(step) && self.path.join(name).exists()
-    }
-
-    /// A file that this run made after `step`, if it is there and as it was.
-    pub fn content(&self, name: &str, step: u64) -> Option<Vec<u8>> {
-        let made = self.manifest.made.get(name).filter(|made| made.after_step == Some(step))?;
-        let content = fs::read(self.path.join(name)).ok()?;
-        (made.sha256.as_ref() == Some(&manifest::sha256_hex(&content))).then_some(content)
-    }
-
-    /// Where `name` is to be made, or made again; recorded before it is, so that a run killed meanwhile
-    /// knows its own.
-    ///
-    /// # Errors
-    /// Something is there that the run did not make.
-    pub fn claim(&mut self, name: &str) -> Result<PathBuf> {
-        let path = self.path.join(name);
-        let begun = Some(&manifest::Made::default());
-        if !self.manifest.made.contains_key(name) && path.symlink_metadata().is_ok() {
-            return Err(Error::NotOwn { path });
-        }
-        if self.manifest.made.get(name) != begun {
-            self.manifest.made.insert(name.to_owned(), manifest::Made::default());
-            self.record()?;
-        }
-        Ok(path)
-    }
-
-    /// Records that `name`, which was claimed, is made of the values after `step`.
-    pub fn made(&mut self, name: &str, step: u64, sha256: Option<String>) -> Result<()> {
-        let made = manifest::Made { after_step: Some(step), sha256 };
-        self.manifest.made.insert(name.to_owned(), made);
-        self.record()
-    }
-
-    /// Makes the file `name` of the values after `step`.
-    pub fn put(&mut self, name: &str, step: u64, content: &[u8]) -> Result<()> {
-        let path = self.claim(name)?;
-        atomic::write_bytes(&path, content).map_err(Error::Replace)?;
-        self.made(name, step, Some(manifest::sha256_hex(content)))
     }
 
     /// The manifest of a run that ends so now; it is not recorded.
@@ -377,12 +367,17 @@ impl RunFolder {
     }
 }
 
+/// The parts of a run that `path` has, the recipe aside.
+fn parts_in(path: &Path) -> Vec<&'static str> {
+    let all = PARTS.into_iter().chain(RESULTS);
+    all.filter(|part| path.join(part).symlink_metadata().is_ok()).collect()
+}
+
 fn refuse_another_run(path: &Path, recipe_yaml: &str) -> Result<()> {
     if path.exists() && !path.is_dir() {
         return Err(Error::NotAFolder { path: path.to_owned() });
     }
-    let all = PARTS.into_iter().chain(RESULTS);
-    let parts: Vec<&str> = all.filter(|part| path.join(part).symlink_metadata().is_ok()).collect();
+    let parts = parts_in(path);
     let recipe = fs::read(path.join(RECIPE)).ok();
     let foreign_recipe = recipe.is_some_and(|recipe| recipe != recipe_yaml.as_bytes());
     if parts.is_empty() && !foreign_recipe {

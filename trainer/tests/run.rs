@@ -116,7 +116,7 @@ fn moments_in_8_bits_are_gone_on_with_to_the_bit_and_by_no_other_optimizer() {
     assert_eq!(other.status.code(), Some(2), "{text}");
     let line =
         text.lines().find(|line| line.contains("optimizer")).unwrap_or_else(|| panic!("{text}"));
-    assert!(line.ends_with("began with adamw_8bit, now adamw"), "{text}");
+    assert!(line.ends_with("was adamw_8bit, is now adamw"), "{text}");
     assert!(contents(&out) == before, "a refused run changed its folder");
     succeed(&mut graft(&out, &[SHORT_MOMENTS, "--resume"]));
     assert!(adapter(&out) == adapter(&whole), "other bytes than the uninterrupted run");

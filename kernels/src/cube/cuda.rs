@@ -69,6 +69,7 @@ fn found(ordinal: i32) -> Result<Found, result::DriverError> {
     Ok(Found {
         index: ordinal as usize,
         name: format!("{name}, compute capability {major}.{minor}"),
+        driver: None,
         software: false,
         memory_bytes: Some(memory as u64),
         // From Ampere on.

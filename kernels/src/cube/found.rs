@@ -5,8 +5,10 @@
 pub struct Found {
     /// Which of its kind, from 0.
     pub index: usize,
-    /// The name its driver gives it, with the driver.
+    /// The name its driver gives it, and what it is reached through.
     pub name: String,
+    /// Its driver with its version, where it says.
+    pub driver: Option<String>,
     /// A program on the CPU that plays a GPU.
     pub software: bool,
     /// Its memory, where the system tells.

@@ -24,7 +24,8 @@ pub fn devices() -> Result<Vec<Found>, String> {
             let driver = [info.driver.as_str(), info.driver_info.as_str()].join(" ");
             Found {
                 index,
-                name: format!("{}, {api}, {}", info.name, driver.trim()),
+                name: format!("{}, {api}", info.name),
+                driver: Some(driver.trim().to_owned()).filter(|driver| !driver.is_empty()),
                 software: info.device_type == DeviceType::Cpu,
                 // No interface of wgpu tells it.
                 memory_bytes: None,

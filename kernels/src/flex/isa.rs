@@ -127,16 +127,16 @@ impl Isa {
         CHOSEN.clone()
     }
 
-    /// The name of what computes sums in this process: where it is the same, kernels on the CPU give the
-    /// same bits. It is the level's, and says where pairs of bf16 are not multiplied though the processor
-    /// could, see [`multiplies_pairs`].
+    /// The name of what computes sums of operands of this precision in this process: where it is the same,
+    /// kernels on the CPU give the same bits. It is that of the least level that sums so: AVX-512 BF16
+    /// differs from AVX-512 in products of pairs of bf16 alone, see [`multiplies_pairs`].
     ///
     /// # Errors
     /// As [`Self::in_use`].
-    pub fn arithmetic() -> Result<&'static str, IsaError> {
+    pub fn arithmetic(precision: Precision) -> Result<&'static str, IsaError> {
         let isa = Self::in_use()?;
-        let is_without_pairs = isa == Self::Avx512Bf16 && !multiplies_pairs();
-        Ok(if is_without_pairs { "avx512bf16 without pairs" } else { isa.name() })
+        let has_pairs = precision == Precision::Bf16 && multiplies_pairs();
+        Ok(if isa == Self::Avx512Bf16 && !has_pairs { Self::Avx512.name() } else { isa.name() })
     }
 
     /// The level in use, for kernels.
@@ -151,16 +151,19 @@ impl Isa {
     }
 }
 
+/// Whether [`Isa::VARIABLE`] names the level.
+pub fn is_named() -> bool {
+    std::env::var_os(Isa::VARIABLE).is_some_and(|asked| !asked.is_empty())
+}
+
 /// Whether products of bf16 multiply pairs of them (`vdpbf16ps`), instead of the same values as f32.
 ///
 /// On AMD's processors (Zen 4) that is twice as fast. Intel's (Emerald Rapids, measured) begin such an
 /// instruction every other cycle, but two of f32 in each: 82 and 156 GFLOP/s a core. There pairs are
 /// multiplied only where [`Isa::VARIABLE`] names the level.
 pub fn multiplies_pairs() -> bool {
-    static PAIRS: LazyLock<bool> = LazyLock::new(|| {
-        let is_asked = std::env::var_os(Isa::VARIABLE).is_some_and(|asked| !asked.is_empty());
-        Isa::get() == Isa::Avx512Bf16 && (is_asked || !is_intel())
-    });
+    static PAIRS: LazyLock<bool> =
+        LazyLock::new(|| Isa::get() == Isa::Avx512Bf16 && (is_named() || !is_intel()));
     *PAIRS
 }
 
@@ -239,12 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn the_arithmetic_in_use_has_the_name_of_its_level() {
-        let name = Isa::arithmetic().unwrap();
+    fn the_arithmetic_in_use_has_the_name_of_the_least_level_that_sums_so() {
         let level = Isa::in_use().unwrap();
-        assert!(name.starts_with(level.name()), "{name} at {level:?}");
-        let pairs = name == Isa::Avx512Bf16.name();
-        assert_eq!(pairs, multiplies_pairs(), "{name}");
+        let [plain, pairs] =
+            [Precision::F32, Precision::Bf16].map(|it| Isa::arithmetic(it).unwrap());
+        assert!(level.name().starts_with(plain), "{plain} at {level:?}");
+        assert_ne!(plain, Isa::Avx512Bf16.name());
+        assert_eq!(pairs == Isa::Avx512Bf16.name(), multiplies_pairs(), "{pairs}");
     }
 
     #[test]

@@ -131,7 +131,11 @@ impl Found {
         for Place { device, found } in &self.devices {
             let played = if found.software { ", played by the processor" } else { "" };
             let (memory, types) = (size(found.memory_bytes), found.dtypes().join(", "));
-            let _ = writeln!(text, "  {device:<width$}  {}{played}; {memory}; {types}", found.name);
+            let _ = writeln!(
+                text,
+                "  {device:<width$}  {}{played}; {memory}; {types}",
+                found.full_name()
+            );
         }
         for note in self.notes() {
             let _ = write!(text, "\n{note}\n");
@@ -147,7 +151,7 @@ impl Found {
             .map(|Place { device, found }| {
                 json!({
                     "device": device,
-                    "name": found.name,
+                    "name": found.full_name(),
                     "software": found.software,
                     "memory_bytes": found.memory_bytes,
                     "dtypes": found.dtypes(),

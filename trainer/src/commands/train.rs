@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::cli::recipe_args::TrainArgs;
 use crate::cli::{Globals, on_threads, page};
+use crate::device::Choice;
 use crate::plan::{Plan, Start};
 use crate::run::{Outcome, RunOptions, run as run_plan};
 use crate::run_folder::RunFolder;
@@ -40,7 +41,8 @@ pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
         globals.note(&format!("no run in {} yet: it begins", plan.output_dir.display()));
     }
     let room = args.room.available(&plan.output_dir, &plan.device)?;
-    let options = RunOptions { resume: args.resume, room };
+    let named_device = globals.device != Choice::Auto;
+    let options = RunOptions { resume: args.resume, room, named_device };
     privacy::as_private_as([Path::new(&args.recipe.recipe)]);
     let outcome = on_threads(|| run_plan(resolved, options))?;
     if args.json {

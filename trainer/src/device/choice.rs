@@ -118,7 +118,8 @@ mod tests {
 
     fn gpu(index: usize, software: bool) -> Found {
         let name = if software { "llvmpipe" } else { "RTX" }.to_owned();
-        Found { index, name, software, memory_bytes: Some(1 << 30), bf16: !software, f16: true }
+        let (driver, memory_bytes) = (None, Some(1 << 30));
+        Found { index, name, driver, software, memory_bytes, bf16: !software, f16: true }
     }
 
     /// A machine with a software rasteriser, and perhaps real devices.

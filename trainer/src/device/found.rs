@@ -12,6 +12,8 @@ pub struct Found {
     pub index: usize,
     /// Its name.
     pub name: String,
+    /// Its driver with its version, where it says.
+    pub driver: Option<String>,
     /// Whether the processor plays the device, slowly.
     pub software: bool,
     /// Bytes of its memory, where it says.
@@ -28,7 +30,14 @@ impl Found {
     pub(super) fn processor() -> Self {
         let processor = Processor::of_this_machine();
         let name = processor.name.unwrap_or_else(|| processor.architecture.to_owned());
-        Self { index: 0, name, software: false, memory_bytes: None, bf16: true, f16: false }
+        let (software, driver, memory_bytes) = (false, None, None);
+        Self { index: 0, name, driver, software, memory_bytes, bf16: true, f16: false }
+    }
+
+    /// Its name with its driver.
+    pub fn full_name(&self) -> String {
+        let driver = self.driver.as_ref().map_or_else(String::new, |driver| format!(", {driver}"));
+        format!("{}{driver}", self.name)
     }
 
     /// Types that it computes with.
@@ -64,9 +73,10 @@ pub(super) fn not_built(api: Api) -> String {
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn gpus(devices: Result<Vec<graft_kernels::cube::Found>, String>) -> Result<Vec<Found>, String> {
     use graft_kernels::cube::Found as Gpu;
-    let as_ours = |Gpu { index, name, software, memory_bytes, bf16, f16 }| Found {
+    let as_ours = |Gpu { index, name, driver, software, memory_bytes, bf16, f16 }| Found {
         index,
         name,
+        driver,
         software,
         memory_bytes,
         bf16,

@@ -12,7 +12,7 @@ use super::findings::Findings;
 use super::held_out::{HeldOut, HeldOutRows, held_out_rows, no_room, without_room};
 use super::leaks::{self, Section};
 use super::{Plan, PlanErrors, Validation, model, sources};
-use crate::run_folder::manifest::FileHash;
+use crate::run_folder::manifest::{DataFile, FileHash};
 
 /// Everything a run reads, in host memory.
 #[derive(Debug)]
@@ -29,9 +29,9 @@ pub struct LoadedData {
     pub vocabulary: usize,
     /// Samples of general ability; empty for none.
     pub general: Vec<Sample>,
-    /// Size and hash of every file, by the name that the recipe gives it: of the very bytes that
-    /// became the samples.
-    pub files: BTreeMap<String, FileHash>,
+    /// Size and hash of every file, by the recipe's key that names it: of the very bytes that became
+    /// the samples.
+    pub files: BTreeMap<String, DataFile>,
     /// What is allowed, but hardly meant.
     pub warnings: Vec<String>,
 }
@@ -124,24 +124,27 @@ fn samples_and_rows(dataset: Option<Dataset>) -> (Vec<Sample>, Vec<(Origin, RowD
     dataset.map_or_else(Default::default, |dataset| (dataset.samples, dataset.rows))
 }
 
-/// Files of sections and what was read of them, by the names that the recipe gives them. A file that
+/// Files of sections and what was read of them, by the recipe's keys that name them. A file that
 /// stands in two sections was read twice, and has to have been the same.
 fn hashes(
     sections: &[(&str, &[SourceFile], &[FileDigest])],
     findings: &mut Findings<'_>,
-) -> BTreeMap<String, FileHash> {
-    let mut hashes = BTreeMap::new();
+) -> BTreeMap<String, DataFile> {
+    let (mut files, mut hashes) = (BTreeMap::new(), BTreeMap::new());
     for (key, sources, digests) in sections {
-        for (source, FileDigest { bytes, sha256 }) in sources.iter().zip(*digests) {
+        for (index, (source, digest)) in sources.iter().zip(*digests).enumerate() {
+            let FileDigest { bytes, sha256 } = digest;
             let hash = FileHash { bytes: *bytes, sha256: sha256.clone(), sampled: false };
-            let name = source.path.display().to_string();
-            if hashes.insert(name, hash.clone()).is_some_and(|before| before != hash) {
+            let path = source.path.display().to_string();
+            let file = DataFile { path: path.clone(), hash: hash.clone() };
+            files.insert(format!("{key}[{index}]"), file);
+            if hashes.insert(path, hash.clone()).is_some_and(|before| before != hash) {
                 let path = source.path.display();
                 findings.problem(key, format_args!("`{path}` changed while it was read"));
             }
         }
     }
-    hashes
+    files
 }
 
 impl Plan {

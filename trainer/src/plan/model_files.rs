@@ -160,6 +160,20 @@ fn named<B: AsRef<[u8]>>((bytes, origin): &(Option<B>, String)) -> Option<NamedF
     bytes.as_ref().map(|bytes| NamedFile { bytes: bytes.as_ref(), origin })
 }
 
+/// The files that decide what text becomes, of those that the folder has: those that [`read_tokenizer`] and
+/// [`read_template`] read.
+pub(crate) fn text_files(
+    folder: &ModelFolder,
+) -> Result<Vec<(&'static str, Vec<u8>)>, graft_model::Error> {
+    let tokenizer = if folder.contains(TOKENIZER) { TOKENIZER } else { META_TOKENIZER };
+    let mut files = Vec::new();
+    for name in [tokenizer, TOKENIZER_CONFIG, CHAT_TEMPLATE] {
+        files.extend(folder.bytes(name)?.map(|bytes| (name, bytes.to_vec())));
+    }
+    files.extend(tool_template(folder)?.map(|bytes| (TOOL_TEMPLATE, bytes.as_ref().to_vec())));
+    Ok(files)
+}
+
 /// The folder's chat template, if it has one that is not the built-in one.
 pub(super) fn read_template(
     folder: &ModelFolder,

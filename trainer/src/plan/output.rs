@@ -27,11 +27,14 @@ pub(super) fn check(
         return;
     }
     let free = match start {
-        // A run may be killed before it has anything to go on with; it then begins.
-        Start::Resume if RunFolder::holds_run(path) => RunFolder::check_own(path, &results(recipe)),
         Start::Anywhere => Ok(()),
         Start::Measuring => return,
-        Start::Anew | Start::Resume => RunFolder::check_free(path, &recipe.to_yaml()),
+        Start::Anew => RunFolder::check_free(path, &recipe.to_yaml()),
+        Start::Resume => match RunFolder::check_resumable(path) {
+            // A run may be killed before it has anything to go on with; it then begins.
+            Err(run_folder::Error::NoRun { .. }) => RunFolder::check_free(path, &recipe.to_yaml()),
+            other => other.and_then(|()| RunFolder::check_own(path, &results(recipe))),
+        },
     };
     if let Err(error) = free {
         findings.problem(KEY, error);

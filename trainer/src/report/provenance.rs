@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::html::{bytes, escape};
-use crate::run_folder::manifest::{FileHash, Manifest};
+use crate::run_folder::contract::Change;
+use crate::run_folder::manifest::{FileHash, Inputs, Manifest, Recorded};
 
 /// The last section of a report.
 pub(super) fn section(manifest: &Manifest, recipe: &str, page: &mut String) {
@@ -13,9 +14,16 @@ pub(super) fn section(manifest: &Manifest, recipe: &str, page: &mut String) {
         let _ = write!(page, "<tr><th>{}</th><td>{}</td></tr>", escape(&name), escape(&value));
     }
     page.push_str("</tbody></table>\n");
-    files("Base files", &manifest.inputs.base, page);
-    files("Data files", &manifest.inputs.data, page);
-    let hash = escape(&manifest.inputs.recipe_sha256);
+    history(manifest, page);
+    let inputs = &manifest.inputs;
+    files("Base files", named(&inputs.base), page);
+    files("Tokenizer and chat template", named(&inputs.tokenizer), page);
+    files("Adapter that it started from", named(&inputs.init_from), page);
+    let data = inputs.data.iter().map(|(key, file)| (format!("{} ({key})", file.path), &file.hash));
+    files("Data files", data, page);
+    let made = manifest.made.values().flat_map(|made| named(&made.files));
+    files("Files that it made", made, page);
+    let hash = escape(&inputs.recipe_sha256);
     let _ = write!(
         page,
         "<h2>Recipe</h2>\n<pre>{}</pre>\n<p class=\"lead\">SHA-256 {hash}</p>\n",
@@ -29,7 +37,7 @@ fn settings(manifest: &Manifest) -> Vec<(String, String)> {
     let mut settings = vec![
         ("Begun".to_owned(), manifest.started.clone()),
         ("Ended".to_owned(), manifest.ended.clone().unwrap_or("—".to_owned())),
-        ("Device".to_owned(), format!("{}, {} threads", inputs.device, inputs.threads)),
+        ("Device".to_owned(), device(inputs)),
         ("Seed".to_owned(), inputs.seed.to_string()),
     ];
     if !resumed.is_empty() {
@@ -37,12 +45,50 @@ fn settings(manifest: &Manifest) -> Vec<(String, String)> {
     }
     let versions = inputs.versions.iter().map(|(name, version)| format!("{name} {version}"));
     settings.push(("Versions".to_owned(), versions.collect::<Vec<_>>().join(", ")));
-    settings.push(("Trained tensors".to_owned(), format!("SHA-256 {}", inputs.trainable_sha256)));
+    if let Some(sha256) = &manifest.trained_sha256 {
+        settings.push(("Trained values".to_owned(), format!("SHA-256 {sha256}")));
+    }
     settings
 }
 
-fn files(title: &str, files: &BTreeMap<String, FileHash>, page: &mut String) {
-    if files.is_empty() {
+fn device(inputs: &Inputs) -> String {
+    let kernels = inputs.kernels.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
+    format!("{}{kernels}, {} threads", inputs.device, inputs.threads)
+}
+
+/// What was changed on the way because it was asked for, and damage that was found.
+fn history(manifest: &Manifest, page: &mut String) {
+    let changes = manifest.changes.iter().map(|Recorded { after_step, what }| {
+        let Change { what, from, to } = what;
+        (after_step, what, format!("{from} before, {to} since"))
+    });
+    let mended = manifest
+        .mended
+        .iter()
+        .map(|Recorded { after_step, what }| (after_step, &what.file, what.found.clone()));
+    for (title, rows) in [
+        ("Changed on the way", changes.collect::<Vec<_>>()),
+        ("Damage found in the run's folder", mended.collect()),
+    ] {
+        if rows.is_empty() {
+            continue;
+        }
+        let _ = write!(page, "<h2>{title}</h2>\n<table><tbody>");
+        for (step, what, text) in rows {
+            let (what, text) = (escape(what), escape(&text));
+            let _ = write!(page, "<tr><th>After step {step}: {what}</th><td>{text}</td></tr>");
+        }
+        page.push_str("</tbody></table>\n");
+    }
+}
+
+fn named(files: &BTreeMap<String, FileHash>) -> impl Iterator<Item = (String, &FileHash)> {
+    files.iter().map(|(name, hash)| (name.clone(), hash))
+}
+
+fn files<'a>(title: &str, files: impl Iterator<Item = (String, &'a FileHash)>, page: &mut String) {
+    let mut files = files.peekable();
+    if files.peek().is_none() {
         return;
     }
     let _ = write!(
@@ -54,7 +100,7 @@ fn files(title: &str, files: &BTreeMap<String, FileHash>, page: &mut String) {
         let _ = write!(
             page,
             "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"code\">{}{of}</td></tr>",
-            escape(name),
+            escape(&name),
             bytes(*size),
             escape(sha256)
         );

@@ -1,7 +1,9 @@
 //! Laws of the page as a whole; its parts have their own beside them.
 
 use super::*;
+use crate::run_folder::contract::Change;
 use crate::run_folder::manifest::tests::inputs;
+use crate::run_folder::manifest::{DataFile, Made, Mended, Recorded};
 
 /// A run of `steps` steps with every section filled.
 fn sample(steps: u64) -> Report {
@@ -93,11 +95,16 @@ fn no_text_becomes_markup() {
     report.manifest.inputs.run = hostile.to_owned();
     report.manifest.inputs.model = hostile.to_owned();
     report.manifest.status = Status::Failed { reason: hostile.to_owned() };
-    report
-        .manifest
-        .inputs
-        .data
-        .insert(hostile.to_owned(), report.manifest.inputs.base["model.safetensors"].clone());
+    let hash = report.manifest.inputs.base["model.safetensors"].clone();
+    let files = [(hostile.to_owned(), hash.clone())].into();
+    let made = Made { after_step: Some(1), of: String::new(), files };
+    report.manifest.made.insert(hostile.to_owned(), made);
+    let path = hostile.to_owned();
+    report.manifest.inputs.data.insert(hostile.to_owned(), DataFile { path, hash });
+    let [what, from, to] = [(); 3].map(|()| hostile.to_owned());
+    report.manifest.changes.push(Recorded { after_step: 1, what: Change { what, from, to } });
+    let [file, found] = [(); 2].map(|()| hostile.to_owned());
+    report.manifest.mended.push(Recorded { after_step: 1, what: Mended { file, found } });
     report.recipe = hostile.to_owned();
     report.scores[0].name = hostile.to_owned();
     report.samples[0].tuned.text = hostile.repeat(50);

@@ -31,14 +31,17 @@ pub enum RunError {
     /// More memory or disk than there is.
     #[error(transparent)]
     Room(#[from] TooLarge),
+    /// The processor's kernels.
+    #[error(transparent)]
+    Kernels(#[from] graft_kernels::flex::isa::IsaError),
     /// Nothing would be trained.
     #[error("nothing is trained: the adapter's targets and layers select no projection")]
     NothingTrained,
     /// A loss or gradient that is no number.
     #[error(
-        "{diverged}; its rows are {rows}. The step was not taken. Lower training.learning_rate or \
-         training.max_grad_norm, or look at these rows, and go on from the last checkpoint with \
-         `--resume`, or start anew"
+        "{diverged}; its rows are {rows}. The step was not taken. Go on from the last checkpoint at a \
+         lower rate with `--resume training.learning_rate=…`, or with smaller steps with `--resume \
+         training.max_grad_norm=…`; or look at these rows, and start anew with others"
     )]
     Diverged {
         /// What was not a number.
@@ -48,14 +51,14 @@ pub enum RunError {
     },
     /// The disk did not keep the blocks' inputs.
     #[error(
-        "{0}. The step was not taken. Free the disk, or keep them in memory with \
-         `training.activation_offload: none` in a new run; go on from the last checkpoint with `--resume`"
+        "{0}. The step was not taken. Free the disk and go on from the last checkpoint with `--resume`, \
+         or keep them in memory with `--resume training.activation_offload=none`"
     )]
     Offload(#[from] crate::engine::OffloadError),
     /// The device ended the work.
     #[error(
         "{device} stopped computing: {reason}. The last checkpoint is whole: go on from it with \
-         `--resume`, on this device or another (`--device`)"
+         `--resume`, or on another device that `--device` names"
     )]
     Device {
         /// Its name.
@@ -131,6 +134,28 @@ pub enum RunError {
         /// What does not fit.
         reason: String,
     },
+    /// Every checkpoint is damaged.
+    #[error(
+        "no checkpoint of this run is as it was written:{}\n  put one back from a copy, or start a new run \
+         in another folder with `output_dir=…`", listed(.0)
+    )]
+    NoWholeCheckpoint(
+        /// Their folders, newest first, and what is wrong with each.
+        Vec<(std::path::PathBuf, String)>,
+    ),
+    /// The run has come further than it is to go.
+    #[error(
+        "the run in `{}` is at step {step}, but the recipe ends at step {total}: ask for more with \
+         `training.epochs=…` or `training.max_steps=…`", path.display()
+    )]
+    Beyond {
+        /// The run's folder.
+        path: std::path::PathBuf,
+        /// The step of its checkpoint.
+        step: u64,
+        /// All steps of the recipe.
+        total: u64,
+    },
     /// The merged model does not answer as base and adapter do.
     #[error(
         "the merged model does not answer as base + adapter do: mean divergence {found:.2e} nats a \
@@ -173,6 +198,11 @@ fn missing(part: Part) -> &'static str {
     }
 }
 
+fn listed(damaged: &[(std::path::PathBuf, String)]) -> String {
+    let lines = damaged.iter().map(|(path, reason)| format!("\n  `{}`: {reason}", path.display()));
+    lines.collect::<Vec<_>>().concat()
+}
+
 impl RunError {
     /// The signal, where the work was asked to stop.
     pub(super) fn stopped(&self) -> Option<Stopped> {
@@ -194,8 +224,11 @@ impl RunError {
             | Self::Data(_)
             | Self::Model(_)
             | Self::Room(_)
+            | Self::Kernels(_)
             | Self::NothingTrained
-            | Self::Checkpoint { .. } => true,
+            | Self::Checkpoint { .. }
+            | Self::NoWholeCheckpoint(_)
+            | Self::Beyond { .. } => true,
             Self::Adapter(error) => !matches!(
                 error,
                 graft_adapters::Error::Write(_) | graft_adapters::Error::NotFinite { .. }

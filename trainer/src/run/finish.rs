@@ -26,7 +26,7 @@ use crate::progress::{Progress, Unit};
 use crate::report::{Answer, Better, PromptAnswer, Report, Sample, Score, ScoreUnit};
 use crate::run_folder::manifest::{FileHash, Status};
 use crate::run_folder::metrics::{self, Line};
-use crate::run_folder::{ADAPTER, AFTER, MERGED, REPORT};
+use crate::run_folder::{ADAPTER, AFTER, Content, MERGED, REPORT};
 use crate::step::Trainer;
 use crate::trained_with::{BASE_HASH, TrainedWith, base_hash};
 
@@ -185,7 +185,8 @@ pub(super) fn save_adapter<B: Backend, P: Trainable<B>>(
 fn write_result<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<PathBuf, RunError> {
     let (plan, step) = (run.plan, run.position.step);
     let name = plan.adapter.result();
-    if run.folder.has(name, step) {
+    let of = run.folder.trained_sha256().to_owned();
+    if run.folder.has(name, step, &of)? {
         return Ok(run.folder.path().join(name));
     }
     run.check_values()?;
@@ -209,19 +210,25 @@ fn write_result<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<
             save_adapter(&path, plan, base, &mut run.trainer)?;
         }
     }
-    run.folder.made(name, step, None)?;
+    run.folder.made(name, step, &of)?;
     Ok(path)
 }
 
 /// Scores the result, unless it was.
 fn score<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<Scores, RunError> {
     let step = run.position.step;
-    let known = run.folder.content(AFTER, step).as_deref().and_then(Scores::read);
-    let after = if let Some(after) = known {
+    let of = format!("{} asked {}", run.folder.trained_sha256(), run.asked);
+    let made = match run.folder.content(AFTER, step, &of)? {
+        Content::Whole(text) => Scores::read(&text),
+        Content::None | Content::Other | Content::Damaged(_) => None,
+    };
+    let after = if let Some(after) = made {
         after
     } else {
-        let after = Scores::of("score the result", run.plan, run.data, &run.trainer.model)?;
-        run.folder.put(AFTER, step, after.to_text().as_bytes())?;
+        let validated = run.validated.filter(|(behind, _)| *behind == step).map(|(_, found)| found);
+        let model = &run.trainer.model;
+        let after = Scores::of("score the result", run.plan, run.data, model, validated)?;
+        run.folder.put(AFTER, step, &of, after.to_text().as_bytes())?;
         after
     };
     run.log_validation(step, &after)?;
@@ -236,7 +243,8 @@ fn merge<B: Backend, P: Trainable<B>>(
     if !plan.finish.merge || plan.adapter.result() != ADAPTER {
         return Ok(None);
     }
-    if run.folder.has(MERGED, step) {
+    let of = format!("{} onto {}", run.folder.trained_sha256(), plan.finish.onto.name());
+    if run.folder.has(MERGED, step, &of)? {
         return Ok(Some((run.folder.path().join(MERGED), None)));
     }
     let path = run.folder.claim(MERGED)?;
@@ -247,7 +255,7 @@ fn merge<B: Backend, P: Trainable<B>>(
         let _ = remove(&path);
     }
     let divergence = divergence?;
-    run.folder.made(MERGED, step, None)?;
+    run.folder.made(MERGED, step, &of)?;
     Ok(Some((path, Some(divergence.mean))))
 }
 
@@ -323,7 +331,7 @@ fn write_report<B: Backend, P: Trainable<B>>(
     peak: Option<u64>,
 ) -> Result<(), RunError> {
     let text = report(run, after, status, peak)?.render();
-    Ok(run.folder.put(REPORT, run.position.step, text.as_bytes())?)
+    Ok(run.folder.put(REPORT, run.position.step, "", text.as_bytes())?)
 }
 
 fn report<B: Backend, P: Trainable<B>>(

@@ -1,32 +1,28 @@
 //! What decides a run's result, as the manifest records it.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::path::Path;
 
-use graft_model::checkpoint::{INDEX_FILE, SINGLE_FILE};
-use graft_recipes::Init;
+use graft_kernels::flex::isa::Isa;
+use graft_model::checkpoint::Checkpoint;
+use graft_model::folder::ModelFolder;
+use graft_recipes::{Init, Source, Validation};
+use serde_json::json;
 
 use super::RunError;
-use crate::engine::Parameters;
-use crate::plan::{LoadedData, Plan};
+use crate::plan::{Adapter, LoadedData, Plan, text_files};
+use crate::run_folder::contract::{self, Rule};
 use crate::run_folder::manifest::{FileHash, Inputs, hash_weights, sha256_hex};
 
-/// The inputs of a run of `plan` on `data` that trains `parameters`.
-pub(super) fn inputs(
-    plan: &Plan,
-    data: &LoadedData,
-    parameters: &Parameters,
-) -> Result<Inputs, RunError> {
+/// The inputs of a run of `plan` on `data`. Weights are hashed, and not loaded.
+pub(super) fn inputs(plan: &Plan, data: &LoadedData) -> Result<Inputs, RunError> {
     let quantization = match plan.nf4 {
         None => "none",
         Some(false) => "nf4",
         Some(true) => "nf4, double",
     };
-    let trained = parameters.slots().iter().fold(String::new(), |mut text, slot| {
-        let _ = writeln!(text, "{} {:?}", slot.name, slot.shape);
-        text
-    });
+    let mut versions = BTreeMap::from([("graft".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+    let driver = plan.device.found().driver.clone();
+    versions.extend(driver.map(|driver| ("driver".to_owned(), driver)));
     Ok(Inputs {
         run: plan.recipe.name.clone(),
         model: plan.recipe.model.path.to_string(),
@@ -34,47 +30,102 @@ pub(super) fn inputs(
         quantization: quantization.to_owned(),
         optimizer: plan.optimizer.name().to_owned(),
         compute_dtype: plan.precision.name().to_owned(),
-        device: plan.device.name(),
+        device: plan.device.model(),
+        kernels: if plan.device.is_cpu() { Some(kernels(plan)?) } else { None },
         seed: plan.seed,
         threads: plan.threads.get(),
         parameters: total_parameters(plan),
         trainable_parameters: plan.trainable_parameters(),
-        trainable_sha256: sha256_hex(trained.as_bytes()),
         recipe_sha256: sha256_hex(plan.recipe.to_yaml().as_bytes()),
-        versions: BTreeMap::from([("graft".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
+        versions,
         base: base_hashes(plan)?,
+        tokenizer: tokenizer_hashes(plan)?,
+        init_from: start_hashes(plan)?,
         data: data.files.clone(),
+        recipe: plan.recipe.to_value(),
     })
+}
+
+/// SHA-256 over everything that base and tuned model are asked, so that answers to other questions are
+/// not taken for answers to these.
+pub(super) fn asked_sha256(plan: &Plan, inputs: &Inputs) -> String {
+    let is_measured = |key: &str| contract::rule(key) == Rule::Free;
+    let files = inputs.data.iter().filter(|(key, _)| is_measured(key));
+    let files: Vec<_> = files.map(|(key, file)| (key, &file.hash.sha256)).collect();
+    let recipe = &plan.recipe;
+    let formats = |sources: &[Source]| -> Vec<&str> {
+        sources.iter().map(|source| source.format.name()).collect()
+    };
+    let validation = match &recipe.data.validation {
+        Validation::None => json!(null),
+        Validation::Fraction(fraction) => json!(fraction),
+        Validation::Sources(sources) => json!(formats(sources)),
+    };
+    let asked = json!({
+        "files": files,
+        "held_out": formats(&recipe.evaluation.held_out),
+        "general": formats(&recipe.evaluation.general),
+        "validation": validation,
+        "max_new_tokens": recipe.evaluation.max_new_tokens,
+        "samples": recipe.evaluation.samples,
+        "prompts": recipe.finish.prompts,
+    });
+    sha256_hex(asked.to_string().as_bytes())
+}
+
+/// The processor's kernels, by the architecture and the arithmetic.
+fn kernels(plan: &Plan) -> Result<String, RunError> {
+    Ok(format!("{} {}", std::env::consts::ARCH, Isa::arithmetic(plan.precision)?))
 }
 
 /// Parameters of the base, and those of adapters beside it.
 fn total_parameters(plan: &Plan) -> u64 {
     match plan.adapter {
-        crate::plan::Adapter::Full => plan.parameters(),
-        crate::plan::Adapter::Lora { .. } => plan.parameters() + plan.trainable_parameters(),
+        Adapter::Full => plan.parameters(),
+        Adapter::Lora { .. } => plan.parameters() + plan.trainable_parameters(),
     }
 }
 
-/// Hashes of config, tokenizer, and weights where the run reads them.
+/// Hashes of the configuration, and of the weights where the run reads them. What else lies in the folder
+/// is nobody's business.
 fn base_hashes(plan: &Plan) -> Result<BTreeMap<String, FileHash>, RunError> {
     let folder = &plan.model_folder;
-    let reads = |name: &str| {
-        let is = |ending: &str| Path::new(name).extension().is_some_and(|found| found == ending);
-        let weights = name == INDEX_FILE || is("safetensors");
-        match plan.init {
-            Init::Checkpoint => weights || is("json"),
-            Init::Random => !weights && is("json"),
-        }
-    };
     let mut hashes = BTreeMap::new();
-    for name in folder.names()?.into_iter().filter(|name| reads(name)) {
-        debug_assert!(name != SINGLE_FILE || plan.init == Init::Checkpoint);
-        let hash = if let Some(path) = folder.path() {
-            hash_weights(&path.join(&name))?
-        } else {
-            FileHash::of(&folder.required(&name)?)
-        };
-        hashes.insert(name, hash);
+    for name in ["config.json", "generation_config.json"] {
+        let bytes = folder.bytes(name)?;
+        hashes.extend(bytes.map(|bytes| (name.to_owned(), FileHash::of(&bytes))));
+    }
+    if plan.init == Init::Checkpoint {
+        for name in Checkpoint::files(folder)? {
+            let hash = match folder.path() {
+                Some(path) => hash_weights(&path.join(&name))?,
+                None => FileHash::of(&folder.required(&name)?),
+            };
+            hashes.insert(name, hash);
+        }
     }
     Ok(hashes)
+}
+
+/// Hashes of what decides the tokens, from the folder that they are read from.
+fn tokenizer_hashes(plan: &Plan) -> Result<BTreeMap<String, FileHash>, RunError> {
+    let files = match &plan.recipe.model.tokenizer {
+        Some(path) => text_files(&ModelFolder::at(path)?)?,
+        None => text_files(&plan.model_folder)?,
+    };
+    let hashes = files.into_iter().map(|(name, bytes)| (name.to_owned(), FileHash::of(&bytes)));
+    Ok(hashes.collect())
+}
+
+/// Hashes of the adapter that the run goes on from.
+fn start_hashes(plan: &Plan) -> Result<BTreeMap<String, FileHash>, RunError> {
+    let Adapter::Lora { init_from: Some(path), .. } = &plan.adapter else {
+        return Ok(BTreeMap::new());
+    };
+    let files = graft_adapters::peft::files(path)?;
+    let hash = |path: std::path::PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        Ok((name.unwrap_or_default(), hash_weights(&path)?))
+    };
+    files.into_iter().map(hash).collect()
 }

@@ -43,12 +43,14 @@ impl Exact {
 }
 
 impl Scores {
-    /// Scores a model on everything that the plan evaluates.
+    /// Scores a model on everything that the plan evaluates; `validated` is what validation has just given,
+    /// where it has.
     pub(super) fn of<B: Backend, P: Trainable<B>>(
         title: &str,
         plan: &Plan,
         data: &LoadedData,
         model: &Llama<B, P>,
+        validated: Option<Totals>,
     ) -> Result<Self, RunError> {
         let scorer = Scorer { model, precision: plan.precision };
         let (held_out, questions) = (data.held_out(), data.questions.as_ref());
@@ -75,13 +77,16 @@ impl Scores {
         let general = scorer.score(&data.general, &mut report)?;
         before += general.len();
         let mut report = |done: usize| progress.step((before + done) as u64, &fields);
-        let validation = scorer.score(&data.validation, &mut report)?;
+        let validation = match validated {
+            Some(totals) => totals,
+            None => Totals::of(&scorer.score(&data.validation, &mut report)?),
+        };
         let right = answers.iter().zip(held_out).filter(|(a, row)| **a == row.expected);
         let exact = Exact { right: right.count(), asked: answers.len() };
         let scores = Self {
             exact: (exact.asked > 0).then_some(exact),
             general_perplexity: (!general.is_empty()).then(|| Totals::of(&general).perplexity()),
-            validation_loss: (!validation.is_empty()).then(|| Totals::of(&validation).loss()),
+            validation_loss: (!data.validation.is_empty()).then(|| validation.loss()),
             samples: answers.into_iter().take(plan.report_samples).collect(),
             prompts,
         };

@@ -1,7 +1,8 @@
 //! A run's state on disk: trained values, optimizer moments, and how far it has come.
 //!
 //! Order, schedule and noise are functions of the step, so nothing else is needed to go on to the same
-//! bytes.
+//! bytes. `state.json` has the hashes of the other files and of the metrics so far, and ends in that of
+//! its own text: what was damaged since is found before it is used.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,6 +19,9 @@ use crate::device::Backend;
 use crate::engine::parameters::Slot;
 use crate::optimizer::blockwise::{BLOCK, Blocks};
 use crate::optimizer::{Moments, StateFormat};
+use crate::run_folder::checkpoints::Checkpoint as Saved;
+use crate::run_folder::manifest::{FORMAT, FileHash, hash_file};
+use crate::run_folder::seal;
 use crate::step::Trainer;
 
 const STATE: &str = "state.json";
@@ -27,7 +31,6 @@ const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Position {
     /// Steps taken.
     pub(super) step: u64,
@@ -39,6 +42,59 @@ pub(super) struct Position {
     pub(super) seconds: f64,
     /// Loss of the last one.
     pub(super) loss: f64,
+}
+
+/// Content of `state.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// As that of the manifest.
+    format: u64,
+    /// How far the run has come.
+    #[serde(flatten)]
+    pub(super) position: Position,
+    /// The metrics up to here.
+    pub(super) metrics: FileHash,
+    /// File beside it to its hash.
+    files: BTreeMap<String, FileHash>,
+}
+
+impl State {
+    /// The hash of the trained values.
+    pub(super) fn trained_sha256(&self) -> &str {
+        &self.files[WEIGHTS].sha256
+    }
+}
+
+/// The state of a checkpoint, if all that a run goes on from is as it was written.
+///
+/// # Errors
+/// What is wrong with it, as a sentence.
+pub(super) fn verified(saved: &Saved) -> Result<State, String> {
+    let text =
+        std::fs::read(saved.path.join(STATE)).map_err(|error| format!("{STATE}: {error}"))?;
+    let state: State = seal::opened(&text).map_err(|damage| format!("{STATE}: {damage}"))?;
+    let State { format, position: Position { step, .. }, files, .. } = &state;
+    if *format != FORMAT {
+        return Err(format!("{STATE}: its format is {format}, this Graft reads {FORMAT}"));
+    }
+    if *step != saved.step || *step == 0 {
+        return Err(format!("{STATE}: it is of step {step}, its folder of step {}", saved.step));
+    }
+    for name in [WEIGHTS, OPTIMIZER] {
+        let written =
+            files.get(name).ok_or_else(|| format!("{STATE}: it has no hash of {name}"))?;
+        let found = hash_file(&saved.path.join(name), |_| ())
+            .map_err(|error| format!("{name}: {error}"))?;
+        if found != *written {
+            let (FileHash { bytes: now, .. }, FileHash { bytes: then, .. }) = (&found, written);
+            return Err(format!(
+                "{name}: it was damaged or changed: {now} bytes of SHA-256 {}, when it was written \
+                 {then} of {}",
+                found.sha256, written.sha256
+            ));
+        }
+    }
+    Ok(state)
 }
 
 /// The moments of one tensor in a file: name behind the tensor's, type and shape of each part.
@@ -65,12 +121,13 @@ fn part(moments: &Moments, index: usize) -> Vec<u8> {
     }
 }
 
-/// Writes a checkpoint's files into `folder`, one tensor at a time.
+/// Writes a checkpoint's files into `folder`, one tensor at a time; `metrics` is the log's hash so far.
 pub(super) fn save<B: Backend, P: Trainable<B>>(
     folder: &Path,
     trainer: &mut Trainer<B, P>,
     position: Position,
-) -> Result<(), RunError> {
+    metrics: FileHash,
+) -> Result<State, RunError> {
     let slots = trainer.parameters.slots();
     let none = BTreeMap::new();
     let spec = |name, dtype, shape| TensorSpec { name, dtype, shape };
@@ -100,20 +157,22 @@ pub(super) fn save<B: Backend, P: Trainable<B>>(
         let bytes: Vec<u8> = values(&spec.name).iter().flat_map(|v| v.to_le_bytes()).collect();
         Ok::<_, Error>(file.write_all(&bytes)?)
     })?;
-    let text = serde_json::to_string_pretty(&position).expect("numbers are plain data") + "\n";
-    atomic::write_bytes(folder.join(STATE), text.as_bytes()).map_err(Error::Write)?;
-    Ok(())
+    let hash = |name: &str| Ok((name.to_owned(), hash_file(&folder.join(name), |_| ())?));
+    let files = [WEIGHTS, OPTIMIZER].into_iter().map(hash).collect::<Result<_, RunError>>()?;
+    let state = State { format: FORMAT, position, metrics, files };
+    atomic::write_bytes(folder.join(STATE), &seal::sealed(&state)).map_err(Error::Write)?;
+    Ok(state)
 }
 
-/// Puts a checkpoint's values into a trainer that was built for the same recipe, one tensor at a time.
+/// Puts the values of a checkpoint that is [`verified`] into a trainer that was built for the same
+/// recipe, one tensor at a time.
 pub(super) fn load<B: Backend, P: Trainable<B>>(
     path: &Path,
+    position: Position,
     trainer: &mut Trainer<B, P>,
-) -> Result<Position, RunError> {
+) -> Result<(), RunError> {
     let broken = |reason: String| RunError::Checkpoint { path: path.to_owned(), reason };
     let folder = ModelFolder::at(path)?;
-    let position: Position = serde_json::from_slice(&folder.required(STATE)?)
-        .map_err(|error| broken(format!("{STATE}: {error}")))?;
     let read = |file: &Checkpoint, name: &str, dtype: Dtype, shape: &[usize]| {
         let tensor = file
             .tensor(name)
@@ -138,8 +197,7 @@ pub(super) fn load<B: Backend, P: Trainable<B>>(
     let file = Checkpoint::open_file(&folder, WEIGHTS)?;
     parameters.fill(model, |slot| {
         Ok::<_, RunError>(read(&file, &slot.name, Dtype::F32, &slot.shape)?.to_f32()?)
-    })?;
-    Ok(position)
+    })
 }
 
 /// The moments that a tensor's parts are.

@@ -8,10 +8,11 @@ use graft_data::{Batch, Sample, Schedule};
 use graft_model::{Llama, atomic};
 use graft_recipes::{ActivationOffload, Optimizer, Warmup};
 
+use super::going_on::{self, Opened};
 use super::scores::Scores;
 use super::stage::{Stage, Whereabouts};
-use super::state::{self, Position};
-use super::{Outcome, RunError, RunOptions, finish, inputs, said};
+use super::state::{self, Position, State};
+use super::{Outcome, RunError, Training, finish, inputs, said};
 use crate::device::Backend;
 use crate::engine::{Checkpointing, Offload, Parameters};
 use crate::evaluate::{Scorer, Totals};
@@ -20,7 +21,8 @@ use crate::memory::{give_freed_memory_back, peak_resident_bytes};
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::plan::{LoadedData, Plan};
 use crate::progress::{Fields, Progress, Unit};
-use crate::run_folder::manifest::{Inputs, Manifest, Status};
+use crate::run_folder::checkpoints::Checkpoint;
+use crate::run_folder::manifest::Status;
 use crate::run_folder::metrics::{self, EvalLine, Line, MetricsLog, TrainLine};
 use crate::run_folder::tensorboard::EventLog;
 use crate::run_folder::{BEFORE, RunFolder};
@@ -29,16 +31,14 @@ use crate::{privacy, signals};
 
 /// Trains `model` as planned in the plan's folder, which is told how it ended.
 pub(super) fn train<B: Backend, P: Trainable<B>>(
-    plan: &Plan,
-    data: &LoadedData,
+    training: Training<'_>,
     mut model: Llama<B, P>,
-    options: RunOptions,
 ) -> Result<Outcome, RunError> {
+    let Training { plan, data, inputs, going_on } = training;
     let parameters = Parameters::of(&mut model);
     if parameters.is_empty() {
         return Err(RunError::NothingTrained);
     }
-    let now = inputs::inputs(plan, data, &parameters)?;
     // From here on there is something to keep.
     signals::work_begins();
     if let Some(parent) = plan.output_dir.parent() {
@@ -47,10 +47,12 @@ pub(super) fn train<B: Backend, P: Trainable<B>>(
             .map_err(|source| RunError::Write { path: parent.to_owned(), source })?;
     }
     privacy::as_private_as(plan.files()?.iter().map(std::path::PathBuf::as_path));
-    let mut folder = open(plan, now, options.resume)?;
+    let asked = inputs::asked_sha256(plan, &inputs);
+    let Opened { mut folder, from, metrics } = going_on::open(plan, going_on, inputs)?;
     let whereabouts = Whereabouts::default();
+    let start = Start { plan, data, asked, from, metrics };
     let work =
-        || Run::new(plan, data, model, parameters, &mut folder, &whereabouts).and_then(Run::finish);
+        || Run::new(start, model, parameters, &mut folder, &whereabouts).and_then(Run::finish);
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(outcome)) => Ok(outcome),
         Ok(Err(error)) => Err(recorded(&mut folder, placed(error, whereabouts.stage()))),
@@ -63,14 +65,14 @@ pub(super) fn train<B: Backend, P: Trainable<B>>(
     }
 }
 
-/// The folder of a new run, or of one that goes on.
-fn open(plan: &Plan, now: Inputs, resume: bool) -> Result<RunFolder, RunError> {
-    if resume && RunFolder::holds_run(&plan.output_dir) {
-        let folder = RunFolder::open_for_resume(&plan.output_dir)?;
-        folder.check_unchanged(&now)?;
-        return Ok(folder);
-    }
-    Ok(RunFolder::create(&plan.output_dir, &plan.recipe.to_yaml(), Manifest::begin(now))?)
+/// What a run begins with, or goes on from.
+struct Start<'a> {
+    plan: &'a Plan,
+    data: &'a LoadedData,
+    /// The hash of what base and result are asked.
+    asked: String,
+    from: Option<(Checkpoint, State)>,
+    metrics: MetricsLog,
 }
 
 /// The error with what the run was doing.
@@ -107,12 +109,16 @@ fn recorded(folder: &mut RunFolder, error: RunError) -> RunError {
 pub(super) struct Run<'a, B: Backend, P> {
     pub(super) plan: &'a Plan,
     pub(super) data: &'a LoadedData,
+    /// The hash of what base and result are asked.
+    pub(super) asked: String,
     pub(super) trainer: Trainer<B, P>,
     pub(super) folder: &'a mut RunFolder,
     pub(super) whereabouts: &'a Whereabouts,
     pub(super) position: Position,
     pub(super) before: Scores,
     pub(super) total: u64,
+    /// The last step that validation was measured behind in this process, and what it gave.
+    pub(super) validated: Option<(u64, Totals)>,
     /// Most memory of a GPU found in use.
     pub(super) peak_device_memory: Option<u64>,
     schedule: Schedule,
@@ -123,13 +129,13 @@ pub(super) struct Run<'a, B: Backend, P> {
 impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
     /// Scores the base, unless it was, and goes back to the last checkpoint, if there is one.
     fn new(
-        plan: &'a Plan,
-        data: &'a LoadedData,
+        start: Start<'a>,
         model: Llama<B, P>,
         parameters: Parameters,
         folder: &'a mut RunFolder,
         whereabouts: &'a Whereabouts,
     ) -> Result<Self, RunError> {
+        let Start { plan, data, asked, from, metrics } = start;
         let schedule = data.schedule(plan)?;
         let total = plan.total_steps(&schedule);
         let offload = match plan.activation_offload {
@@ -142,26 +148,23 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         let optimizer = AdamW::new(config, &parameters, &model.device);
         let mut trainer =
             Trainer { model, parameters, optimizer, options: step_options(plan, total), offload };
-        // Nothing is learnt yet, whatever a checkpoint holds: what is scored is the base.
-        let before =
-            if let Some(before) = folder.content(BEFORE, 0).as_deref().and_then(Scores::read) {
-                before
-            } else {
-                whereabouts.enter(Stage::Base);
-                let before = Scores::of("score the base", plan, data, &trainer.model)?;
-                folder.put(BEFORE, 0, before.to_text().as_bytes())?;
-                before
-            };
+        let position = from.as_ref().map_or_else(Position::default, |(_, state)| state.position);
+        // Nothing is learnt yet, whatever the checkpoint holds: what is scored is the base.
+        let before = if let Some(before) = going_on::scores_of_base(folder, position.step, &asked)?
+        {
+            before
+        } else {
+            whereabouts.enter(Stage::Base);
+            let before = Scores::of("score the base", plan, data, &trainer.model, None)?;
+            folder.put(BEFORE, 0, &asked, before.to_text().as_bytes())?;
+            before
+        };
         give_freed_memory_back();
         whereabouts.enter(Stage::Opening);
-        let mut position = Position::default();
-        if let Some(checkpoint) = folder.checkpoints().latest()? {
-            position = state::load(&checkpoint.path, &mut trainer)?;
+        if let Some((saved, state)) = &from {
+            state::load(&saved.path, position, &mut trainer)?;
+            folder.trained(state.trained_sha256().to_owned());
         }
-        if folder.goes_on() {
-            folder.resumed_after(position.step)?;
-        }
-        let (metrics, _) = MetricsLog::open(&folder.metrics_path(), position.step)?;
         let events = if plan.logging.tensorboard {
             Some(EventLog::open(&folder.tensorboard_path(), position.step)?)
         } else {
@@ -170,12 +173,14 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         let mut run = Self {
             plan,
             data,
+            asked,
             trainer,
             folder,
             whereabouts,
             position,
             before,
             total,
+            validated: None,
             peak_device_memory: None,
             schedule,
             metrics,
@@ -330,6 +335,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         give_freed_memory_back();
         let scorer = Scorer { model: &self.trainer.model, precision: self.plan.precision };
         let totals = Totals::of(&scorer.score(&self.data.validation, &mut |_| ())?);
+        self.validated = Some((step, totals));
         give_freed_memory_back();
         self.log(&Line::Eval(EvalLine {
             step,
@@ -359,14 +365,18 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
             std::fs::create_dir_all(parent)
                 .map_err(|source| RunError::Write { path: parent.to_owned(), source })?;
         }
+        let mut trained = String::new();
         atomic::replace_folder(&path, |temporary| -> Result<(), CheckpointError> {
-            state::save(temporary, &mut self.trainer, self.position)?;
+            let so_far = self.metrics.so_far();
+            let state = state::save(temporary, &mut self.trainer, self.position, so_far)?;
+            state.trained_sha256().clone_into(&mut trained);
             let adapter = temporary.join("adapter");
             let base = &self.folder.manifest().inputs.base;
             finish::save_adapter(&adapter, self.plan, base, &mut self.trainer)?;
             Ok(())
         })
         .map_err(|error| error.into_run_error(&path))?;
+        self.folder.trained(trained);
         checkpoints.prune(self.plan.checkpoint.keep)?;
         Ok(())
     }

@@ -91,6 +91,21 @@ impl Checkpoints {
     }
 }
 
+/// Renames a damaged file or folder of the run to `damaged-…`, beside where it was: it is kept, and a
+/// checkpoint counts no longer.
+pub fn set_aside(path: &Path) -> Result<PathBuf> {
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let aside = (1..u32::MAX)
+        .map(|count| match count {
+            1 => path.with_file_name(format!("damaged-{name}")),
+            _ => path.with_file_name(format!("damaged-{name}-{count}")),
+        })
+        .find(|aside| aside.symlink_metadata().is_err())
+        .expect("a folder has fewer than 2^32 files");
+    fs::rename(path, &aside).map_err(|source| Error::write(path, source))?;
+    Ok(aside)
+}
+
 fn name(step: u64) -> String {
     format!("step-{step:06}")
 }
@@ -150,6 +165,17 @@ mod tests {
         assert_eq!(steps(&checkpoints), [200, 300]);
         assert!(OTHERS.iter().all(|other| root.path().join(other).is_dir()));
         assert!(checkpoints.prune(NonZeroUsize::new(2).unwrap()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_set_aside_and_kept() {
+        let (root, checkpoints) = with(&["step-000100", "step-000200", "damaged-step-000200"]);
+        let damaged = checkpoints.latest().unwrap().unwrap();
+        let aside = set_aside(&damaged.path).unwrap();
+        assert_eq!(aside, root.path().join("damaged-step-000200-2"));
+        assert_eq!(steps(&checkpoints), [100]);
+        checkpoints.prune(NonZeroUsize::MIN).unwrap();
+        assert!(aside.join("inner").is_dir() && root.path().join("damaged-step-000200").is_dir());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `metrics.jsonl`: one JSON object a line, a training step or an evaluation, in the order it happened.
 //!
 //! A line is handed to the system whole as soon as it is known, so a killed run leaves every finished
-//! line and at most one torn one. Going on from step `s` drops what lies after `s`: those steps run again.
+//! line and at most one torn one. A checkpoint records the length and hash of the log so far; going on
+//! from it keeps these bytes as they are, whoever wrote them, and drops the steps behind it: they run again.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -9,12 +10,14 @@ use std::path::{Path, PathBuf};
 
 use graft_model::atomic;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 
+use super::hashes::{FileHash, hexadecimal};
 use super::{Error, Result};
 
-/// What one optimizer step did.
+/// What one optimizer step did. Keys that other versions write beside these are passed over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct TrainLine {
     /// The optimizer step, from 1.
     pub step: u64,
@@ -43,7 +46,6 @@ pub struct TrainLine {
 
 /// What one evaluation found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct EvalLine {
     /// Optimizer steps taken before the evaluation.
     pub step: u64,
@@ -79,42 +81,61 @@ fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Err
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
-/// What going on from a step found in the lines of the run so far.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
-    /// Lines up to the step.
-    pub kept: usize,
-    /// Lines after the step, dropped because those steps run again.
-    pub later: usize,
-    /// Torn or foreign lines, dropped.
-    pub unreadable: usize,
-}
-
 /// Appends to `metrics.jsonl`.
 #[derive(Debug)]
 pub struct MetricsLog {
     path: PathBuf,
     file: File,
+    hasher: Sha256,
+    bytes: u64,
 }
 
 impl MetricsLog {
-    /// Opens the log of a run that goes on after `step`: later lines go, and so does a torn last one.
-    /// The file is replaced whole, never cut in place. `step` 0 starts it anew.
-    pub fn open(path: &Path, step: u64) -> Result<(Self, Kept)> {
+    /// Begins an empty log.
+    pub fn begin(path: &Path) -> Result<Self> {
+        Self::with(path, &[], true)
+    }
+
+    /// Opens the log of a run that goes on after `step`, whose checkpoint recorded `so_far`: later lines
+    /// go, and so does a torn last one. The file is replaced whole, never cut in place. Where it does not
+    /// begin with the bytes that it had, the second value says so; then it is set aside, and the lines up
+    /// to the step that can be read are kept.
+    pub fn go_on(path: &Path, step: u64, so_far: &FileHash) -> Result<(Self, Option<String>)> {
         let written = match std::fs::read(path) {
             Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let lost = "it is missing: the lines up to this step are lost".to_owned();
+                return Ok((Self::with(path, &[], true)?, Some(lost)));
+            }
             Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
         };
-        let (remaining, kept) = up_to(&written, step);
-        if remaining != written || !path.exists() {
-            atomic::write_bytes(path, &remaining).map_err(Error::Replace)?;
+        let head = usize::try_from(so_far.bytes).ok().and_then(|len| written.get(..len));
+        if let Some(head) = head.filter(|head| FileHash::of(head) == *so_far) {
+            // What was measured behind the step stands behind its checkpoint.
+            let (measured, _) = readable_up_to(&written[head.len()..], step);
+            let content = [head, &measured].concat();
+            return Ok((Self::with(path, &content, written != content)?, None));
+        }
+        let (remaining, lines) = readable_up_to(&written, step);
+        let aside = super::checkpoints::set_aside(path)?;
+        let aside = aside.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let found = format!(
+            "it was cut short or changed: {lines} lines that can be read are kept, the whole file is \
+             `{aside}`"
+        );
+        Ok((Self::with(path, &remaining, true)?, Some(found)))
+    }
+
+    fn with(path: &Path, content: &[u8], differs: bool) -> Result<Self> {
+        if differs {
+            atomic::write_bytes(path, content).map_err(Error::Replace)?;
         }
         let file = OpenOptions::new()
             .append(true)
             .open(path)
             .map_err(|source| Error::write(path, source))?;
-        Ok((Self { path: path.to_owned(), file }, kept))
+        let (hasher, bytes) = (Sha256::new_with_prefix(content), content.len() as u64);
+        Ok(Self { path: path.to_owned(), file, hasher, bytes })
     }
 
     /// Appends one line; the system has it when this returns. Lines of one step must be appended
@@ -122,7 +143,16 @@ impl MetricsLog {
     pub fn append(&mut self, line: &Line) -> Result<()> {
         let mut text = serde_json::to_string(line).expect("a line has only numbers and fixed keys");
         text.push('\n');
-        self.file.write_all(text.as_bytes()).map_err(|source| Error::write(&self.path, source))
+        self.file.write_all(text.as_bytes()).map_err(|source| Error::write(&self.path, source))?;
+        self.hasher.update(text.as_bytes());
+        self.bytes += text.len() as u64;
+        Ok(())
+    }
+
+    /// Length and hash of the log as it is, for the checkpoint that goes with it.
+    pub fn so_far(&self) -> FileHash {
+        let sha256 = hexadecimal(&self.hasher.clone().finalize());
+        FileHash { bytes: self.bytes, sha256, sampled: false }
     }
 
     /// Waits until the lines are on the disk; call it before a checkpoint is declared whole.
@@ -131,37 +161,31 @@ impl MetricsLog {
     }
 }
 
-/// The readable lines of a run so far, in order; none when there is no file yet.
+/// The lines of a run so far that are a step or an evaluation, in order; none when there is no file yet.
 pub fn read(path: &Path) -> Result<Vec<Line>> {
-    match std::fs::read(path) {
-        Ok(written) => Ok(lines(&written).flatten().map(|(_, line)| line).collect()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
-    }
+    let written = match std::fs::read(path) {
+        Ok(written) => written,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
+    };
+    Ok(texts(&written).filter_map(|text| serde_json::from_slice(text).ok()).collect())
 }
 
-/// The non-empty lines as written, and each as read; `None` where it is torn or foreign.
-fn lines(written: &[u8]) -> impl Iterator<Item = Option<(&[u8], Line)>> {
-    written
-        .split(|byte| *byte == b'\n')
-        .filter(|text| !text.is_empty())
-        .map(|text| serde_json::from_slice(text).ok().map(|line| (text, line)))
+/// The non-empty lines as written.
+fn texts(written: &[u8]) -> impl Iterator<Item = &[u8]> {
+    written.split(|byte| *byte == b'\n').filter(|text| !text.is_empty())
 }
 
-fn up_to(written: &[u8], step: u64) -> (Vec<u8>, Kept) {
-    let (mut remaining, mut kept) = (Vec::with_capacity(written.len()), Kept::default());
-    for line in lines(written) {
-        match line {
-            None => kept.unreadable += 1,
-            Some((_, line)) if line.step() > step || step == 0 => kept.later += 1,
-            Some((text, _)) => {
-                kept.kept += 1;
-                remaining.extend_from_slice(text);
-                remaining.push(b'\n');
-            }
-        }
-    }
-    (remaining, kept)
+/// The lines that are JSON objects, without those of later steps, and how many. What they say is for
+/// others to know: another version may write lines of its own.
+fn readable_up_to(written: &[u8], step: u64) -> (Vec<u8>, usize) {
+    let is_kept = |text: &&[u8]| {
+        let line: Result<Value, _> = serde_json::from_slice(text);
+        let is_later = |line: &Value| line["step"].as_u64().is_some_and(|found| found > step);
+        line.is_ok_and(|line| line.is_object() && !is_later(&line))
+    };
+    let kept: Vec<&[u8]> = texts(written).filter(is_kept).collect();
+    (kept.iter().flat_map(|text| [text, &b"\n"[..]]).flatten().copied().collect(), kept.len())
 }
 
 #[cfg(test)]
@@ -220,40 +244,85 @@ mod tests {
         assert!(serde_json::from_str::<EvalLine>(&text).unwrap().eval_loss.is_nan());
     }
 
+    fn log_of(path: &Path, lines: &[Line]) -> FileHash {
+        let mut log = MetricsLog::begin(path).unwrap();
+        for line in lines {
+            log.append(line).unwrap();
+        }
+        log.so_far()
+    }
+
     #[test]
     fn appended_lines_can_be_read_while_the_log_is_open() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let (mut log, kept) = MetricsLog::open(&path, 0).unwrap();
-        assert_eq!(kept, Kept::default());
+        let mut log = MetricsLog::begin(&path).unwrap();
         log.append(&train(1)).unwrap();
         log.append(&eval(1)).unwrap();
         assert_eq!(read(&path).unwrap(), [train(1), eval(1)]);
+        assert_eq!(log.so_far(), FileHash::of(&fs::read(&path).unwrap()));
     }
 
     #[test]
     fn going_on_drops_later_steps_and_what_a_power_cut_leaves() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let mut written = text(&[train(1), train(2), eval(2), train(3), eval(3)]).into_bytes();
+        let so_far = log_of(&path, &[train(1), train(2)]);
+        let mut written = fs::read(&path).unwrap();
+        written.extend_from_slice(text(&[eval(2), train(3), eval(3)]).as_bytes());
         written.extend_from_slice(b"\0\0\0\0\n{\"step\":4,\"lo");
         fs::write(&path, written).unwrap();
 
-        let (mut log, kept) = MetricsLog::open(&path, 2).unwrap();
-        assert_eq!(kept, Kept { kept: 3, later: 2, unreadable: 2 });
+        let (mut log, found) = MetricsLog::go_on(&path, 2, &so_far).unwrap();
+        assert_eq!(found, None);
         log.append(&train(3)).unwrap();
         let expected = text(&[train(1), train(2), eval(2), train(3)]);
         assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+        assert_eq!(log.so_far(), FileHash::of(expected.as_bytes()));
     }
 
     #[test]
-    fn a_log_from_step_0_starts_anew() {
+    fn lines_of_other_versions_are_kept_as_they_are_and_read_where_they_can_be() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        fs::write(&path, text(&[eval(0), train(1)])).unwrap();
-        let (_log, kept) = MetricsLog::open(&path, 0).unwrap();
-        assert_eq!(kept.kept, 0);
-        assert_eq!(fs::read(&path).unwrap(), b"");
+        let newer = text(&[train(1)]).replace("{\"step\"", "{\"watts\":9,\"step\"");
+        let others = format!("{newer}{{\"kind\":\"note\",\"text\":\"cooled\"}}\n");
+        fs::write(&path, &others).unwrap();
+        let so_far = FileHash::of(others.as_bytes());
+        let (mut log, found) = MetricsLog::go_on(&path, 1, &so_far).unwrap();
+        assert_eq!(found, None);
+        log.append(&train(2)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), others + &text(&[train(2)]));
+        assert_eq!(read(&path).unwrap(), [train(1), train(2)]);
+    }
+
+    #[test]
+    fn a_damaged_log_is_set_aside_and_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let so_far = log_of(&path, &[train(1), eval(1), train(2)]);
+        let whole = fs::read(&path).unwrap();
+        let mut torn = whole.clone();
+        let second = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        torn[second] = b'!';
+        fs::write(&path, &torn).unwrap();
+        let (_, found) = MetricsLog::go_on(&path, 2, &so_far).unwrap();
+        insta::assert_snapshot!(found.unwrap(), @"it was cut short or changed: 2 lines that can be read are kept, the whole file is `damaged-metrics.jsonl`");
+        assert_eq!(read(&path).unwrap(), [train(1), train(2)]);
+        assert_eq!(fs::read(folder.path().join("damaged-metrics.jsonl")).unwrap(), torn);
+
+        for place in (0..whole.len()).step_by(29) {
+            for other in [&whole[..place], &[&whole[..place], b"7", &whole[place + 1..]].concat()] {
+                if *other != whole[..] {
+                    fs::write(&path, other).unwrap();
+                    let (_, found) = MetricsLog::go_on(&path, 2, &so_far).unwrap();
+                    assert!(found.is_some(), "byte {place}");
+                }
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        let (_, found) = MetricsLog::go_on(&path, 2, &so_far).unwrap();
+        insta::assert_snapshot!(found.unwrap(), @"it is missing: the lines up to this step are lost");
     }
 
     proptest! {
@@ -266,8 +335,17 @@ mod tests {
             let written_by_then = text(&all[..2 * from as usize]).len();
             let cut = cut.clamp(written_by_then, whole.len());
 
-            let (mut remaining, _) = up_to(&whole.as_bytes()[..cut], from);
-            remaining.extend_from_slice(text(&all[2 * from as usize..]).as_bytes());
+            let written = &whole.as_bytes()[..cut];
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("metrics.jsonl");
+            fs::write(&path, written).unwrap();
+            let so_far = FileHash::of(&whole.as_bytes()[..written_by_then]);
+            let (mut log, found) = MetricsLog::go_on(&path, from, &so_far).unwrap();
+            prop_assert_eq!(found, None);
+            for line in &all[2 * from as usize..] {
+                log.append(line).unwrap();
+            }
+            let remaining = fs::read(&path).unwrap();
             prop_assert_eq!(String::from_utf8(remaining).unwrap(), whole);
         }
     }

@@ -13,6 +13,15 @@ fn manifest(status: Status) -> Manifest {
     manifest
 }
 
+fn quickstart(overrides: &[&str]) -> graft_recipes::Recipe {
+    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    graft_recipes::load("quickstart", &overrides).unwrap()
+}
+
+fn asked(recipe: &graft_recipes::Recipe) -> contract::Asked<'_> {
+    contract::Asked { recipe, device: false, kernels: false }
+}
+
 /// The message of a refusal with the temporary folder's name taken out.
 fn refusal(path: &Path) -> String {
     let error = RunFolder::create(path, "other: recipe\n", manifest(Status::Running)).unwrap_err();
@@ -86,9 +95,7 @@ fn whatever_a_run_would_make_is_refused_where_it_is_there() {
 fn only_what_the_run_made_by_its_manifest_is_made_again() {
     let root = tempfile::tempdir().unwrap();
     let mut run = RunFolder::create(root.path(), "name: x\n", manifest(Status::Running)).unwrap();
-    run.put(BEFORE, 0, b"{}").unwrap();
-    assert_eq!(run.content(BEFORE, 0).unwrap(), b"{}");
-    assert_eq!(run.content(BEFORE, 1), None, "made after another step");
+    run.put(BEFORE, 0, "", b"{}").unwrap();
     // Killed while it made a folder: it is the run's, and not made.
     let adapter = run.claim(ADAPTER).unwrap();
     fs::create_dir(&adapter).unwrap();
@@ -100,17 +107,10 @@ fn only_what_the_run_made_by_its_manifest_is_made_again() {
     let text = error.unwrap_err().to_string().replace(&root.path().display().to_string(), "run");
     insta::assert_snapshot!(text, @"`run/merged` was not made by this run and is not replaced: move it away, or train in another folder with `output_dir=…`");
     let mut run = RunFolder::open_for_resume(root.path()).unwrap();
-    assert!(!run.has(ADAPTER, 3) && run.claim(MERGED).unwrap_err().is_wrong_input());
+    assert!(!run.has(ADAPTER, 3, "").unwrap() && run.claim(MERGED).unwrap_err().is_wrong_input());
     run.claim(ADAPTER).unwrap();
-    run.made(ADAPTER, 3, None).unwrap();
-    assert!(run.has(ADAPTER, 3) && !run.has(ADAPTER, 4));
-    // Scores that somebody changed are not the base's.
-    fs::write(root.path().join(BEFORE), "{ }").unwrap();
-    assert_eq!(run.content(BEFORE, 0), None);
-    let text = fs::read_to_string(run.manifest_path()).unwrap().replace("\"made\"", "\"other\"");
-    fs::write(run.manifest_path(), text).unwrap();
-    // A manifest from before results were recorded owns them all.
-    assert_eq!(RunFolder::read_manifest(root.path()).unwrap().made.len(), RESULTS.len());
+    run.made(ADAPTER, 3, "").unwrap();
+    assert!(run.has(ADAPTER, 3, "").unwrap() && !run.has(ADAPTER, 4, "").unwrap());
 }
 
 #[test]
@@ -150,8 +150,10 @@ fn going_on_keeps_the_beginning_and_records_the_step() {
     let stopped = manifest(Status::Stopped { reason: "Ctrl-C".to_owned() });
     drop(RunFolder::create(root.path(), "name: x\n", stopped).unwrap());
     let mut run = RunFolder::open_for_resume(root.path()).unwrap();
-    run.check_unchanged(&inputs()).unwrap();
-    run.resumed_after(200).unwrap();
+    let recipe = quickstart(&[]);
+    assert_eq!(run.changes(&inputs(), asked(&recipe)).unwrap(), []);
+    let mended = run.resumed_after(200, inputs(), Vec::new(), Vec::new()).unwrap();
+    assert_eq!(mended.len(), 1, "another recipe.yaml than the manifest's was not seen");
     run.end(Status::after_last_step(300, 0.5)).unwrap();
     drop(run);
     let manifest = Manifest::read(&root.path().join("manifest.json")).unwrap();
@@ -165,16 +167,22 @@ fn changed_inputs_are_named_with_both_values() {
     let root = tempfile::tempdir().unwrap();
     let run = RunFolder::create(root.path(), "name: x\n", manifest(Status::Running)).unwrap();
     let mut now = inputs();
-    now.seed = 8;
-    now.recipe_sha256 = manifest::sha256_hex(b"another recipe");
-    let error = run.check_unchanged(&now).unwrap_err();
+    now.base.clear();
+    now.device = "cuda (RTX)".to_owned();
+    let recipe = quickstart(&["training.seed=8", "training.epochs=9"]);
+    let recipe = graft_recipes::Recipe::from_yaml(&recipe.to_yaml(), "mine.yaml").unwrap();
+    let error = run.changes(&now, asked(&recipe)).unwrap_err();
     assert!(error.is_wrong_input());
     let text = error.to_string().replace(&root.path().display().to_string(), "runs/a");
-    insta::assert_snapshot!(text, @r"
-    the run in `runs/a` cannot go on, its inputs have changed
-      seed: began with 7, now 8
-      recipe: began with e1d8e5523309…, now 0419767771e2…
-      restore them, or start a new run in another folder with `output_dir=…`
+    insta::assert_snapshot!(text, @"
+    the run in `runs/a` cannot go on, it would be another one:
+      training.epochs: was 8, is now 9
+        to keep what it was, add `training.epochs=8`; to go on with what is now, add `training.epochs=9`
+      training.seed: was 7, is now 8
+      base file `model.safetensors`: was 9a129038d9a0…, is now no such file
+      device: was cpu, is now cuda (RTX)
+        other sums, other bytes: to go on there, name it with `--device cuda`
+      restore what has changed, or start a new run in another folder with `output_dir=…`
     ");
 }
 
@@ -187,4 +195,48 @@ fn one_process_at_a_time_writes_to_a_run() {
     assert!(matches!(error, Error::Busy { .. }), "{error}");
     drop(run);
     RunFolder::open_for_resume(root.path()).unwrap();
+}
+
+#[test]
+fn a_folder_that_has_lost_its_manifest_is_refused_by_name() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("a");
+    let run = RunFolder::create(&path, "name: x\n", manifest(Status::Running)).unwrap();
+    fs::create_dir_all(run.checkpoints().path(300)).unwrap();
+    drop(run);
+    fs::remove_file(path.join("manifest.json")).unwrap();
+    let error = RunFolder::open_for_resume(&path).unwrap_err();
+    assert!(error.is_wrong_input());
+    let text = error.to_string().replace(&root.path().display().to_string(), "runs");
+    insta::assert_snapshot!(text, @"`runs/a` holds `checkpoints` of a run, but not its `manifest.json`, without which nobody can say what it is of: put that file back, or start a new run in another folder with `output_dir=…`");
+}
+
+#[test]
+fn what_the_run_made_is_known_by_its_step_by_what_it_is_of_and_by_its_bytes() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("a");
+    let mut run = RunFolder::create(&path, "name: x\n", manifest(Status::Running)).unwrap();
+    let adapter = run.claim("adapter").unwrap();
+    fs::create_dir_all(&adapter).unwrap();
+    fs::write(adapter.join("a.json"), "a").unwrap();
+    fs::write(adapter.join("b.safetensors"), "b").unwrap();
+    run.made("adapter", 4, "values").unwrap();
+    let hashes = [("adapter/a.json", "a"), ("adapter/b.safetensors", "b")]
+        .map(|(name, text)| (name.to_owned(), manifest::FileHash::of(text.as_bytes())));
+    assert_eq!(RunFolder::read_manifest(&path).unwrap().made["adapter"].files, hashes.into());
+    assert!(run.has("adapter", 4, "values").unwrap());
+    assert!(!run.has("adapter", 5, "values").unwrap() && !run.has("adapter", 4, "others").unwrap());
+    fs::write(adapter.join("b.safetensors"), "c").unwrap();
+    assert!(!run.has("adapter", 4, "values").unwrap(), "a changed file was not seen");
+    fs::remove_file(adapter.join("b.safetensors")).unwrap();
+    assert!(!run.has("adapter", 4, "values").unwrap(), "a lost file was not seen");
+    run.put("before.json", 0, "questions", b"{}").unwrap();
+    let content = |run: &RunFolder, of| run.content("before.json", 0, of).unwrap();
+    assert!(matches!(content(&run, "questions"), Content::Whole(text) if text == b"{}"));
+    assert!(matches!(content(&run, "others"), Content::Other));
+    assert!(matches!(run.content("after.json", 4, "").unwrap(), Content::None));
+    fs::write(path.join("before.json"), "[]").unwrap();
+    assert!(matches!(content(&run, "questions"), Content::Damaged(_)));
+    fs::remove_file(path.join("before.json")).unwrap();
+    assert!(matches!(content(&run, "questions"), Content::Damaged(_)));
 }

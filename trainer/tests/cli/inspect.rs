@@ -104,19 +104,22 @@ fn a_run_folder_is_summed_up() {
         optimizer: "adamw".into(),
         compute_dtype: "f32".to_owned(),
         device: "cpu".to_owned(),
+        kernels: None,
         seed: 7,
         threads: 2,
         parameters: 3_000_000,
         trainable_parameters: 10_000,
-        trainable_sha256: String::new(),
         recipe_sha256: String::new(),
         versions: BTreeMap::new(),
         base: BTreeMap::new(),
+        tokenizer: BTreeMap::new(),
+        init_from: BTreeMap::new(),
         data: BTreeMap::new(),
+        recipe: serde_json::json!({}),
     };
     let mut run =
         RunFolder::create(&room.path("run"), "name: mine\n", Manifest::begin(inputs)).unwrap();
-    let (mut log, _) = MetricsLog::open(&run.metrics_path(), 0).unwrap();
+    let mut log = MetricsLog::begin(&run.metrics_path()).unwrap();
     log.append(&Line::Eval(EvalLine { step: 3, eval_loss: 1.25, eval_tokens: 1_234 })).unwrap();
     run.end(Status::Stopped { reason: "Ctrl-C".to_owned() }).unwrap();
     // A run in progress holds its folder locked; looking at it is allowed all the same.
@@ -125,7 +128,7 @@ fn a_run_folder_is_summed_up() {
     assert!(shown.contains("last eval    after step 3: loss 1.2500 over 1,234 tokens"), "{shown}");
     assert_eq!(json(&room, "run")["manifest"]["run"], "mine");
     room.write("run/manifest.json", "{}");
-    assert!(room.refused("inspect run").contains("is no manifest of a run"));
+    assert!(room.refused("inspect run").contains("manifest.json` cannot be used"));
 }
 
 #[test]

@@ -88,9 +88,13 @@ impl Room {
         manifest(&self.path(out))
     }
 
+    /// The training steps in the metrics.
     pub(crate) fn steps(&self, out: &str) -> Vec<u64> {
         let text = fs::read_to_string(self.path(out).join("metrics.jsonl")).unwrap_or_default();
-        let step = |line: &str| serde_json::from_str::<Value>(line).ok()?["step"].as_u64();
+        let step = |line: &str| {
+            let line = serde_json::from_str::<Value>(line).ok()?;
+            line.get("loss").and(line["step"].as_u64())
+        };
         text.lines().filter_map(step).collect()
     }
 }

@@ -7,7 +7,8 @@ use serde_json::json;
 use super::Findings;
 use crate::cli::page::grouped;
 use crate::run_folder::RunFolder;
-use crate::run_folder::manifest::{Manifest, Status};
+use crate::run_folder::contract::Change;
+use crate::run_folder::manifest::{Manifest, Mended, Recorded, Status};
 use crate::run_folder::metrics::{self, EvalLine, Line, TrainLine};
 
 /// Describes the run; a run that goes on meanwhile is not disturbed.
@@ -33,7 +34,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         "checkpoints": checkpoints.iter().map(|checkpoint| checkpoint.step).collect::<Vec<_>>(),
         "outputs": outputs,
     });
-    let Manifest { status, started, ended, resumed_after, made: _, inputs } = manifest;
+    let Manifest { status, started, ended, resumed_after, changes, mended, inputs, .. } = manifest;
     let mut rows = vec![
         ("run", format!("{} in {}", inputs.run, path.display())),
         ("status", status_text(&status)),
@@ -52,12 +53,19 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
                 inputs.seed
             ),
         ),
-        ("data", inputs.data.keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
+        ("data", inputs.data.values().map(|file| &*file.path).collect::<Vec<_>>().join(", ")),
     ];
     if !resumed_after.is_empty() {
         let steps: Vec<String> = resumed_after.iter().map(ToString::to_string).collect();
         rows.push(("resumed", format!("after step {}", steps.join(", "))));
     }
+    rows.extend(changes.iter().map(|Recorded { after_step, what }| {
+        let Change { what, from, to } = what;
+        ("changed", format!("after step {after_step}: {what} from {from} to {to}"))
+    }));
+    rows.extend(mended.iter().map(|Recorded { after_step, what: Mended { file, found } }| {
+        ("damage", format!("after step {after_step}: {file}: {found}"))
+    }));
     rows.extend(train.map(|line| ("last step", train_text(line))));
     rows.extend(eval.map(|line| ("last eval", eval_text(line))));
     let steps: Vec<String> = checkpoints.iter().map(|found| found.step.to_string()).collect();

@@ -1,0 +1,93 @@
+//! A run that goes on: what it may differ in, and what is recorded of it.
+
+use std::fs;
+use std::io;
+
+use graft_model::atomic;
+use graft_recipes::Recipe;
+
+use super::checkpoints::set_aside;
+use super::contract::{self, Asked, Change};
+use super::manifest::{Inputs, Mended, Recorded, Status, sha256_hex};
+use super::{Error, RECIPE, Result, RunFolder};
+
+impl RunFolder {
+    /// What the run goes on with otherwise than before, of all that its result depends on.
+    ///
+    /// # Errors
+    /// Something has changed that may not, or that was not asked for.
+    pub fn changes(&self, now: &Inputs, asked: Asked<'_>) -> Result<Vec<Change>> {
+        let was = self.recipe_of_manifest()?;
+        contract::compare(&self.manifest.inputs, &was, now, asked)
+            .map_err(|refusals| Error::Changed { path: self.path.clone(), refusals })
+    }
+
+    /// The recipe that the run has gone by until now.
+    fn recipe_of_manifest(&self) -> Result<Recipe> {
+        let path = self.manifest_path();
+        // JSON is YAML, and the reader of recipes fills in what older ones did not know.
+        let text = format!("{:#}", self.manifest.inputs.recipe);
+        Recipe::from_yaml(&text, &path.display().to_string())
+            .map_err(|problems| Error::Recipe { path, problems: Box::new(problems) })
+    }
+
+    /// Records that the run goes on after `step`, with what is otherwise from now on, and what was found
+    /// damaged; gives all of the latter, `recipe.yaml` included.
+    pub fn resumed_after(
+        &mut self,
+        step: u64,
+        now: Inputs,
+        changes: Vec<Change>,
+        mut mended: Vec<Mended>,
+    ) -> Result<Vec<Mended>> {
+        mended.extend(self.recipe_damage()?);
+        self.manifest.resumed_after.push(step);
+        self.manifest.changes.extend(recorded(step, changes));
+        self.manifest.mended.extend(recorded(step, mended.clone()));
+        self.manifest.inputs = now;
+        self.end(Status::Running)?;
+        Ok(mended)
+    }
+
+    /// Records damage that was found after `step`, and how the run goes on.
+    pub fn mended(&mut self, step: u64, mended: Mended) -> Result<Mended> {
+        self.manifest.mended.extend(recorded(step, [mended.clone()]));
+        self.record()?;
+        Ok(mended)
+    }
+
+    /// What is wrong with `recipe.yaml`, which is a copy for people: it is set aside.
+    fn recipe_damage(&self) -> Result<Option<Mended>> {
+        let path = self.recipe_path();
+        let found = match fs::read(&path) {
+            Ok(text) if sha256_hex(&text) == self.manifest.inputs.recipe_sha256 => {
+                return Ok(None);
+            }
+            Ok(_) => {
+                let aside = set_aside(&path)?;
+                format!(
+                    "it is not the recipe of the run: written again, the other is `{}`",
+                    aside.file_name().map(|name| name.to_string_lossy()).unwrap_or_default()
+                )
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                "it is missing: written again".to_owned()
+            }
+            Err(source) => return Err(Error::Read { path, source }),
+        };
+        Ok(Some(Mended { file: RECIPE.to_owned(), found }))
+    }
+
+    /// Writes `recipe.yaml` where it is not `text`.
+    pub fn write_recipe(&self, text: &str) -> Result<()> {
+        let path = self.recipe_path();
+        if fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+            return Ok(());
+        }
+        atomic::write_bytes(&path, text.as_bytes()).map_err(Error::Replace)
+    }
+}
+
+fn recorded<T>(step: u64, what: impl IntoIterator<Item = T>) -> impl Iterator<Item = Recorded<T>> {
+    what.into_iter().map(move |what| Recorded { after_step: step, what })
+}

@@ -1,0 +1,116 @@
+//! What a run makes of its steps: claimed before it is made, and known again by the step, by what else it
+//! is made of, and by the hashes of its files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use graft_model::atomic;
+
+use super::manifest::{FileHash, Made, hash_file};
+use super::{Error, Result, RunFolder, hashes};
+
+/// A file that an earlier part of the run made.
+#[derive(Debug)]
+pub enum Content {
+    /// It is as it was made.
+    Whole(Vec<u8>),
+    /// It was never made, or of another step.
+    None,
+    /// It was made of something else.
+    Other,
+    /// It is not as it was made, as a sentence says.
+    Damaged(String),
+}
+
+impl RunFolder {
+    /// Whether `name` lies in the folder as this run made it after `step`, and `of` what else it depends on.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn has(&self, name: &str, step: u64, of: &str) -> Result<bool> {
+        let Some(made) = self.manifest.made.get(name) else { return Ok(false) };
+        if made.after_step != Some(step) || made.of != of || !self.path.join(name).exists() {
+            return Ok(false);
+        }
+        Ok(self.files_of(name)? == made.files)
+    }
+
+    /// A file that this run made after `step`, of `of`.
+    ///
+    /// # Errors
+    /// It is there, and cannot be read.
+    pub fn content(&self, name: &str, step: u64, of: &str) -> Result<Content> {
+        let Some(made) = self.manifest.made.get(name).filter(|it| it.after_step == Some(step))
+        else {
+            return Ok(Content::None);
+        };
+        if made.of != of {
+            return Ok(Content::Other);
+        }
+        let path = self.path.join(name);
+        match fs::read(&path) {
+            Ok(content) if made.files.get(name) == Some(&FileHash::of(&content)) => {
+                Ok(Content::Whole(content))
+            }
+            Ok(_) => Ok(Content::Damaged("it was damaged or changed".to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Content::Damaged("it is missing".to_owned()))
+            }
+            Err(source) => Err(Error::Read { path, source }),
+        }
+    }
+
+    /// Where `name` is to be made, or made again; recorded before it is, so that a run killed meanwhile
+    /// knows its own.
+    ///
+    /// # Errors
+    /// Something is there that the run did not make.
+    pub fn claim(&mut self, name: &str) -> Result<PathBuf> {
+        let path = self.path.join(name);
+        if !self.manifest.made.contains_key(name) && path.symlink_metadata().is_ok() {
+            return Err(Error::NotOwn { path });
+        }
+        if self.manifest.made.get(name) != Some(&Made::default()) {
+            self.manifest.made.insert(name.to_owned(), Made::default());
+            self.record()?;
+        }
+        Ok(path)
+    }
+
+    /// Records that `name`, which was claimed, is made of the values after `step`, and of `of`.
+    pub fn made(&mut self, name: &str, step: u64, of: &str) -> Result<()> {
+        let files = self.files_of(name)?;
+        let made = Made { after_step: Some(step), of: of.to_owned(), files };
+        self.manifest.made.insert(name.to_owned(), made);
+        self.record()
+    }
+
+    /// Makes the file `name` of the values after `step`, and of `of`.
+    pub fn put(&mut self, name: &str, step: u64, of: &str, content: &[u8]) -> Result<()> {
+        let path = self.claim(name)?;
+        atomic::write_bytes(&path, content).map_err(Error::Replace)?;
+        self.made(name, step, of)
+    }
+
+    /// Records the hash of the values that the last step left.
+    pub fn trained(&mut self, sha256: String) {
+        self.manifest.trained_sha256 = Some(sha256);
+    }
+
+    /// The hash of the values that the last step left; empty before any.
+    pub fn trained_sha256(&self) -> &str {
+        self.manifest.trained_sha256.as_deref().unwrap_or_default()
+    }
+
+    /// Every file of what the run made as `name`, to its hash.
+    fn files_of(&self, name: &str) -> Result<BTreeMap<String, FileHash>> {
+        let path = self.path.join(name);
+        if !path.is_dir() {
+            return Ok(BTreeMap::from([(name.to_owned(), hash_file(&path, |_| ())?)]));
+        }
+        let files = hashes::hash_folder(&path)?;
+        Ok(files.into_iter().map(|(file, hash)| (format!("{name}/{file}"), hash)).collect())
+    }
+}
