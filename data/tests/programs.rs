@@ -110,7 +110,7 @@ fn greedy_templates_are_refused_by_name() {
     doubled lists → T, too much: it makes a value that is larger than any conversation
     repeated → T, too much: it makes a value that is larger than any conversation
     repeated constants → T, too much: it makes a value that is larger than any conversation
-    loops → T, too much: it does not come to an end within the work that a template is given
+    loops → T, too much: it writes far more than the conversation has
     loops of nothing → T, too much: it does not come to an end within the work that a template is given
     much text → T, too much: it writes far more than the conversation has
     kept text → T, too much: it writes far more than the conversation has
