@@ -304,7 +304,9 @@ pub(super) fn check_number(value: &Value) -> Result<(), Error> {
     // The engine takes 9.0 for 9, and true for 1.
     let number = f64::try_from(value.clone()).unwrap_or_default();
     if value.kind() == ValueKind::Number && number.abs() > f64::from(LARGEST_NUMBER) {
-        return Err(too_much(&format!("it asks for {value}, and at most {LARGEST_NUMBER} is given")));
+        return Err(too_much(&format!(
+            "it asks for {value}, and at most {LARGEST_NUMBER} is given"
+        )));
     }
     Ok(())
 }

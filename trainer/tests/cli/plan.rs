@@ -1,6 +1,6 @@
 //! `graft plan`: the ledger of a run, and that a run that does not fit never begins.
 
-use crate::room::Room;
+use crate::room::{ROW, Room};
 
 fn json(room: &Room, line: &str) -> serde_json::Value {
     serde_json::from_str(&room.done(line)).unwrap()
@@ -197,6 +197,8 @@ fn a_length_that_nobody_means_is_refused_or_warned_of() {
     ");
     let long = "training.epochs=1000000000 --memory 1GiB --disk 4TB";
     assert_eq!(json(&room, &format!("plan r.yaml {long} --json"))["steps"], 2_000_000_000_u64);
+    // Equal rows would stand on one side.
+    room.write("a.jsonl", format!("{ROW}\n{}\n", ROW.replace("Fee?", "Fees?")));
     let said = room.graft(
         "plan r.yaml training.schedule.cosine.warmup_steps=100 data.validation.fraction=0.5 \
          evaluation.every_steps=50 logging.log_every=7 --memory 1GiB --disk 1GiB",

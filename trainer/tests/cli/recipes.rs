@@ -59,7 +59,7 @@ fn recipes_are_listed_shown_and_copied() {
 }
 
 #[test]
-fn every_shipped_recipe_is_copied_under_the_copys_name() {
+fn every_shipped_recipe_is_copied_under_its_copy_s_name() {
     for shipped in graft_recipes::library::all() {
         let copy = shipped.copy_for(std::path::Path::new("some/where/my tune.yaml"));
         let recipe = graft_recipes::Recipe::from_yaml(&copy, "my tune.yaml").unwrap();
