@@ -2,13 +2,13 @@
 //! looks for them, over models of every make. Only the sizes of the release are left out.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use graft::synthetic::{Contents, Format, Synthetic};
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, presets};
 use graft_recipes::{AdapterMethod, Model, Quantization, Recipe, library, load};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::room::{ROW, Room};
 
@@ -35,8 +35,36 @@ fn tiny(tied: bool, format: Format) -> Synthetic {
     Synthetic::new(config, None, format, Contents::Random { seed: 7 }).unwrap()
 }
 
+/// The same tokens under ChatML's names, with a template of the folder's own: nothing in it is called as
+/// Llama 3 calls it.
+fn as_chatml(folder: &Path) {
+    const NAMES: [(&str, &str); 8] = [
+        ("<|begin_of_text|>", "<|first|>"),
+        ("<|end_of_text|>", "<|endoftext|>"),
+        ("<|finetune_right_pad_id|>", "<|pad|>"),
+        ("<|start_header_id|>", "<|im_start|>"),
+        ("<|end_header_id|>", "<|unused_0|>"),
+        ("<|eot_id|>", "<|im_end|>"),
+        ("<|eom_id|>", "<|unused_1|>"),
+        ("<|python_tag|>", "<|unused_2|>"),
+    ];
+    let tokenizer = fs::read_to_string(folder.join("tokenizer.json")).unwrap();
+    let renamed = NAMES.iter().fold(tokenizer, |text, (from, to)| text.replace(from, to));
+    fs::write(folder.join("tokenizer.json"), renamed).unwrap();
+    let template = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}\
+                    {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+    let config = json!({
+        "bos_token": "<|first|>",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|pad|>",
+        "add_bos_token": false,
+        "chat_template": template,
+    });
+    fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
+}
+
 /// What the recipes' files are named after: the model folder and the data below the working folder.
-fn settle(room: &Room, recipe: &Recipe, model: &Synthetic, change: &dyn Fn(&PathBuf)) {
+fn settle(room: &Room, recipe: &Recipe, model: &Synthetic, change: &dyn Fn(&Path)) {
     let Model { path, .. } = &recipe.model;
     let folder = room.path(&path.to_string());
     model.write(&folder, &mut |_| ()).unwrap();
@@ -57,7 +85,7 @@ fn settle(room: &Room, recipe: &Recipe, model: &Synthetic, change: &dyn Fn(&Path
 /// Runs every recipe whose model is a folder, and whose method `takes` says that this make serves.
 fn every_recipe_runs(
     model: &Synthetic,
-    change: &dyn Fn(&PathBuf),
+    change: &dyn Fn(&Path),
     takes: &dyn Fn(&Recipe) -> bool,
 ) -> usize {
     let recipes = library::all().iter().map(|shipped| load(shipped.name, &[]).unwrap());
@@ -112,10 +140,23 @@ fn every_shipped_recipe_runs_to_its_files_over_a_dense_model_with_a_tied_head() 
 }
 
 #[test]
+fn every_shipped_recipe_runs_to_its_files_over_models_of_another_make() {
+    for tied in [false, true] {
+        let ran = every_recipe_runs(&tiny(tied, Format::Bf16), &as_chatml, &|_| true);
+        assert_eq!(ran, all_but_builtin());
+    }
+}
+
+#[test]
 fn every_shipped_qlora_runs_to_its_files_over_a_model_stored_in_nf4() {
     let takes = |recipe: &Recipe| recipe.quantization == Quantization::Nf4 { double: true };
-    for tied in [false, true] {
-        let ran = every_recipe_runs(&tiny(tied, Format::Nf4Double), &|_| (), &takes);
+    for (tied, chatml) in [(false, false), (true, false), (true, true)] {
+        let change = |folder: &Path| {
+            if chatml {
+                as_chatml(folder);
+            }
+        };
+        let ran = every_recipe_runs(&tiny(tied, Format::Nf4Double), &change, &takes);
         let qloras = library::all().iter().filter(|s| takes(&load(s.name, &[]).unwrap())).count();
         // The quickstart is one, over the model inside the program.
         assert_eq!(ran, qloras - 1);
