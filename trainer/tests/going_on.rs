@@ -226,6 +226,7 @@ fn every_file_that_is_read_is_compared_and_no_other() {
     room.trained(&start);
     copy(&room.path("first/adapter"), &room.path("start"));
     let with = ["model.tokenizer=tokens", "adapter.init_from=start"];
+    room.write("tokens/special_tokens_map.json", b"{}");
     room.write("tokens/chat_template.jinja", b"{% for m in messages %}{{ m.content }}{% endfor %}");
     room.write("tokens/additional_chat_templates/tool_use.jinja", b"{{ messages[0].content }}");
     room.trained(&with);
@@ -240,12 +241,13 @@ fn every_file_that_is_read_is_compared_and_no_other() {
     let longer = |bytes: &mut Vec<u8>| bytes.push(b'\n');
     // The last value of the weights, in the mantissa's least bit.
     let value = |bytes: &mut Vec<u8>| *bytes.iter_mut().rev().nth(1).unwrap() ^= 1;
-    let read: [(&str, Change<'_>); 10] = [
+    let read: [(&str, Change<'_>); 11] = [
         ("base/config.json", &longer),
         ("base/generation_config.json", &longer),
         ("base/model.safetensors", &value),
         ("tokens/tokenizer.json", &longer),
         ("tokens/tokenizer_config.json", &longer),
+        ("tokens/special_tokens_map.json", &longer),
         ("tokens/chat_template.jinja", &longer),
         ("tokens/additional_chat_templates/tool_use.jinja", &longer),
         ("start/adapter_config.json", &longer),

@@ -167,7 +167,7 @@ pub(crate) fn text_files(
 ) -> Result<Vec<(&'static str, Vec<u8>)>, graft_model::Error> {
     let tokenizer = if folder.contains(TOKENIZER) { TOKENIZER } else { META_TOKENIZER };
     let mut files = Vec::new();
-    for name in [tokenizer, TOKENIZER_CONFIG, CHAT_TEMPLATE] {
+    for name in [tokenizer, TOKENIZER_CONFIG, SPECIAL_TOKENS, CHAT_TEMPLATE] {
         files.extend(folder.bytes(name)?.map(|bytes| (name, bytes.to_vec())));
     }
     files.extend(tool_template(folder)?.map(|bytes| (TOOL_TEMPLATE, bytes.as_ref().to_vec())));
