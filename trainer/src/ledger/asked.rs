@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use graft_data::Sample;
 use graft_kernels::Precision;
+use graft_kernels::flex::isa::Isa;
 use graft_model::checkpoint::{Checkpoint, expected};
 use graft_model::config::FloatType;
 use graft_model::{LlamaConfig, ProjectionKind, Site};
@@ -117,6 +118,8 @@ pub struct Asked {
     pub device: Device,
     /// How operands are rounded.
     pub precision: Precision,
+    /// Whether the processor's kernels leave values out by masks.
+    pub masks: bool,
     /// Tokens that the tokenizer knows.
     pub vocabulary: usize,
     /// Threads.
@@ -177,6 +180,7 @@ impl Asked {
             streams: false,
             device: plan.device.clone(),
             precision: plan.precision,
+            masks: Isa::in_use().is_ok_and(|isa| isa >= Isa::Avx512),
             vocabulary: data.vocabulary,
             threads: plan.threads.get(),
             steps: plan.total_steps(&schedule),

@@ -51,7 +51,7 @@ pub(super) fn held(asked: &Asked) -> Vec<Entry> {
         program(asked),
         tokenizer(asked, asked.asks),
     ];
-    held.chain(others).chain(packed(asked)).collect()
+    held.chain(others).chain(packed(asked)).chain(dropout(asked)).collect()
 }
 
 /// What comes and goes: one of these at a time.
@@ -243,6 +243,42 @@ fn packed(asked: &Asked) -> Option<Entry> {
     let [rows, depth] = [[tokens, widest], head].into_iter().max_by_key(|[a, b]| a * b)?;
     let arithmetic = format!("{} rows · {} · {each}", group(rows), group(depth));
     Some(anonymous("packed operand", rows * depth * each, arithmetic))
+}
+
+/// Projections whose inputs dropout thins, in the order of a pass.
+fn dropped(asked: &Asked) -> impl Iterator<Item = Site> + '_ {
+    let config = match &asked.adapter {
+        Adapter::Lora { config, init_from: _ } => Some(config),
+        Adapter::Full => None,
+    };
+    let on = config.filter(|config| config.dropout > 0.0);
+    on.into_iter().flat_map(|config| config.sites.keys().copied())
+}
+
+/// What dropout keeps on the host: a bit for each value of the last four inputs that it thinned. Without
+/// masked lanes their narrow products have them packed, too, beside what the wide products read.
+fn dropout(asked: &Asked) -> Vec<Entry> {
+    const INPUTS: usize = 4;
+    let width = |site: Site| site.kind.in_features(&asked.config);
+    let Some(widest) = dropped(asked).map(width).max() else { return Vec::new() };
+    if asked.tensors() == Place::Device {
+        return Vec::new();
+    }
+    // A block's inputs follow one another, and after them the same come again.
+    let of_block = |layer| {
+        let sites = dropped(asked).filter(|site| site.layer == layer);
+        let rows: Vec<usize> = sites.map(|site| width(site).div_ceil(64) * 8).collect();
+        let from = |first| rows.iter().cycle().skip(first).take(INPUTS).sum::<usize>();
+        (0..rows.len()).map(from).max().unwrap_or(0)
+    };
+    let bits = (0..asked.config.layers).map(of_block).max().unwrap_or(0);
+    let packed = if asked.masks { 0 } else { widest * asked.precision.packed_bytes() };
+    let tokens = asked.micro_batch_tokens();
+    let line = |name, each| {
+        let arithmetic = format!("{} tokens · {} bytes", group(tokens), group(each));
+        anonymous(name, tokens * each, arithmetic)
+    };
+    vec![line("dropout's bits", bits), line("dropout's packed operand", packed)]
 }
 
 /// Projections that wait on the host, as a GPU has them: the block at hand and the next one.

@@ -2,7 +2,7 @@ use std::num::NonZeroUsize;
 
 use graft_adapters::{LoraConfig, Rank, Scaling, Size};
 use graft_kernels::Precision;
-use graft_model::{Site, presets};
+use graft_model::{ProjectionKind, Site, presets};
 use graft_recipes::{ActivationOffload, Checkpointing};
 
 use super::*;
@@ -36,6 +36,7 @@ fn asked() -> Asked {
         streams: false,
         device: Device::cpu(),
         precision: Precision::F32,
+        masks: true,
         vocabulary: 128_256,
         threads: 2,
         steps: 10,
@@ -130,6 +131,49 @@ fn what_a_recipe_asks_for_shows_in_its_line() {
     let wide = 4 * crate::plan::parameters(&asked().config);
     let merged = with(&|a| (a.merging, a.model_bytes) = (Merging::Stored, wide));
     assert_eq!(merged.disk() - base.disk(), wide);
+}
+
+#[test]
+fn dropout_takes_a_bit_a_value_on_the_host_and_a_gradient_for_a_moment_on_a_gpu() {
+    let with = |base: Asked, rate: f64, kinds: &[ProjectionKind]| {
+        let mut asked = base;
+        if let Adapter::Lora { config, .. } = &mut asked.adapter {
+            config.dropout = rate;
+            config.sites.retain(|site, _| kinds.contains(&site.kind));
+        }
+        Ledger::for_run(&asked)
+    };
+    let all = ProjectionKind::ALL;
+    let (o, down) = ([ProjectionKind::O], [ProjectionKind::Down]);
+    let bits = |kinds: &[ProjectionKind]| {
+        let [without, ledger] = [0.0, 0.05].map(|rate| with(asked(), rate, kinds));
+        let bits = of(&ledger, "dropout's bits");
+        // And what the allocator loses of them.
+        let more = ledger.anonymous() - without.anonymous();
+        assert!((bits..=bits + bits / 8).contains(&more), "{more} bytes more, {bits} of bits");
+        assert_eq!(of(&without, "dropout's bits"), 0);
+        bits
+    };
+    // Of 1,024 tokens, the last four inputs: down's and three that are narrow; only narrow or wide ones.
+    assert_eq!(bits(&all), 1_024 * (8_192 + 3 * 2_048) / 8);
+    assert_eq!(bits(&o), 1_024 * 4 * 2_048 / 8);
+    assert_eq!(bits(&down), 1_024 * 4 * 8_192 / 8);
+    let packed = |kinds: &[ProjectionKind]| {
+        let ledger = with(Asked { masks: false, ..asked() }, 0.05, kinds);
+        of(&ledger, "dropout's packed operand")
+    };
+    assert_eq!(packed(&all), 1_024 * 8_192 * 4);
+    assert_eq!(packed(&o), 1_024 * 2_048 * 4);
+    assert_eq!(of(&with(asked(), 0.05, &all), "dropout's packed operand"), 0);
+    let branch = |rate, kinds: &[ProjectionKind]| {
+        // A branch is the larger moment where few tokens are targets.
+        let ledger = with(Asked { targets: vec![1; 4], ..on_gpu() }, rate, kinds);
+        assert_eq!(of(&ledger, "dropout's bits"), 0);
+        of(&ledger, "largest branch")
+    };
+    assert!(branch(0.0, &all) > 0);
+    assert_eq!(branch(0.05, &all) - branch(0.0, &all), 1_024 * 8_192 * 4);
+    assert_eq!(branch(0.05, &o), branch(0.0, &o));
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! What a step takes: what is kept for the way back, and the largest of its moments.
 
 use graft_kernels::Precision;
+use graft_model::ProjectionKind;
 use graft_recipes::Checkpointing;
 
 use super::{
-    F32, band, decoded, group, logit_rows, on_the_way, operand_bytes, tensors, trained, widths,
+    F32, band, decoded, dropped, group, logit_rows, on_the_way, operand_bytes, tensors, trained,
+    widths,
 };
-use crate::ledger::Entry;
 use crate::ledger::asked::Asked;
+use crate::ledger::{Entry, Place};
 use crate::plan::Adapter;
 
 /// All lines of a step.
@@ -82,16 +84,17 @@ fn narrow(asked: &Asked) -> usize {
     }
 }
 
-/// Bytes a token that dropout keeps in both branches of a block: factors, and inputs times these, of every
-/// adapted projection.
-fn dropped(asked: &Asked) -> [usize; 2] {
-    let is_on = match &asked.adapter {
-        Adapter::Lora { config, init_from: _ } => config.dropout > 0.0,
-        Adapter::Full => false,
+/// Bytes a token that dropout takes for a moment on the way back through the branches of a block: a GPU has
+/// an update's part of the gradient by itself, as wide as the input that it is of. A processor leaves values
+/// out where it reads them.
+fn apart(asked: &Asked) -> [usize; 2] {
+    let widest = |kinds: &[ProjectionKind]| {
+        let sites = dropped(asked).filter(|site| kinds.contains(&site.kind));
+        sites.map(|site| site.kind.in_features(&asked.config)).max().unwrap_or(0)
     };
-    let each = usize::from(is_on) * (F32 + operand_bytes(asked));
-    let (d_model, [queries, _]) = (asked.config.d_model, widths(asked));
-    [each * (3 * d_model + queries), each * (2 * d_model + asked.config.d_ff)]
+    let each = if asked.tensors() == Place::Device { F32 } else { 0 };
+    let (attention, feed_forward) = ProjectionKind::ALL.split_at(4);
+    [attention, feed_forward].map(|kinds| each * widest(kinds))
 }
 
 /// Results of products above the lowest trained tensor, rounded as their operands are.
@@ -112,10 +115,8 @@ fn products(asked: &Asked) -> Entry {
 /// Bytes a token of both branches' tapes that are kept, with what the branches gave.
 fn kept_tapes(asked: &Asked) -> [usize; 2] {
     let each = operand_bytes(asked);
-    let dropped = dropped(asked);
     let given = F32 * asked.config.d_model;
-    let values = [attention_tape(asked), feed_forward_tape(asked)];
-    [0, 1].map(|branch| values[branch] * each + dropped[branch] + given)
+    [attention_tape(asked), feed_forward_tape(asked)].map(|values| values * each + given)
 }
 
 /// The last block's tapes, kept where it is the next to go back through.
@@ -155,17 +156,14 @@ fn branch(asked: &Asked) -> Entry {
     let each = operand_bytes(asked);
     let (d_model, d_ff) = (asked.config.d_model, asked.config.d_ff);
     let [queries, keys] = widths(asked);
-    let dropped = dropped(asked);
+    let apart = apart(asked);
     // Both: what is on the tape, of that what products keep, and gradients.
-    let feed_forward = [
-        each * feed_forward_tape(asked) + dropped[1],
-        each * 2 * d_ff,
-        F32 * d_ff + each * d_ff + dropped[1] / 2,
-    ];
+    let feed_forward =
+        [each * feed_forward_tape(asked), each * 2 * d_ff, F32 * d_ff + each * d_ff + apart[1]];
     let attention = [
-        each * attention_tape(asked) + dropped[0],
+        each * attention_tape(asked),
         each * (queries + keys),
-        2 * F32 * (queries + keys) + dropped[0] / 2,
+        2 * F32 * (queries + keys) + apart[0],
     ];
     let beyond = |[tape, products, gradients]: [usize; 3]| match asked.checkpointing {
         Checkpointing::Block => tape + gradients,
