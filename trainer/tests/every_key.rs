@@ -308,10 +308,11 @@ fn hidden(room: &Path, runs: &Without, (key, beside, value, shows): &Row) -> Opt
     (!is_seen).then(|| format!("{key}={value}: {:?} {:?}", without.refusal, with.refusal))
 }
 
-fn ledger(room: &Path, changes: &[String]) -> Value {
+/// The lines of the moment that takes most, and what the others take.
+fn ledger(room: &Path, changes: &[String]) -> [Value; 2] {
     let output = graft(room, "plan", &[changes, &["--json".to_owned()]].concat());
     let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
-    plan["lines"].clone()
+    ["lines", "other_moments"].map(|key| plan[key].clone())
 }
 
 #[test]

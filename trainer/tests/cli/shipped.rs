@@ -15,6 +15,10 @@ use super::room::{ROW, Room};
 /// Rows of every file: with three epochs each recipe takes a handful of steps.
 const ROWS: usize = 40;
 
+/// Where a recipe asks for Llama 3.1's chat format without its preamble, a model of another make has a
+/// template of its own.
+const OWN_TEMPLATE: &str = "~data.chat";
+
 /// Two small blocks with the built-in model's tokens.
 fn tiny(tied: bool, format: Format) -> Synthetic {
     let builtin = ModelFolder::open("builtin:quickstart").unwrap();
@@ -82,11 +86,13 @@ fn settle(room: &Room, recipe: &Recipe, model: &Synthetic, change: &dyn Fn(&Path
     room.write("runs/quickstart-corpus/corpus-messages.jsonl", rows(&|_| format!("{ROW}\n")));
 }
 
-/// Runs every recipe whose model is a folder, and whose method `takes` says that this make serves.
+/// Runs every recipe whose model is a folder, and whose method `takes` says that this make serves, with
+/// `words` added to its command.
 fn every_recipe_runs(
     model: &Synthetic,
     change: &dyn Fn(&Path),
     takes: &dyn Fn(&Recipe) -> bool,
+    words: &str,
 ) -> usize {
     let recipes = library::all().iter().map(|shipped| load(shipped.name, &[]).unwrap());
     let recipes = recipes.filter(|recipe| !recipe.model.path.to_string().starts_with("builtin:"));
@@ -97,7 +103,7 @@ fn every_recipe_runs(
         let name = &recipe.name;
         let full = recipe.adapter == AdapterMethod::Full;
         let merge = if full { "" } else { "finish.merge=true" };
-        room.done(&format!("train {name} ~model.preset {merge}"));
+        room.done(&format!("train {name} ~model.preset {merge} {words}"));
         let run = room.path(&format!("runs/{name}"));
         let result = if full { "model" } else { "adapter" };
         for file in ["recipe.yaml", "before.json", "after.json", "report.html", result] {
@@ -129,20 +135,20 @@ fn all_but_builtin() -> usize {
 
 #[test]
 fn every_shipped_recipe_runs_to_its_files_over_a_dense_model_with_its_own_head() {
-    let ran = every_recipe_runs(&tiny(false, Format::Bf16), &|_| (), &|_| true);
+    let ran = every_recipe_runs(&tiny(false, Format::Bf16), &|_| (), &|_| true, "");
     assert_eq!(ran, all_but_builtin());
 }
 
 #[test]
 fn every_shipped_recipe_runs_to_its_files_over_a_dense_model_with_a_tied_head() {
-    let ran = every_recipe_runs(&tiny(true, Format::Bf16), &|_| (), &|_| true);
+    let ran = every_recipe_runs(&tiny(true, Format::Bf16), &|_| (), &|_| true, "");
     assert_eq!(ran, all_but_builtin());
 }
 
 #[test]
 fn every_shipped_recipe_runs_to_its_files_over_models_of_another_make() {
     for tied in [false, true] {
-        let ran = every_recipe_runs(&tiny(tied, Format::Bf16), &as_chatml, &|_| true);
+        let ran = every_recipe_runs(&tiny(tied, Format::Bf16), &as_chatml, &|_| true, OWN_TEMPLATE);
         assert_eq!(ran, all_but_builtin());
     }
 }
@@ -156,7 +162,7 @@ fn every_shipped_qlora_runs_to_its_files_over_a_model_stored_in_nf4() {
                 as_chatml(folder);
             }
         };
-        let ran = every_recipe_runs(&tiny(tied, Format::Nf4Double), &change, &takes);
+        let ran = every_recipe_runs(&tiny(tied, Format::Nf4Double), &change, &takes, "");
         let qloras = library::all().iter().filter(|s| takes(&load(s.name, &[]).unwrap())).count();
         // The quickstart is one, over the model inside the program.
         assert_eq!(ran, qloras - 1);
