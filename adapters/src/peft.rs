@@ -256,6 +256,12 @@ fn locate(path: &Path) -> Result<(ModelFolder, String), Error> {
     let folder = ModelFolder::at(&root)?;
     let name = path.file_name().filter(|_| is_file).and_then(|name| name.to_str());
     let weights = name.unwrap_or(WEIGHTS_FILE).to_owned();
+    // Something else of the name is called what it is.
+    for name in [CONFIG_FILE, weights.as_str()] {
+        if let error @ graft_model::Error::NotPlain { .. } = folder.missing(name) {
+            return Err(error.into());
+        }
+    }
     if !folder.contains(CONFIG_FILE) {
         return Err(missing(CONFIG_FILE, hint));
     }

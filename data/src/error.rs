@@ -180,6 +180,14 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// A file beside the tokenizer says what cannot be read or meant.
+    #[error("{origin}: {message}")]
+    Settings {
+        /// The file.
+        origin: String,
+        /// What is wrong, and what would do.
+        message: String,
+    },
     /// Control tokens that Graft's own chat format needs are absent.
     #[error(
         "{origin}: the tokenizer has no {tokens}, which Llama 3.1's chat format is made of; put the \

@@ -377,9 +377,8 @@ fn text(file: NamedFile<'_>) -> Result<String, Error> {
 }
 
 fn read_config(file: NamedFile<'_>) -> Result<Json, Error> {
-    serde_json::from_slice(file.bytes).map_err(|error| Error::Template {
+    serde_json::from_slice(file.bytes).map_err(|error| Error::Settings {
         origin: file.origin.to_owned(),
-        line: error.line(),
         message: format!("malformed JSON: {error}"),
     })
 }

@@ -11,12 +11,14 @@ mod roles;
 
 use std::fmt::Write as _;
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::decode_stream::DecodeStream;
 use crate::error::{Error, RowProblem};
+use crate::formats::MOST_BYTES_OF_A_ROW;
 pub(crate) use marks::Speaker;
 use marks::{Mark, Marks};
 pub(crate) use outline::Outline;
@@ -33,6 +35,10 @@ const PAD: &str = "<|finetune_right_pad_id|>";
 /// The expressions of all releases try each length of a run of blanks, and the engine gives up at ten
 /// million.
 const LONGEST_RUN: usize = 1_000_000;
+/// Words and signs of a text: what splits it keeps some 350 bytes of each, beside 75 of each byte.
+const MOST_PIECES: usize = 1_250_000;
+/// Texts beyond take turns, or each thread would hold one's pieces.
+const LONG_TEXT: usize = 512 << 10;
 
 /// Encodes and decodes text; knows the model's control tokens.
 pub struct Tokenizer {
@@ -52,6 +58,8 @@ pub struct Tokenizer {
     pad: u32,
     frame: Frame,
     stops: Vec<u32>,
+    /// Held while a long text is encoded.
+    turn: Mutex<()>,
 }
 
 /// Ids of Llama 3's control tokens.
@@ -156,6 +164,7 @@ impl Tokenizer {
             pad,
             frame,
             stops: Vec::new(),
+            turn: Mutex::default(),
         };
         let stops = match &tokenizer.llama3 {
             Ok(tokens) => [Some(tokens.end_of_text), tokens.eom, Some(tokens.eot)]
@@ -192,7 +201,8 @@ impl Tokenizer {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        self.check_runs(text)?;
+        self.check_size(text)?;
+        let _turn = self.turn(text);
         let inner = self.reader(at_start);
         let encoding = guarded(|| inner.encode_fast(text, false)).map_err(|m| self.failed(m))?;
         let ids = encoding.get_ids().to_vec();
@@ -210,7 +220,8 @@ impl Tokenizer {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        self.check_runs(text)?;
+        self.check_size(text)?;
+        let _turn = self.turn(text);
         let inner = self.reader(at_start);
         let encoding = guarded(|| inner.encode(text, false)).map_err(|m| self.failed(m))?;
         self.check_not_forged(text, encoding.get_ids())?;
@@ -222,9 +233,31 @@ impl Tokenizer {
         self.later.as_deref().filter(|_| !at_start).unwrap_or(&self.inner)
     }
 
-    fn check_runs(&self, text: &str) -> Result<(), Error> {
+    /// The reader's lock for a long text. It guards nothing that a panic could leave half done.
+    fn turn(&self, text: &str) -> Option<MutexGuard<'_, ()>> {
+        let is_long = text.len() > LONG_TEXT;
+        is_long.then(|| self.turn.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What a text takes of memory grows with its bytes, also where it is one word of millions of
+    /// letters, and with the pieces that it is split into.
+    fn check_size(&self, text: &str) -> Result<(), Error> {
         if text.len() <= LONGEST_RUN {
             return Ok(());
+        }
+        if text.len() > MOST_BYTES_OF_A_ROW {
+            let found = text.len();
+            return Err(self.failed(format!(
+                "a text has {found} bytes, and at most {MOST_BYTES_OF_A_ROW} are encoded at once; cut it \
+                 into several rows"
+            )));
+        }
+        let pieces = pieces(text);
+        if pieces > MOST_PIECES {
+            return Err(self.failed(format!(
+                "a text has {pieces} words and signs, and at most {MOST_PIECES} are encoded at once; cut \
+                 it into several rows"
+            )));
         }
         let mut run = 0;
         for character in text.chars() {
@@ -454,6 +487,33 @@ impl Llama3 {
             _ => Err(Missing { absent, unmarked }),
         }
     }
+}
+
+/// About how many pieces an expression like Llama 3's splits a text into: words, numbers, runs of signs,
+/// line ends.
+fn pieces(text: &str) -> usize {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Class {
+        Letter,
+        Digit,
+        LineEnd,
+        Blank,
+        Sign,
+    }
+    let class = |character: char| match character {
+        '\n' | '\r' => Class::LineEnd,
+        _ if character.is_whitespace() => Class::Blank,
+        _ if character.is_alphabetic() => Class::Letter,
+        _ if character.is_numeric() => Class::Digit,
+        _ => Class::Sign,
+    };
+    let (mut last, mut count) = (Class::Blank, 0);
+    for class in text.chars().map(class) {
+        // A blank belongs to the word behind it.
+        count += usize::from(class != last && class != Class::Blank);
+        last = class;
+    }
+    count
 }
 
 fn listed(tokens: &[&str]) -> String {

@@ -238,7 +238,7 @@ fn what_a_template_loses_is_refused_by_name_unless_it_is_allowed() {
         format!("{name}: {error}")
     });
     let shown: Vec<String> = lines.collect();
-    insta::assert_snapshot!(shown.join("\n").replace("cannot render the conversation: m/chat_template.jinja, line 1 of the chat template: the template leaves out", "…").replace("; give a template that writes it, or leave it out knowingly with `data.chat.losses: allow`", ""), @r#"
+    insta::assert_snapshot!(shown.join("\n").replace("cannot render the conversation: m/chat_template.jinja, line 1 of the chat template: the template leaves out", "…").replace("; give a template that writes it, or leave it out knowingly with `data.chat.losses: allow` in a recipe, `--allow-losses` without one", ""), @r#"
     a turn: … "thought | Fee?" of turn 2 (`user`)
     the system prompt: … "Be brief." of turn 1 (`system`)
     calls: … "fee" of turn 3 (`assistant`, the call of a tool)

@@ -154,15 +154,20 @@ fn read(reader: &mut Reader<'_>) -> LlamaConfig {
     let d_model = reader.size("hidden_size", None);
     let heads = reader.size("num_attention_heads", None);
     let kv_heads = reader.size("num_key_value_heads", Some(heads));
-    let implied_head_dim = (d_model.is_multiple_of(heads)).then_some(d_model / heads);
+    let unknown = reader.is_wrong("hidden_size") || reader.is_wrong("num_attention_heads");
+    let implied_head_dim = match d_model.is_multiple_of(heads) {
+        _ if unknown => Some(2),
+        divides => divides.then_some(d_model / heads),
+    };
     let head_dim = reader.size("head_dim", implied_head_dim);
     let vocab_size = reader.size("vocab_size", None);
     let layers = reader.size("num_hidden_layers", None);
-    if !heads.is_multiple_of(kv_heads) {
+    let of_heads = ["num_attention_heads", "num_key_value_heads"];
+    if !heads.is_multiple_of(kv_heads) && !of_heads.iter().any(|key| reader.is_wrong(key)) {
         let expected = format!("a divisor of num_attention_heads = {heads}");
         reader.problem("num_key_value_heads", kv_heads, expected);
     }
-    if !head_dim.is_multiple_of(2) {
+    if !head_dim.is_multiple_of(2) && !reader.is_wrong("head_dim") {
         reader.problem("head_dim", head_dim, "an even number (rotary positions turn pairs)");
     }
     if layers > MAX_LAYERS {

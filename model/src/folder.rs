@@ -217,6 +217,9 @@ impl ModelFolder {
 
     /// The error for a folder without safetensors: it may have its weights in another form.
     pub fn without_weights(&self, name: &str) -> Error {
+        if let Some(error) = self.not_plain(name.split('`').next().unwrap_or(name)) {
+            return error;
+        }
         let names = self.names().unwrap_or_default();
         match names.iter().find_map(|name| Some((name.clone(), weights(name)?))) {
             Some((file, what)) => Error::OtherWeights { folder: self.display(), file, what },
@@ -229,7 +232,19 @@ impl ModelFolder {
         if let Some(error) = self.path().and_then(|path| dangling(&path.join(name))) {
             return error;
         }
+        if let Some(error) = self.not_plain(name) {
+            return error;
+        }
         Error::FileMissing { folder: self.display(), file: name.to_owned() }
+    }
+
+    /// The error for something of the name that is there, but no file.
+    fn not_plain(&self, name: &str) -> Option<Error> {
+        let path = self.path()?.join(name);
+        match plain_file::open(&path) {
+            Err(error @ Error::NotPlain { .. }) => Some(error),
+            _ => None,
+        }
     }
 
     fn disk_path(&self, name: &str) -> Result<PathBuf, Error> {
@@ -383,6 +398,22 @@ mod tests {
         insta::assert_snapshot!(shown, @"
         `ROOT/model.gguf` is a file of llama.cpp's (GGUF); a model is the folder that holds config.json
         the model folder `ROOT` has its weights as `consolidated.00.pth`, a file of PyTorch's (a pickle, which can run programs); Graft reads safetensors: fetch the release's `*.safetensors`, or convert the weights
+        ");
+    }
+
+    #[test]
+    fn a_folder_in_place_of_a_file_is_called_that() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["model.safetensors", "config.json"] {
+            fs::create_dir(root.path().join(name)).unwrap();
+        }
+        let folder = ModelFolder::at(root.path()).unwrap();
+        let weights = folder.without_weights("model.safetensors` or `model.safetensors.index.json");
+        let texts = [weights.to_string(), folder.missing("config.json").to_string()];
+        let shown = texts.join("\n").replace(&root.path().display().to_string(), "ROOT");
+        insta::assert_snapshot!(shown, @"
+        `ROOT/model.safetensors` is a folder, and only plain files are read
+        `ROOT/config.json` is a folder, and only plain files are read
         ");
     }
 

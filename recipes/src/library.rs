@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::load::name_of_file;
+use crate::tree::{self, Origin, Value};
 
 /// A recipe that the program carries in itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +21,12 @@ impl Shipped {
     /// own.
     pub fn copy_for(&self, file: &Path) -> String {
         let own = format!("name: {}\n", self.name);
-        self.text.replacen(&own, &format!("name: {}\n", name_of_file(file)), 1)
+        let name = name_of_file(file);
+        let plain = format!("name: {name}\n");
+        // `12`, `true` and `null` are texts in quotes alone.
+        let is_text = reads_as_text(&name);
+        let line = if is_text { plain } else { format!("name: \"{name}\"\n") };
+        self.text.replacen(&own, &line, 1)
     }
 }
 
@@ -55,6 +61,14 @@ impl Shipped {
             Err(_) => panic!("a line break is never inside a character"),
         }
     }
+}
+
+/// Whether YAML takes a word without quotes for a text.
+fn reads_as_text(word: &str) -> bool {
+    let origin = Origin::File("name".into());
+    tree::read(word, &origin).is_ok_and(|(node, problems)| {
+        problems.is_empty() && matches!(node.value, Value::Text(text) if text == word)
+    })
 }
 
 /// Bytes before the first line break.

@@ -227,6 +227,13 @@ fn layered(
         return None;
     }
     let mut lower = layered(base, above, layers, sink)?;
+    if !matches!(lower.value, Value::Map(_) | Value::Null) {
+        let found = lower.describe();
+        let message =
+            format!("found `{}`, which holds {found}; allowed: a recipe", printable(name));
+        refuse(message, Some("a recipe is a mapping of keys".to_owned()));
+        return None;
+    }
     for key in NEVER_INHERITED {
         take_entry(&mut lower, key);
     }

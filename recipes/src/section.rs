@@ -181,6 +181,12 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn texts(&mut self, key: &'static str) -> Vec<String> {
+        let items = self.get(key).and_then(list).unwrap_or_default();
+        for (index, item) in items.iter().enumerate() {
+            if text(item).is_some_and(|text| text.trim().is_empty()) {
+                self.refuse(&format!("{key}.{index}"), item, "a text that says something");
+            }
+        }
         self.value(key, Vec::new(), "a list of texts", |node| {
             list(node)?.iter().map(|item| text(item).map(str::to_owned)).collect()
         })

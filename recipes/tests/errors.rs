@@ -93,6 +93,17 @@ fn a_wrong_type_names_what_was_found_and_what_is_allowed() {
 }
 
 #[test]
+fn a_prompt_that_says_nothing_is_refused_in_its_place() {
+    let yaml = "model: {path: builtin:quickstart}\ndata:\n  train: [{path: a.jsonl, format: text}]\n  \
+                max_seq_len: 8\nfinish:\n  prompts: [Why?, '', \" \"]\n";
+    assert_snapshot!(refusal(yaml), @r"
+    recipe `recipe.yaml` has 2 problems:
+    recipe.yaml:6:19: finish.prompts.1: found the text ``; allowed: a text that says something
+    recipe.yaml:6:23: finish.prompts.2: found the text ` `; allowed: a text that says something
+    ");
+}
+
+#[test]
 fn settings_of_another_method_are_refused() {
     let yaml = format!(
         "{LEAST}adapter: {{method: full, rank: 8}}\nquantization: nf4\nfinish: {{merge: true}}\n"

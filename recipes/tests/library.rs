@@ -65,6 +65,27 @@ fn every_shipped_recipe_is_short_and_says_what_it_is_for() {
 }
 
 #[test]
+fn a_copy_is_a_recipe_of_its_files_name_whatever_that_looks_like() {
+    for (file, name) in [
+        ("12.yaml", "12"),
+        ("1e3.yaml", "1e3"),
+        ("0x1F.yml", "0x1F"),
+        ("1.5.yaml", "1.5"),
+        ("true.yaml", "true"),
+        ("null.yaml", "null"),
+        ("~.yaml", "recipe"),
+        ("mine.yaml", "mine"),
+        ("dir/my recipe.yaml", "my-recipe"),
+    ] {
+        let copy = library::find("quickstart").unwrap().copy_for(Path::new(file));
+        let recipe = Recipe::from_yaml(&copy, file).unwrap_or_else(|p| panic!("{file}: {p}"));
+        assert_eq!(recipe.name, name, "{file}");
+    }
+    let copy = library::find("quickstart").unwrap().copy_for(Path::new("mine.yaml"));
+    assert!(copy.contains("\nname: mine\n"), "{copy}");
+}
+
+#[test]
 fn the_name_says_how_the_weights_are_frozen() {
     for shipped in library::all() {
         let recipe = load(shipped.name, &[]).unwrap();

@@ -34,8 +34,10 @@ pub enum ScoreError {
     Stopped(#[from] Stopped),
     /// A loss that is no number.
     #[error(
-        "the model's loss on the row of line {line} is {nll}: its weights, or those of its adapter, are \
-         damaged or were destroyed in training"
+        "the model's loss on the row of line {line} is {nll}: its weights or numbers of its config.json, or \
+         those of its adapter, are damaged or were destroyed in training. Take them from where they come \
+         from, or train anew with a lower training.learning_rate or adapter.alpha, or a higher eps of the \
+         optimizer"
     )]
     NotANumber {
         /// The row's place among those that are scored.

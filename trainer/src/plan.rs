@@ -260,6 +260,14 @@ impl Plan {
         Ok(Resolved { plan, tokenizer })
     }
 
+    /// The files whose rows validation is measured on: its own, or those it was taken from.
+    pub fn validation_rows(&self) -> &[SourceFile] {
+        match &self.validation {
+            Validation::Files(files) => files,
+            Validation::None | Validation::Fraction(_) => &self.train,
+        }
+    }
+
     /// The files on disk that the run reads, but for its recipe.
     ///
     /// # Errors

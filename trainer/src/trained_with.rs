@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use graft_adapters::PeftAdapter;
 use graft_data::{ChatTemplate, Losses, Preamble};
 
 use crate::base_mark::BaseMark;
+use crate::cli::failure::WrongUse;
 use crate::run_folder::manifest::{FileHash, sha256_hex};
 
 /// Metadata: what tells the adapter's base from every other, wherever it lies.
@@ -64,29 +66,58 @@ impl TrainedWith {
         metadata
     }
 
-    /// From a file's metadata; an adapter of another program says nothing, and gets the defaults.
-    pub fn from_metadata(metadata: &BTreeMap<String, String>) -> Self {
-        let nf4 = match metadata.get(QUANTIZATION).map(String::as_str) {
+    /// What an adapter says of its training; one of another program says nothing, and gets the defaults.
+    ///
+    /// # Errors
+    /// It says something that is not known here: treating it otherwise would change its answers.
+    pub fn of(adapter: &PeftAdapter) -> Result<Self, WrongUse> {
+        Self::from_metadata(adapter.metadata()).map_err(|unknown| {
+            WrongUse(format!(
+                "`{}`: {unknown}. Take the file as training wrote it, or train again",
+                adapter.file()
+            ))
+        })
+    }
+
+    /// From a file's metadata.
+    fn from_metadata(metadata: &BTreeMap<String, String>) -> Result<Self, Unknown> {
+        let said = |key: &'static str| metadata.get(key).map(String::as_str);
+        let unknown = |key, found: &str, allowed| {
+            let found = found.chars().take(60).collect();
+            Err(Unknown { key, found, allowed })
+        };
+        let nf4 = match said(QUANTIZATION) {
             Some("nf4-double") => Some(true),
             Some("nf4") => Some(false),
-            _ => None,
+            Some("none") | None => None,
+            Some(other) => return unknown(QUANTIZATION, other, "none, nf4 or nf4-double"),
         };
-        let preamble = match metadata.get(PREAMBLE).map(String::as_str) {
+        let preamble = match said(PREAMBLE) {
             Some("none") => Preamble::None,
-            Some(text) => match text.strip_prefix("official ") {
-                Some(date) => Preamble::Official { date: date.to_owned() },
-                None => Preamble::default(),
-            },
             None => Preamble::default(),
+            Some(text) => match text.strip_prefix("official ").filter(|date| !date.is_empty()) {
+                Some(date) => Preamble::Official { date: date.to_owned() },
+                None => return unknown(PREAMBLE, text, "none, or official and a date"),
+            },
         };
-        let losses = match metadata.get(LOSSES).map(String::as_str) {
+        let losses = match said(LOSSES) {
             Some("allow") => Losses::Allow,
-            _ => Losses::Refuse,
+            None => Losses::Refuse,
+            Some(other) => return unknown(LOSSES, other, "allow, or absent"),
         };
         let chat = ChatTemplate { losses, ..ChatTemplate::built_in(preamble) };
         let system_prompt = metadata.get(SYSTEM_PROMPT).cloned();
-        Self { nf4, chat, system_prompt, base: BaseMark::from_metadata(metadata) }
+        Ok(Self { nf4, chat, system_prompt, base: BaseMark::from_metadata(metadata) })
     }
+}
+
+/// An entry that says what is not known here.
+#[derive(Debug, thiserror::Error)]
+#[error("`{key}` of its metadata is {found:?}, but must be {allowed}")]
+struct Unknown {
+    key: &'static str,
+    found: String,
+    allowed: &'static str,
 }
 
 /// One hash of all files of a base: that of the list which `sha256sum` prints for them.
@@ -113,12 +144,30 @@ mod tests {
                     };
                     for base in [None, mark(None), mark(Some("b2"))] {
                         with.base = base;
-                        assert_eq!(TrainedWith::from_metadata(&with.to_metadata()), with);
+                        assert_eq!(TrainedWith::from_metadata(&with.to_metadata()).unwrap(), with);
                         with.system_prompt = Some("Answer \u{1b}[1m\nbriefly.".to_owned());
                     }
                 }
             }
         }
-        assert_eq!(TrainedWith::from_metadata(&BTreeMap::new()), TrainedWith::default());
+        let nothing = TrainedWith::from_metadata(&BTreeMap::new()).unwrap();
+        assert_eq!(nothing, TrainedWith::default());
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name() {
+        let refused = |key: &str, text: &str| {
+            let metadata = BTreeMap::from([(key.to_owned(), text.to_owned())]);
+            TrainedWith::from_metadata(&metadata).unwrap_err().to_string()
+        };
+        let shown =
+            [(QUANTIZATION, "zzz"), (PREAMBLE, "official "), (PREAMBLE, ""), (LOSSES, "deny")]
+                .map(|(key, text)| refused(key, text));
+        insta::assert_snapshot!(shown.join("\n"), @r#"
+        `graft.quantization` of its metadata is "zzz", but must be none, nf4 or nf4-double
+        `graft.preamble` of its metadata is "official ", but must be none, or official and a date
+        `graft.preamble` of its metadata is "", but must be none, or official and a date
+        `graft.losses` of its metadata is "deny", but must be allow, or absent
+        "#);
     }
 }

@@ -427,7 +427,7 @@ mod tests {
         let text = "word ".repeat(MOST_BYTES_OF_A_ROW / 5 + 1);
         std::fs::write(&path, &text).unwrap();
         let error = read_rows(&[SourceFile::new(&path, Format::Text)]).unwrap_err().to_string();
-        insta::assert_snapshot!(error.replace(&path.display().to_string(), "a.txt"), @r#"a.txt: the document is longer than 67108864 bytes, the most that one may have; cut it into several files, or into lines of {"text": …}"#);
+        insta::assert_snapshot!(error.replace(&path.display().to_string(), "a.txt"), @r#"a.txt: the document is longer than 4194304 bytes, the most that one may have; cut it into several files, or into lines of {"text": …}"#);
     }
 
     proptest! {

@@ -178,7 +178,8 @@ impl Comparison<'_> {
             line: 1,
             message: format!(
                 "the template leaves out {text:?} {place}; give a template that writes it, or \
-                 leave it out knowingly with `data.chat.losses: allow`"
+                 leave it out knowingly with `data.chat.losses: allow` in a recipe, `--allow-losses` \
+                 without one"
             ),
         }
     }

@@ -68,31 +68,46 @@ struct Model<'a> {
     continuing_subword_prefix: Value,
     #[serde(default)]
     end_of_word_suffix: Value,
-    #[serde(default, deserialize_with = "highest")]
-    vocab: u64,
+    #[serde(default, deserialize_with = "ids")]
+    vocab: Ids,
 }
 
-/// The highest id of a vocabulary; other forms of vocabularies have none.
-fn highest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    struct Highest;
-    impl<'de> Visitor<'de> for Highest {
-        type Value = u64;
+/// What is looked at of a vocabulary's ids; other forms of vocabularies have none.
+#[derive(Default)]
+struct Ids {
+    highest: u64,
+    /// The first id that a second token has, too.
+    twice: Option<(u64, String)>,
+}
+
+fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ids, D::Error> {
+    struct Map;
+    impl<'de> Visitor<'de> for Map {
+        type Value = Ids;
         fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             out.write_str("a map of tokens to ids")
         }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<u64, A::Error> {
-            let mut highest = 0;
-            while let Some((_, id)) = map.next_entry::<IgnoredAny, u64>()? {
-                highest = highest.max(id);
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ids, A::Error> {
+            let (mut ids, mut seen) = (Ids::default(), Vec::new());
+            while let Some((token, id)) = map.next_entry::<String, u64>()? {
+                ids.highest = ids.highest.max(id);
+                // Higher ones are refused.
+                let Ok(at) = usize::try_from(id.min(HIGHEST_ID)) else { continue };
+                if seen.len() <= at {
+                    seen.resize(at + 1, false);
+                }
+                if std::mem::replace(&mut seen[at], true) && ids.twice.is_none() {
+                    ids.twice = Some((id, token));
+                }
             }
-            Ok(highest)
+            Ok(ids)
         }
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<u64, A::Error> {
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Ids, A::Error> {
             while list.next_element::<IgnoredAny>()?.is_some() {}
-            Ok(0)
+            Ok(Ids::default())
         }
     }
-    deserializer.deserialize_any(Highest)
+    deserializer.deserialize_any(Map)
 }
 
 impl Outline {
@@ -107,9 +122,16 @@ impl Outline {
         let File { added_tokens, normalizer, pre_tokenizer, post_processor, decoder, model } = file;
         model.check()?;
         let highest = added_tokens.iter().map(|token| token.id).max().unwrap_or(0);
-        let highest = highest.max(model.vocab);
+        let highest = highest.max(model.vocab.highest);
         if highest > HIGHEST_ID {
             return Err(format!("it has the id {highest}, and ids up to {HIGHEST_ID} are read"));
+        }
+        if let Some((id, token)) = &model.vocab.twice {
+            let token: String = token.chars().take(60).collect();
+            return Err(format!(
+                "`model.vocab` gives the id {id} to two tokens, the second one `{token}`: each has one of \
+                 its own"
+            ));
         }
         if let Some(Added { id, .. }) = added_tokens.iter().find(|token| token.content.is_empty()) {
             return Err(format!("`added_tokens` has an empty token, id {id}"));

@@ -42,7 +42,7 @@ impl Tokenizer {
         let config = Read::of(tokenizer_config)?;
         let map = Read::of(special_tokens_map)?;
         let generation = Read::of(generation_config)?;
-        let generated = ids(&generation.json["eos_token_id"]);
+        let generated = generation.ids("eos_token_id")?;
         // A file that says null says that there is none.
         let named = |key: &str| match config.json.get(key) {
             Some(Json::Null) => Ok(Named::None),
@@ -73,8 +73,7 @@ impl Tokenizer {
             self.pad = pad.or(eos).or(bos).unwrap_or(self.pad);
             self.frame = self.frame.with_end(eos);
         }
-        let says = |key: &str| config.json.get(key).and_then(Json::as_bool);
-        let (begins, ends) = (says("add_bos_token"), says("add_eos_token"));
+        let (begins, ends) = (config.flag("add_bos_token")?, config.flag("add_eos_token")?);
         self.frame = self.frame.told(begins, ends, self.bos, self.eos);
         self.note_stops(&stops);
         Ok(self)
@@ -110,11 +109,45 @@ impl<'a> Read<'a> {
         let Some(NamedFile { bytes, origin }) = file else {
             return Ok(Self { json: Json::Null, origin: "" });
         };
-        let json = serde_json::from_slice(bytes).map_err(|error| Error::Tokenizer {
+        let json: Json = serde_json::from_slice(bytes).map_err(|error| Error::Settings {
             origin: origin.to_owned(),
             message: format!("malformed JSON: {error}"),
         })?;
-        Ok(Self { json, origin })
+        let read = Self { json, origin };
+        if read.json.is_object() {
+            return Ok(read);
+        }
+        Err(read.wrong("the file", &read.json, "an object `{…}`"))
+    }
+
+    fn wrong(&self, what: &str, found: &Json, expected: &str) -> Error {
+        let found: String = found.to_string().chars().take(60).collect();
+        let message = format!("{what} is {found}, but must be {expected}");
+        Error::Settings { origin: self.origin.to_owned(), message }
+    }
+
+    /// `true` or `false`; `None` where the file says neither.
+    fn flag(&self, key: &str) -> Result<Option<bool>, Error> {
+        match self.json.get(key) {
+            None | Some(Json::Null) => Ok(None),
+            Some(Json::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => Err(self.wrong(&format!("`{key}`"), other, "true or false")),
+        }
+    }
+
+    /// A number or a list of them; none where the file says none.
+    fn ids(&self, key: &str) -> Result<Vec<u32>, Error> {
+        let id = |value: &Json| {
+            let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+            let expected =
+                "the id of a token, a whole number from 0 to 4294967295, or a list of such";
+            id.ok_or_else(|| self.wrong(&format!("`{key}`"), value, expected))
+        };
+        match self.json.get(key) {
+            None | Some(Json::Null) => Ok(Vec::new()),
+            Some(Json::Array(list)) => list.iter().map(id).collect(),
+            Some(other) => Ok(vec![id(other)?]),
+        }
     }
 
     /// Written as a text, or as an object whose `content` is the text.
@@ -134,15 +167,6 @@ impl<'a> Read<'a> {
                 ),
             }),
         }
-    }
-}
-
-/// A number or a list of them.
-fn ids(value: &Json) -> Vec<u32> {
-    let id = |value: &Json| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    match value {
-        Json::Array(list) => list.iter().filter_map(id).collect(),
-        other => id(other).into_iter().collect(),
     }
 }
 
@@ -178,5 +202,47 @@ impl Frame {
             self.back.push(eos);
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_tokenizer::json;
+
+    #[test]
+    fn what_the_files_beside_say_is_meant_or_refused_with_the_file_and_both_values() {
+        let read = |name: &str, text: &str| {
+            let file = Some(NamedFile { bytes: text.as_bytes(), origin: name });
+            let files = match name {
+                "generation_config.json" => {
+                    TokenizerFiles { generation_config: file, ..TokenizerFiles::default() }
+                }
+                _ => TokenizerFiles { tokenizer_config: file, ..TokenizerFiles::default() },
+            };
+            let tokenizer = Tokenizer::from_bytes(json().as_bytes(), "tokenizer.json").unwrap();
+            tokenizer.with_files(files)
+        };
+        let generation = "generation_config.json";
+        for fine in [r#"{"eos_token_id": null}"#, "{}", r#"{"eos_token_id": [1, 2]}"#] {
+            read(generation, fine).unwrap();
+        }
+        let shown = [
+            (generation, r#"{"eos_token_id": "x"}"#),
+            (generation, r#"{"eos_token_id": [1, 1000000000000]}"#),
+            (generation, "[1]"),
+            (generation, "{"),
+            ("tokenizer_config.json", r#"{"add_bos_token": "yes"}"#),
+            ("tokenizer_config.json", "{\n\"a\": ,"),
+        ]
+        .map(|(name, text)| read(name, text).unwrap_err().to_string());
+        insta::assert_snapshot!(shown.join("\n"), @r#"
+        generation_config.json: `eos_token_id` is "x", but must be the id of a token, a whole number from 0 to 4294967295, or a list of such
+        generation_config.json: `eos_token_id` is 1000000000000, but must be the id of a token, a whole number from 0 to 4294967295, or a list of such
+        generation_config.json: the file is [1], but must be an object `{…}`
+        generation_config.json: malformed JSON: EOF while parsing an object at line 1 column 1
+        tokenizer_config.json: `add_bos_token` is "yes", but must be true or false
+        tokenizer_config.json: malformed JSON: expected value at line 2 column 6
+        "#);
     }
 }

@@ -65,6 +65,22 @@ fn an_added_token_with_another_id_than_declared_is_refused() {
 }
 
 #[test]
+fn an_id_that_two_tokens_have_is_refused() {
+    let mut value: serde_json::Value = serde_json::from_str(json()).unwrap();
+    for id in value["model"]["vocab"].as_object_mut().unwrap().values_mut() {
+        *id = 0.into();
+    }
+    let error = Tokenizer::from_bytes(value.to_string().as_bytes(), "t.json").unwrap_err();
+    let shown = error.to_string();
+    let (before, after) = shown.split_once("second one `").unwrap();
+    assert_eq!(
+        before,
+        "t.json: not a usable tokenizer: `model.vocab` gives the id 0 to two tokens, the "
+    );
+    assert!(after.ends_with("`: each has one of its own"), "{after}");
+}
+
+#[test]
 fn bytes_that_are_no_tokenizer_are_an_error() {
     for bytes in [&b""[..], b"{}", b"\xff\xfe", b"[1]"] {
         assert!(Tokenizer::from_bytes(bytes, "t.json").is_err());
@@ -82,6 +98,26 @@ fn an_id_of_a_padded_vocabulary_is_no_text() {
     let mut stream = tokenizer.decode_stream(true);
     assert_eq!(stream.push(unknown).unwrap(), None);
     assert_eq!(stream.push(a).unwrap().as_deref(), Some("a"));
+}
+
+#[test]
+fn texts_that_would_take_all_memory_are_refused_whatever_they_are_made_of() {
+    let tokenizer = tokenizer();
+    let refused = |text: String| tokenizer.encode(&text).unwrap_err().to_string();
+    let most = MOST_BYTES_OF_A_ROW;
+    for unit in ["a", "7", ".", "é", "字", "!", "word ", " "] {
+        let shown = refused(unit.repeat(most / unit.len() + 1));
+        let expected = "bytes, and at most 4194304 are encoded at once; cut it into several rows";
+        assert!(shown.ends_with(expected), "{unit:?}: {shown}");
+    }
+    let shown = [" a\n", "1,", "a.", " "].map(|unit| refused(unit.repeat(most / unit.len())));
+    insta::assert_snapshot!(shown.join("\n").replace(tokenizer.origin(), "t.json"), @"
+    cannot render the conversation: t.json: a text has 2796202 words and signs, and at most 1250000 are encoded at once; cut it into several rows
+    cannot render the conversation: t.json: a text has 4194304 words and signs, and at most 1250000 are encoded at once; cut it into several rows
+    cannot render the conversation: t.json: a text has 4194304 words and signs, and at most 1250000 are encoded at once; cut it into several rows
+    cannot render the conversation: t.json: a text has more than 1000000 blanks and line ends in a row, which the expression that splits it does not come to an end with; shorten it
+    ");
+    assert_eq!(pieces("It cost 12,50 €.\n\n  Paid: no\n"), 11);
 }
 
 proptest! {

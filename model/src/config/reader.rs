@@ -81,6 +81,12 @@ impl<'a> Reader<'a> {
         self.problems.push(ConfigProblem::new(key, found, expected));
     }
 
+    /// Whether a key was found wrong: what stands in for its value says nothing about others.
+    pub(super) fn is_wrong(&self, key: &str) -> bool {
+        let key = format!("{}{key}", self.prefix);
+        self.problems.iter().any(|problem| problem.key == key)
+    }
+
     pub(super) fn value(&self, key: &str) -> Option<&'a Value> {
         self.object.get(key).filter(|value| !value.is_null())
     }

@@ -244,3 +244,25 @@ proptest::proptest! {
         let _ = LlamaConfig::from_json(&serde_json::to_vec(&object).unwrap(), "config.json");
     }
 }
+
+#[test]
+fn what_is_wrong_is_shown_as_written_and_nothing_is_said_of_what_stands_in_for_it() {
+    let edits: [&[(&str, &str)]; 6] = [
+        &[("num_attention_heads", "0")],
+        &[("head_dim", "0")],
+        &[("num_key_value_heads", "0")],
+        &[("hidden_size", "0")],
+        &[("num_attention_heads", "-1"), ("num_key_value_heads", "")],
+        &[("vocab_size", "0")],
+    ];
+    let said =
+        |edits: &[_]| refused(edits).lines().skip(1).map(str::trim).collect::<Vec<_>>().join("\n");
+    insta::assert_snapshot!(edits.map(said).join("\n"), @"
+    `num_attention_heads` is 0, but must be a whole number from 1 to 4294967295
+    `head_dim` is 0, but must be a whole number from 1 to 4294967295
+    `num_key_value_heads` is 0, but must be a whole number from 1 to 4294967295
+    `hidden_size` is 0, but must be a whole number from 1 to 4294967295
+    `num_attention_heads` is -1, but must be a whole number from 1 to 4294967295
+    `vocab_size` is 0, but must be a whole number from 1 to 4294967295
+    ");
+}

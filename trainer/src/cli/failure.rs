@@ -111,8 +111,15 @@ fn adapter_is_wrong(error: &graft_adapters::Error) -> bool {
 fn names_wrong_file(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidFilename, IsADirectory, NotADirectory, NotFound, PermissionDenied};
     let kinds = [NotFound, PermissionDenied, IsADirectory, NotADirectory, InvalidFilename];
-    kinds.contains(&error.kind())
+    // Links in a circle, devices that are not there, addresses that lead nowhere: there are more of them
+    // than kinds.
+    let is_machine = |code: i32| THE_MACHINES.contains(&code);
+    kinds.contains(&error.kind()) || error.raw_os_error().is_some_and(|code| !is_machine(code))
 }
+
+/// What a system says of itself when it reads: interrupted, EIO, try again, no memory, too many open files
+/// (two), no space, a stale handle, quota.
+const THE_MACHINES: [i32; 9] = [4, 5, 11, 12, 23, 24, 28, 116, 122];
 
 /// Says on stderr what went wrong, and gives the exit code. A reader of stdout that has left is no
 /// error: `graft recipes ls | head -1` is done.
@@ -193,6 +200,19 @@ mod tests {
             |kind: io::ErrorKind| graft_data::Error::Read { path: "x".into(), source: kind.into() };
         assert_eq!(exit_code(&read(io::ErrorKind::NotFound).into()), WRONG_INPUT);
         assert_eq!(exit_code(&read(io::ErrorKind::Other).into()), FAILED);
+        let coded = |code: i32| io::Error::from_raw_os_error(code);
+        // A circle of links, no such device, a name that is too long, an argument that makes no sense.
+        for code in [40, 6, 36, 22] {
+            let data = graft_data::Error::Read { path: "x".into(), source: coded(code) };
+            assert_eq!(exit_code(&data.into()), WRONG_INPUT, "{code}");
+            let (action, path) = ("open", "x".into());
+            let model = graft_model::Error::Io { action, path, source: coded(code) };
+            assert_eq!(exit_code(&model.into()), WRONG_INPUT, "{code}");
+        }
+        for code in THE_MACHINES {
+            let data = graft_data::Error::Read { path: "x".into(), source: coded(code) };
+            assert_eq!(exit_code(&data.into()), FAILED, "{code}");
+        }
     }
 
     #[test]

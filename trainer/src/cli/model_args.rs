@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use graft_data::{ChatTemplate, Format, ModelTemplate, Overlong};
+use graft_data::{ChatTemplate, Format, Losses, ModelTemplate, Overlong};
 use graft_kernels::Precision;
 use graft_model::LlamaConfig;
 use graft_recipes::{ComputeDtype, Preamble};
@@ -57,6 +57,10 @@ pub struct BesideArgs {
     /// The system block that opens a chat [default: as the adapter was trained, else official]
     #[arg(long, value_parser = named(Preamble::ALL))]
     pub preamble: Option<Preamble>,
+    /// Let the model's chat template leave out parts of a conversation [default: as the adapter was
+    /// trained, else they are refused]
+    #[arg(long)]
+    pub allow_losses: bool,
 }
 
 impl BesideArgs {
@@ -96,7 +100,9 @@ impl BesideArgs {
         trained: &TrainedWith,
         template: Option<&Arc<ModelTemplate>>,
     ) -> ChatTemplate {
-        self.preamble.map_or_else(|| trained.chat.clone(), chat_template).with_own(template)
+        let chat = self.preamble.map_or_else(|| trained.chat.clone(), chat_template);
+        let losses = if self.allow_losses { Losses::Allow } else { trained.chat.losses };
+        ChatTemplate { losses, ..chat.with_own(template) }
     }
 }
 

@@ -44,10 +44,7 @@ impl Opening {
         if let Some(adapter) = &adapter {
             adapter.check_model(&files.config)?;
         }
-        let trained = adapter
-            .as_ref()
-            .map(|adapter| TrainedWith::from_metadata(adapter.metadata()))
-            .unwrap_or_default();
+        let trained = adapter.as_ref().map(TrainedWith::of).transpose()?.unwrap_or_default();
         Ok(Self { files, adapter, trained })
     }
 

@@ -1,5 +1,6 @@
 //! Why a run ended early.
 
+use graft_data::{Sample, SourceFile};
 use graft_model::atomic;
 use graft_model::stop::Stopped;
 
@@ -9,6 +10,19 @@ use crate::ledger::TooLarge;
 use crate::plan::PlanErrors;
 use crate::run_folder;
 use crate::step::Diverged;
+
+impl RunError {
+    /// An error of scoring these rows of these files, a row in it named by its place.
+    pub(super) fn scoring(error: ScoreError, rows: &[Sample], files: &[SourceFile]) -> Self {
+        match error {
+            ScoreError::NotANumber { row, .. } => {
+                let place = Box::new(rows[row].origin.place(files));
+                Self::Unscored { place, error: Box::new(error) }
+            }
+            other => other.into(),
+        }
+    }
+}
 
 /// Why a run ended early, or never began.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +83,14 @@ pub enum RunError {
     /// Rows have no score.
     #[error(transparent)]
     Score(#[from] ScoreError),
+    /// A row of the run has no score.
+    #[error("{place} has no score: {error}")]
+    Unscored {
+        /// File and line.
+        place: Box<graft_data::Place>,
+        /// Its loss, and the way out.
+        error: Box<ScoreError>,
+    },
     /// An update left what is no number.
     #[error(
         "the update of step {step} left value {index} of `{tensor}` as {value}, which is no number: what \
@@ -239,6 +261,7 @@ impl RunError {
             | Self::Offload(_)
             | Self::Device { .. }
             | Self::Score(_)
+            | Self::Unscored { .. }
             | Self::Destroyed { .. }
             | Self::NoAnswer { .. }
             | Self::Stopped { .. }

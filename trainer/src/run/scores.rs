@@ -74,12 +74,17 @@ impl Scores {
             before += prompts.len();
         }
         let mut report = |done: usize| progress.step((before + done) as u64, &fields);
-        let general = scorer.score(&data.general, &mut report)?;
+        let general = scorer
+            .score(&data.general, &mut report)
+            .map_err(|error| RunError::scoring(error, &data.general, &plan.general))?;
         before += general.len();
         let mut report = |done: usize| progress.step((before + done) as u64, &fields);
-        let validation = match validated {
-            Some(totals) => totals,
-            None => Totals::of(&scorer.score(&data.validation, &mut report)?),
+        let validation = if let Some(totals) = validated {
+            totals
+        } else {
+            let scores = scorer.score(&data.validation, &mut report);
+            let files = plan.validation_rows();
+            Totals::of(&scores.map_err(|e| RunError::scoring(e, &data.validation, files))?)
         };
         let right = answers.iter().zip(held_out).filter(|(a, row)| **a == row.expected);
         let exact = Exact { right: right.count(), asked: answers.len() };

@@ -334,7 +334,10 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         }
         give_freed_memory_back();
         let scorer = Scorer { model: &self.trainer.model, precision: self.plan.precision };
-        let totals = Totals::of(&scorer.score(&self.data.validation, &mut |_| ())?);
+        let rows = &self.data.validation;
+        let files = self.plan.validation_rows();
+        let scores = scorer.score(rows, &mut |_| ());
+        let totals = Totals::of(&scores.map_err(|e| RunError::scoring(e, rows, files))?);
         self.validated = Some((step, totals));
         give_freed_memory_back();
         self.log(&Line::Eval(EvalLine {

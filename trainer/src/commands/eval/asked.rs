@@ -14,9 +14,7 @@ use crate::commands::data::source;
 use crate::commands::open::Opening;
 use crate::device::Device;
 use crate::evaluate::ScoreError;
-use crate::plan::{
-    HeldOut, Plan, Resolved, Start, Validation, held_out_rows, no_room, without_room,
-};
+use crate::plan::{HeldOut, Plan, Resolved, Start, held_out_rows, no_room, without_room};
 
 /// Tokens of an answer, where neither a flag nor a recipe says otherwise.
 const MAX_NEW: usize = 64;
@@ -166,10 +164,7 @@ pub(super) fn by_recipe(
         return Ok(Asked { opening, nf4, precision, rows, general, questions, max_new, system });
     }
     let data = plan.load_data(of_plan)?;
-    let files = match &plan.validation {
-        Validation::Files(files) => files.as_slice(),
-        Validation::None | Validation::Fraction(_) => plan.train.as_slice(),
-    };
+    let files = plan.validation_rows();
     let questions = data.questions.map_or_else(Vec::new, |questions| questions.held_out);
     if data.validation.is_empty() && data.general.is_empty() && questions.is_empty() {
         return Err(WrongUse(format!(
@@ -201,6 +196,9 @@ fn overrides(args: &EvalArgs) -> Vec<String> {
     }
     if let Some(preamble) = args.beside.preamble {
         set("data.chat.preamble", preamble.name());
+    }
+    if args.beside.allow_losses {
+        set("data.chat.losses", "allow");
     }
     if let Some(overlong) = args.overlong {
         set("data.overlong", overlong.name());

@@ -29,7 +29,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         .filter_map(|name| checkpoint.tensor(name))
         .map(|view| view.shape.iter().map(|&size| size as u64).product::<u64>())
         .sum();
-    let trained = TrainedWith::from_metadata(adapter.metadata());
+    let trained = TrainedWith::of(&adapter)?;
     let rslora = *scaling == Scaling::RankStabilised;
     let total = checkpoint.total_bytes();
     let one = adapter.config().one_size();
