@@ -12,6 +12,7 @@ mod hashes;
 mod made;
 pub mod manifest;
 pub mod metrics;
+pub(crate) mod plain;
 pub mod seal;
 pub mod tensorboard;
 
@@ -333,7 +334,11 @@ impl RunFolder {
     /// The recipe that the run began with.
     pub fn recipe(&self) -> Result<String> {
         let path = self.recipe_path();
-        fs::read_to_string(&path).map_err(|source| Error::Read { path, source })
+        let text = plain::read(&path).and_then(|text| {
+            String::from_utf8(text)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        });
+        text.map_err(|source| Error::Read { path, source })
     }
 
     /// The checkpoints of the run.
@@ -378,7 +383,7 @@ fn refuse_another_run(path: &Path, recipe_yaml: &str) -> Result<()> {
         return Err(Error::NotAFolder { path: path.to_owned() });
     }
     let parts = parts_in(path);
-    let recipe = fs::read(path.join(RECIPE)).ok();
+    let recipe = plain::read(&path.join(RECIPE)).ok();
     let foreign_recipe = recipe.is_some_and(|recipe| recipe != recipe_yaml.as_bytes());
     if parts.is_empty() && !foreign_recipe {
         return Ok(());

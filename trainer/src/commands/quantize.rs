@@ -7,7 +7,7 @@ use graft_model::folder::ModelFolder;
 
 use crate::cli::folder_args::QuantizeArgs;
 use crate::cli::{Globals, page};
-use crate::plan::read_config;
+use crate::plan::{ModelFiles, read_config};
 use crate::progress::{Progress, Unit};
 use crate::{privacy, signals};
 
@@ -24,6 +24,10 @@ pub fn run(_globals: &Globals, args: &QuantizeArgs) -> anyhow::Result<()> {
     }
     privacy::as_private_as(base.paths()?.iter().map(PathBuf::as_path));
     let config = read_config(&base)?;
+    if args.tokenizer.is_some() {
+        // Of another model, the folder would be refused by every later command.
+        ModelFiles::open_with(&args.model, args.tokenizer.as_deref())?;
+    }
     let progress = Progress::new("quantise", None, Unit::Bytes);
     let fields = Default::default();
     let mut step = |done, _| progress.step(done, &fields);

@@ -21,7 +21,7 @@ use crate::optimizer::blockwise::{BLOCK, Blocks};
 use crate::optimizer::{Moments, StateFormat};
 use crate::run_folder::checkpoints::Checkpoint as Saved;
 use crate::run_folder::manifest::{FORMAT, FileHash, hash_file};
-use crate::run_folder::seal;
+use crate::run_folder::{plain, seal};
 use crate::step::Trainer;
 
 const STATE: &str = "state.json";
@@ -70,8 +70,7 @@ impl State {
 /// # Errors
 /// What is wrong with it, as a sentence.
 pub(super) fn verified(saved: &Saved) -> Result<State, String> {
-    let text =
-        std::fs::read(saved.path.join(STATE)).map_err(|error| format!("{STATE}: {error}"))?;
+    let text = plain::read(&saved.path.join(STATE)).map_err(|error| format!("{STATE}: {error}"))?;
     let state: State = seal::opened(&text).map_err(|damage| format!("{STATE}: {damage}"))?;
     let State { format, position: Position { step, .. }, files, .. } = &state;
     if *format != FORMAT {

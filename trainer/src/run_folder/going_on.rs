@@ -1,6 +1,5 @@
 //! A run that goes on: what it may differ in, and what is recorded of it.
 
-use std::fs;
 use std::io;
 
 use graft_model::atomic;
@@ -9,7 +8,7 @@ use graft_recipes::Recipe;
 use super::checkpoints::set_aside;
 use super::contract::{self, Asked, Change};
 use super::manifest::{Inputs, Mended, Recorded, Status, sha256_hex};
-use super::{Error, RECIPE, Result, RunFolder};
+use super::{Error, RECIPE, Result, RunFolder, plain};
 
 impl RunFolder {
     /// What the run goes on with otherwise than before, of all that its result depends on.
@@ -59,7 +58,7 @@ impl RunFolder {
     /// What is wrong with `recipe.yaml`, which is a copy for people: it is set aside.
     fn recipe_damage(&self) -> Result<Option<Mended>> {
         let path = self.recipe_path();
-        let found = match fs::read(&path) {
+        let found = match plain::read(&path) {
             Ok(text) if sha256_hex(&text) == self.manifest.inputs.recipe_sha256 => {
                 return Ok(None);
             }
@@ -81,7 +80,7 @@ impl RunFolder {
     /// Writes `recipe.yaml` where it is not `text`.
     pub fn write_recipe(&self, text: &str) -> Result<()> {
         let path = self.recipe_path();
-        if fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+        if plain::read(&path).is_ok_and(|found| found == text.as_bytes()) {
             return Ok(());
         }
         atomic::write_bytes(&path, text.as_bytes()).map_err(Error::Replace)

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Error, Result};
+use super::{Error, Result, plain};
 
 /// Size and hash of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ impl FileHash {
 /// Hashes a file piece by piece; `progress` hears the bytes of each piece.
 pub fn hash_file(path: &Path, mut progress: impl FnMut(u64)) -> Result<FileHash> {
     let unreadable = |source| Error::Read { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(unreadable)?;
+    let mut file = plain::open(path).map_err(unreadable)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     let mut bytes = 0;
@@ -61,7 +61,7 @@ const STRIDE: u64 = 16 << 20;
 /// first 64 KiB of every 16 MiB, and the last 64 KiB.
 pub fn hash_weights(path: &Path) -> Result<FileHash> {
     let unreadable = |source| Error::Read { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(unreadable)?;
+    let mut file = plain::open(path).map_err(unreadable)?;
     let bytes = file.metadata().map_err(unreadable)?.len();
     if bytes <= WHOLE {
         return hash_file(path, |_| ());

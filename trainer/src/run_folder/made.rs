@@ -2,14 +2,13 @@
 //! is made of, and by the hashes of its files.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 
 use graft_model::atomic;
 
 use super::manifest::{FileHash, Made, hash_file};
-use super::{Error, Result, RunFolder, hashes};
+use super::{Error, Result, RunFolder, hashes, plain};
 
 /// A file that an earlier part of the run made.
 #[derive(Debug)]
@@ -50,7 +49,7 @@ impl RunFolder {
             return Ok(Content::Other);
         }
         let path = self.path.join(name);
-        match fs::read(&path) {
+        match plain::read(&path) {
             Ok(content) if made.files.get(name) == Some(&FileHash::of(&content)) => {
                 Ok(Content::Whole(content))
             }

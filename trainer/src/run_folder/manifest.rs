@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::contract::Change;
 pub(crate) use super::hashes::hexadecimal;
 pub use super::hashes::{FileHash, hash_file, hash_weights, sha256_hex};
-use super::{Error, Result, seal};
+use super::{Error, Result, plain, seal};
 
 /// The form of manifests and checkpoints that this program writes, and the only one that it goes on with.
 pub const FORMAT: u64 = 2;
@@ -184,7 +184,7 @@ impl Manifest {
 
     pub(super) fn read(path: &Path) -> Result<Self> {
         let text =
-            std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+            plain::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         if let Ok(Value::Object(fields)) = serde_json::from_slice(&text)
             && let format = fields.get("format").and_then(Value::as_u64)
             && format != Some(FORMAT)

@@ -14,7 +14,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::hashes::{FileHash, hexadecimal};
-use super::{Error, Result};
+use super::{Error, Result, plain};
 
 /// What one optimizer step did. Keys that other versions write beside these are passed over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -101,7 +101,7 @@ impl MetricsLog {
     /// begin with the bytes that it had, the second value says so; then it is set aside, and the lines up
     /// to the step that can be read are kept.
     pub fn go_on(path: &Path, step: u64, so_far: &FileHash) -> Result<(Self, Option<String>)> {
-        let written = match std::fs::read(path) {
+        let written = match plain::read(path) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let lost = "it is missing: the lines up to this step are lost".to_owned();
@@ -163,7 +163,7 @@ impl MetricsLog {
 
 /// The lines of a run so far that are a step or an evaluation, in order; none when there is no file yet.
 pub fn read(path: &Path) -> Result<Vec<Line>> {
-    let written = match std::fs::read(path) {
+    let written = match plain::read(path) {
         Ok(written) => written,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
