@@ -23,7 +23,8 @@ static long number(const char *name) {
 
 __attribute__((constructor)) static void begin(void) {
   /* Whoever started the tests may have had it ignored (`nohup`), and the program keeps to that. */
-  signal(SIGHUP, SIG_DFL);
+  if (!getenv("FAULT_KEEPS_HUP"))
+    signal(SIGHUP, SIG_DFL);
   at = number("FAULT_AT");
   /* An error may go on: a disk that is full stays so. */
   last = number("FAULT_STAYS") ? 1L << 60 : at;

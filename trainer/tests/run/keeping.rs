@@ -185,7 +185,7 @@ fn weights_that_are_no_numbers_have_no_scores_and_no_answers() {
     for output in [eval, generate] {
         let said = text(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");
-        assert!(said.contains("its weights, or those of its adapter, are damaged"), "{said}");
+        assert!(said.contains("its weights") && said.contains("are damaged"), "{said}");
         assert!(output.stdout.is_empty(), "{said}");
     }
     assert!(!room.path("rows").exists());

@@ -91,6 +91,7 @@ fn the_second_signal_ends_a_run_at_once_and_nohup_outlives_a_terminal() {
         let mut shell = std::process::Command::new("sh");
         shell.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(train.get_program());
         shell.args(train.get_args()).current_dir(nohup.get_current_dir().unwrap());
+        shell.env("FAULT_KEEPS_HUP", "1");
         shell
     };
     succeed(faults::signal_when(&mut nohup, "train: ", libc::SIGHUP, 1));
