@@ -332,7 +332,7 @@ fn kinds_of_tokenizers_that_are_not_sound_are_refused_by_name() {
 fn a_row_of_blanks_that_the_expression_cannot_read_is_refused_with_its_place() {
     let (tokenizer, _) = chatml().open();
     let source = SourceFile::new("t.jsonl", Format::Text);
-    let rows = [(Row::Text(" ".repeat(10_000_001)), Origin { file: 0, line: 7, item: None })];
+    let rows = [(Row::Text(" ".repeat(2_000_001)), Origin { file: 0, line: 7, item: None })];
     let options = SampleOptions::new(100);
     let error = encode_rows(&[source], &rows, &tokenizer, &options).unwrap_err();
     insta::assert_snapshot!(error, @"t.jsonl:7: m/tokenizer.json: a text has more than 1000000 blanks and line ends in a row, which the expression that splits it does not come to an end with; shorten it");

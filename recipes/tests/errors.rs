@@ -97,9 +97,9 @@ fn a_prompt_that_says_nothing_is_refused_in_its_place() {
     let yaml = "model: {path: builtin:quickstart}\ndata:\n  train: [{path: a.jsonl, format: text}]\n  \
                 max_seq_len: 8\nfinish:\n  prompts: [Why?, '', \" \"]\n";
     assert_snapshot!(refusal(yaml), @r"
-    recipe `recipe.yaml` has 2 problems:
-    recipe.yaml:6:19: finish.prompts.1: found the text ``; allowed: a text that says something
-    recipe.yaml:6:23: finish.prompts.2: found the text ` `; allowed: a text that says something
+    recipe `mine.yaml` has 2 problems:
+    mine.yaml:6:19: finish.prompts.1: found the text ``; allowed: a text that says something
+    mine.yaml:6:23: finish.prompts.2: found the text ` `; allowed: a text that says something
     ");
 }
 

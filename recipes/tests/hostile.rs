@@ -60,7 +60,8 @@ proptest! {
         recipe.data.system_prompt = Some(text.clone());
         recipe.data.chat.preamble = Preamble::Official;
         recipe.data.chat.date = date;
-        recipe.finish.prompts = vec![text, "yes".to_owned(), "1e3".to_owned()];
+        // A prompt of blanks alone is refused.
+        recipe.finish.prompts = vec![format!("{text}?"), "yes".to_owned(), "1e3".to_owned()];
         let yaml = recipe.to_yaml();
         let back = Recipe::from_yaml(&yaml, "a.yaml");
         prop_assert_eq!(back.as_ref(), Ok(&recipe), "{}", yaml);
