@@ -85,11 +85,16 @@ impl<'a> OutFolder<'a> {
 
 /// The files that go along, by their paths in the folder: tokenizer and chat templates of the folder
 /// whose tokenizer is used, all else of the base.
-fn companions(base: &ModelFolder) -> Result<Vec<(String, Bytes)>, Error> {
+///
+/// # Errors
+/// One of them is a link to a file of somebody else's, or cannot be read.
+pub fn companions(base: &ModelFolder) -> Result<Vec<(String, Bytes)>, Error> {
     let home = base.tokenizer_home()?;
     let mut files = Vec::new();
     let mut take = |folder: &ModelFolder, wanted: &dyn Fn(&str) -> bool| {
         for name in folder.names()?.into_iter().filter(|name| wanted(name)) {
+            let is_alike = |target: &str| wanted(target) || are_templates(&name, target);
+            folder.check_own(&name, &is_alike)?;
             let bytes = folder.map(&name)?;
             files.push((name, bytes));
         }
@@ -102,24 +107,33 @@ fn companions(base: &ModelFolder) -> Result<Vec<(String, Bytes)>, Error> {
             take(home, &is_of_tokenizer)?;
         }
     }
-    files.extend(home.as_ref().unwrap_or(base).additional_templates()?);
+    let home = home.as_ref().unwrap_or(base);
+    for (name, bytes) in home.additional_templates()? {
+        home.check_own(&name, &|target| are_templates(&name, target))?;
+        files.push((name, bytes));
+    }
     files.sort_by(|(one, _), (other, _)| one.cmp(other));
     Ok(files)
 }
 
+fn are_templates(one: &str, other: &str) -> bool {
+    [one, other].iter().all(|name| Path::new(name).extension().is_some_and(|it| it == "jinja"))
+}
+
 /// Whether a file is of the tokenizer or its chat template.
 fn is_of_tokenizer(name: &str) -> bool {
-    const NAMES: [&str; 6] = [
+    const NAMES: [&str; 9] = [
         "added_tokens.json",
         "chat_template.jinja",
         "chat_template.json",
         "merges.txt",
         "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
         "vocab.json",
     ];
-    const STARTS: [&str; 2] = ["tokenizer.", "tokenizer_config."];
-    let lower = name.to_lowercase();
-    NAMES.contains(&lower.as_str()) || STARTS.iter().any(|start| lower.starts_with(start))
+    NAMES.contains(&name.to_lowercase().as_str())
 }
 
 /// Whether another file belongs to every model made from this base: sampling defaults, and the licence
@@ -180,6 +194,8 @@ mod tests {
             "pytorch_model.bin",
             "consolidated.00.pth",
             "params.json",
+            "tokenizer.secret",
+            "tokenizer_config.json.bak",
             ".gitattributes",
         ] {
             assert!(!goes_along(name), "{name}");

@@ -58,15 +58,25 @@ pub enum Error {
     },
     /// The model folder does not exist.
     #[error(
-        "there is no model folder `{}`. Graft downloads nothing: fetch the model yourself, for \
-         example with `{}`, and copy it there, or use `builtin:quickstart`",
-        path.display(), crate::releases::fetch(*release, path)
+        "there is no model folder `{}`. {}, or use `builtin:quickstart`",
+        path.display(), crate::releases::way_to_get(*release, path)
     )]
     FolderMissing {
         /// Where it was looked for.
         path: PathBuf,
         /// What it should hold, where that is known.
         release: Option<&'static crate::releases::Release>,
+    },
+    /// A link that would bring a stranger's file into a new folder.
+    #[error(
+        "`{}` is a link to `{}`, which is no file of the model's, and what goes along into a new folder gets \
+         published with it: put the file itself there, or remove the link", path.display(), target.display()
+    )]
+    ForeignLink {
+        /// The link.
+        path: PathBuf,
+        /// Where it leads to in the end.
+        target: PathBuf,
     },
     /// A file stands where a model folder was expected.
     #[error("`{}` is {what}; a model is the folder that holds config.json", path.display())]

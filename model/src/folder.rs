@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::builtin::{BUILTINS, Builtin};
 use crate::error::Error;
-use crate::plain_file;
+use crate::{own_file, plain_file};
 
 /// Names an embedded model in place of a path: `builtin:quickstart`.
 const BUILTIN_PREFIX: &str = "builtin:";
@@ -152,13 +152,29 @@ impl ModelFolder {
         Ok(names)
     }
 
-    /// The folder's files by path; none of an embedded model.
+    /// The folder's files by path, with those of the folder whose tokenizer is used; none of an embedded
+    /// model.
     ///
     /// # Errors
-    /// The folder cannot be listed.
+    /// A folder cannot be listed.
     pub fn paths(&self) -> Result<Vec<PathBuf>, Error> {
-        let Some(path) = self.path() else { return Ok(Vec::new()) };
-        Ok(self.names()?.iter().map(|name| path.join(name)).collect())
+        let mut paths = Vec::new();
+        for folder in [Some(self), self.tokenizer_home()?.as_ref()].into_iter().flatten() {
+            let Some(path) = folder.path() else { continue };
+            paths.extend(folder.names()?.iter().map(|name| path.join(name)));
+            let templates = folder.additional_templates()?;
+            paths.extend(templates.iter().map(|(name, _)| path.join(name)));
+        }
+        Ok(paths)
+    }
+
+    /// Refuses a file that is to go along into a new folder, by its path in this one, where it is a link to
+    /// somebody else's: to one whose own name is none that `goes_along`.
+    ///
+    /// # Errors
+    /// It is, or leads nowhere.
+    pub fn check_own(&self, name: &str, goes_along: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+        self.path().map_or(Ok(()), |path| own_file::check(path, name, goes_along))
     }
 
     /// What a file that gets published calls the model: the folder's own name, as a hub writes it where

@@ -14,6 +14,7 @@ pub mod folder;
 pub mod layout;
 pub mod llama;
 pub mod load;
+mod own_file;
 pub mod pages;
 pub mod param;
 pub mod pass;

@@ -72,6 +72,17 @@ impl Release {
     }
 }
 
+/// What puts a model into `folder`, as a sentence that can go on.
+pub(crate) fn way_to_get(release: Option<&Release>, folder: &Path) -> String {
+    if folder.ends_with("model/builtin/quickstart") {
+        return "It is part of Graft's sources: run in their folder".to_owned();
+    }
+    format!(
+        "Graft downloads nothing: fetch the model yourself, for example with `{}`, and copy it there",
+        fetch(release, folder)
+    )
+}
+
 /// The command that fetches a model into `folder`: the release, or what the folder's name says.
 pub fn fetch(release: Option<&Release>, folder: &Path) -> String {
     let to = folder.display();
@@ -122,6 +133,7 @@ mod tests {
         hf download OWNER/none --local-dir models/none
         hf download OWNER/none --local-dir /data/none
         "#);
+        insta::assert_snapshot!(way_to_get(None, Path::new("model/builtin/quickstart")), @"It is part of Graft's sources: run in their folder");
         let files = of_preset("llama3.2-3b").unwrap().files().join("\n");
         insta::assert_snapshot!(files, @r"
         config.json

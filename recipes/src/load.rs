@@ -227,10 +227,12 @@ fn layered(
         return None;
     }
     let mut lower = layered(base, above, layers, sink)?;
-    if !matches!(lower.value, Value::Map(_) | Value::Null) {
-        let found = lower.describe();
-        let message =
-            format!("found `{}`, which holds {found}; allowed: a recipe", printable(name));
+    if !matches!(lower.value, Value::Map(_)) {
+        let held = match lower.value {
+            Value::Null => "is empty".to_owned(),
+            _ => format!("holds {}", lower.describe()),
+        };
+        let message = format!("found `{}`, which {held}; allowed: a recipe", printable(name));
         refuse(message, Some("a recipe is a mapping of keys".to_owned()));
         return None;
     }

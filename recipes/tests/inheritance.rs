@@ -163,19 +163,21 @@ fn what_is_extended_is_a_recipe_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.yaml");
     std::fs::write(&path, "extends: b.yaml\nmodel: {path: builtin:quickstart}\n").unwrap();
-    let shown = ["root:x:0:0\ndaemon:x:1:1\n", "- a\n- b\n", "12\n", "true\n"].map(|text| {
-        std::fs::write(folder.path().join("b.yaml"), text).unwrap();
-        let problems = load_path(&path).unwrap_err();
-        assert_eq!(problems.list.len(), 1, "{problems}");
-        let location = problems.list[0].location.as_ref().unwrap().to_string();
-        assert!(location.ends_with("a.yaml:1:10"), "{location}");
-        problems.list[0].message.clone()
-    });
+    let shown =
+        ["root:x:0:0\ndaemon:x:1:1\n", "- a\n- b\n", "12\n", "true\n", "# a: b\n"].map(|text| {
+            std::fs::write(folder.path().join("b.yaml"), text).unwrap();
+            let problems = load_path(&path).unwrap_err();
+            assert_eq!(problems.list.len(), 1, "{problems}");
+            let location = problems.list[0].location.as_ref().unwrap().to_string();
+            assert!(location.ends_with("a.yaml:1:10"), "{location}");
+            problems.list[0].message.clone()
+        });
     insta::assert_snapshot!(shown.join("\n"), @"
     found `b.yaml`, which holds the text `root:x:0:0 daemon:x:1:1`; allowed: a recipe
     found `b.yaml`, which holds a list of 2; allowed: a recipe
     found `b.yaml`, which holds 12; allowed: a recipe
     found `b.yaml`, which holds `true`; allowed: a recipe
+    found `b.yaml`, which is empty; allowed: a recipe
     ");
 }
 

@@ -117,3 +117,37 @@ fn a_weight_that_is_not_finite_leaves_nothing() {
     }
     assert_eq!(tiny.entries(), ["base"]);
 }
+
+#[test]
+fn links_to_files_of_somebody_else_never_reach_the_new_folder() {
+    let tiny = Tiny::new(true, Dtype::BF16);
+    let at = |name: &str| tiny.root.path().join(name);
+    fs::write(at("secret"), "private").unwrap();
+    fs::write(at("mine.jinja"), "{{ messages }}").unwrap();
+    fs::create_dir(at("base/additional_chat_templates")).unwrap();
+    let link =
+        |to: &str, name: &str| std::os::unix::fs::symlink(at(to), at("base").join(name)).unwrap();
+    // Names that the format does not know stay behind, whatever they are.
+    link("secret", "tokenizer.secret");
+    link("mine.jinja", "chat_template.jinja");
+    link("mine.jinja", "additional_chat_templates/other.jinja");
+    for name in ["LICENSE", "additional_chat_templates/rag.jinja", "tokenizer.model"] {
+        link("secret", name);
+        let out = at("out");
+        let error = quantize::write(&out, &tiny.base(), &tiny.config, true, &mut |_, _| {});
+        let said = error.unwrap_err().to_string();
+        let named = said.contains(&format!("{name}` is a link to `")) && said.contains("secret`");
+        assert!(named && !out.exists(), "{said}");
+        fs::remove_file(at("base").join(name)).unwrap();
+    }
+    let summary = quantize::write(&at("out"), &tiny.base(), &tiny.config, true, &mut |_, _| {});
+    let expected = [
+        "LICENSE.txt",
+        "additional_chat_templates/other.jinja",
+        "chat_template.jinja",
+        "generation_config.json",
+        "tokenizer.json",
+    ];
+    assert_eq!(summary.unwrap().copied, expected);
+    assert!(fs::symlink_metadata(at("out/chat_template.jinja")).unwrap().is_file());
+}
