@@ -9,6 +9,7 @@ pub mod folder_args;
 pub mod globals;
 pub mod model_args;
 mod named;
+mod number;
 pub mod page;
 mod paths;
 pub mod recipe_args;
@@ -35,7 +36,8 @@ use recipe_args::{
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = "Examples:\n  graft recipes ls\n  graft validate quickstart\n\n\
-                  Exit codes: 0 done, 1 failed, 2 wrong use or wrong input."
+                  Exit codes: 0 done, 1 failed, 2 wrong use or wrong input.\n\
+                  With --json the result is JSON on stdout; errors are text on stderr all the same."
 )]
 pub struct Cli {
     /// What every command understands.

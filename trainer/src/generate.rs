@@ -35,8 +35,9 @@ pub enum GenerateError {
     Stopped(#[from] Stopped),
     /// The model's answer is no numbers.
     #[error(
-        "the model gives {value} for token {token} of its vocabulary: its weights, or those of its \
-         adapter, are damaged or were destroyed in training"
+        "the model gives {value} for token {token} of its vocabulary: its weights, or those of its adapter, are \
+         damaged or were destroyed in training. Take them from where they come from, or train anew with a lower \
+         training.learning_rate"
     )]
     NotANumber {
         /// The token's id.

@@ -16,6 +16,7 @@ pub mod lost_pages;
 pub mod machine;
 pub mod memory;
 pub mod merge_bound;
+pub mod no_memory;
 pub mod optimizer;
 pub mod plan;
 pub mod privacy;

@@ -42,7 +42,7 @@ fn field_bytes(status: &str, key: &str) -> Option<u64> {
 
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "getrusage(2) has no safe wrapper in the dependencies")]
-fn peak_by_rusage() -> Option<u64> {
+pub(crate) fn peak_by_rusage() -> Option<u64> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
     // SAFETY: the pointer is valid for one `rusage`; the call fills it whole when it returns 0.
     let usage = unsafe {
@@ -91,7 +91,7 @@ pub fn give_freed_memory_back() {
 }
 
 #[cfg(not(unix))]
-fn peak_by_rusage() -> Option<u64> {
+pub(crate) fn peak_by_rusage() -> Option<u64> {
     None
 }
 

@@ -1,23 +1,44 @@
 //! What a command writes is no more open than the most private file that it reads.
 //!
+//! A file is as private as its own mode and the folders that lead to it make it, but for those that lead to
+//! what is written, too: whoever may not pass them does not get there either.
+//!
 //! Reports, scores and checkpoints hold rows of the data or were made of them. The process's mask of modes
 //! (umask(2)) takes from every file that it makes what an input does not give: data of mode 0600 leads to
 //! files of 0600 in folders of 0700.
 
+use std::fs::{Metadata, canonicalize, metadata};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Closes what is written from now on to whoever may not read all of these files. Those that are not
-/// there close nothing.
-pub fn as_private_as<'a>(inputs: impl IntoIterator<Item = &'a Path>) {
-    let closed = inputs.into_iter().filter_map(|input| {
-        let found = std::fs::metadata(input).ok().filter(std::fs::Metadata::is_file)?;
-        Some(withheld(found.mode(), found.gid() == own_group()))
-    });
+/// Closes what is written from now on, at `out`, to whoever may not read all of these files. Those that
+/// are not there close nothing.
+pub fn as_private_as<'a>(out: &Path, inputs: impl IntoIterator<Item = &'a Path>) {
+    let out = existing(out);
+    let closed = inputs.into_iter().map(|input| withheld_by(input, &out));
     let closed = closed.fold(0, |all, one| all | one);
     if closed != 0 {
         close(closed);
     }
+}
+
+/// The bits of a mode that a file withholds, and the folders that lead to it, links resolved, and not to
+/// `out`.
+fn withheld_by(input: &Path, out: &Path) -> u32 {
+    let Ok(path) = canonicalize(input) else { return 0 };
+    let Some(found) = metadata(&path).ok().filter(Metadata::is_file) else { return 0 };
+    let own = |found: &Metadata| found.gid() == own_group();
+    let folders = path.ancestors().skip(1).filter(|folder| !out.starts_with(folder));
+    // Whoever may pass a folder can open what lies behind it by name.
+    let passed =
+        |folder: &Path| metadata(folder).map_or(0, |it| withheld(it.mode() << 2, own(&it)));
+    folders.fold(withheld(found.mode(), own(&found)), |all, folder| all | passed(folder))
+}
+
+/// The nearest folder at or above a place that is there, links resolved.
+fn existing(place: &Path) -> PathBuf {
+    let absolute = std::path::absolute(place).unwrap_or_else(|_| place.to_path_buf());
+    absolute.ancestors().find_map(|path| canonicalize(path).ok()).unwrap_or_default()
 }
 
 /// The bits of a mode that a file of this mode withholds: from its group, and from all others. To a group
@@ -48,7 +69,43 @@ fn close(bits: u32) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn folders_that_lead_to_an_input_and_not_to_what_is_written_count() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for folder in ["private/open", "open", "home/data", "home/runs"] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
+        let close =
+            |name: &str, mode| fs::set_permissions(at(name), Permissions::from_mode(mode)).unwrap();
+        for folder in ["private/open", "open", "home/data", "home/runs"] {
+            close(folder, 0o755);
+            graft_model::atomic::write_bytes(at(folder).join("rows"), b"").unwrap();
+            close(&format!("{folder}/rows"), 0o644);
+        }
+        close("private", 0o700);
+        close("home", 0o700);
+        std::os::unix::fs::symlink(at("private/open/rows"), at("open/link")).unwrap();
+        for (input, out, expected) in [
+            ("open/rows", "runs/a", 0),
+            ("private/open/rows", "runs/a", 0o077),
+            ("open/link", "open/runs/a", 0o077),
+            ("private/open/rows", "private/runs/a", 0),
+            ("home/data/rows", "home/runs/a", 0),
+            ("home/data/rows", "open/a", 0o077),
+            ("nowhere", "runs/a", 0),
+        ] {
+            let found = withheld_by(&at(input), &existing(&at(out)));
+            assert_eq!(found, expected, "{input} to {out}: {found:o}");
+        }
+        close("home", 0o711);
+        assert_eq!(withheld_by(&at("home/data/rows"), &existing(&at("open/a"))), 0);
+    }
 
     #[test]
     fn what_an_input_withholds_is_withheld() {

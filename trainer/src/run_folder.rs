@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use graft_model::atomic;
 
-use crate::last_words;
+use crate::last_words::{self, End};
 use checkpoints::Checkpoints;
 use contract::{Change, Refusal};
 pub use made::Content;
@@ -311,15 +311,14 @@ impl RunFolder {
         manifest
     }
 
-    /// Writes the manifest, and makes ready what it says if the process ends in a signal's handler.
+    /// Writes the manifest, and makes ready what it says if the process ends on the spot.
     fn record(&self) -> Result<()> {
         let path = self.manifest_path();
         if self.manifest.status == Status::Running {
-            let reason = "a weight of the base cannot be read any more: its file was cut short, or its disk failed";
-            let lost = Status::Failed { reason: reason.to_owned() };
-            let stopped =
-                Status::Stopped { reason: "ended at once, asked to stop twice".to_owned() };
-            last_words::prepare(&path, [lost, stopped].map(|end| self.ending(&end).to_text()));
+            last_words::prepare(
+                &path,
+                End::ALL.map(|end| self.ending(&on_the_spot(end)).to_text()),
+            );
         } else {
             last_words::forget();
         }
@@ -369,6 +368,17 @@ impl RunFolder {
     /// `tensorboard/`.
     pub fn tensorboard_path(&self) -> PathBuf {
         self.path.join("tensorboard")
+    }
+}
+
+/// How a run ended that ended on the spot.
+fn on_the_spot(end: End) -> Status {
+    match end {
+        End::LostPage => Status::Failed {
+            reason: "a weight of the base cannot be read any more: its file was cut short, or its disk failed".to_owned(),
+        },
+        End::AtOnce => Status::Stopped { reason: "ended at once, asked to stop twice".to_owned() },
+        End::NoMemory => Status::Failed { reason: "the system gave no more memory".to_owned() },
     }
 }
 

@@ -20,6 +20,8 @@ mod peaks;
 mod plan;
 #[path = "cli/recipes.rs"]
 mod recipes;
+#[path = "cli/refusals.rs"]
+mod refusals;
 #[path = "cli/shipped.rs"]
 mod shipped;
 #[path = "cli/synth_model.rs"]

@@ -19,6 +19,9 @@ mod keeping;
 #[cfg(target_os = "linux")]
 #[path = "run/kills.rs"]
 mod kills;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[path = "run/no_memory.rs"]
+mod no_memory;
 #[path = "run/room.rs"]
 mod room;
 #[cfg(target_os = "linux")]

@@ -8,8 +8,10 @@ use std::process::ExitCode;
 use graft_data::visible;
 use graft_kernels::flex::isa::IsaError;
 
+use super::page::at_stdout;
 use crate::device::NoDevice;
 use crate::evaluate::ScoreError;
+use crate::no_memory;
 use crate::plan::ModelFilesError;
 use crate::run::RunError;
 use crate::run_folder;
@@ -34,8 +36,12 @@ impl From<Code> for ExitCode {
 #[error("{0}")]
 pub struct WrongUse(pub String);
 
-/// The code of an error: that of the first cause whose kind is known, else 1.
+/// The code of an error: that of the first cause whose kind is known, else 1, as where the system has no
+/// memory or threads, whatever they were for.
 pub fn exit_code(error: &anyhow::Error) -> Code {
+    if no_memory::is_cause_of(&whole(error)) {
+        return FAILED;
+    }
     error.chain().find_map(code_of).unwrap_or(FAILED)
 }
 
@@ -62,9 +68,9 @@ fn code_of(cause: &(dyn StdError + 'static)) -> Option<Code> {
         return match error {
             ModelFilesError::Model(error) => code_of(error),
             ModelFilesError::Tokenizer(error) => code_of(error),
-            ModelFilesError::Vocabulary { .. } | ModelFilesError::FirstToken { .. } => {
-                Some(WRONG_INPUT)
-            }
+            ModelFilesError::Vocabulary { .. }
+            | ModelFilesError::EndToken { .. }
+            | ModelFilesError::FirstToken { .. } => Some(WRONG_INPUT),
         };
     }
     if let Some(ScoreError::Text(error)) = cause.downcast_ref::<ScoreError>() {
@@ -139,16 +145,24 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 pub fn report_usage(error: &clap::Error) -> ExitCode {
     let plain = error.to_string();
     // Colours are clap's own. A word that would steer the terminal costs them.
-    match visible(&plain) {
-        Cow::Borrowed(_) => drop(error.print()),
-        Cow::Owned(escaped) => drop(write!(io::stderr(), "{escaped}")),
+    let printed = match visible(&plain) {
+        Cow::Borrowed(_) => error.print(),
+        Cow::Owned(escaped) => write!(io::stderr(), "{escaped}"),
+    };
+    match printed {
+        _ if error.use_stderr() => WRONG_INPUT.into(),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&at_stdout(error).into()),
     }
-    if error.use_stderr() { WRONG_INPUT.into() } else { ExitCode::SUCCESS }
 }
 
 /// `error: …`, then the causes that the line above does not already give, for a terminal: much of what
 /// an error tells is text of files.
 pub fn text(error: &anyhow::Error) -> String {
+    visible(&no_memory::explained(&whole(error))).into_owned()
+}
+
+fn whole(error: &anyhow::Error) -> String {
     let mut said = error.to_string();
     let mut text = format!("error: {said}");
     for cause in error.chain().skip(1) {
@@ -159,14 +173,19 @@ pub fn text(error: &anyhow::Error) -> String {
             said = cause;
         }
     }
-    visible(&text).into_owned()
+    text
 }
 
-/// A panic is a fault of Graft: one line that says where, no backtrace.
+/// A panic is a fault of Graft: one line that says where, no backtrace. Or a library's word for a thread
+/// that the system does not give.
 pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("unknown");
         let first = message.lines().next().unwrap_or_default();
+        if no_memory::is_cause_of(message) {
+            let _ = writeln!(io::stderr(), "error: {}", visible(&no_memory::explained(first)));
+            return;
+        }
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let _ = writeln!(
             io::stderr(),

@@ -10,6 +10,7 @@ use super::byte_size;
 use super::failure::WrongUse;
 use super::model_args::{Quantization, nf4};
 use super::named::named;
+use super::number;
 use super::paths::{path, place};
 use crate::synthetic::shapes::{SHAPES, Shape};
 use crate::synthetic::{Contents, Format};
@@ -103,10 +104,10 @@ pub struct SynthModelArgs {
     #[arg(long, value_name = "DIR", value_parser = path())]
     pub out: PathBuf,
     /// Blocks, instead of as many as the release has
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4_096))]
+    #[arg(long, value_name = "N", value_parser = number::blocks)]
     pub layers: Option<u16>,
     /// The root of the draws
-    #[arg(long, value_name = "N", default_value_t = 7)]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = number::whole::<u64>)]
     pub seed: u64,
     /// Leave the weights as holes in the files: zeros that take no disk and, read, no time of the
     /// disk. For shapes larger than the disk, where memory is what is measured

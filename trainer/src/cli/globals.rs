@@ -3,10 +3,12 @@
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use graft_data::visible;
 
 use super::failure::WrongUse;
+use super::number;
 use crate::device::Choice;
 
 /// Whether output is coloured.
@@ -24,7 +26,7 @@ pub enum Colour {
 #[derive(Debug, Clone, Args)]
 pub struct Globals {
     /// CPU threads; results do not depend on them [default: the recipe's, or all cores]
-    #[arg(long, global = true, value_name = "N", help_heading = "Everywhere")]
+    #[arg(long, global = true, value_name = "N", help_heading = "Everywhere", value_parser = number::count)]
     pub threads: Option<NonZeroUsize>,
     /// What computes: auto (the best GPU that this build can use, else the CPU), cpu, wgpu, wgpu:N,
     /// cuda or cuda:N, the Nth as `graft doctor` lists them; quantize and merge work on the CPU whatever it says
@@ -113,5 +115,5 @@ fn start_threads(count: NonZeroUsize) -> anyhow::Result<()> {
         return Err(WrongUse(message).into());
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(count.get());
-    Ok(pool.build_global()?)
+    pool.build_global().with_context(|| format!("cannot start {count} threads"))
 }

@@ -13,6 +13,7 @@ use graft_recipes::{ComputeDtype, Preamble};
 use super::Globals;
 use super::failure::WrongUse;
 use super::named::{format, named, overlong};
+use super::number;
 use super::paths::{path, place};
 use crate::commands::open::Opening;
 use crate::device::Device;
@@ -139,7 +140,7 @@ pub fn chat_template(preamble: Preamble) -> ChatTemplate {
 #[derive(Debug, Clone, Args)]
 pub struct SamplingArgs {
     /// Tokens an answer may have
-    #[arg(long, value_name = "N", default_value = "256")]
+    #[arg(long, value_name = "N", default_value = "256", value_parser = number::count)]
     pub max_new_tokens: NonZeroUsize,
     /// 0 takes the likeliest token; higher is more varied
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = temperature)]
@@ -148,7 +149,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = probability)]
     pub top_p: f32,
     /// Keep the N likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number::whole::<usize>)]
     pub top_k: usize,
     /// Keep tokens that are at least X times as likely as the likeliest; 0 keeps all
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = probability)]
@@ -157,7 +158,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = penalty)]
     pub repetition_penalty: f32,
     /// The root of the draws
-    #[arg(long, value_name = "N", default_value_t = 7)]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = number::whole::<u64>)]
     pub seed: u64,
 }
 
@@ -225,7 +226,7 @@ pub struct EvalArgs {
     #[arg(long, requires = "data", value_parser = format())]
     pub format: Option<Format>,
     /// Tokens a row may have [default: the recipe's, else the model's longest sequence]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count)]
     pub max_seq_len: Option<NonZeroUsize>,
     /// What happens to longer rows [default: the recipe's, else error]
     #[arg(long, value_parser = overlong())]
@@ -244,7 +245,7 @@ pub struct EvalArgs {
     #[arg(long)]
     pub exact_match: bool,
     /// Tokens an answer may have [default: the recipe's, else 64]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count)]
     pub max_new_tokens: Option<NonZeroUsize>,
     /// Print JSON
     #[arg(long)]

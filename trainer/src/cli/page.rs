@@ -22,11 +22,19 @@ pub fn print(text: &str) -> io::Result<()> {
 /// As [`print()`].
 pub fn print_exact(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    if !text.ends_with('\n') {
-        out.write_all(b"\n")?;
-    }
-    out.flush()
+    let mut write = || {
+        out.write_all(text.as_bytes())?;
+        if !text.ends_with('\n') {
+            out.write_all(b"\n")?;
+        }
+        out.flush()
+    };
+    write().map_err(at_stdout)
+}
+
+/// An error of the system with the place that it is about, of the kind that it was.
+pub fn at_stdout(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot write to standard output: {error}"))
 }
 
 /// Writes a value as JSON, indented.

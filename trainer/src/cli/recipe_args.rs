@@ -11,7 +11,7 @@ use graft_recipes::Preamble;
 use super::failure::WrongUse;
 use super::named::{format, named, overlong};
 use super::paths::{path, place};
-use super::{byte_size, page};
+use super::{byte_size, number, page};
 use crate::device::Device;
 use crate::ledger::Available;
 
@@ -172,13 +172,13 @@ pub struct DataArgs {
     #[arg(long, value_name = "TEXT", requires = "file")]
     pub system: Option<String>,
     /// Tokens a row may have [default: 2048]
-    #[arg(long, value_name = "N", requires = "file")]
+    #[arg(long, value_name = "N", requires = "file", value_parser = number::count)]
     pub max_seq_len: Option<NonZeroUsize>,
     /// What happens to longer rows [default: error]
     #[arg(long, requires = "file", value_parser = overlong())]
     pub overlong: Option<Overlong>,
     /// Samples to show; a long one is cut in the middle, but not in JSON
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = number::whole::<usize>)]
     pub show: usize,
     /// Print JSON: the statistics, and of each sample ids, labels and text. A label is the id in the
     /// same place where it counts in the loss, and -100 elsewhere, as transformers' `labels`
@@ -224,7 +224,8 @@ pub struct TrainArgs {
     /// A limit other than this machine's
     #[command(flatten)]
     pub room: RoomArgs,
-    /// Go on with the run in the output folder after its last checkpoint
+    /// Go on with the run in the output folder after its last checkpoint; where there is none yet, it begins,
+    /// and that is said also under --quiet
     #[arg(long)]
     pub resume: bool,
     /// Print the results as JSON

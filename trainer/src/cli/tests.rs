@@ -103,3 +103,30 @@ fn flags_of_everywhere_stand_behind_the_command_too() {
     assert!(Cli::try_parse_from(["graft", "recipes", "ls", "--threads", "0"]).is_err());
     assert!(Cli::try_parse_from(["graft", "recipes", "ls", "--device", "gpu"]).is_err());
 }
+
+#[test]
+fn a_number_that_is_none_is_refused_in_words() {
+    let mut numbers = 0;
+    walk(&tree(), "graft", &mut |name, command| {
+        for argument in command.get_arguments() {
+            let Some(flag) = argument.get_long().filter(|_| argument.get_action().takes_values())
+            else {
+                continue;
+            };
+            for value in ["0", "-1", "x", "1.5", "99999999999999999999"] {
+                let line = name.split(' ').map(str::to_owned).chain([format!("--{flag}={value}")]);
+                let Err(error) = Cli::try_parse_from(line) else { continue };
+                let said = error.to_string();
+                for words in
+                    ["non-zero type", "invalid digit", "fit in target type", "invalid float"]
+                {
+                    assert!(!said.contains(words), "`{name} --{flag}={value}`: {said}");
+                }
+                numbers += usize::from(said.contains("expected a whole number from "));
+            }
+        }
+    });
+    assert!(numbers > 40, "only {numbers} values were refused as numbers");
+    let zero = Cli::try_parse_from(["graft", "doctor", "--threads", "0"]).unwrap_err();
+    insta::assert_snapshot!(zero.to_string().lines().next().unwrap_or_default(), @"error: invalid value '0' for '--threads <N>': expected a whole number from 1 to 18446744073709551615");
+}

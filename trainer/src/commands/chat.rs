@@ -58,6 +58,7 @@ impl OnBackend for Opened<'_> {
         let at_terminal = lines.are_edited();
         let talk = Talk {
             args,
+            opening: &opening,
             tokenizer: &files.tokenizer,
             chat: args.model.beside.chat(&opening.trained, files.template.as_ref()),
             longest: files.config.max_position_embeddings,
@@ -89,6 +90,7 @@ fn interrupts() -> std::io::Result<Arc<AtomicBool>> {
 /// A conversation under way.
 struct Talk<'a, B: Backend, P> {
     args: &'a ChatArgs,
+    opening: &'a Opening,
     tokenizer: &'a Tokenizer,
     chat: ChatTemplate,
     /// The model's positions.
@@ -205,7 +207,8 @@ impl<B: Backend, P: Projection<B>> Talk<'_, B, P> {
             is_heard && !interrupted.load(Ordering::Relaxed)
         };
         let max_new = args.sampling.max_new_tokens.get();
-        let answer = session.answer(prompt, max_new, &args.sampling.sampling(), &mut listener)?;
+        let answer = session.answer(prompt, max_new, &args.sampling.sampling(), &mut listener);
+        let answer = answer.map_err(|error| self.opening.named(error))?;
         interrupted.store(false, Ordering::Relaxed);
         if let Some(speech) = speech {
             speech.finish()?;

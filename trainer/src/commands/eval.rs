@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::model_args::EvalArgs;
 use crate::cli::{Globals, on_threads, page};
 use crate::device::{Backend, OnBackend};
-use crate::evaluate::{RowScore, Scorer, Totals};
+use crate::evaluate::{RowScore, ScoreError, Scorer, Totals};
 use crate::progress::{Progress, Unit};
 use crate::{privacy, signals};
 use asked::{Asked, Rows};
@@ -31,7 +31,7 @@ pub fn run(globals: &Globals, args: &EvalArgs) -> anyhow::Result<()> {
     };
     if let Some(path) = &args.per_example {
         place::outside(path, &asked.opening.files.folder)?;
-        privacy::as_private_as(asked.rows.files.iter().map(PathBuf::as_path));
+        privacy::as_private_as(path, asked.rows.files.iter().map(PathBuf::as_path));
     }
     asked.opening.warn(globals)?;
     on_threads(|| device.run(Scoring { args, asked }))
@@ -110,6 +110,10 @@ fn exact<B: Backend, P: Projection<B>>(
     let tokenizer = &asked.opening.files.tokenizer;
     let answers = scorer.answers(&prompts, tokenizer, asked.max_new, &mut |done| {
         progress.step(done as u64, &fields);
+    });
+    let answers = answers.map_err(|error| match error {
+        ScoreError::Generate(error) => asked.opening.named(error),
+        other => other.into(),
     })?;
     progress.finish(&format!("{} questions", answers.len()));
     let right = answers.iter().zip(questions).filter(|(answer, row)| **answer == row.expected);

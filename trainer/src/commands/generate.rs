@@ -56,7 +56,8 @@ impl OnBackend for Answering<'_> {
         let sampling = args.sampling.sampling();
         let prompt_tokens = prompt.len();
         let started = std::time::Instant::now();
-        let answer = generator.run(&[prompt], max_new, &sampling, &mut listener)?.swap_remove(0);
+        let answer = generator.run(&[prompt], max_new, &sampling, &mut listener);
+        let answer = answer.map_err(|error| opening.named(error))?.swap_remove(0);
         let seconds = started.elapsed().as_secs_f64();
         if let Some(speech) = speech {
             speech.finish()?;

@@ -5,6 +5,8 @@ mod model;
 mod run;
 mod tensors;
 
+use std::fs::Metadata;
+use std::io::ErrorKind::NotFound;
 use std::path::Path;
 
 use serde_json::Value;
@@ -17,20 +19,22 @@ use crate::cli::recipe_args::InspectArgs;
 struct Findings {
     rows: Vec<(&'static str, String)>,
     json: Value,
+    /// Why it cannot be used all the same; said after what was found.
+    fault: Option<anyhow::Error>,
 }
 
 /// Finds out what lies at the path and describes it. Only headers and small files are read.
 ///
 /// # Errors
-/// Nothing that Graft knows lies there, or it is broken.
+/// Nothing that Graft knows lies there, it cannot be read, or it is broken.
 pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
-    let Findings { rows, json } = inspect(&args.path)?;
+    let Findings { rows, json, fault } = inspect(&args.path)?;
     if args.json {
         page::print_json(&json)?;
     } else {
         page::print(&page::table(&rows))?;
     }
-    Ok(())
+    fault.map_or(Ok(()), Err)
 }
 
 fn inspect(location: &str) -> anyhow::Result<Findings> {
@@ -38,26 +42,42 @@ fn inspect(location: &str) -> anyhow::Result<Findings> {
         return model::inspect(location);
     }
     let path = Path::new(location);
-    let has = |name: &str| path.join(name).is_file();
-    if path.is_file() {
-        return tensors::inspect(path);
+    match found(path)? {
+        Some(found) if found.is_file() => return tensors::inspect(path),
+        Some(_) => {}
+        None => return Err(WrongUse(format!("there is nothing at `{location}`")).into()),
     }
-    if has(graft_adapters::peft::CONFIG_FILE) {
+    let has =
+        |name: &str| Ok::<_, WrongUse>(found(&path.join(name))?.is_some_and(|it| it.is_file()));
+    if has(graft_adapters::peft::CONFIG_FILE)? {
         return adapter::inspect(path);
     }
-    if has("manifest.json") {
+    if has("manifest.json")? {
         return run::inspect(path);
     }
-    if has("config.json") {
+    if has("config.json")? {
         return model::inspect(location);
     }
-    let message = if path.exists() {
-        format!(
-            "`{location}` holds neither a model (config.json), nor an adapter \
-             (adapter_config.json), nor a run (manifest.json)"
-        )
-    } else {
-        format!("there is nothing at `{location}`")
-    };
+    let message = format!(
+        "`{location}` holds neither a model (config.json), nor an adapter (adapter_config.json), nor a run \
+         (manifest.json)"
+    );
     Err(WrongUse(message).into())
+}
+
+/// What lies at a path; `None` for nothing.
+///
+/// # Errors
+/// The system does not say, or a link leads nowhere.
+fn found(path: &Path) -> Result<Option<Metadata>, WrongUse> {
+    let shown = path.display();
+    match (path.metadata(), path.read_link()) {
+        (Ok(found), _) => Ok(Some(found)),
+        (Err(error), Ok(target)) if error.kind() == NotFound => Err(WrongUse(format!(
+            "`{shown}` is a link to `{}`, where nothing is: put there what it should lead to",
+            target.display()
+        ))),
+        (Err(error), Err(_)) if error.kind() == NotFound => Ok(None),
+        (Err(error), _) => Err(WrongUse(format!("cannot read `{shown}`: {error}"))),
+    }
 }

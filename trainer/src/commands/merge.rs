@@ -27,7 +27,7 @@ pub fn run(globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
     signals::work_begins();
     let opening = Opening::new(&args.model, Some(&args.adapter), args.tokenizer.as_deref())?;
     opening.warn(globals)?;
-    let Opening { files, adapter, trained } = &opening;
+    let Opening { files, adapter, trained, .. } = &opening;
     let nf4 = args.nf4(&files.config, trained)?;
     let adapter = adapter.as_ref().expect("opened with an adapter");
     let onto = onto(args.onto, nf4);
@@ -42,7 +42,7 @@ pub fn run(globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
         if args.adapter.is_dir() { Some(ModelFolder::at(&args.adapter)?) } else { None };
     let mut inputs = files.folder.paths()?;
     inputs.extend(adapter_folder.map_or(Ok(vec![args.adapter.clone()]), |folder| folder.paths())?);
-    privacy::as_private_as(inputs.iter().map(PathBuf::as_path));
+    privacy::as_private_as(&args.out, inputs.iter().map(PathBuf::as_path));
     let progress = Progress::new("merge", None, Unit::Bytes);
     let fields = Default::default();
     let summary = merge::write(&args.out, &request, &mut |done, _| progress.step(done, &fields))?;

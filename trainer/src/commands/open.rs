@@ -1,6 +1,6 @@
 //! A model to be scored or asked: base, optional adapter, tokenizer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, PeftAdapter, Scaling};
 use graft_model::checkpoint::Checkpoint;
@@ -10,6 +10,7 @@ use graft_model::{Llama, LlamaConfig};
 use crate::base_mark;
 use crate::cli::Globals;
 use crate::device::Backend;
+use crate::generate::GenerateError;
 use crate::lost_pages;
 use crate::plan::ModelFiles;
 use crate::progress::{Progress, Unit};
@@ -26,6 +27,8 @@ pub struct Opening {
     pub adapter: Option<PeftAdapter>,
     /// What the adapter was trained with.
     pub trained: TrainedWith,
+    /// Where the adapter lies.
+    beside: Option<PathBuf>,
 }
 
 impl Opening {
@@ -36,16 +39,16 @@ impl Opening {
     /// Either is unusable, or they are not of one shape.
     pub fn new(
         model: &str,
-        adapter: Option<&Path>,
+        beside: Option<&Path>,
         tokenizer: Option<&Path>,
     ) -> anyhow::Result<Self> {
         let files = ModelFiles::open_with(model, tokenizer)?;
-        let adapter = adapter.map(PeftAdapter::open).transpose()?;
+        let adapter = beside.map(PeftAdapter::open).transpose()?;
         if let Some(adapter) = &adapter {
             adapter.check_model(&files.config)?;
         }
         let trained = adapter.as_ref().map(TrainedWith::of).transpose()?.unwrap_or_default();
-        Ok(Self { files, adapter, trained })
+        Ok(Self { files, adapter, trained, beside: beside.map(Path::to_path_buf) })
     }
 
     /// Says what is odd about the adapter beside this model.
@@ -74,6 +77,18 @@ impl Opening {
             }
             (None, None) => None,
         }
+    }
+
+    /// An error of generating, with the files that it is about.
+    pub fn named(&self, error: GenerateError) -> anyhow::Error {
+        if matches!(error, GenerateError::Stopped(_)) {
+            return error.into();
+        }
+        let model = self.files.folder.display();
+        let beside = self.beside.as_ref().map_or_else(String::new, |adapter| {
+            format!(" with the adapter `{}`", adapter.display())
+        });
+        anyhow::Error::from(error).context(format!("the model `{model}`{beside} gives no answer"))
     }
 
     /// Loads the weights, quantised to NF4 if asked, with the adapter beside them.

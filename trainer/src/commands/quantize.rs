@@ -22,7 +22,7 @@ pub fn run(_globals: &Globals, args: &QuantizeArgs) -> anyhow::Result<()> {
     if let Some(tokenizer) = &args.tokenizer {
         base = base.with_tokenizer_of(&ModelFolder::at(tokenizer)?);
     }
-    privacy::as_private_as(base.paths()?.iter().map(PathBuf::as_path));
+    privacy::as_private_as(&args.out, base.paths()?.iter().map(PathBuf::as_path));
     let config = read_config(&base)?;
     if args.tokenizer.is_some() {
         // Of another model, the folder would be refused by every later command.

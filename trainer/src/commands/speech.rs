@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Write};
 use graft_data::{Conversation, DecodeStream, Message, Tokenizer, Visible};
 
 use crate::cli::failure::WrongUse;
-use crate::cli::page::grouped;
+use crate::cli::page::{self, grouped};
 use crate::generate::{Answer, End};
 
 /// Writes an answer token by token.
@@ -36,8 +36,8 @@ impl<'a> Speech<'a> {
             Some(escapes) => escapes.next(text),
             None => text.into(),
         };
-        self.out.write_all(text.as_bytes())?;
-        self.out.flush()
+        let written = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+        written.map_err(page::at_stdout)
     }
 
     /// Ends the answer and its line.

@@ -1,6 +1,9 @@
 //! `graft train`: a run from recipe to report.
 
+use std::io::{self, Write as _};
 use std::path::Path;
+
+use graft_data::visible;
 
 use crate::cli::recipe_args::TrainArgs;
 use crate::cli::{Globals, on_threads, page};
@@ -38,12 +41,14 @@ pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
         plan.threads
     ));
     if args.resume && !RunFolder::holds_run(&plan.output_dir) {
-        globals.note(&format!("no run in {} yet: it begins", plan.output_dir.display()));
+        // Also where notes are not wanted: who mistypes a folder trains anew.
+        let said = format!("no run in {} yet: it begins", plan.output_dir.display());
+        let _ = writeln!(io::stderr(), "{}", visible(&said));
     }
     let room = args.room.available(&plan.output_dir, &plan.device)?;
     let named_device = globals.device != Choice::Auto;
     let options = RunOptions { resume: args.resume, room, named_device };
-    privacy::as_private_as([Path::new(&args.recipe.recipe)]);
+    privacy::as_private_as(&plan.output_dir, [Path::new(&args.recipe.recipe)]);
     let outcome = on_threads(|| run_plan(resolved, options))?;
     if args.json {
         return Ok(page::print_json(&serde_json::to_value(&outcome)?)?);

@@ -53,6 +53,19 @@ pub enum ModelFilesError {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// An answer would never end by such a token.
+    #[error(
+        "{file}: `eos_token_id` has {id}, but the model's vocab_size is {vocab_size}: no token is called so, \
+         and no answer would end by it. Take the file from where the model comes from, or correct it"
+    )]
+    EndToken {
+        /// generation_config.json.
+        file: String,
+        /// The id.
+        id: u64,
+        /// Rows of the embedding.
+        vocab_size: usize,
+    },
     /// The model was trained with another first token.
     #[error(
         "the tokenizer `{tokenizer}` begins texts with id {found} (`{token}`), but the \
@@ -143,6 +156,9 @@ pub(super) fn read_tokenizer(
     let [tokens, map, generation] = beside;
     let (tokens, map, generation) =
         ((tokens.0?, tokens.1), (map.0?, map.1), (generation.0?, generation.1));
+    if let (Some(config), (Some(bytes), origin)) = (config, &generation) {
+        check_end_tokens(bytes, origin, config.vocab_size)?;
+    }
     let tokenizer = tokenizer.with_files(TokenizerFiles {
         tokenizer_config: named(&tokens),
         special_tokens_map: named(&map),
@@ -154,6 +170,21 @@ pub(super) fn read_tokenizer(
         Some(template) => tokenizer.with_template(template),
         None => tokenizer,
     })
+}
+
+/// Every id that ends an answer needs a row in the embedding. What is no id is the tokenizer's to refuse.
+fn check_end_tokens(json: &[u8], file: &str, vocab_size: usize) -> Result<(), ModelFilesError> {
+    let generation: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
+    let ids = match &generation["eos_token_id"] {
+        serde_json::Value::Array(ids) => ids.clone(),
+        id => vec![id.clone()],
+    };
+    match ids.iter().filter_map(serde_json::Value::as_u64).find(|&id| id >= vocab_size as u64) {
+        Some(id) if u32::try_from(id).is_ok() => {
+            Err(ModelFilesError::EndToken { file: file.to_owned(), id, vocab_size })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn named<B: AsRef<[u8]>>((bytes, origin): &(Option<B>, String)) -> Option<NamedFile<'_>> {

@@ -26,6 +26,12 @@ pub(super) fn check(
         findings.problem(KEY, error);
         return;
     }
+    let makes_model = recipe.finish.merge || matches!(recipe.adapter, AdapterMethod::Full);
+    if let (Some(base), true) = (base, makes_model)
+        && let Err(error) = graft_adapters::companions(base)
+    {
+        findings.problem("model.path", error);
+    }
     let free = match start {
         Start::Anywhere => Ok(()),
         Start::Measuring => return,
@@ -42,7 +48,13 @@ pub(super) fn check(
     }
     let Some(home) = existing(path) else { return };
     if !home.is_dir() {
-        let message = format!("found `{}`, but `{}` is a file", path.display(), home.display());
+        let is = match home.read_link() {
+            Ok(target) if !home.exists() => {
+                format!("a link to `{}`, where no folder is", target.display())
+            }
+            _ => "a file".to_owned(),
+        };
+        let message = format!("found `{}`, but `{}` is {is}", path.display(), home.display());
         findings.problem(KEY, message);
     } else if let Err(error) = atomic::try_writing(home) {
         findings.problem(KEY, format!("found `{}`: {error}", path.display()));
@@ -72,10 +84,10 @@ fn results(recipe: &Recipe) -> Vec<&'static str> {
     results
 }
 
-/// The nearest folder above that exists.
+/// The nearest folder above that exists, or a link in its place.
 fn existing(path: &Path) -> Option<&Path> {
     let here = Path::new(".");
     path.ancestors()
         .map(|path| if path.as_os_str().is_empty() { here } else { path })
-        .find(|path| path.exists())
+        .find(|path| path.symlink_metadata().is_ok())
 }

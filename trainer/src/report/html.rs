@@ -1,20 +1,20 @@
 //! Text for a page: escaping, and numbers as people read them, on the terminal too.
 
+use graft_data::visible;
+
 pub(super) use crate::cli::page::{bytes, grouped};
 
-/// Text that a browser shows as it is, in content and in quoted attributes. Characters that HTML does
-/// not allow become U+FFFD.
+/// Text that a browser shows as it is, in content and in quoted attributes. Characters that HTML does not
+/// allow, that are not seen or that turn the reading order around are spelled out as on a terminal.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
+    for character in visible(text).chars() {
         match character {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            '\n' | '\t' => escaped.push(character),
-            _ if character.is_control() => escaped.push('\u{fffd}'),
             _ => escaped.push(character),
         }
     }
@@ -71,8 +71,8 @@ mod tests {
     #[test]
     fn markup_is_shown_and_not_obeyed() {
         assert_eq!(
-            escape("<script>alert('&\"')</script>\u{0}\n"),
-            "&lt;script&gt;alert(&#39;&amp;&quot;&#39;)&lt;/script&gt;\u{fffd}\n"
+            escape("<script>alert('&\"')</script>\u{0}\n\t\u{202e}txt.exe\u{1b}[2J"),
+            "&lt;script&gt;alert(&#39;&amp;&quot;&#39;)&lt;/script&gt;\\u{0}\n\t\\u{202e}txt.exe\\u{1b}[2J"
         );
     }
 

@@ -46,7 +46,7 @@ pub(super) fn train<B: Backend, P: Trainable<B>>(
         std::fs::create_dir_all(parent)
             .map_err(|source| RunError::Write { path: parent.to_owned(), source })?;
     }
-    privacy::as_private_as(plan.files()?.iter().map(std::path::PathBuf::as_path));
+    privacy::as_private_as(&plan.output_dir, plan.files()?.iter().map(std::path::PathBuf::as_path));
     let asked = inputs::asked_sha256(plan, &inputs);
     let Opened { mut folder, from, metrics } = going_on::open(plan, going_on, inputs)?;
     let whereabouts = Whereabouts::default();

@@ -175,6 +175,10 @@ fn weights_that_are_no_numbers_are_failures_by_name() {
     let (code, stdout, stderr) = chat(&room, "chat --model m --preamble none -q", "Fee?\n");
     assert_eq!((code, stdout.trim()), (1, ""), "{stderr}");
     assert!(stderr.contains("gives NaN for token 0"), "{stderr}");
+    insta::assert_snapshot!(stderr, @r"
+    error: the model `m` gives no answer
+      caused by: the model gives NaN for token 0 of its vocabulary: its weights, or those of its adapter, are damaged or were destroyed in training. Take them from where they come from, or train anew with a lower training.learning_rate
+    ");
 }
 
 /// Trains the small model for two steps; gives the scores afterwards.

@@ -25,6 +25,8 @@ fn a_model_folder_is_summed_up_with_and_without_weights() {
     context     4,096 tokens
     quantized   no
     tensors     no weights in this folder
+    tokenizer   2,048 tokens
+    chat        Llama 3.1's
     ");
     assert_eq!(json(&room, "builtin:quickstart")["config"]["hidden_size"], 256);
     assert_eq!(json(&room, "model")["quantized"], false);
@@ -138,4 +140,59 @@ fn what_is_nothing_is_said_to_be() {
     insta::assert_snapshot!(room.refused("inspect folder"), @"error: `folder` holds neither a model (config.json), nor an adapter (adapter_config.json), nor a run (manifest.json)");
     insta::assert_snapshot!(room.refused("inspect nowhere"), @"error: there is nothing at `nowhere`");
     insta::assert_snapshot!(room.refused("inspect folder/x.txt"), @"error: `folder/x.txt` is a file, but no .safetensors file and no folder");
+}
+
+#[test]
+fn a_model_whose_texts_cannot_be_read_is_described_and_refused() {
+    let room = Room::new();
+    for (name, content) in [
+        ("tokenizer.json", "{"),
+        ("tokenizer_config.json", "{"),
+        ("generation_config.json", "[1]"),
+        ("chat_template.jinja", "{% if"),
+    ] {
+        let model = format!("m-{name}");
+        room.model(&model, |config| config);
+        room.write(&format!("{model}/{name}"), content);
+        let said = room.graft(&format!("inspect {model}"));
+        assert_eq!(said.code, 2, "{name}: {}", said.stderr);
+        assert!(
+            said.stderr.starts_with("error: ") && said.stderr.contains(name),
+            "{}",
+            said.stderr
+        );
+        assert!(said.stdout.contains("parameters  3,475,712"), "{}", said.stdout);
+        let said = room.graft(&format!("inspect {model} --json"));
+        let found: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+        let fault = found["fault"].as_str().unwrap();
+        assert_eq!((said.code, said.stderr), (2, format!("error: {fault}\n")));
+    }
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_not_taken_for_something_else() {
+    let room = Room::new();
+    room.write("file", "x");
+    room.write("closed/config.json", "{}");
+    std::os::unix::fs::symlink("loop", room.path("loop")).unwrap();
+    std::os::unix::fs::symlink("gone", room.path("dangling")).unwrap();
+    std::os::unix::fs::symlink("gone", room.write("m/x", "").with_file_name("config.json"))
+        .unwrap();
+    insta::assert_snapshot!(room.refused("inspect loop"), @"error: cannot read `loop`: Too many levels of symbolic links (os error 40)");
+    insta::assert_snapshot!(room.refused("inspect dangling"), @"error: `dangling` is a link to `gone`, where nothing is: put there what it should lead to");
+    insta::assert_snapshot!(room.refused("inspect m"), @"error: `m/config.json` is a link to `gone`, where nothing is: put there what it should lead to");
+    insta::assert_snapshot!(room.refused("inspect file/x"), @"error: cannot read `file/x`: Not a directory (os error 20)");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode;
+    std::fs::set_permissions(room.path("closed"), mode(0o600)).unwrap();
+    let said = room.graft("inspect closed");
+    std::fs::set_permissions(room.path("closed"), mode(0o700)).unwrap();
+    // Root may look at everything, and finds a configuration without its keys.
+    let is_closed = said.stderr
+        == "error: cannot read `closed/adapter_config.json`: Permission denied (os error 13)\n";
+    assert!(
+        is_closed || said.stderr.contains("`closed/config.json` does not describe"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(said.code, 2);
 }

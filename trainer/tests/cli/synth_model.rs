@@ -25,6 +25,8 @@ fn a_synthetic_model_is_a_model_that_trains() {
                 F32: 21 tensors, 8.94 KiB
                 U8: 21 tensors, 3.09 MiB
     size        96.86 MiB
+    tokenizer   32,000 tokens
+    chat        a template of its own
     ");
     room.recipe(
         "  chat: {preamble: none}\nquantization: {format: nf4, double: true}\n\

@@ -15,6 +15,9 @@
 static long calls, at, last;
 static int sign, error, times;
 static const char *said, *count;
+/* From now on no allocation of so many bytes or more succeeds; `scarce` waits for what is said. */
+static volatile size_t refused = -1;
+static size_t scarce;
 
 static long number(const char *name) {
   const char *text = getenv(name);
@@ -33,6 +36,7 @@ __attribute__((constructor)) static void begin(void) {
   times = (int)number("FAULT_TIMES");
   said = getenv("FAULT_SAID");
   count = getenv("FAULT_COUNT");
+  scarce = (size_t)number("FAULT_MEMORY");
 }
 
 __attribute__((destructor)) static void end(void) {
@@ -63,7 +67,8 @@ ssize_t write(int file, const void *bytes, size_t length) {
   /* An object of JSON is looked for in files, too: a line of the metrics. */
   if (said && (file == 2 || *said == '{') && memmem(bytes, length, said, strlen(said))) {
     said = NULL;
-    if (error) at = last = __atomic_load_n(&calls, __ATOMIC_SEQ_CST) + 1;
+    if (scarce) refused = scarce;
+    else if (error) at = last = __atomic_load_n(&calls, __ATOMIC_SEQ_CST) + 1;
     else
       for (int i = 0; i < times; i++) raise(sign);
   }
@@ -112,4 +117,26 @@ int unlink(const char *path) {
 int unlinkat(int folder, const char *path, int flags) {
   REAL(int, "unlinkat", int, const char *, int);
   return strikes() ? -1 : real(folder, path, flags);
+}
+
+/* Of the C library, beneath the names that are taken here. */
+void *__libc_malloc(size_t);
+void *__libc_calloc(size_t, size_t);
+void *__libc_realloc(void *, size_t);
+void *__libc_memalign(size_t, size_t);
+
+static int none(size_t size) { return size >= refused ? (errno = ENOMEM, 1) : 0; }
+
+void *malloc(size_t size) { return none(size) ? NULL : __libc_malloc(size); }
+
+void *calloc(size_t count, size_t size) {
+  return none(count * size) ? NULL : __libc_calloc(count, size);
+}
+
+void *realloc(void *block, size_t size) { return none(size) ? NULL : __libc_realloc(block, size); }
+
+int posix_memalign(void **block, size_t alignment, size_t size) {
+  if (none(size)) return ENOMEM;
+  *block = __libc_memalign(alignment, size);
+  return *block ? 0 : ENOMEM;
 }

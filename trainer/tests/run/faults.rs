@@ -66,6 +66,15 @@ pub(crate) fn error_when<'a>(command: &'a mut Command, text: &str, error: i32) -
     preloaded(command).env("FAULT_SAID", text).env("FAULT_ERROR", error.to_string())
 }
 
+/// The command with no memory in pieces of `size` bytes and more from when it has said `text`.
+pub(crate) fn no_memory_when<'a>(
+    command: &'a mut Command,
+    text: &str,
+    size: u64,
+) -> &'a mut Command {
+    preloaded(command).env("FAULT_SAID", text).env("FAULT_MEMORY", size.to_string())
+}
+
 /// Numbers from 1 to `last`, one of each of `parts` equal parts, others in every run of the tests.
 pub(crate) fn drawn(last: u64, parts: u64) -> Vec<u64> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();

@@ -79,7 +79,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         rows.push(("trained on", format!("weights of form {}", trained.quantization())));
     }
     rows.extend(trained.system_prompt.map(|prompt| ("system", prompt)));
-    Ok(Findings { rows, json })
+    Ok(Findings { rows, json, fault: None })
 }
 
 /// The one size of all updates, or the span of the different ones.

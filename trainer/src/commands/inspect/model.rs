@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use super::Findings;
 use super::tensors::Sums;
 use crate::cli::page::{bytes, grouped};
-use crate::plan::{parameters, read_config};
+use crate::plan::{ModelFiles, parameters, read_config};
 
-/// Describes the folder; one without weights has a configuration all the same.
+/// Describes the folder; one without weights or tokenizer has a configuration all the same, and one whose
+/// tokenizer or template cannot be used is described as far as it goes.
 pub(super) fn inspect(location: &str) -> anyhow::Result<Findings> {
     let folder = ModelFolder::open(location)?;
     let config = read_config(&folder)?;
@@ -21,6 +22,7 @@ pub(super) fn inspect(location: &str) -> anyhow::Result<Findings> {
     } else {
         None
     };
+    let texts = texts(&folder, location);
     let release = presets::recognise(&config);
     let sums = weights.as_ref().map(Sums::of);
     let total = weights.as_ref().map(Checkpoint::total_bytes);
@@ -36,6 +38,9 @@ pub(super) fn inspect(location: &str) -> anyhow::Result<Findings> {
         "config": config_json(&config),
         "tensors": sums.as_ref().map(Sums::json),
         "bytes": total,
+        "tokenizer": texts.as_ref().ok().map(|texts| texts.as_ref().map(|[tokens, _]| tokens)),
+        "chat_template": texts.as_ref().ok().map(|texts| texts.as_ref().map(|[_, template]| template)),
+        "fault": texts.as_ref().err().map(ToString::to_string),
     });
     let mut rows = vec![
         ("model", folder.display()),
@@ -52,7 +57,29 @@ pub(super) fn inspect(location: &str) -> anyhow::Result<Findings> {
         }
         _ => rows.push(("tensors", "no weights in this folder".to_owned())),
     }
-    Ok(Findings { rows, json })
+    let fault = match texts {
+        Ok(Some([tokens, template])) => {
+            rows.extend([("tokenizer", tokens), ("chat", template)]);
+            None
+        }
+        Ok(None) => {
+            rows.push(("tokenizer", "none in this folder".to_owned()));
+            None
+        }
+        Err(error) => Some(error),
+    };
+    Ok(Findings { rows, json, fault })
+}
+
+/// The tokenizer and the chat template in words; `None` where there is no tokenizer.
+fn texts(folder: &ModelFolder, location: &str) -> anyhow::Result<Option<[String; 2]>> {
+    if !["tokenizer.json", "tokenizer.model"].iter().any(|name| folder.contains(name)) {
+        return Ok(None);
+    }
+    let ModelFiles { tokenizer, template, .. } = ModelFiles::open(location)?;
+    let template = if template.is_some() { "a template of its own" } else { "Llama 3.1's" };
+    let tokens = format!("{} tokens", grouped(tokenizer.vocab_size() as u64));
+    Ok(Some([tokens, template.to_owned()]))
 }
 
 fn release_text(release: Option<(&str, Vec<graft_model::config::ConfigProblem>)>) -> String {

@@ -72,7 +72,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
     let none = |list: String| if list.is_empty() { "none".to_owned() } else { list };
     rows.push(("checkpoints", none(steps.join(", "))));
     rows.push(("outputs", none(outputs.join(", "))));
-    Ok(Findings { rows, json })
+    Ok(Findings { rows, json, fault: None })
 }
 
 fn status_text(status: &Status) -> String {

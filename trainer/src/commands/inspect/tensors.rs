@@ -78,5 +78,5 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         ("tensors", sums.text()),
         ("names", shapes.join("\n")),
     ];
-    Ok(Findings { rows, json })
+    Ok(Findings { rows, json, fault: None })
 }
