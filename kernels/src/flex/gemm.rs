@@ -22,6 +22,7 @@ pub(crate) use self::pack::{Block, Buffers, Form, pack};
 pub(crate) use self::pack::{ByInput, ByOutput, Operand, Runs, View};
 use self::sweep::{Destination, Side, Sweep};
 use super::dropout::Kept;
+use super::fresh::{unwritten, written};
 use crate::precision::Precision;
 
 /// Left rows packed at a time, about: with the sums of a group of panels they fill the second cache.
@@ -58,6 +59,11 @@ impl Product {
         Self { rows, cols, depth, ldc: cols, accumulate: false, precision }
     }
 
+    /// From its first element in `C` to behind its last one.
+    pub(crate) fn extent(self) -> usize {
+        if self.rows == 0 { 0 } else { (self.rows - 1) * self.ldc + self.cols }
+    }
+
     /// Whether it is worth several threads.
     pub(crate) fn is_large(self) -> bool {
         self.rows * self.cols * self.depth >= PARALLEL
@@ -89,7 +95,24 @@ pub(crate) fn gemm_new(product: Product, a: &impl Operand, b: &impl Operand) -> 
 
 /// `c[i, j] (+)= Σ_d a(i, d)·b(j, d)` on the calling thread, for tasks that are parallel already.
 pub(crate) fn gemm_serial(product: Product, a: &impl Operand, b: &impl Operand, c: &mut [f32]) {
-    let destination = Destination::of(c.as_mut_ptr(), c.len());
+    assert!(c.len() >= product.extent(), "output holds {} of {}", c.len(), product.extent());
+    // SAFETY: `c` holds that many values, borrowed alone.
+    unsafe { gemm_serial_at(product, a, b, c.as_mut_ptr()) };
+}
+
+/// The same with `c` where it begins, among what other tasks write.
+///
+/// # Safety
+/// Every row of `product` at `c` is good for writing, and for reading where it accumulates, and nothing else
+/// refers to an element of it or touches one meanwhile; what lies between two rows is left alone.
+pub(crate) unsafe fn gemm_serial_at(
+    product: Product,
+    a: &impl Operand,
+    b: &impl Operand,
+    c: *mut f32,
+) {
+    // SAFETY: by the caller's promise.
+    let destination = unsafe { Destination::of(c, product.extent()) };
     Left::packed(product, a, false).run(product, &Right::of(b), &destination, false);
 }
 
@@ -175,12 +198,13 @@ impl Left {
     pub(crate) fn multiply_new<B: Operand>(&self, product: Product, b: &Right<'_, B>) -> Vec<f32> {
         let Product { rows, cols, ldc, accumulate, .. } = product;
         assert!(ldc == cols && !accumulate, "a product of its own");
-        let mut c = Vec::with_capacity(rows * cols);
-        let destination = Destination::of(c.as_mut_ptr(), rows * cols);
+        let mut c = unwritten(rows * cols);
+        // SAFETY: memory of `c` alone, which is not touched before the product is there; nothing of it is
+        // read, for the product does not accumulate.
+        let destination = unsafe { Destination::of(c.as_mut_ptr().cast(), c.len()) };
         self.run(product, b, &destination, product.is_large());
         // SAFETY: `run` has written every element of `[rows, cols]`.
-        unsafe { c.set_len(rows * cols) };
-        c
+        unsafe { written(c) }
     }
 
     /// The same, each finished sum rounded to bf16.
@@ -194,13 +218,12 @@ impl Left {
         if depth == 0 {
             return vec![bf16::ZERO; rows * cols];
         }
-        let mut c = Vec::with_capacity(rows * cols);
-        let len = rows * cols;
-        let destination = Destination { start: std::ptr::null_mut(), halves: c.as_mut_ptr(), len };
+        let mut c = unwritten(rows * cols);
+        // SAFETY: as for sums of f32.
+        let destination = unsafe { Destination::rounded(c.as_mut_ptr().cast(), c.len()) };
         self.run(product, b, &destination, product.is_large());
         // SAFETY: `run` has written every element of `[rows, cols]`.
-        unsafe { c.set_len(rows * cols) };
-        c
+        unsafe { written(c) }
     }
 
     /// Writes every element of `c` that the product has.
@@ -210,11 +233,13 @@ impl Left {
         if rows == 0 || cols == 0 {
             return;
         }
-        assert!(c.len >= (rows - 1) * ldc + cols, "output holds {} of {rows} x {ldc}", c.len);
+        // Else tiles of two tasks would overlap.
+        assert!(cols <= ldc, "rows of {cols}, {ldc} apart");
+        assert!(c.len >= product.extent(), "output holds {} of {rows} x {ldc}", c.len);
         if depth == 0 {
             assert!(b.update.is_none(), "an update of nothing");
             if !product.accumulate {
-                // SAFETY: rows of `cols` elements lie in `c`, asserted above.
+                // SAFETY: rows of `cols` elements lie in `c`, asserted above, and belong to it alone.
                 (0..rows).for_each(|i| unsafe { c.start.add(i * ldc).write_bytes(0, cols) });
             }
             return;
@@ -234,6 +259,50 @@ impl Left {
                 right: high,
             });
             sweep.multiply(&main, update.as_ref().map(|update| (update, b.kept)), c, parallel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::matrix::Value;
+    use super::*;
+
+    fn numbers(len: usize, seed: usize) -> Vec<f32> {
+        // Small whole numbers: no sum is rounded, in whatever order.
+        (0..len).map(|i| ((i * 7 + seed) % 9) as f32 - 4.0).collect()
+    }
+
+    #[test]
+    fn products_have_every_sum_at_every_edge_on_one_thread_and_on_several() {
+        let shapes =
+            [(1, 1, 1), (5, 17, 3), (13, 33, 259), (3, 2, 0), (65, 33, 64), (4, 16, 2_049)];
+        for (rows, cols, depth) in shapes {
+            let (a, b) = (numbers(rows * depth, 0), numbers(cols * depth, 5));
+            let (left, right) = (View::rows(&a, depth), View::rows(&b, depth));
+            let sum = |i: usize, j: usize| -> f32 {
+                let (a, b) = (&a[i * depth..][..depth], &b[j * depth..][..depth]);
+                a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>() + 0.0
+            };
+            let expected: Vec<f32> = (0..rows * cols).map(|at| sum(at / cols, at % cols)).collect();
+            for precision in [Precision::F32, Precision::Bf16] {
+                let product = Product::new(rows, cols, depth, precision);
+                let what = format!("{rows} x {cols} x {depth}, {}", precision.name());
+                assert_eq!(gemm_new(product, &left, &right), expected, "{what}");
+                let packed = Left::packed(product, &left, false);
+                let rounded = packed.multiply_rounded(product, &Right::of(&right));
+                let nearest: Vec<bf16> = expected.iter().map(|&sum| Value::of(sum)).collect();
+                assert_eq!(rounded, nearest, "{what}, rounded");
+                // Added to rows that lie apart; what is between them stays.
+                let apart = Product { ldc: cols + 3, accumulate: true, ..product };
+                let mut c = vec![0.5; apart.extent()];
+                gemm_serial(apart, &left, &right, &mut c);
+                for (at, &found) in c.iter().enumerate() {
+                    let (i, j) = (at / apart.ldc, at % apart.ldc);
+                    let expected = if j < cols { 0.5 + sum(i, j) } else { 0.5 };
+                    assert_eq!(found.to_bits(), expected.to_bits(), "{what}: {i}, {j}");
+                }
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Keys and values are packed once for all queries. Twelve queries of a head are multiplied by a tile of
 //! keys where they lie, row by row, and what becomes of their scores leaves registers as a left side of the
 //! products that follow, so that nothing is packed or transposed between two of them.
-#![expect(unsafe_code, reason = "disjoint heads of one output")]
+#![expect(unsafe_code, reason = "tasks write disjoint rows and heads of one output")]
 
 mod backward;
 mod forward;

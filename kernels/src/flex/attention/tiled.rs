@@ -1,7 +1,7 @@
 //! The way for any precision and processor: every product of tiles is a general one.
 //!
 //! The query heads of a key head are stacked, so that its keys are packed once for all of them.
-#![expect(unsafe_code, reason = "tasks write disjoint heads of one output")]
+#![expect(unsafe_code, reason = "tasks write disjoint rows and heads of one output")]
 
 use std::cell::RefCell;
 
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::operands::{Across, Head, Stacked};
 use super::{Attended, Saved, Shared, clear, key_heads};
-use crate::flex::gemm::{Product, View, gemm_serial};
+use crate::flex::gemm::{Product, View, gemm_serial, gemm_serial_at};
 use crate::flex::matrix::{Matrix, Value};
 use crate::flex::simd::{dot, exp, max, sum, vectorize};
 use crate::layout::{AttentionShape, Span};
@@ -113,7 +113,7 @@ pub(super) fn forward<T: Value>(
     [q, k, v]: [Matrix<'_>; 3],
     shape: &AttentionShape,
     precision: Precision,
-    to: &Attended<T>,
+    to: &Attended<'_, T>,
 ) {
     let Attended { out: shared_out, lse: shared_lse, queries } = to;
     let queries = *queries;
@@ -129,10 +129,11 @@ pub(super) fn forward<T: Value>(
             let Scratch { sums, level, total, .. } = scratch;
             let to = tile.by_query(Matrix::F32(&[]));
             for (line, sums) in sums.chunks_exact(shape.head_dim).enumerate() {
-                // SAFETY: these rows of these heads belong to this task alone.
+                // SAFETY: a row of a head, which belongs to this task alone, for no two spans share a query;
+                // the references end with this line.
                 let (out, lse) = unsafe {
-                    let out = &mut shared_out.from(to.start(line))[..shape.head_dim];
-                    (out, &mut shared_lse.from(tile.index(line, queries))[0])
+                    let out = shared_out.run(to.start(line), shape.head_dim);
+                    (out, &mut shared_lse.run(tile.index(line, queries), 1)[0])
                 };
                 let inverse = 1.0 / total[line];
                 for (out, sum) in out.iter_mut().zip(sums) {
@@ -212,7 +213,7 @@ pub(super) fn backward(
     d_out: &[f32],
     shape: &AttentionShape,
     precision: Precision,
-    outputs: &[Shared<f32>; 3],
+    outputs: &[Shared<'_, f32>; 3],
 ) {
     let pass = Backward { saved, d_out, precision, outputs };
     key_heads(spans, shape).into_par_iter().for_each(|(span, kv_head)| {
@@ -227,7 +228,7 @@ struct Backward<'a> {
     saved: &'a Saved<'a>,
     d_out: &'a [f32],
     precision: Precision,
-    outputs: &'a [Shared<f32>; 3],
+    outputs: &'a [Shared<'a, f32>; 3],
 }
 
 impl Backward<'_> {
@@ -267,19 +268,23 @@ impl Backward<'_> {
             };
             let start = k.row * kv_width + k.column;
             let p = View::transposed(&*scores, keys);
-            // SAFETY: this span's keys of this key head, which one task owns.
-            gemm_serial(to_keys, &p, &Across(d_o), unsafe { dv.from(start) });
             let ds = View::transposed(&*d_scores, keys);
-            // SAFETY: as above.
-            gemm_serial(to_keys, &ds, &Across(q), unsafe { dk.from(start) });
+            let [dv, dk] = [dv, dk].map(|to| to.at(start, to_keys.extent()));
+            // SAFETY: rows of this span's keys, only the columns of this key head: they belong to this task
+            // alone, for no two spans share a key, and no reference to them exists anywhere.
+            unsafe {
+                gemm_serial_at(to_keys, &p, &Across(d_o), dv);
+                gemm_serial_at(to_keys, &ds, &Across(q), dk);
+            }
             let to_queries =
                 Product { accumulate: true, ..Product::new(stacked, dim, keys, precision) };
             gemm_serial(to_queries, &View::rows(&*d_scores, keys), &Across(k), sums);
         }
         for (line, sums) in sums.chunks_exact(dim).enumerate() {
-            // SAFETY: these rows of these heads belong to this task alone.
-            let dq = unsafe { dq.from(q.start(line)) };
-            dq[..dim].copy_from_slice(sums);
+            // SAFETY: a row of a head, which belongs to this task alone, for no two spans share a query; the
+            // reference ends with this line.
+            let dq = unsafe { dq.run(q.start(line), dim) };
+            dq.copy_from_slice(sums);
         }
     }
 }

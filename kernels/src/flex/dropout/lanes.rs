@@ -11,7 +11,8 @@ pub(in crate::flex) trait Lane: Copy + Default + Send + Sync {
     /// Copies values, zeros in place of those that are dropped; both sides may be the same.
     ///
     /// # Safety
-    /// Needs avx512f, bw and vl; `from` and `to` point to `len` values, for which there are bits.
+    /// Needs avx512f, bw and vl; `from` and `to` point to `len` values, for which there are bits, and nothing
+    /// else refers to those of `to`.
     #[cfg(target_arch = "x86_64")]
     unsafe fn keep_avx512(from: *const Self, to: *mut Self, len: usize, words: &[u64]);
 }
@@ -56,7 +57,8 @@ pub(super) fn clear_run<T: Lane>(values: &mut [T], words: &[u64]) {
     #[cfg(target_arch = "x86_64")]
     if masks() {
         let (at, len) = (values.as_mut_ptr(), values.len());
-        // SAFETY: the features were detected; there are bits for all values, as asserted.
+        // SAFETY: the features were detected; there are bits for all values, as asserted, which are borrowed
+        // alone and reached through this pointer only.
         return unsafe { T::keep_avx512(at, at, len, words) };
     }
     for (values, &bits) in values.chunks_mut(GROUP).zip(words) {
@@ -69,7 +71,7 @@ pub(super) fn copy_run<T: Lane>(from: &[T], to: &mut [T], words: &[u64]) {
     assert!(from.len() == to.len() && to.len() <= words.len() * GROUP, "bits of a run");
     #[cfg(target_arch = "x86_64")]
     if masks() {
-        // SAFETY: the features were detected; there are bits for all values, as asserted.
+        // SAFETY: the features were detected; there are bits for all values, as asserted; `to` is borrowed alone.
         return unsafe { T::keep_avx512(from.as_ptr(), to.as_mut_ptr(), to.len(), words) };
     }
     to.copy_from_slice(from);
@@ -138,7 +140,7 @@ mod x86 {
     ) {
         for (line, sums) in sums.chunks_exact_mut(width).take(height).enumerate() {
             let (at, bits) = (sums.as_mut_ptr(), kept.bits(row + line, column));
-            // SAFETY: a line has one group of bits at most.
+            // SAFETY: a line, borrowed alone, has one group of bits at most.
             unsafe { keep_words(at, at, width, &[bits]) };
         }
     }
@@ -158,12 +160,15 @@ mod x86 {
         for (panel, column) in panels.chunks_mut(apart).zip((0..columns).step_by(width)) {
             let values = &mut panel[..width.min(columns - column)];
             let (at, bits) = (values.as_mut_ptr(), words[column / GROUP] >> (column % GROUP));
-            // SAFETY: a panel's part of a row lies in one group.
+            // SAFETY: a panel's part of a row, borrowed alone, lies in one group.
             unsafe { keep_words(at, at, values.len(), &[bits]) };
         }
     }
 
     /// [`super::Lane::keep_avx512`], sixteen lanes at a time.
+    ///
+    /// # Safety
+    /// As there.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     #[inline]
     pub(super) unsafe fn keep_words(from: *const f32, to: *mut f32, len: usize, words: &[u64]) {
@@ -184,6 +189,9 @@ mod x86 {
     }
 
     /// The same, 32 lanes at a time.
+    ///
+    /// # Safety
+    /// As there.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     #[inline]
     pub(super) unsafe fn keep_halves(from: *const u16, to: *mut u16, len: usize, words: &[u64]) {

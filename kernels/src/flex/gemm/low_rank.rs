@@ -94,8 +94,8 @@ fn group_of_panels(
         for (index, tile) in sums.chunks_exact_mut(mr * nr).take(count * panels).enumerate() {
             let left = &left[(index % panels * tokens + first) * mr..][..here * mr];
             let right = &right[index / panels * TOKENS * nr..][..here * nr];
-            // SAFETY: `left` holds `here · mr`, `right` `here · nr`, `tile` `mr · nr` values; the kernel's
-            // features were detected when it was chosen.
+            // SAFETY: `left` holds `here · mr`, `right` `here · nr` values, `tile`, borrowed alone, `mr · nr`; the
+            // kernel's features were detected when it was chosen.
             unsafe {
                 run(here, left.as_ptr(), right.as_ptr(), Tile::at(tile.as_mut_ptr(), nr, true));
             }

@@ -23,7 +23,8 @@ pub(super) struct Micro {
 
 type Run = unsafe fn(usize, *const f32, *const f32, Tile);
 
-/// Where a kernel's sums go, and what they are added to: whole tiles, row by row.
+/// Where a kernel's sums go, and what they are added to: whole tiles, row by row. While a kernel runs its rows
+/// are good for writing, those that it adds to hold values, and nothing else refers to either or touches them.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
     /// Nothing, if null.
@@ -116,7 +117,7 @@ unsafe fn portable_f32(steps: usize, a: *const f32, b: *const f32, tile: Tile) {
     }
     for (i, row) in acc.iter().enumerate() {
         for (j, &sum) in row.iter().enumerate() {
-            // SAFETY: row `i` of the caller's tile.
+            // SAFETY: row `i` of the caller's tile, to which nothing else refers.
             unsafe {
                 let before = tile.from.wrapping_add(i * tile.from_row + j);
                 let sum = if tile.from.is_null() { sum } else { *before + sum };

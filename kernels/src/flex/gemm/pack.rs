@@ -227,20 +227,22 @@ fn along_depth(
         if i + AHEAD < block.rows {
             operand.prefetch(row0 + i + AHEAD, depth0, depth);
         }
-        starts[i] = line.as_ptr();
-        if form.precision == Precision::F32 {
+        // A pointer to the line is taken when it has been written: writing ends what was borrowed before.
+        starts[i] = if form.precision == Precision::F32 {
             line.copy_from_slice(operand.run(row0 + i, depth0, run));
-            continue;
-        }
-        match operand.halves(row0 + i, depth0, depth) {
-            // Two halves are a word; a last one alone lacks its other half.
-            Some(halves) if depth.is_multiple_of(2) => starts[i] = halves.as_ptr().cast(),
-            _ => {
-                let line = shuffle::halves(line);
-                operand.bf16_run(row0 + i, depth0, run, &mut line[..depth]);
-                line[depth..].fill(0);
+            line.as_ptr()
+        } else {
+            match operand.halves(row0 + i, depth0, depth) {
+                // Two halves are a word; a last one alone lacks its other half.
+                Some(halves) if depth.is_multiple_of(2) => halves.as_ptr().cast(),
+                _ => {
+                    let halves = shuffle::halves(line);
+                    operand.bf16_run(row0 + i, depth0, run, &mut halves[..depth]);
+                    halves[depth..].fill(0);
+                    line.as_ptr()
+                }
             }
-        }
+        };
     }
     let starts = &starts[..rows];
     // Pairs stay together.
@@ -248,7 +250,8 @@ fn along_depth(
         Precision::Bf16 if !form.pairs => (Lines::Halves, depth),
         _ => (Lines::Words, words),
     };
-    // SAFETY: each line has `words` words, in the buffer or, as twice as many halves, in the operand.
+    // SAFETY: each line has `words` words, in the buffer or, as twice as many halves, in the operand; both stay
+    // borrowed, and nothing writes to them.
     unsafe { shuffle::transpose(starts, of, steps, panel, form.width) };
 }
 

@@ -4,6 +4,8 @@
 //! Words travel as `f32` values that nothing computes with.
 #![expect(unsafe_code, reason = "SIMD intrinsics inside slices whose lengths are checked first")]
 
+use std::mem::MaybeUninit;
+
 use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
@@ -13,21 +15,33 @@ use super::super::simd::vectorize;
 
 /// Rounds a run to bf16, each as [`round`] does.
 pub(crate) fn round_run(values: &[f32], out: &mut [u16]) {
+    round_into(values, unwritten(out));
+}
+
+/// The same to memory that may hold no values yet.
+pub(super) fn round_into(values: &[f32], out: &mut [MaybeUninit<u16>]) {
     assert_eq!(values.len(), out.len(), "values of a run");
     #[cfg(target_arch = "x86_64")]
     if crate::flex::bf16_is_native() {
         // SAFETY: the features were detected, the lengths asserted.
-        unsafe { x86::round_run(values, out) };
+        unsafe { x86::round_into(values, out) };
         return;
     }
     vectorize(
         #[inline(always)]
         || {
             for (out, &value) in out.iter_mut().zip(values) {
-                *out = round(value);
+                out.write(round(value));
             }
         },
     );
+}
+
+/// Memory as it is written to, with no regard to what it holds.
+#[inline(always)]
+fn unwritten<T: Copy>(values: &mut [T]) -> &mut [MaybeUninit<T>] {
+    // SAFETY: the same memory, borrowed for as long. This module writes nothing but values to it.
+    unsafe { &mut *(std::ptr::from_mut(values) as *mut [MaybeUninit<T>]) }
 }
 
 /// The bits of a value as bf16.
@@ -80,18 +94,25 @@ pub(super) enum Lines {
 /// Copies a short line; a call of the system's copy costs more than the line.
 #[inline(always)]
 pub(super) fn copy(from: &[f32], to: &mut [f32]) {
+    copy_into(from, unwritten(to));
+}
+
+/// The same to memory that may hold no values yet.
+#[inline(always)]
+pub(super) fn copy_into(from: &[f32], to: &mut [MaybeUninit<f32>]) {
     let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
     for (to, from) in to.iter_mut().zip(from) {
-        *to = *from;
+        *to = from.map(MaybeUninit::new);
     }
     for (to, from) in to_rest.iter_mut().zip(from_rest) {
-        *to = *from;
+        to.write(*from);
     }
 }
 
 /// The words as halves: two a word, the low one first.
 pub(crate) fn halves(words: &mut [f32]) -> &mut [u16] {
-    // SAFETY: an `f32` has the size and more than the alignment of two `u16`, and both take any bits.
+    // SAFETY: the same memory, borrowed alone for as long: an `f32` has the size and more than the alignment of
+    // two `u16`, and both take any bits.
     unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), 2 * words.len()) }
 }
 
@@ -159,6 +180,7 @@ mod x86 {
         _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_pd,
         _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
     };
+    use std::mem::MaybeUninit;
 
     /// The first `count` of 16 lanes.
     fn mask(count: usize) -> __mmask16 {
@@ -168,7 +190,7 @@ mod x86 {
     /// # Safety
     /// Needs avx512f, bw, vl and bf16; the slices have one length.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    pub(super) unsafe fn round_run(values: &[f32], out: &mut [u16]) {
+    pub(super) unsafe fn round_into(values: &[f32], out: &mut [MaybeUninit<u16>]) {
         let whole = values.len() / 32 * 32;
         for start in (0..whole).step_by(32) {
             // SAFETY: whole registers inside the slices.

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "threads write disjoint tiles of one output")]
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -42,15 +43,26 @@ struct Scratch {
 /// Where finished sums go: to f32, or rounded to bf16.
 pub(super) struct Destination {
     pub(super) start: *mut f32,
-    pub(super) halves: *mut bf16,
+    halves: *mut bf16,
     pub(super) len: usize,
 }
-// SAFETY: tasks write disjoint tiles, see `Sweep::write`.
+// SAFETY: it holds addresses; tasks make references only to rows of their own tiles, which no other task has,
+// see `Sweep::write`.
 unsafe impl Sync for Destination {}
 
 impl Destination {
-    pub(super) fn of(start: *mut f32, len: usize) -> Self {
+    /// # Safety
+    /// As long as it is used, the elements of a product that is written to `start` are good for writing, and
+    /// hold values where the product is added to them, and nothing else refers to them or touches them. They
+    /// lie in the first `len`.
+    pub(super) unsafe fn of(start: *mut f32, len: usize) -> Self {
         Self { start, halves: std::ptr::null_mut(), len }
+    }
+
+    /// # Safety
+    /// The same; nothing is added to what is there.
+    pub(super) unsafe fn rounded(halves: *mut bf16, len: usize) -> Self {
+        Self { start: std::ptr::null_mut(), halves, len }
     }
 
     fn is_rounded(&self) -> bool {
@@ -228,7 +240,8 @@ impl Sweep {
         assert!(sums.len() >= mr * nr, "sums of a tile");
         let [left, right] = self.panels(operands);
         let tile = Tile::at(sums.as_mut_ptr(), nr, accumulate);
-        // SAFETY: the lengths are asserted; the kernel's features were detected when it was chosen.
+        // SAFETY: the lengths are asserted, and `sums` is borrowed alone; the kernel's features were detected
+        // when it was chosen.
         unsafe { run(operands.steps, left, right, tile) };
     }
 
@@ -258,7 +271,8 @@ impl Sweep {
             sums => {
                 assert!(sums.as_ref().is_none_or(|sums| sums.len() >= mr * nr), "sums of a tile");
                 let [left, right] = self.panels(operands);
-                // SAFETY: as in `sum` and `write`; the tile is a whole one.
+                // SAFETY: the lengths are asserted; the kernel's features were detected when it was chosen.
+                // The tile is a whole one of `C` that no other task has, and nothing refers to it.
                 unsafe {
                     let out = c.start.add((self.row0 + i * mr) * ldc + j * nr);
                     let tile = Tile::at(out, ldc, accumulate);
@@ -283,22 +297,22 @@ impl Sweep {
         let (height, width) = (mr.min(self.block - i * mr), nr.min(cols - j * nr));
         for (r, sums) in sums.chunks_exact(nr).take(height).enumerate() {
             let start = (self.row0 + i * mr + r) * ldc + j * nr;
-            // SAFETY: rows `row0 + i·mr + r`, columns from `j·nr` lie in `c` (asserted in `run`), and
-            // no other task has the same `(i, j)`. Only what is added to is read first.
+            let sums = &sums[..width];
+            // SAFETY: columns from `j·nr` of row `row0 + i·mr + r` lie in `c` (asserted in `run`), where they
+            // belong to `C`. No other task has the same `(i, j)`, so each reference made here is the only one
+            // to them, and it ends before the next row's. What is not added to may hold no values yet.
             unsafe {
                 if c.is_rounded() {
-                    let halves = c.halves.add(start).cast::<u16>();
-                    let halves = std::slice::from_raw_parts_mut(halves, width);
-                    shuffle::round_run(&sums[..width], halves);
-                    continue;
-                }
-                let out = std::slice::from_raw_parts_mut(c.start.add(start), width);
-                if !accumulate {
-                    shuffle::copy(&sums[..width], out);
-                    continue;
-                }
-                for (out, &sum) in out.iter_mut().zip(sums) {
-                    *out += sum;
+                    let halves = c.halves.add(start).cast::<MaybeUninit<u16>>();
+                    shuffle::round_into(sums, std::slice::from_raw_parts_mut(halves, width));
+                } else if accumulate {
+                    let out = std::slice::from_raw_parts_mut(c.start.add(start), width);
+                    for (out, &sum) in out.iter_mut().zip(sums) {
+                        *out += sum;
+                    }
+                } else {
+                    let out = c.start.add(start).cast::<MaybeUninit<f32>>();
+                    shuffle::copy_into(sums, std::slice::from_raw_parts_mut(out, width));
                 }
             }
         }

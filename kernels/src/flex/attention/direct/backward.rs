@@ -10,7 +10,7 @@ use super::words::{Gradient, Words};
 use super::{COLS, KEYS, Packed, Pairs, ROWS, SCRATCH, Scratch, Singles, Way};
 use crate::flex::attention::operands::Head;
 use crate::flex::attention::{Saved, Shared, clear, key_heads};
-use crate::flex::gemm::{Block, View, grow, pack, shuffle};
+use crate::flex::gemm::{Block, View, grow, micro, pack, shuffle};
 use crate::flex::matrix::Matrix;
 use crate::flex::simd::{dot, vectorize};
 use crate::layout::{AttentionShape, Span};
@@ -23,7 +23,7 @@ pub(in crate::flex::attention) fn backward(
     d_out: &[f32],
     shape: &AttentionShape,
     precision: Precision,
-    outputs: &[Shared<f32>; 3],
+    outputs: &[Shared<'_, f32>; 3],
 ) {
     match Way::of(precision) {
         Way::Pairs => all::<Pairs>(spans, saved, d_out, shape, outputs),
@@ -37,7 +37,7 @@ fn all<W: Words>(
     saved: &Saved<'_>,
     d_out: &[f32],
     shape: &AttentionShape,
-    outputs: &[Shared<f32>; 3],
+    outputs: &[Shared<'_, f32>; 3],
 ) {
     key_heads(spans, shape).into_par_iter().for_each(|(span, kv_head)| {
         let dim = shape.head_dim;
@@ -62,7 +62,7 @@ fn all<W: Words>(
 struct Backward<'a> {
     saved: &'a Saved<'a>,
     d_out: &'a [f32],
-    outputs: &'a [Shared<f32>; 3],
+    outputs: &'a [Shared<'a, f32>; 3],
     keys: Packed,
     values: Packed,
     keys_across: Packed,
@@ -82,10 +82,11 @@ impl Backward<'_> {
         }
         for rows in tile.blocks() {
             for line in 0..rows.count {
-                // SAFETY: these rows of these heads belong to this task alone.
-                let dq = unsafe { self.outputs[0].from(tile.start(&rows, line)) };
+                // SAFETY: a row of a head, which belongs to this task alone, for no two spans share a query;
+                // the reference ends with this line.
+                let dq = unsafe { self.outputs[0].run(tile.start(&rows, line), dim) };
                 let at = (rows.stacked + line) * dim;
-                dq[..dim].copy_from_slice(&scratch.sums[at..at + dim]);
+                dq.copy_from_slice(&scratch.sums[at..at + dim]);
             }
         }
     }
@@ -191,7 +192,7 @@ impl Tile<'_> {
         seen: usize,
         columns: &[f32],
         across: &[f32],
-        to: &Shared<f32>,
+        to: &Shared<'_, f32>,
     ) {
         let (dim, steps) = (self.shape.head_dim, self.stacked() / W::VALUES);
         let width = self.shape.kv_heads * dim;
@@ -200,17 +201,24 @@ impl Tile<'_> {
             let count = (self.span.keys.len() - first - key).min(ROWS);
             let panels = across.chunks_exact(steps * COLS).take(dim / COLS);
             for (panel, right) in panels.enumerate() {
-                // SAFETY: this span's keys of this key head, which one task owns.
-                let to = unsafe { to.from(row * width + self.kv_head * dim + panel * COLS) };
+                let start = row * width + self.kv_head * dim + panel * COLS;
                 let left = &columns[key..];
                 if count == ROWS {
-                    W::by_columns(steps, left, right, to, width, true);
+                    let to = to.at(start, (ROWS - 1) * width + COLS);
+                    let to = micro::Tile::at(to, width, true);
+                    // SAFETY: rows of this span's keys, only the columns of this key head: they belong to
+                    // this task alone, for no two spans share a key, and no reference to them exists.
+                    unsafe { W::by_columns(steps, left, right, to) };
                     continue;
                 }
                 let mut sums = [0.0; ROWS * COLS];
-                W::by_columns(steps, left, right, &mut sums, COLS, false);
+                let all = micro::Tile::at(sums.as_mut_ptr(), COLS, false);
+                // SAFETY: a whole tile of sums of its own.
+                unsafe { W::by_columns(steps, left, right, all) };
                 for (line, sums) in sums.chunks_exact(COLS).take(count).enumerate() {
-                    for (to, sum) in to[line * width..].iter_mut().zip(sums) {
+                    // SAFETY: one of the same rows; the reference ends with this line.
+                    let to = unsafe { to.run(start + line * width, COLS) };
+                    for (to, sum) in to.iter_mut().zip(sums) {
                         *to += sum;
                     }
                 }

@@ -18,7 +18,7 @@ pub(in crate::flex::attention) fn forward<T: Value>(
     qkv: [Matrix<'_>; 3],
     shape: &AttentionShape,
     precision: Precision,
-    to: &Attended<T>,
+    to: &Attended<'_, T>,
 ) {
     match Way::of(precision) {
         Way::Pairs => all::<Pairs, T>(spans, qkv, shape, to),
@@ -31,7 +31,7 @@ fn all<W: Words, T: Value>(
     spans: &[&Span],
     [q, k, v]: [Matrix<'_>; 3],
     shape: &AttentionShape,
-    to: &Attended<T>,
+    to: &Attended<'_, T>,
 ) {
     let dim = shape.head_dim;
     let heads = key_heads(spans, shape);
@@ -103,15 +103,16 @@ impl Tile<'_> {
         }
     }
 
-    fn finish<T: Value>(&self, to: &Attended<T>, scratch: &Scratch) {
+    fn finish<T: Value>(&self, to: &Attended<'_, T>, scratch: &Scratch) {
         let (dim, Scratch { sums, level, total, .. }) = (self.shape.head_dim, scratch);
         for rows in self.blocks() {
             for line in 0..rows.count {
                 let at = rows.stacked + line;
-                // SAFETY: these rows of these heads belong to this task alone.
+                // SAFETY: a row of a head, which belongs to this task alone, for no two spans share a query;
+                // the references end with this line.
                 let (out, lse) = unsafe {
-                    let out = &mut to.out.from(self.start(&rows, line))[..dim];
-                    (out, &mut to.lse.from(rows.head * to.queries + rows.query + line)[0])
+                    let out = to.out.run(self.start(&rows, line), dim);
+                    (out, &mut to.lse.run(rows.head * to.queries + rows.query + line, 1)[0])
                 };
                 let inverse = 1.0 / total[at];
                 for (out, sum) in out.iter_mut().zip(&sums[at * dim..(at + 1) * dim]) {

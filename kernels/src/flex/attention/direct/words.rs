@@ -62,21 +62,27 @@ pub(in crate::flex) trait Words {
     /// `C (+)= A·B` for a tile of [`ROWS`] by [`COLS`]: `A` in rows of [`Self::LINE`] words, `B` a panel.
     fn by_rows(steps: usize, a: &[f32], b: &[f32], c: &mut [f32], ldc: usize, accumulate: bool) {
         assert!(a.len() >= (ROWS - 1) * Self::LINE + steps, "rows of a left side");
-        assert_tile(steps, b, c, ldc);
+        assert!(b.len() >= steps * COLS, "a panel of {steps} steps");
+        assert!(c.len() >= (ROWS - 1) * ldc + COLS, "a tile of sums");
         let [a, b] = [a, b].map(<[f32]>::as_ptr);
         let tile = Tile::at(c.as_mut_ptr(), ldc, accumulate);
-        // SAFETY: the lengths are asserted; the way is taken only where the instructions are.
+        // SAFETY: the lengths are asserted, and `c` is borrowed alone; the way is taken only where the
+        // instructions are.
         unsafe { Self::tile_by_rows(steps, a, b, tile) };
     }
 
-    /// The same with the transpose of `A`, its steps [`KEYS`] words apart.
-    fn by_columns(steps: usize, a: &[f32], b: &[f32], c: &mut [f32], ldc: usize, accumulate: bool) {
+    /// The same with the transpose of `A`, its steps [`KEYS`] words apart, and `C` wherever it lies.
+    ///
+    /// # Safety
+    /// All rows of the tile are good for writing, and for reading where it adds to them, and nothing else
+    /// refers to them or touches them meanwhile.
+    unsafe fn by_columns(steps: usize, a: &[f32], b: &[f32], c: Tile) {
         assert!(a.len() + KEYS >= steps * KEYS + ROWS, "columns of a left side");
-        assert_tile(steps, b, c, ldc);
+        assert!(b.len() >= steps * COLS, "a panel of {steps} steps");
         let [a, b] = [a, b].map(<[f32]>::as_ptr);
-        let tile = Tile::at(c.as_mut_ptr(), ldc, accumulate);
-        // SAFETY: as above.
-        unsafe { Self::tile_by_columns(steps, a, b, tile) };
+        // SAFETY: the lengths are asserted, the tile is the caller's promise; the way is taken only where
+        // the instructions are.
+        unsafe { Self::tile_by_columns(steps, a, b, c) };
     }
 
     /// Turns a row of raw scores into weights under a maximum that may have risen: what was summed before
@@ -153,12 +159,6 @@ pub(in crate::flex) trait Words {
         columns: [&mut [f32]; 2],
         rows: &mut [f32],
     );
-}
-
-/// Keeps the pointers of a product inside its right side and its sums.
-fn assert_tile(steps: usize, b: &[f32], c: &[f32], ldc: usize) {
-    assert!(b.len() >= steps * COLS, "a panel of {steps} steps");
-    assert!(c.len() >= (ROWS - 1) * ldc + COLS, "a tile of sums");
 }
 
 /// The lanes from `start` on that are among the first `count`.
