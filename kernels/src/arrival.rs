@@ -63,10 +63,15 @@ impl<T> Arrival<T> {
 
     /// Hands over what was ordered, or why it will not come.
     pub(crate) fn deliver(&self, made: Result<T, String>) {
-        if let Some(ahead) = &mut *self.lock() {
-            ahead.state = made.map_or_else(State::Failed, State::Here);
-        }
+        let state = made.map_or_else(State::Failed, State::Here);
+        let before = self.lock().as_mut().map(|ahead| std::mem::replace(&mut ahead.state, state));
         self.arrived.notify_all();
+        // What was here before a failure may panic as it goes. The failure is told already, and others have to
+        // be told of theirs.
+        let _ = guarded(|| {
+            drop(before);
+            Ok(())
+        });
     }
 
     /// The thing, which then serves nobody any more; `None` while it is on its way.
@@ -87,7 +92,8 @@ impl<T> Arrival<T> {
 }
 
 /// Works off orders until nobody sends any more. Where `work` fails or panics, `fail` is told for that order
-/// and, since what has failed once gives no right values later, for every one that follows.
+/// and, since what has failed once gives no right values later, for every one that follows; where what an order
+/// held panics as it goes, for those that follow.
 pub(crate) fn serve<O>(
     orders: &Receiver<O>,
     mut work: impl FnMut(&mut O) -> Result<(), String>,
@@ -96,13 +102,23 @@ pub(crate) fn serve<O>(
     let mut health = Ok(());
     for mut order in orders {
         if health.is_ok() {
-            let done = catch_unwind(AssertUnwindSafe(|| work(&mut order)));
-            health = done.unwrap_or_else(|panic| Err(format!("it panicked: {}", said(&*panic))));
+            health = guarded(|| work(&mut order));
         }
         if let Err(reason) = &health {
             fail(&order, reason);
         }
+        let gone = guarded(|| {
+            drop(order);
+            Ok(())
+        });
+        health = health.and(gone);
     }
+}
+
+/// What a thread does that nobody watches: its panic is a reason among others.
+fn guarded(work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|panic| Err(format!("it panicked: {}", said(&*panic))))
 }
 
 /// What a panic said.
@@ -118,12 +134,22 @@ mod tests {
 
     use super::*;
 
-    type Order = (u32, Arc<Arrival<u32>>);
+    /// Panics as it goes, if it is so made.
+    #[derive(Debug, PartialEq)]
+    struct Held(bool);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            assert!(!self.0, "injected as it goes");
+        }
+    }
+
+    type Order = (u32, Arc<Arrival<u32>>, Held);
 
     /// A thread that delivers squares, panics at 3 and fails at 4.
     fn start() -> (Sender<Order>, thread::JoinHandle<()>) {
         let (orders, inbox) = channel::<Order>();
-        let work = |(number, arrival): &mut Order| {
+        let work = |(number, arrival, _): &mut Order| {
             assert!(*number != 3, "injected at {number}");
             if *number == 4 {
                 return Err("injected".to_owned());
@@ -131,14 +157,14 @@ mod tests {
             arrival.deliver(Ok(*number * *number));
             Ok(())
         };
-        let fail = |(_, arrival): &Order, reason: &str| arrival.deliver(Err(reason.to_owned()));
+        let fail = |(_, arrival, _): &Order, reason: &str| arrival.deliver(Err(reason.to_owned()));
         (orders, thread::spawn(move || serve(&inbox, work, fail)))
     }
 
     fn ordered(orders: &Sender<Order>, number: u32) -> Arc<Arrival<u32>> {
         let arrival = Arc::new(Arrival::default());
         assert!(arrival.order(), "a new one");
-        orders.send((number, arrival.clone())).unwrap();
+        orders.send((number, arrival.clone(), Held(false))).unwrap();
         arrival
     }
 
@@ -163,6 +189,34 @@ mod tests {
         assert_eq!(found, [Err("injected".to_owned()), Err("injected".to_owned())]);
         drop(orders);
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn whoever_waits_is_told_when_what_an_order_held_panics_as_it_goes() {
+        for number in [2, 4] {
+            let (orders, thread) = start();
+            let first = Arc::new(Arrival::default());
+            first.order();
+            orders.send((number, first.clone(), Held(true))).unwrap();
+            let second = ordered(&orders, 1);
+            let (done, reason) = match number {
+                2 => (Ok(Some(4)), "it panicked: injected as it goes"),
+                _ => (Err("injected".to_owned()), "injected"),
+            };
+            assert_eq!(first.wait(|&square| square), done);
+            assert_eq!(second.wait(|&square| square), Err(reason.to_owned()));
+            drop(orders);
+            thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_comes_too_late_may_panic_as_it_goes() {
+        let arrival = Arrival::default();
+        arrival.order();
+        arrival.deliver(Ok(Held(true)));
+        arrival.deliver(Err("injected".to_owned()));
+        assert_eq!(arrival.wait(|_| ()), Err("injected".to_owned()));
     }
 
     #[test]
