@@ -29,17 +29,18 @@ pub struct Summary {
 }
 
 /// A place for a model folder that holds nothing yet.
-pub(crate) struct OutFolder<'a> {
+pub(crate) struct OutFolder {
     path: PathBuf,
-    base: &'a ModelFolder,
+    /// What goes along, with its names.
+    companions: Vec<(String, Bytes)>,
 }
 
-impl<'a> OutFolder<'a> {
-    /// Refuses a place that is taken, and one in the base.
-    pub(crate) fn claim(path: &Path, base: &'a ModelFolder) -> Result<Self, Error> {
+impl OutFolder {
+    /// Refuses a place that is taken, and one in the base; and a base of which something cannot go along.
+    pub(crate) fn claim(path: &Path, base: &ModelFolder) -> Result<Self, Error> {
         place::outside(path, base)?;
         let resolved = place::new_folder(path)?;
-        Ok(Self { path: resolved, base })
+        Ok(Self { path: resolved, companions: companions(base)? })
     }
 
     /// Writes config.json, the files that go along and the weights; reads the result back before
@@ -51,8 +52,7 @@ impl<'a> OutFolder<'a> {
         changed: usize,
         mut source: impl FnMut(&TensorSpec, &mut dyn Write) -> Result<(), Error>,
     ) -> Result<Summary, Error> {
-        let Self { path, base } = self;
-        let copied = companions(base)?;
+        let Self { path, companions: copied } = self;
         let beside: usize = copied.iter().map(|(_, bytes)| bytes.len()).sum();
         let needed = writer.file_bytes() + beside as u64 + config.len() as u64;
         atomic::require_free(&path, needed)?;

@@ -8,8 +8,11 @@
 //! Follows PEFT 0.21.2: `get_pattern_key` (`utils/other.py`) for ranks and alphas,
 //! `check_target_module_exists` (`tuners/tuners_utils.py`) for targets.
 
+use std::fmt;
 use std::iter::Peekable;
 use std::str::Chars;
+
+use Unclear::{Unread, Wrong};
 
 /// Characters of a pattern: names have some dozen.
 const LONGEST: usize = 2_000;
@@ -23,6 +26,22 @@ const PLACES: usize = 128;
 /// A pattern that a whole name must match.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Pattern(Node);
+
+/// The part of a pattern that is not understood.
+#[derive(Debug, PartialEq)]
+pub(super) enum Unclear {
+    /// Nor does anybody else: it is malformed, or of a size that no names ask for.
+    Wrong(String),
+    /// Python's `re` may read it.
+    Unread(String),
+}
+
+impl fmt::Display for Unclear {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Wrong(part) | Self::Unread(part)) = self;
+        out.write_str(part)
+    }
+}
 
 #[derive(Clone, Debug, PartialEq)]
 enum Node {
@@ -48,16 +67,16 @@ struct Set {
 
 impl Pattern {
     /// Reads a pattern; the error is the part that is not understood.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, Unclear> {
         let length = text.chars().count();
         if length > LONGEST {
-            return Err(format!("more than {LONGEST} characters: it has {length}"));
+            return Err(Wrong(format!("more than {LONGEST} characters: it has {length}")));
         }
         let mut chars = text.chars().peekable();
         let node = either(&mut chars, DEEPEST)?;
         match chars.next() {
             None => Ok(Self(node)),
-            Some(left) => Err(format!("an unmatched `{left}`")),
+            Some(left) => Err(Wrong(format!("an unmatched `{left}`"))),
         }
     }
 
@@ -219,7 +238,7 @@ impl Set {
 
 type Text<'a> = Peekable<Chars<'a>>;
 
-fn either(chars: &mut Text<'_>, depth: usize) -> Result<Node, String> {
+fn either(chars: &mut Text<'_>, depth: usize) -> Result<Node, Unclear> {
     let mut branches = vec![row(chars, depth)?];
     while chars.next_if_eq(&'|').is_some() {
         branches.push(row(chars, depth)?);
@@ -227,7 +246,7 @@ fn either(chars: &mut Text<'_>, depth: usize) -> Result<Node, String> {
     Ok(if branches.len() == 1 { branches.remove(0) } else { Node::Either(branches) })
 }
 
-fn row(chars: &mut Text<'_>, depth: usize) -> Result<Node, String> {
+fn row(chars: &mut Text<'_>, depth: usize) -> Result<Node, Unclear> {
     let mut nodes = Vec::new();
     while let Some(c) = chars.next_if(|c| !matches!(c, '|' | ')')) {
         let node = match c {
@@ -237,7 +256,9 @@ fn row(chars: &mut Text<'_>, depth: usize) -> Result<Node, String> {
             '(' => group(chars, depth)?,
             '[' => Node::One(class(chars)?),
             '\\' => Node::One(Set { negated: false, ranges: escape(chars)? }),
-            '*' | '+' | '?' | '{' => return Err(format!("a `{c}` that repeats nothing")),
+            '*' | '+' | '?' | '{' => {
+                return Err(Wrong(format!("a `{c}` that repeats nothing")));
+            }
             c => Node::One(Set { negated: false, ranges: vec![(c, c)] }),
         };
         nodes.push(repeated(node, chars)?);
@@ -245,35 +266,35 @@ fn row(chars: &mut Text<'_>, depth: usize) -> Result<Node, String> {
     Ok(Node::Row(nodes))
 }
 
-fn group(chars: &mut Text<'_>, depth: usize) -> Result<Node, String> {
+fn group(chars: &mut Text<'_>, depth: usize) -> Result<Node, Unclear> {
     let Some(depth) = depth.checked_sub(1) else {
-        return Err(format!("more than {DEEPEST} groups inside each other"));
+        return Err(Wrong(format!("more than {DEEPEST} groups inside each other")));
     };
     if chars.next_if_eq(&'?').is_some() && chars.next_if_eq(&':').is_none() {
         let kind: String = chars.take(2).collect();
-        return Err(format!("`(?{kind}…`, which looks around or refers back"));
+        return Err(Unread(format!("`(?{kind}…`, which looks around or refers back")));
     }
     let inner = either(chars, depth)?;
-    chars.next_if_eq(&')').map(|_| inner).ok_or_else(|| "a `(` without its `)`".to_owned())
+    chars.next_if_eq(&')').map(|_| inner).ok_or_else(|| Wrong("a `(` without its `)`".to_owned()))
 }
 
 /// The characters that `\` and what follows stand for.
-fn escape(chars: &mut Text<'_>) -> Result<Vec<(char, char)>, String> {
+fn escape(chars: &mut Text<'_>) -> Result<Vec<(char, char)>, Unclear> {
     match chars.next() {
         Some('d') => Ok(vec![('0', '9')]),
         Some('w') => Ok(vec![('a', 'z'), ('A', 'Z'), ('0', '9'), ('_', '_')]),
         Some(c) if !c.is_alphanumeric() => Ok(vec![(c, c)]),
-        Some(c) => Err(format!("`\\{c}`")),
-        None => Err("a `\\` at its end".to_owned()),
+        Some(c) => Err(Unread(format!("`\\{c}`"))),
+        None => Err(Wrong("a `\\` at its end".to_owned())),
     }
 }
 
-fn class(chars: &mut Text<'_>) -> Result<Set, String> {
+fn class(chars: &mut Text<'_>) -> Result<Set, Unclear> {
     let negated = chars.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();
     loop {
         match chars.next() {
-            None => return Err("a `[` without its `]`".to_owned()),
+            None => return Err(Wrong("a `[` without its `]`".to_owned())),
             // Right behind the bracket it stands for itself.
             Some(']') if !ranges.is_empty() => return Ok(Set { negated, ranges }),
             Some('\\') => ranges.extend(escape(chars)?),
@@ -287,7 +308,7 @@ fn class(chars: &mut Text<'_>) -> Result<Set, String> {
                     _ => first,
                 };
                 if last < first || last == '\\' {
-                    return Err(format!("`[{first}-{last}…]`"));
+                    return Err(Unread(format!("`[{first}-{last}…]`")));
                 }
                 ranges.push((first, last));
             }
@@ -295,14 +316,14 @@ fn class(chars: &mut Text<'_>) -> Result<Set, String> {
     }
 }
 
-fn repeated(node: Node, chars: &mut Text<'_>) -> Result<Node, String> {
+fn repeated(node: Node, chars: &mut Text<'_>) -> Result<Node, Unclear> {
     let (least, most) = match chars.peek() {
         Some('*') => (0, None),
         Some('+') => (1, None),
         Some('?') => (0, Some(1)),
         Some('{') => {
             let inner: String = chars.clone().skip(1).take_while(|&c| c != '}').collect();
-            let bounds = bounds(&inner).ok_or_else(|| format!("`{{{inner}}}`"))?;
+            let bounds = bounds(&inner).ok_or_else(|| Unread(format!("`{{{inner}}}`")))?;
             chars.nth(inner.chars().count());
             bounds
         }
@@ -312,7 +333,9 @@ fn repeated(node: Node, chars: &mut Text<'_>) -> Result<Node, String> {
     // Greedy or lazy decides what a group holds, not whether there is a match.
     chars.next_if_eq(&'?');
     match chars.peek() {
-        Some(c @ ('*' | '+' | '?' | '{')) => Err(format!("a `{c}` behind another repetition")),
+        Some(c @ ('*' | '+' | '?' | '{')) => {
+            Err(Unread(format!("a `{c}` behind another repetition")))
+        }
         _ => Ok(Node::Times(Box::new(node), least, most)),
     }
 }
@@ -431,7 +454,7 @@ mod tests {
             (&"(".repeat(1_000), "more than 32 groups inside each other"),
             (&"q".repeat(2_001), "more than 2000 characters: it has 2001"),
         ] {
-            assert_eq!(Pattern::parse(pattern).unwrap_err(), named, "{pattern}");
+            assert_eq!(Pattern::parse(pattern).unwrap_err().to_string(), named, "{pattern}");
         }
     }
 }

@@ -7,7 +7,7 @@ use graft_model::Site;
 use serde_json::{Map, Value};
 
 use super::config::{is_unset, shown};
-use super::pattern::Pattern;
+use super::pattern::{Pattern, Unclear};
 
 /// The choice of modules.
 #[derive(Clone, Debug, Default)]
@@ -34,10 +34,10 @@ enum Names {
 }
 
 impl Names {
-    fn read(value: Option<&Value>) -> Option<Self> {
+    fn read(key: &str, value: Option<&Value>, problems: &mut Vec<String>) -> Option<Self> {
         match value? {
             Value::String(text) if text.to_lowercase() == "all-linear" => Some(Self::All),
-            Value::String(text) => Pattern::parse(text).ok().map(Self::Match),
+            Value::String(text) => pattern(key, text, problems).map(Self::Match),
             Value::Array(list) => {
                 let names = list.iter().filter_map(Value::as_str).map(str::to_owned);
                 Some(Self::Ends(names.collect()))
@@ -75,6 +75,21 @@ impl Names {
     }
 }
 
+/// A pattern; `None` for one that is not read here, and a problem for one that nobody reads.
+fn pattern(key: &str, text: &str, problems: &mut Vec<String>) -> Option<Pattern> {
+    const SHOWN: usize = 60;
+    match Pattern::parse(text) {
+        Ok(pattern) => return Some(pattern),
+        Err(Unclear::Unread(_)) => {}
+        Err(Unclear::Wrong(part)) => {
+            let more = if text.chars().nth(SHOWN).is_some() { "…" } else { "" };
+            let text: String = text.chars().take(SHOWN).collect();
+            problems.push(format!("`{key}` has the pattern `{text}{more}`, which has {part}"));
+        }
+    }
+    None
+}
+
 impl Targets {
     /// Reads the four keys.
     pub(super) fn read(object: &Map<String, Value>, problems: &mut Vec<String>) -> Self {
@@ -97,11 +112,11 @@ impl Targets {
             value => value.as_str().filter(|text| !text.is_empty()).into_iter().collect::<Vec<_>>(),
         };
         let asked = lists.len();
-        let lists: Vec<Pattern> =
-            lists.into_iter().filter_map(|list| Pattern::parse(list).ok()).collect();
-        let names = Names::read(excluded);
+        let mut read = |list| pattern("layers_pattern", list, problems);
+        let lists: Vec<Pattern> = lists.into_iter().filter_map(&mut read).collect();
+        let names = Names::read("exclude_modules", excluded, problems);
         Self {
-            chosen: Names::read(object.get("target_modules")),
+            chosen: Names::read("target_modules", object.get("target_modules"), problems),
             leaves_out_unread: (excluded.is_some() && names.is_none()) || lists.len() < asked,
             excluded: names,
             layers,
@@ -186,5 +201,37 @@ mod tests {
         assert_eq!(chosen(&pattern), ["0q", "1q"]);
         // Not read, so it is the tensors' word that counts.
         assert_eq!(chosen(&json!({"target_modules": "(?!.*lm_head).*"})), all);
+    }
+
+    #[test]
+    fn patterns_that_nobody_reads_are_refused_by_name() {
+        let refused = |key: &str, value: Value| {
+            let mut problems = Vec::new();
+            Targets::read(json!({key: value}).as_object().unwrap(), &mut problems);
+            problems.join("\n")
+        };
+        let shown = [
+            refused("target_modules", json!("(".repeat(5_000))),
+            refused("target_modules", json!("(".repeat(500))),
+            refused("target_modules", json!(".*_proj)")),
+            refused("exclude_modules", json!("*_proj")),
+            refused("layers_pattern", json!(["layers", "[a-"])),
+            refused("target_modules", json!(["*_proj", "(("])),
+        ];
+        let begins = "(".repeat(60);
+        let expected = [
+            &format!(
+                "`target_modules` has the pattern `{begins}…`, which has more than 2000 characters: it has 5000"
+            ),
+            &format!(
+                "`target_modules` has the pattern `{begins}…`, which has more than 32 groups inside each other"
+            ),
+            "`target_modules` has the pattern `.*_proj)`, which has an unmatched `)`",
+            "`exclude_modules` has the pattern `*_proj`, which has a `*` that repeats nothing",
+            "`layers_pattern` has the pattern `[a-`, which has a `[` without its `]`",
+            // Names in a list are no patterns.
+            "",
+        ];
+        assert_eq!(shown, expected);
     }
 }

@@ -133,3 +133,17 @@ fn every_long_command_stops_when_asked_to_and_leaves_nothing_half_written() {
         assert_eq!(names(), before, "{arguments:?} {moment}");
     }
 }
+
+#[test]
+fn a_command_that_has_nothing_to_keep_ends_by_the_signal_itself() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let room = Room::new();
+    for (signal, line) in [
+        (libc::SIGINT, "generate --model builtin:quickstart --prompt Fee?"),
+        (libc::SIGTERM, "chat --model builtin:quickstart"),
+    ] {
+        let mut command = room.graft(&line.split(' ').collect::<Vec<_>>());
+        let output = faults::signal_when(&mut command, "load: ", signal, 1).output().unwrap();
+        assert_eq!(output.status.signal(), Some(signal), "{line}: {}", text(&output));
+    }
+}
