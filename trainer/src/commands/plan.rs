@@ -19,10 +19,11 @@ use crate::plan::{LoadedData, Plan, Resolved, Start, ToFetch};
 /// Every problem of the recipe, its model and its data; after the ledger, a run that does not fit.
 pub fn run(globals: &Globals, args: &PlanArgs) -> anyhow::Result<()> {
     let recipe = graft_recipes::load(&args.recipe.recipe, &args.recipe.overrides)?;
-    globals.use_threads_of(&recipe)?;
+    let threads = globals.use_threads_of(&recipe)?;
     // A folder that holds a run is nothing to a plan.
     let device = globals.device.open()?;
-    let Resolved { plan, tokenizer } = Plan::resolve_for(recipe, Start::Anywhere, device)?;
+    let Resolved { mut plan, tokenizer } = Plan::resolve_for(recipe, Start::Anywhere, device)?;
+    plan.threads = threads;
     let data = plan.load_data(tokenizer)?;
     for warning in plan.warnings.iter().chain(&data.warnings) {
         globals.note(&format!("warning: {warning}"));

@@ -20,10 +20,11 @@ use crate::{privacy, signals};
 pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
     signals::listen()?;
     let recipe = graft_recipes::load(&args.recipe.recipe, &args.recipe.overrides)?;
-    globals.use_threads_of(&recipe)?;
+    let threads = globals.use_threads_of(&recipe)?;
     let device = globals.device.open()?;
     let start = if args.resume { Start::Resume } else { Start::Anew };
-    let resolved = Plan::resolve_for(recipe, start, device)?;
+    let mut resolved = Plan::resolve_for(recipe, start, device)?;
+    resolved.plan.threads = threads;
     let plan = &resolved.plan;
     for warning in &plan.warnings {
         globals.note(&format!("warning: {warning}"));

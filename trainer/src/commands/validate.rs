@@ -42,8 +42,9 @@ pub fn run(globals: &Globals, args: &ValidateArgs) -> anyhow::Result<()> {
 
 fn check(globals: &Globals, args: &ValidateArgs) -> anyhow::Result<(Plan, LoadedData)> {
     let recipe = graft_recipes::load(&args.recipe.recipe, &args.recipe.overrides)?;
-    globals.use_threads_of(&recipe)?;
-    let Resolved { plan, tokenizer } = Plan::resolve(recipe, globals.device.open()?)?;
+    let threads = globals.use_threads_of(&recipe)?;
+    let Resolved { mut plan, tokenizer } = Plan::resolve(recipe, globals.device.open()?)?;
+    plan.threads = threads;
     let data = plan.load_data(tokenizer)?;
     Ok((plan, data))
 }

@@ -79,7 +79,7 @@ fn overrides((method, checkpointing, dtype, merges, validates): Case) -> Vec<Str
     all
 }
 
-/// Folders of synthetic weights, a configuration of its own size for random ones, and eight rows of text.
+/// Folders of synthetic weights, a configuration of its own size for random ones, and the recipe.
 fn prepare(room: &Room) {
     for (name, format) in [("dense", "bf16"), ("nf4", "nf4-double")] {
         room.done(&format!(
@@ -100,6 +100,11 @@ fn prepare(room: &Room) {
         }
         config.to_string()
     });
+    recipe(room);
+}
+
+/// A recipe, eight rows of text, and questions.
+fn recipe(room: &Room) {
     // Words that tokenizers cut into many tokens: rows are longer than the most that is kept of them.
     let row = |seed: usize| {
         let words = (0..700).fold(String::new(), |mut text, i| {
@@ -161,11 +166,15 @@ fn measured(room: &Room, words: &[String]) -> [f64; 2] {
     [private, resident].map(|kib| (kib * 1_024) as f64)
 }
 
+const MIB: f64 = 1_048_576.0;
+/// What a plan may be above the peak of a run that is smaller than the program: a fixed part of it is for
+/// buffers that only larger models fill.
+const ABOVE_SMALL: f64 = 12.0 * MIB;
+
 /// What is wrong with a plan, if anything is.
-fn verdict(what: &str, planned: f64, found: f64) -> Option<String> {
-    const MIB: f64 = 1_048_576.0;
+fn verdict(what: &str, planned: f64, found: f64, above: f64) -> Option<String> {
     let ratio = planned / found;
-    (!(1.0..=ABOVE).contains(&ratio)).then(|| {
+    (planned < found || planned > above).then(|| {
         let (planned, found) = (planned / MIB, found / MIB);
         format!("{what}: {planned:.1} MiB planned, {found:.1} MiB taken ({ratio:.3})")
     })
@@ -185,8 +194,35 @@ fn a_plan_is_never_below_the_peak_and_little_above_it() {
         let [private, resident] = planned(&room, &words);
         let [found, peak] = measured(&room, &words);
         let name = format!("{}: {}", METHODS[case.0].0, words.join(" "));
-        let verdicts = [verdict("anonymous", private, found), verdict("resident", resident, peak)];
+        let verdicts = [
+            verdict("anonymous", private, found, ABOVE * found),
+            verdict("resident", resident, peak, ABOVE * peak),
+        ];
         wrong.extend(verdicts.into_iter().flatten().map(|verdict| format!("{name}\n  {verdict}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_smallest_runs_take_little_less_than_their_plan() {
+    let room = Room::new();
+    recipe(&room);
+    let small = ["model.path=builtin:quickstart", "adapter.rank=4", "data.max_seq_len=256"];
+    let mut wrong = Vec::new();
+    for more in [
+        &["finish.merge=true", "training.checkpointing=block"][..],
+        &["training.checkpointing=none", "adapter.dropout=0.1"],
+        &["training.max_steps=1", "data.max_seq_len=64"],
+    ] {
+        let words: Vec<String> = small.iter().chain(more).map(ToString::to_string).collect();
+        let [private, resident] = planned(&room, &words);
+        let [found, peak] = measured(&room, &words);
+        let verdicts = [
+            verdict("anonymous", private, found, found + ABOVE_SMALL),
+            verdict("resident", resident, peak, peak + ABOVE_SMALL),
+        ];
+        wrong
+            .extend(verdicts.into_iter().flatten().map(|verdict| format!("{more:?}\n  {verdict}")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -252,3 +252,17 @@ fn a_merged_model_of_an_f32_base_is_counted_in_f32() {
     assert_eq!(merged("wide"), 4 * 3_475_712);
     assert_eq!(merged("builtin:quickstart"), 2 * 3_475_712);
 }
+
+#[test]
+fn threads_of_the_command_line_are_those_that_are_planned_with_and_said() {
+    let room = Room::new();
+    room.recipe("training: {max_steps: 1, threads: 2}\nadapter: {rank: 1}\n");
+    let planned = room.done("plan r.yaml --threads 3");
+    assert!(planned.contains("8 MiB + 3 threads"), "{planned}");
+    let validated = room.done("validate r.yaml --threads 3");
+    assert!(validated.contains(" on cpu, 3 threads"), "{validated}");
+    let said = room.graft("train r.yaml --threads 3");
+    assert!(said.code == 0 && said.stderr.contains(" on cpu, 3 threads"), "{}", said.stderr);
+    let manifest = std::fs::read_to_string(room.path("run/manifest.json")).unwrap();
+    assert!(manifest.contains("\"threads\": 3"), "{manifest}");
+}

@@ -42,11 +42,15 @@ fn merging(asked: &Asked) -> Vec<Entry> {
         Adapter::Full => 0,
     };
     let update = rank * (out + inner) * F32;
-    let buffer = BUFFER + 2 * asked.threads * inner * F32;
+    let rows = BUFFER.min(weights * asked.merged_bytes_a_weight());
+    let buffer = rows + 2 * asked.threads * inner * F32;
     let quantised = quantises * (weights * 5 / 8 + asked.threads * (1 << 20));
     // The folder is read through a map of its own.
     let each = asked.stored.map_or(0, |stored| stored.projection);
     let read = (weights as u128 * each as u128 / 1_000_000) as usize;
+    // An embedding, which is copied in pieces, may be larger than a projection.
+    let table = asked.stored.map_or(0, |stored| stored.table) as u128;
+    let table = (asked.config.vocab_size * asked.config.d_model) as u128 * table / 1_000_000;
     vec![
         anonymous(
             "an update",
@@ -56,7 +60,7 @@ fn merging(asked: &Asked) -> Vec<Entry> {
         anonymous(
             "merged rows",
             buffer,
-            format!("8 MiB + 2 · {} threads · {} · {F32}", asked.threads, group(inner)),
+            format!("{} + 2 · {} threads · {} · {F32}", group(rows), asked.threads, group(inner)),
         ),
         anonymous(
             "a tensor in NF4",
@@ -66,7 +70,7 @@ fn merging(asked: &Asked) -> Vec<Entry> {
         Entry::new(
             "a tensor read again",
             Place::Mapped,
-            read.max(BUFFER),
+            read.max(BUFFER.min(table as usize)),
             format!("{} weights", group(weights)),
         ),
     ]
