@@ -3,7 +3,7 @@
 //! Reading checks every key by itself, and the keys that contradict each other. What needs the
 //! disk or the model (do files exist, does a layer number) is for whoever resolves the recipe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -158,6 +158,16 @@ impl Recipe {
     pub fn locate(&self, key: &str) -> Option<&Location> {
         let Written(places) = &self.written;
         places.get(&plain_key(key))
+    }
+
+    /// The files that its keys were written in, of whatever recipe it extends, as messages name them.
+    pub fn files(&self) -> BTreeSet<&str> {
+        let Written(places) = &self.written;
+        let files = places.values().filter_map(|location| match location {
+            Location::File { file, .. } => Some(&**file),
+            Location::CommandLine { .. } => None,
+        });
+        files.collect()
     }
 
     /// Whether the command line writes `key`, a key above it, or one below it.

@@ -82,6 +82,24 @@ fn what_a_run_leaves_is_no_more_open_than_its_most_private_input() {
         }
         assert_eq!(mode(&data), given, "the user's own file was changed");
     }
+    // A recipe that is extended is read, too; and a folder that lets nobody pass closes what lies in it.
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::create_dir(room.path("closed")).unwrap();
+    fs::set_permissions(room.path("closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    let recipe = |name: &str, text: &str| {
+        graft_model::atomic::write_bytes(room.path(name), text.as_bytes()).unwrap();
+        fs::set_permissions(room.path(name), fs::Permissions::from_mode(0o644)).unwrap();
+    };
+    recipe("open.yaml", "extends: closed/base.yaml\nadapter: {rank: 1}\n");
+    recipe("closed/base.yaml", "extends: quickstart\ntraining: {seed: 3}\n");
+    let mut train = room.train("runs/extended", &quick);
+    let words: Vec<_> = train.get_args().map(ToOwned::to_owned).collect();
+    train = room.graft(&[]);
+    train.args(
+        words.iter().map(|word| if word == "quickstart" { "open.yaml".as_ref() } else { &**word }),
+    );
+    succeed(&mut train);
+    assert_eq!(mode(&room.path("runs/extended")) & 0o077, 0);
     // What holds the runs is the user's, and as open as any folder.
     assert_eq!(mode(&room.path("runs")), mode(&room.path("")) | mode(&room.path("runs")));
     fs::set_permissions(&data, fs::Permissions::from_mode(0o644)).unwrap();
