@@ -7,6 +7,7 @@ mod adamw;
 mod attention;
 mod cross_entropy;
 mod decode;
+mod dense;
 mod dropout;
 mod elementwise;
 mod few_rows;
@@ -23,14 +24,14 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use burn::tensor::{Bytes, DType, Element, Shape};
+use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{Flex, FlexDevice, FlexTensor, Layout};
-use bytemuck::Pod;
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 use half::vec::HalfBitsVecExt;
 
 pub use self::adamw::HostAdamW;
+use self::dense::{Dense, tensor};
 use self::dropout::{Dropped, Kept};
 use self::gemm::{ByInput, ByOutput, Left, Operand, Product, Right, View, gemm_new, low_rank};
 use self::matrix::Matrix;
@@ -44,48 +45,6 @@ use crate::precision::{Precision, Rounding};
 /// Whether this processor has instructions for bf16.
 pub(crate) fn bf16_is_native() -> bool {
     isa::Isa::get() == isa::Isa::Avx512Bf16
-}
-
-/// A row-major tensor.
-fn tensor<T: Element + Pod>(values: Vec<T>, shape: [usize; 2]) -> FlexTensor {
-    debug_assert_eq!(values.len(), shape[0] * shape[1], "values of a {shape:?} tensor");
-    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::new(shape)), T::dtype())
-}
-
-/// A tensor whose values can be borrowed as one row-major slice.
-struct Dense(FlexTensor);
-
-impl Dense {
-    /// Views `tensor`, copying only if its layout is not contiguous.
-    fn new(tensor: &FlexTensor) -> Self {
-        Self(tensor.to_contiguous())
-    }
-
-    /// The values of an f32 tensor.
-    fn values(&self) -> &[f32] {
-        self.typed()
-    }
-
-    fn typed<T: Element + Pod>(&self) -> &[T] {
-        let start = self.0.layout().start_offset();
-        let len = self.0.layout().num_elements();
-        &self.0.storage::<T>()[start..start + len]
-    }
-
-    /// The values, f32 or bf16.
-    fn matrix(&self) -> Matrix<'_> {
-        match self.0.dtype() {
-            DType::BF16 => Matrix::Bf16(self.typed()),
-            _ => Matrix::F32(self.typed()),
-        }
-    }
-
-    /// Rows and the last dimension.
-    fn rows_cols(&self) -> [usize; 2] {
-        let shape = self.0.layout().shape();
-        let cols = shape.as_slice().last().copied().unwrap_or(1);
-        [self.0.layout().num_elements() / cols.max(1), cols]
-    }
 }
 
 thread_local! {
@@ -429,6 +388,10 @@ impl Kernels for Flex {
         let len = b.values().len();
         elementwise::add_to(&mut a.storage_mut::<f32>()[..len], b.values());
         a
+    }
+
+    fn set_rows(into: FlexTensor, first: usize, rows: &FlexTensor) -> FlexTensor {
+        dense::set_rows(into, first, rows)
     }
 
     fn operand(x: FlexTensor, precision: Precision) -> FlexTensor {

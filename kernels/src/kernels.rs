@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Slice, TensorMetadata};
 
 use crate::adamw::{AdamWState, GradientSums};
 use crate::dropout::Dropout;
@@ -185,6 +186,17 @@ pub trait Kernels: Backend<FloatElem = f32> {
 
     /// `a + b`, of one shape.
     fn add(a: FloatTensor<Self>, b: &FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Writes `rows` over those of `into` from row `first` on, in place if nothing else holds its memory.
+    fn set_rows(
+        into: FloatTensor<Self>,
+        first: usize,
+        rows: &FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let shape = rows.shape();
+        let place = [first..first + shape[0], 0..shape[1]].map(Slice::from);
+        Self::float_slice_assign(into, &place, rows.clone())
+    }
 
     /// Values as operands of products of such precision.
     fn operand(x: FloatTensor<Self>, precision: Precision) -> FloatTensor<Self>;

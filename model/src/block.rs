@@ -92,8 +92,7 @@ impl<B: Kernels, P: Projection<B>> Block<B, P> {
         let v = self.v_proj.forward(x, Role::Inner, pass); // [tokens, kv_heads * head_dim]
         let q = R::On::rope(q, &layout.rotation, operands);
         let k = R::On::rope(k, &layout.rotation, operands);
-        let [k, v] = pass.keys_values(self.layer, k, v);
-        let out = pass.attention([q, k, v], &layout.attention);
+        let out = pass.attention(self.layer, [q, k, v], &layout.attention);
         self.o_proj.forward(out, Role::Branch, pass)
     }
 

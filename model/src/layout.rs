@@ -34,7 +34,8 @@ impl Layout {
         Self::new(config, rope, positions, spans)
     }
 
-    /// `new[i]` more tokens of sequence `i` after `cached[i]` ones, lying one after another.
+    /// `new[i]` more tokens of sequence `i` after `cached[i]` ones, lying one after another. A cache has places
+    /// of its own for the keys, see [`crate::Cached`].
     pub fn continuation(
         config: &LlamaConfig,
         rope: &Rope,

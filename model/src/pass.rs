@@ -90,26 +90,16 @@ pub trait Pass {
         let _ = (role, y, low);
     }
 
-    /// Causal attention inside each span.
+    /// A layer's causal attention inside each span; of `qkv` are the tokens of the pass.
     fn attention(
         &mut self,
+        layer: usize,
         qkv: [FloatTensor<Self::On>; 3],
         shape: &AttentionShape,
     ) -> FloatTensor<Self::On> {
-        let [q, k, v] = qkv;
+        let (_, [q, k, v]) = (layer, qkv);
         let precision = self.context().precision;
         Self::On::causal_attention(q, k, v, shape, precision, None).0
-    }
-
-    /// Keys and values that the block's queries see, given those of the new tokens.
-    fn keys_values(
-        &mut self,
-        layer: usize,
-        keys: FloatTensor<Self::On>,
-        values: FloatTensor<Self::On>,
-    ) -> [FloatTensor<Self::On>; 2] {
-        let _ = layer;
-        [keys, values]
     }
 }
 
@@ -203,6 +193,7 @@ impl<B: Kernels + Ops<Inner = B>> Pass for Keeping<'_, B> {
 
     fn attention(
         &mut self,
+        _layer: usize,
         [q, k, v]: [FloatTensor<B>; 3],
         shape: &AttentionShape,
     ) -> FloatTensor<B> {
@@ -293,6 +284,7 @@ impl<B: Kernels> Pass for Taped<'_, B> {
 
     fn attention(
         &mut self,
+        _layer: usize,
         [q, k, v]: [FloatTensor<Autodiff<B>>; 3],
         shape: &AttentionShape,
     ) -> FloatTensor<Autodiff<B>> {

@@ -145,6 +145,9 @@ where
                 0 => self.read(cache, &fresh)?,
                 _ => self.next_logits(cache, &fresh),
             };
+            if draw == 0 {
+                cache.set_limits(running.iter().map(|one| one.prompt + one.room).collect());
+            }
             fresh.clear();
             let vocab = self.model.config.vocab_size;
             let mut keep = Vec::with_capacity(running.len());
