@@ -92,6 +92,7 @@ struct Builder<'a> {
     sources: &'a [SourceFile],
     tokenizer: &'a Tokenizer,
     options: &'a SampleOptions,
+    stops: Vec<u32>,
     samples: Vec<Sample>,
     rows: Vec<(Origin, RowDigest)>,
     statistics: Statistics,
@@ -131,11 +132,22 @@ impl<'a> Builder<'a> {
             truncated: 0,
             split: 0,
             parts_without_targets: 0,
+            answers_without_end: 0,
             files: sources.iter().map(file).collect(),
         };
         let (samples, rows, lengths) = (Vec::new(), Vec::new(), Vec::new());
-        let overlong = None;
-        Ok(Self { sources, tokenizer, options, samples, rows, statistics, lengths, overlong })
+        let (stops, overlong) = (tokenizer.stop_ids(), None);
+        Ok(Self {
+            sources,
+            tokenizer,
+            options,
+            stops,
+            samples,
+            rows,
+            statistics,
+            lengths,
+            overlong,
+        })
     }
 
     fn push(&mut self, rows: &[(Row, Origin)]) -> Result<(), Error> {
@@ -164,6 +176,7 @@ impl<'a> Builder<'a> {
         self.statistics.rows += 1;
         self.statistics.files[origin.file].rows += 1;
         self.lengths.push(length);
+        self.statistics.answers_without_end += usize::from(sample.has_open_answer(&self.stops));
         let max = self.options.max_seq_len;
         if length <= max {
             return self.keep(vec![sample], "");

@@ -25,6 +25,7 @@ use minijinja::Environment;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
+use crate::caught::caught;
 use crate::conversation::{Conversation, Message, Role};
 use crate::error::{Error, RowProblem};
 use crate::tokenizer::{Tokenizer, hex};
@@ -50,6 +51,11 @@ const PROBE_DATE: &str = "26 Jul 2024";
 
 const BLANK: &str = "the template renders nothing of a conversation; put the model's own there, or \
                      remove it";
+
+/// Turns that one conversation's renderings write in all: some seconds.
+const MOST_TURNS_WRITTEN: usize = 3_000_000;
+/// So much text takes as long as a turn.
+const BYTES_OF_A_TURN: usize = 500;
 
 /// A file of the model folder: its bytes, and its name in messages.
 #[derive(Debug, Clone, Copy)]
@@ -299,6 +305,27 @@ impl ModelTemplate {
         Ok(())
     }
 
+    /// # Errors
+    /// Rendering the conversation so many times would take more than a moment.
+    fn check_effort(
+        &self,
+        conversation: &Conversation,
+        wording: &Wording,
+        renderings: usize,
+        why: &str,
+    ) -> Result<(), RowProblem> {
+        let turns = conversation.messages.len();
+        if renderings.saturating_mul(turns + wording.bytes / BYTES_OF_A_TURN) <= MOST_TURNS_WRITTEN
+        {
+            return Ok(());
+        }
+        let (origin, bytes) = (self.source(conversation).origin.clone(), wording.bytes);
+        let message = format!(
+            "{turns} turns with {bytes} bytes, and {why}; cut the conversation into several rows"
+        );
+        Err(RowProblem::Template { origin, line: 1, message })
+    }
+
     /// The text of some of the conversation's turns, marks and breakers included.
     fn render(
         &self,
@@ -325,13 +352,13 @@ impl ModelTemplate {
         };
         let context = wording.context(messages, tools, date, generation_prompt, &self.tokens);
         budget::begin(wording.bytes);
-        let rendered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let rendered = caught(|| {
             self.environment.get_template(name).and_then(|template| template.render(context))
-        }));
+        });
         let problem = match rendered {
-            Ok(Ok(text)) => return Ok(text),
-            Ok(Err(error)) => Problem::of(&error),
-            Err(_) => Problem { line: 1, message: "the engine gave up on it".to_owned() },
+            Some(Ok(text)) => return Ok(text),
+            Some(Err(error)) => Problem::of(&error),
+            None => Problem { line: 1, message: "the engine gave up on it".to_owned() },
         };
         let (origin, Problem { line, message }) = (source.origin.clone(), problem);
         Err(RowProblem::Template { origin, line, message })

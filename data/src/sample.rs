@@ -26,6 +26,14 @@ impl Sample {
     pub fn targets(&self) -> usize {
         self.labels.iter().skip(1).filter(|&&label| label != IGNORE).count()
     }
+
+    /// Whether a run of targets holds none of the ids at which generation ends: who learns it does not
+    /// learn to stop there.
+    pub(crate) fn has_open_answer(&self, stops: &[u32]) -> bool {
+        self.labels
+            .split(|&label| label == IGNORE)
+            .any(|run| !run.is_empty() && !run.iter().any(|&id| stops.contains(&(id as u32))))
+    }
 }
 
 /// How rows become samples.

@@ -33,6 +33,8 @@ pub struct Statistics {
     pub split: usize,
     /// Parts of split rows left out because they hold no target token.
     pub parts_without_targets: usize,
+    /// Rows with an answer that no token at which generation ends belongs to.
+    pub answers_without_end: usize,
     /// The same per file.
     pub files: Vec<FileStatistics>,
 }
@@ -150,6 +152,7 @@ impl fmt::Display for Statistics {
             (self.truncated, "rows truncated"),
             (self.split, "rows split"),
             (self.parts_without_targets, "parts of split rows dropped: no target token"),
+            (self.answers_without_end, "rows with an answer that no end token closes"),
         ] {
             if count > 0 {
                 writeln!(f, "{what}: {count}")?;

@@ -4,6 +4,7 @@
 //! characters it is made of, and control tokens are only ever placed by structure. Llama 3's names for
 //! them are needed by Graft's own chat format and by nothing else.
 
+mod bounds;
 mod expression;
 mod marks;
 mod outline;
@@ -11,14 +12,14 @@ mod roles;
 
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::decode_stream::DecodeStream;
 use crate::error::{Error, RowProblem};
-use crate::formats::MOST_BYTES_OF_A_ROW;
+use bounds::{Bounds, Offsets, guarded};
 pub(crate) use marks::Speaker;
 use marks::{Mark, Marks};
 pub(crate) use outline::Outline;
@@ -32,19 +33,11 @@ const EOT: &str = "<|eot_id|>";
 const EOM: &str = "<|eom_id|>";
 const PAD: &str = "<|finetune_right_pad_id|>";
 
-/// The expressions of all releases try each length of a run of blanks, and the engine gives up at ten
-/// million.
-const LONGEST_RUN: usize = 1_000_000;
-/// Words and signs of a text: what splits it keeps some 350 bytes of each, beside 75 of each byte.
-const MOST_PIECES: usize = 1_250_000;
-/// Texts beyond take turns, or each thread would hold one's pieces.
-const LONG_TEXT: usize = 512 << 10;
-
 /// Encodes and decodes text; knows the model's control tokens.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Arc<tokenizers::Tokenizer>,
     /// For text that does not stand at the beginning, where that makes a difference.
-    later: Option<Box<tokenizers::Tokenizer>>,
+    later: Option<Arc<tokenizers::Tokenizer>>,
     origin: String,
     sha256: String,
     /// For every id: whether it exists, and whether it is a control token.
@@ -58,8 +51,7 @@ pub struct Tokenizer {
     pad: u32,
     frame: Frame,
     stops: Vec<u32>,
-    /// Held while a long text is encoded.
-    turn: Mutex<()>,
+    bounds: Bounds,
 }
 
 /// Ids of Llama 3's control tokens.
@@ -139,8 +131,8 @@ impl Tokenizer {
             return Err(fail("it has no tokens".to_owned()));
         }
         let llama3 = Llama3::find(&inner, &kinds);
-        let later = outline.blank_at_start.then(|| without_blank(&inner).map(Box::new)).flatten();
-        let Outline { front, back, .. } = outline;
+        let later = outline.blank_at_start.then(|| without_blank(&inner).map(Arc::new)).flatten();
+        let Outline { front, back, growth, .. } = outline;
         let (bos, eos, frame) = if let Ok(Llama3 { bos, end_of_text, .. }) = llama3 {
             // Llama 3's tokenizer begins every text, also where its file does not say so.
             let (front, back) = (vec![bos], vec![end_of_text]);
@@ -153,7 +145,7 @@ impl Tokenizer {
         let pad = inner.token_to_id(PAD).or(eos).or(bos).unwrap_or(0);
         let mut tokenizer = Self {
             marks: Marks::special(&inner),
-            inner,
+            inner: Arc::new(inner),
             later,
             origin: origin.to_owned(),
             sha256: hex(&Sha256::digest(file)),
@@ -164,7 +156,7 @@ impl Tokenizer {
             pad,
             frame,
             stops: Vec::new(),
-            turn: Mutex::default(),
+            bounds: Bounds::of(growth),
         };
         let stops = match &tokenizer.llama3 {
             Ok(tokens) => [Some(tokens.end_of_text), tokens.eom, Some(tokens.eot)]
@@ -201,10 +193,7 @@ impl Tokenizer {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        self.check_size(text)?;
-        let _turn = self.turn(text);
-        let inner = self.reader(at_start);
-        let encoding = guarded(|| inner.encode_fast(text, false)).map_err(|m| self.failed(m))?;
+        let encoding = self.read(text, at_start, Offsets::No)?;
         let ids = encoding.get_ids().to_vec();
         self.check_not_forged(text, &ids)?;
         Ok(ids)
@@ -220,56 +209,20 @@ impl Tokenizer {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        self.check_size(text)?;
-        let _turn = self.turn(text);
-        let inner = self.reader(at_start);
-        let encoding = guarded(|| inner.encode(text, false)).map_err(|m| self.failed(m))?;
+        let encoding = self.read(text, at_start, Offsets::Yes)?;
         self.check_not_forged(text, encoding.get_ids())?;
         let ranges = encoding.get_offsets().iter().map(|&(start, end)| start..end);
         Ok(encoding.get_ids().iter().copied().zip(ranges).collect())
     }
 
-    fn reader(&self, at_start: bool) -> &tokenizers::Tokenizer {
-        self.later.as_deref().filter(|_| !at_start).unwrap_or(&self.inner)
-    }
-
-    /// The reader's lock for a long text. It guards nothing that a panic could leave half done.
-    fn turn(&self, text: &str) -> Option<MutexGuard<'_, ()>> {
-        let is_long = text.len() > LONG_TEXT;
-        is_long.then(|| self.turn.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// What a text takes of memory grows with its bytes, also where it is one word of millions of
-    /// letters, and with the pieces that it is split into.
-    fn check_size(&self, text: &str) -> Result<(), Error> {
-        if text.len() <= LONGEST_RUN {
-            return Ok(());
-        }
-        if text.len() > MOST_BYTES_OF_A_ROW {
-            let found = text.len();
-            return Err(self.failed(format!(
-                "a text has {found} bytes, and at most {MOST_BYTES_OF_A_ROW} are encoded at once; cut it \
-                 into several rows"
-            )));
-        }
-        let pieces = pieces(text);
-        if pieces > MOST_PIECES {
-            return Err(self.failed(format!(
-                "a text has {pieces} words and signs, and at most {MOST_PIECES} are encoded at once; cut \
-                 it into several rows"
-            )));
-        }
-        let mut run = 0;
-        for character in text.chars() {
-            run = if character.is_whitespace() { run + 1 } else { 0 };
-            if run > LONGEST_RUN {
-                return Err(self.failed(format!(
-                    "a text has more than {LONGEST_RUN} blanks and line ends in a row, which the \
-                     expression that splits it does not come to an end with; shorten it"
-                )));
-            }
-        }
-        Ok(())
+    fn read(
+        &self,
+        text: &str,
+        at_start: bool,
+        offsets: Offsets,
+    ) -> Result<tokenizers::Encoding, Error> {
+        let reader = self.later.as_ref().filter(|_| !at_start).unwrap_or(&self.inner);
+        self.bounds.encode(reader, text, offsets).map_err(|message| self.failed(message))
     }
 
     fn check_not_forged(&self, text: &str, ids: &[u32]) -> Result<(), Error> {
@@ -302,9 +255,9 @@ impl Tokenizer {
             self.marks.add(Mark::of(id, &token));
             // Marked special to the reader, so that it leaves them alone in texts.
             let token = [token.special(true)];
-            self.inner.add_special_tokens(&token);
+            Arc::make_mut(&mut self.inner).add_special_tokens(&token);
             if let Some(later) = &mut self.later {
-                later.add_special_tokens(&token);
+                Arc::make_mut(later).add_special_tokens(&token);
             }
         }
     }
@@ -489,43 +442,8 @@ impl Llama3 {
     }
 }
 
-/// About how many pieces an expression like Llama 3's splits a text into: words, numbers, runs of signs,
-/// line ends.
-fn pieces(text: &str) -> usize {
-    #[derive(Clone, Copy, PartialEq)]
-    enum Class {
-        Letter,
-        Digit,
-        LineEnd,
-        Blank,
-        Sign,
-    }
-    let class = |character: char| match character {
-        '\n' | '\r' => Class::LineEnd,
-        _ if character.is_whitespace() => Class::Blank,
-        _ if character.is_alphabetic() => Class::Letter,
-        _ if character.is_numeric() => Class::Digit,
-        _ => Class::Sign,
-    };
-    let (mut last, mut count) = (Class::Blank, 0);
-    for class in text.chars().map(class) {
-        // A blank belongs to the word behind it.
-        count += usize::from(class != last && class != Class::Blank);
-        last = class;
-    }
-    count
-}
-
 fn listed(tokens: &[&str]) -> String {
     tokens.iter().map(|token| format!("`{token}`")).collect::<Vec<_>>().join(", ")
-}
-
-/// The reader's answer; where it panics, on what no check foresaw, an error like any other.
-fn guarded<T>(read: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("its reader gave up on it".to_owned()),
-    }
 }
 
 /// As it reads text that follows other text: no blank is put in front.

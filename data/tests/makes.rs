@@ -132,6 +132,25 @@ fn rows_of_text_have_no_token_that_the_tokenizer_does_not_put_there() {
 }
 
 #[test]
+fn answers_that_no_end_token_closes_are_counted() {
+    let (tokenizer, _) = chatml().open();
+    let turns = [("user", "a"), ("assistant", "b"), ("user", "a"), ("assistant", "b")];
+    let row = Row::Conversation(conversation(&turns));
+    let open = |template: &str| {
+        let template = ModelTemplate::from_text(template, "t", "").unwrap();
+        let options = SampleOptions { chat: chat(template), ..SampleOptions::new(100) };
+        let rows = [(row.clone(), Origin { file: 0, line: 1, item: None })];
+        let source = SourceFile::new("t.jsonl", Format::Messages);
+        let dataset = encode_rows(&[source], &rows, &tokenizer, &options).unwrap();
+        dataset.statistics.answers_without_end
+    };
+    let closed = "{% for m in messages %}{{ m.role }}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}assistant{% endif %}";
+    let last = closed.replace("<|im_end|>", "{{ '<|im_end|>' if loop.last }}");
+    let outside = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}<|im_end|>{% endfor %}";
+    assert_eq!([closed, &last, outside].map(open), [0, 1, 1]);
+}
+
+#[test]
 fn nobody_but_the_template_writes_its_marks() {
     for make in makes() {
         let (tokenizer, template) = make.open();

@@ -180,6 +180,48 @@ fn what_releases_use_is_rendered_as_before() {
     "##);
 }
 
+/// Turns of a user and answers, as many in all.
+fn many_turns(count: usize, text: &str) -> Conversation {
+    let role = |index| if index % 2 == 0 { Role::User } else { Role::Assistant };
+    Conversation::of((0..count).map(|index| Message::text(role(index), text)).collect())
+}
+
+#[test]
+fn long_conversations_are_read_in_a_moment_or_refused_by_what_they_would_take() {
+    let (tokenizer, _) = chatml().open();
+    let turn = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n";
+    let by_prefixes = format!("{{% for m in messages %}}{turn}{{% endfor %}}");
+    let marks = format!(
+        "{{% for m in messages %}}{{% if m.role == 'user' %}}{turn}{{% else %}}{{% generation %}}{turn}\
+         {{% endgeneration %}}{{% endif %}}{{% endfor %}}"
+    );
+    let quoting = by_prefixes.replace("m.content", "m.content|tojson");
+    let encode = |template: &str, conversation: &Conversation, losses| {
+        let template = ModelTemplate::from_text(template, "T", "").unwrap();
+        match template.encode(conversation, DATE, losses, &tokenizer) {
+            Ok((ids, targets)) => {
+                format!("{} tokens, {} targets", ids.len(), targets.iter().filter(|t| **t).count())
+            }
+            Err(error) => error.to_string(),
+        }
+    };
+    let (short, long) = (many_turns(100, "a"), many_turns(8_000, "a"));
+    let shown = [
+        encode(&marks, &long, Losses::Refuse),
+        encode(&by_prefixes, &short, Losses::Refuse),
+        encode(&by_prefixes, &long, Losses::Allow),
+        encode(&quoting, &many_turns(100, "a\"b"), Losses::Refuse),
+        encode(&quoting, &many_turns(4_000, "a\"b"), Losses::Refuse),
+    ];
+    insta::assert_snapshot!(shown.join("\n"), @"
+    84000 tokens, 52000 targets
+    1050 tokens, 600 targets
+    cannot render the conversation: T, line 1 of the chat template: 8000 turns with 148000 bytes, and telling which tokens are the assistant's takes two renderings for each of its turns, unless the template says it with `{% generation %}`; cut the conversation into several rows
+    1550 tokens, 850 targets
+    cannot render the conversation: T, line 1 of the chat template: 4000 turns with 82000 bytes, and finding out what the template leaves out takes a rendering for each text that it writes in another way, unless that is allowed (`data.chat.losses: allow`); cut the conversation into several rows
+    ");
+}
+
 #[test]
 fn an_error_stands_on_the_line_of_its_tag() {
     let (tokenizer, _) = chatml().open();

@@ -19,6 +19,8 @@ const MONTHS: [&str; 12] = [
 const DAYS: [&str; 7] =
     ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
+const LONGEST_FORMAT: usize = 200;
+
 /// A day of the Gregorian calendar.
 #[derive(Clone, Copy)]
 struct Day {
@@ -31,6 +33,11 @@ struct Day {
 
 /// The date, written as `26 Jul 2024`, in the form that the template asks for.
 pub(super) fn strftime(date: &str, format: &str) -> Result<String, String> {
+    if format.len() > LONGEST_FORMAT {
+        return Err(format!(
+            "strftime_now: at most {LONGEST_FORMAT} bytes say how a date is written"
+        ));
+    }
     let day = parse(date).ok_or_else(|| {
         format!(
             "the template writes the date in a form of its own, and `{date}` is not written as \
@@ -143,5 +150,6 @@ mod tests {
         }
         assert!(strftime("1 Jan 2024", "%Q").is_err());
         assert!(strftime("1 Jan 2024", "100%").is_err());
+        assert!(strftime("1 Jan 2024", &"%Y".repeat(1_000)).unwrap_err().contains("at most 200"));
     }
 }

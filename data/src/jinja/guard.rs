@@ -16,6 +16,8 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 
+use crate::caught::caught;
+
 /// Releases' templates have up to 20 KB.
 const LARGEST: usize = 1 << 20;
 /// The engine counts lines in 16 bits.
@@ -65,9 +67,10 @@ pub(super) fn guarded(source: &str) -> Result<String, Error> {
         let thread = std::thread::Builder::new().stack_size(STACK);
         std::thread::scope(|scope| {
             let thread = thread
-                .spawn_scoped(scope, || rewritten(source))
+                .spawn_scoped(scope, || caught(|| rewritten(source)))
                 .map_err(|error| refused(&format!("no thread to read it on: {error}")))?;
-            thread.join().unwrap_or_else(|_| Err(refused("its reader gave up on it")))
+            let read = thread.join().ok().flatten();
+            read.unwrap_or_else(|| Err(refused("its reader gave up on it")))
         })
     };
     work()

@@ -54,12 +54,18 @@ impl Comparison<'_> {
         };
         let turns: Vec<usize> = (0..messages.len()).filter(counts).collect();
         self.check_shape(&turns, extent)?;
+        let mut compared = 0;
         for &index in &turns {
             for path in paths(&messages[index]) {
                 let Some(text) = messages[index].pointer(&path).and_then(Json::as_str) else {
                     continue;
                 };
                 let Some(word) = missing_word(text, self.marked) else { continue };
+                compared += 1;
+                let why = "finding out what the template leaves out takes a rendering for each text that it \
+                           writes in another way, unless that is allowed (`data.chat.losses: allow`)";
+                let Self { template, conversation, wording, .. } = self;
+                template.check_effort(conversation, wording, compared, why)?;
                 let mut altered = messages.to_vec();
                 if let Some(place) = altered[index].pointer_mut(&path) {
                     let start = word.as_ptr() as usize - text.as_ptr() as usize;

@@ -106,6 +106,10 @@ pub(super) fn by_prefixes(
 ) -> Result<Vec<Range<usize>>, Error> {
     let mut spans = Vec::new();
     let turns = wording.messages();
+    let learnt = conversation.messages.iter().filter(|message| message.learnt).count();
+    let why = "telling which tokens are the assistant's takes two renderings for each of its turns, unless \
+               the template says it with `{% generation %}`";
+    template.check_effort(conversation, wording, 2 * learnt, why)?;
     for (index, message) in conversation.messages.iter().enumerate() {
         if !message.learnt {
             continue;
@@ -162,8 +166,10 @@ pub(super) fn encode(
     tokenizer: &Tokenizer,
 ) -> Result<(Vec<u32>, Vec<bool>), Error> {
     let (mut ids, mut targets) = (Vec::new(), Vec::new());
+    // Spans follow each other.
     let touched = |range: &Range<usize>| {
-        spans.iter().any(|span| range.start < span.end && span.start < range.end)
+        let next = spans.partition_point(|span| span.end <= range.start);
+        spans.get(next).is_some_and(|span| span.start < range.end)
     };
     for (range, mark) in tokenizer.marks().pieces(text, |_| true) {
         if let Some(mark) = mark {

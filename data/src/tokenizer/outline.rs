@@ -19,6 +19,8 @@ const LARGEST_FILE: usize = 256 << 20;
 const HIGHEST_ID: u64 = 1 << 22;
 /// A list in a list and no deeper.
 const DEEPEST_SEQUENCE: usize = 4;
+/// Of a text by replacements, one after the other; releases stay below 4, or below 12 with NFKC.
+const MOST_GROWTH: f64 = 64.0;
 /// Bytes of a text that stands in place of another one.
 const LONGEST_TEXT: usize = 64;
 
@@ -31,8 +33,54 @@ pub(crate) struct Outline {
     pub back: Vec<u32>,
     /// A marked blank stands in front of the first word of a text, and of no other.
     pub blank_at_start: bool,
+    /// How much longer a text becomes before it is split.
+    pub growth: Growth,
     /// The added tokens, with the ids that the file says they have.
     added: Vec<(u64, String)>,
+}
+
+/// How many times as long a text can become by what is replaced in it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Growth {
+    pub bytes: f64,
+    /// Words and signs, of which there are at most as many as characters.
+    pub pieces: f64,
+}
+
+impl Default for Growth {
+    fn default() -> Self {
+        Self { bytes: 1.0, pieces: 1.0 }
+    }
+}
+
+impl Growth {
+    /// # Errors
+    /// One replacement after the other makes texts far longer than any release does.
+    fn note(&mut self, section: &str, kind: &str, part: &Map<String, Value>) -> Result<(), String> {
+        match kind {
+            // U+FDFA, of 3 bytes, becomes 18 letters.
+            "NFKC" | "NFKD" => self.bytes *= 11.0,
+            "Replace" => {
+                let content = part["content"].as_str().unwrap_or_default();
+                let pattern = part["pattern"]["String"].as_str();
+                let (bytes, characters) = (content.len() as f64, content.chars().count() as f64);
+                let (bytes, pieces) = match pattern {
+                    Some(text) => {
+                        (bytes / text.len() as f64, characters / text.chars().count() as f64)
+                    }
+                    // An expression may find nothing, everywhere.
+                    None => (1.0 + bytes, 1.0 + characters),
+                };
+                self.bytes *= bytes.max(1.0);
+                self.pieces *= pieces.max(1.0);
+            }
+            _ => {}
+        }
+        if self.bytes <= MOST_GROWTH {
+            return Ok(());
+        }
+        Err(format!("`{section}` makes texts more than {MOST_GROWTH} times as long"))
+    }
 }
 
 #[derive(Deserialize)]
@@ -139,7 +187,10 @@ impl Outline {
         let added =
             added_tokens.into_iter().map(|Added { id, content }| (id, content.into_owned()));
         let mut outline = Self { added: added.collect(), ..Self::default() };
-        each("normalizer", &normalizer, "normalizers", 0, &mut check_normalizer)?;
+        each("normalizer", &normalizer, "normalizers", 0, &mut |kind, part| {
+            check_normalizer(kind, part)?;
+            outline.growth.note("normalizer", kind, part)
+        })?;
         each("pre_tokenizer", &pre_tokenizer, "pretokenizers", 0, &mut |kind, part| {
             outline.blank_at_start |= part.get("prepend_scheme").is_some_and(|at| at == "first");
             check_pre_tokenizer(kind, part)
@@ -147,7 +198,11 @@ impl Outline {
         each("post_processor", &post_processor, "processors", 0, &mut |kind, part| {
             outline.note_frame(kind, part)
         })?;
-        each("decoder", &decoder, "decoders", 0, &mut check_decoder)?;
+        let mut growth = Growth::default();
+        each("decoder", &decoder, "decoders", 0, &mut |kind, part| {
+            check_decoder(kind, part)?;
+            growth.note("decoder", kind, part)
+        })?;
         Ok(outline)
     }
 

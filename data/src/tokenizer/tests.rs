@@ -104,7 +104,7 @@ fn an_id_of_a_padded_vocabulary_is_no_text() {
 fn texts_that_would_take_all_memory_are_refused_whatever_they_are_made_of() {
     let tokenizer = tokenizer();
     let refused = |text: String| tokenizer.encode(&text).unwrap_err().to_string();
-    let most = MOST_BYTES_OF_A_ROW;
+    let most = crate::formats::MOST_BYTES_OF_A_ROW;
     for unit in ["a", "7", ".", "é", "字", "!", "word ", " "] {
         let shown = refused(unit.repeat(most / unit.len() + 1));
         let expected = "bytes, and at most 4194304 are encoded at once; cut it into several rows";
@@ -112,12 +112,11 @@ fn texts_that_would_take_all_memory_are_refused_whatever_they_are_made_of() {
     }
     let shown = [" a\n", "1,", "a.", " "].map(|unit| refused(unit.repeat(most / unit.len())));
     insta::assert_snapshot!(shown.join("\n").replace(tokenizer.origin(), "t.json"), @"
-    cannot render the conversation: t.json: a text has 2796202 words and signs, and at most 1250000 are encoded at once; cut it into several rows
-    cannot render the conversation: t.json: a text has 4194304 words and signs, and at most 1250000 are encoded at once; cut it into several rows
-    cannot render the conversation: t.json: a text has 4194304 words and signs, and at most 1250000 are encoded at once; cut it into several rows
+    cannot render the conversation: t.json: a text has 2796202 words and signs, and at most 1000000 are encoded at once; cut it into several rows
+    cannot render the conversation: t.json: a text has 4194304 words and signs, and at most 1000000 are encoded at once; cut it into several rows
+    cannot render the conversation: t.json: a text has 4194304 words and signs, and at most 1000000 are encoded at once; cut it into several rows
     cannot render the conversation: t.json: a text has more than 1000000 blanks and line ends in a row, which the expression that splits it does not come to an end with; shorten it
     ");
-    assert_eq!(pieces("It cost 12,50 €.\n\n  Paid: no\n"), 11);
 }
 
 proptest! {

@@ -180,6 +180,9 @@ fn whole(error: &anyhow::Error) -> String {
 /// that the system does not give.
 pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|panic| {
+        if graft_data::panics_are_caught() {
+            return;
+        }
         let message = panic.payload_as_str().unwrap_or("unknown");
         let first = message.lines().next().unwrap_or_default();
         if no_memory::is_cause_of(message) {

@@ -191,6 +191,7 @@ fn statistics(rows: &[Sample]) -> Statistics {
         truncated: 0,
         split: 0,
         parts_without_targets: 0,
+        answers_without_end: 0,
         files: Vec::new(),
     }
 }

@@ -215,7 +215,8 @@ impl Plan {
             None => (samples, validation),
         };
         let of = |key, sources, rows| Section { key, sources, rows };
-        let warnings = leaks::of_rows(
+        let mut warnings = open_answers(&statistics, &tokenizer);
+        warnings.extend(leaks::of_rows(
             of("data.train", &self.train, &train_rows),
             &train,
             &[
@@ -223,7 +224,7 @@ impl Plan {
                 of("evaluation.held_out", &self.held_out, &held_out_rows),
                 of("evaluation.general", &self.general, &general_rows),
             ],
-        );
+        ));
         let vocabulary = tokenizer.vocab_size();
         let questions = (!held_out.is_empty() || !prompts.is_empty()).then_some(Questions {
             tokenizer,
@@ -275,4 +276,21 @@ impl Plan {
             }
         }
     }
+}
+
+/// Who learns such answers answers without end: usually the chat template writes no end token, or writes it
+/// outside of what it marks as the model's.
+fn open_answers(statistics: &Statistics, tokenizer: &Tokenizer) -> Vec<String> {
+    let Statistics { answers_without_end: open, rows, .. } = statistics;
+    if *open == 0 {
+        return Vec::new();
+    }
+    let stops = tokenizer.stop_ids();
+    let names: Vec<String> = stops.iter().filter_map(|&id| tokenizer.token(id)).collect();
+    vec![format!(
+        "data.train: in {open} of {rows} rows an answer is learnt without a token that ends it ({}): the model \
+         would not learn to stop; look at one with `graft data`, and at what the chat template writes behind \
+         an answer",
+        if names.is_empty() { "the model's files name none".to_owned() } else { names.join(", ") }
+    )]
 }

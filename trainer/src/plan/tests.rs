@@ -344,6 +344,23 @@ fn rows_that_are_trained_on_and_measured_are_warned_of_wherever_they_stand() {
 }
 
 #[test]
+fn answers_that_no_end_token_closes_are_warned_of() {
+    let root = root();
+    let model = model_folder(root.path(), |config| config);
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
+    fs::write(model.join("chat_template.jinja"), template).unwrap();
+    let weights = ModelFolder::open("builtin:quickstart").unwrap();
+    let weights = weights.required("model.safetensors").unwrap();
+    fs::write(model.join("model.safetensors"), weights).unwrap();
+    let path = format!("model.path={}", model.display());
+    let overrides = [path.as_str(), "~data.chat.preamble"];
+    let Resolved { plan, tokenizer } =
+        Plan::resolve(recipe(root.path(), "", &overrides), Device::cpu()).unwrap();
+    let warnings = plan.load_data(tokenizer).unwrap().warnings.join("\n");
+    insta::assert_snapshot!(warnings, @"data.train: in 2 of 2 rows an answer is learnt without a token that ends it (<|end_of_text|>, <|eom_id|>, <|eot_id|>): the model would not learn to stop; look at one with `graft data`, and at what the chat template writes behind an answer");
+}
+
+#[test]
 fn what_is_hashed_is_what_became_the_samples() {
     let root = root();
     let Resolved { plan, tokenizer } =
