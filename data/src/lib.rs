@@ -54,6 +54,6 @@ pub use preview::{PreviewStyle, preview, preview_cut};
 pub use random::{CounterRng, Purpose};
 pub use sample::{IGNORE, Sample, SampleOptions};
 pub use schedule::{Packing, Schedule, ScheduleOptions, Split, split_validation};
-pub use statistics::{FileStatistics, Histogram, Lengths, Statistics};
+pub use statistics::{FileStatistics, Histogram, Lengths, RowCounts, Statistics};
 pub use tokenizer::{Tokenizer, TokenizerFiles};
 pub use visible::{Visible, is_visible, visible};

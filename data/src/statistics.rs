@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::shown::some;
 
@@ -135,6 +135,45 @@ impl fmt::Display for Histogram {
     }
 }
 
+/// How many rows were read, and what became of those that are not used whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowCounts {
+    /// Rows read from the files.
+    pub rows: usize,
+    /// Samples that they became.
+    pub samples: usize,
+    /// What became of rows, and of how many; empty where each is a sample as it is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub otherwise: BTreeMap<String, usize>,
+}
+
+impl fmt::Display for RowCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rows, {} samples", self.rows, self.samples)?;
+        self.otherwise.iter().try_for_each(|(what, count)| write!(f, "; {what}: {count}"))
+    }
+}
+
+impl Statistics {
+    /// Rows and samples, and what was left out or cut.
+    pub fn counts(&self) -> RowCounts {
+        let otherwise = [
+            (self.dropped_overlong, "rows dropped: too long"),
+            (self.dropped_without_targets, "rows dropped: no target token"),
+            (self.dropped_empty, "rows dropped: an empty answer"),
+            (self.truncated, "rows truncated"),
+            (self.split, "rows split"),
+            (self.parts_without_targets, "parts of split rows dropped: no target token"),
+        ];
+        let otherwise = otherwise.into_iter().filter(|(count, _)| *count > 0);
+        RowCounts {
+            rows: self.rows,
+            samples: self.samples,
+            otherwise: otherwise.map(|(count, what)| (what.to_owned(), count)).collect(),
+        }
+    }
+}
+
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let share = 100.0 * self.targets as f64 / self.tokens.max(1) as f64;
@@ -145,18 +184,15 @@ impl fmt::Display for Statistics {
             f,
             "length: mean {mean:.1}, min {min}, p50 {p50}, p90 {p90}, p99 {p99}, max {max}"
         )?;
-        for (count, what) in [
-            (self.dropped_overlong, "rows dropped: too long"),
-            (self.dropped_without_targets, "rows dropped: no target token"),
-            (self.dropped_empty, "rows dropped: an empty answer"),
-            (self.truncated, "rows truncated"),
-            (self.split, "rows split"),
-            (self.parts_without_targets, "parts of split rows dropped: no target token"),
-            (self.answers_without_end, "rows with an answer that no end token closes"),
-        ] {
-            if count > 0 {
-                writeln!(f, "{what}: {count}")?;
-            }
+        for (what, count) in self.counts().otherwise {
+            writeln!(f, "{what}: {count}")?;
+        }
+        if self.answers_without_end > 0 {
+            writeln!(
+                f,
+                "rows with an answer that no end token closes: {}",
+                self.answers_without_end
+            )?;
         }
         for FileStatistics { path, rows, tokens, targets, notes } in &self.files {
             writeln!(f, "{}: rows {rows}, tokens {tokens}, targets {targets}", path.display())?;

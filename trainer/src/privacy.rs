@@ -7,19 +7,34 @@
 //! (umask(2)) takes from every file that it makes what an input does not give: data of mode 0600 leads to
 //! files of 0600 in folders of 0700.
 
-use std::fs::{Metadata, canonicalize, metadata};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{Metadata, Permissions, canonicalize, metadata};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Closes what is written from now on, at `out`, to whoever may not read all of these files. Those that
 /// are not there close nothing.
-pub fn as_private_as<'a>(out: &Path, inputs: impl IntoIterator<Item = &'a Path>) {
+///
+/// Returns the bits of a mode that are closed for it.
+pub fn as_private_as<'a>(out: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> u32 {
     let out = existing(out);
     let closed = inputs.into_iter().map(|input| withheld_by(input, &out));
     let closed = closed.fold(0, |all, one| all | one);
     if closed != 0 {
         close(closed);
     }
+    closed
+}
+
+/// Closes a folder, and with it all that lies in it, by these bits of a mode.
+///
+/// # Errors
+/// It is not the user's own, or not there.
+pub fn close_folder(folder: &Path, bits: u32) -> std::io::Result<()> {
+    let mode = metadata(folder)?.mode() & 0o7777;
+    if mode & bits == 0 {
+        return Ok(());
+    }
+    std::fs::set_permissions(folder, Permissions::from_mode(mode & !bits))
 }
 
 /// The bits of a mode that a file withholds, and the folders that lead to it, links resolved, and not to
@@ -69,8 +84,7 @@ fn close(bits: u32) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::fs;
 
     use super::*;
 

@@ -30,6 +30,11 @@ pub fn note(text: &str) {
     }
 }
 
+/// Says what nobody should miss, also where no progress is shown.
+pub fn warn(text: &str) {
+    let _ = writeln!(io::stderr(), "warning: {}", visible(text));
+}
+
 /// What the work is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {

@@ -172,7 +172,7 @@ impl Report {
 
     fn facts(&self) -> Vec<(&'static str, String, String)> {
         let inputs = &self.manifest.inputs;
-        let (trainable, all) = (inputs.trainable_parameters, inputs.base_parameters());
+        let (trainable, all) = (inputs.trainable_parameters, inputs.parameters);
         let share = 100.0 * trainable as f64 / all.max(1) as f64;
         let rate = match self.tokens_per_second {
             rate if rate.is_finite() && rate > 0.0 => short_count(rate.round() as u64),

@@ -65,6 +65,11 @@ pub fn run(resolved: Resolved, options: RunOptions) -> Result<Outcome, RunError>
             return Err(RunError::Beyond { path: plan.output_dir, step, total });
         }
     }
+    for (key, counts) in &data.counts {
+        if !counts.otherwise.is_empty() {
+            note(&format!("{key}: {counts}"));
+        }
+    }
     for warning in &data.warnings {
         note(&format!("warning: {warning}"));
     }

@@ -9,6 +9,7 @@ pub mod checkpoints;
 pub mod contract;
 mod going_on;
 mod hashes;
+mod kept;
 mod made;
 pub mod manifest;
 pub mod metrics;
@@ -172,7 +173,9 @@ impl Error {
             | Self::Manifest { .. }
             | Self::Foreign { .. }
             | Self::Recipe { .. } => true,
-            Self::Read { .. } | Self::Write { .. } | Self::Replace(_) => false,
+            // It is no plain file, or too large: somebody put it there.
+            Self::Read { source, .. } => source.kind() == io::ErrorKind::InvalidData,
+            Self::Write { .. } | Self::Replace(_) => false,
         }
     }
 
@@ -250,6 +253,11 @@ impl RunFolder {
     pub fn check_resumable(path: &Path) -> Result<()> {
         if Self::holds_run(path) {
             return Ok(());
+        }
+        let manifest = path.join(MANIFEST);
+        if manifest.symlink_metadata().is_ok() {
+            // What it is in place of a file.
+            Manifest::read(&manifest)?;
         }
         let path = path.to_owned();
         match parts_in(&path) {

@@ -157,14 +157,14 @@ fn watched(
 ) -> Result<Encoding, String> {
     enum Word {
         Clock(Clock),
-        Done(Result<Encoding, String>),
+        Done(Box<Result<Encoding, String>>),
     }
     let bytes = text.len();
     let (tell, told) = sync_channel(2);
     let work = move || {
         // Nobody listens any more where the time was up.
         let _ = tell.send(Word::Clock(Clock::of_this_thread()));
-        let _ = tell.send(Word::Done(read(&reader, &text, offsets)));
+        let _ = tell.send(Word::Done(Box::new(read(&reader, &text, offsets))));
     };
     let thread = thread::Builder::new().stack_size(STACK).spawn(work);
     thread.map_err(|error| format!("the system gives no thread to read a text on: {error}"))?;
@@ -172,7 +172,7 @@ fn watched(
     loop {
         match told.recv_timeout(Duration::from_millis(200)) {
             Ok(Word::Clock(started)) => clock = Some(started),
-            Ok(Word::Done(result)) => return result,
+            Ok(Word::Done(result)) => return *result,
             Err(RecvTimeoutError::Timeout) => {
                 if clock.as_ref().is_some_and(|clock| clock.time() > most) {
                     return Err(format!(

@@ -142,6 +142,9 @@ impl Found {
                 ("perplexity", format!("{:.4}", totals.perplexity())),
             ]);
         }
+        if !asked.rows.counts.otherwise.is_empty() {
+            table.push(("of the file's", asked.rows.counts.to_string()));
+        }
         if let Some(general) = general {
             table.push(("general", format!("perplexity {:.4}", general.perplexity())));
         }
@@ -158,6 +161,9 @@ impl Found {
     fn json(&self, asked: &Asked) -> Value {
         let Self { rows, totals, general, exact } = self;
         let mut value = json!({"rows": rows});
+        if asked.rows.counts.rows > 0 {
+            value["of"] = json!(asked.rows.counts);
+        }
         if let Some(totals) = totals {
             value["nll"] = json!(totals.nll);
             value["target_tokens"] = json!(totals.targets);

@@ -1,7 +1,6 @@
 //! `graft train`: a run from recipe to report.
 
 use std::io::{self, Write as _};
-use std::path::Path;
 
 use graft_data::visible;
 
@@ -11,7 +10,7 @@ use crate::device::Choice;
 use crate::plan::{Plan, Start};
 use crate::run::{Outcome, RunOptions, run as run_plan};
 use crate::run_folder::RunFolder;
-use crate::{privacy, signals};
+use crate::signals;
 
 /// Trains as the recipe says.
 ///
@@ -49,7 +48,6 @@ pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
     let room = args.room.available(&plan.output_dir, &plan.device)?;
     let named_device = globals.device != Choice::Auto;
     let options = RunOptions { resume: args.resume, room, named_device };
-    privacy::as_private_as(&plan.output_dir, plan.recipe.files().into_iter().map(Path::new));
     let outcome = on_threads(|| run_plan(resolved, options))?;
     if args.json {
         return Ok(page::print_json(&serde_json::to_value(&outcome)?)?);

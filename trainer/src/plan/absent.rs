@@ -172,6 +172,7 @@ impl Plan {
             vocabulary,
             general: when(!self.general.is_empty()),
             files: BTreeMap::new(),
+            counts: BTreeMap::new(),
             warnings: Vec::new(),
         })
     }

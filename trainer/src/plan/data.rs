@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use graft_data::{
-    Conversation, Dataset, Error, FileDigest, Message, Origin, Overlong, Role, RowDigest, Sample,
-    SampleOptions, Schedule, SourceFile, Statistics, Tokenizer, split_validation,
+    Conversation, Dataset, Error, FileDigest, Message, Origin, Overlong, Role, RowCounts,
+    RowDigest, Sample, SampleOptions, Schedule, SourceFile, Statistics, Tokenizer,
+    split_validation,
 };
 use graft_recipes::Recipe;
 
@@ -32,6 +33,8 @@ pub struct LoadedData {
     /// Size and hash of every file, by the recipe's key that names it: of the very bytes that became
     /// the samples.
     pub files: BTreeMap<String, DataFile>,
+    /// How many rows each section's files have, by the section's key, and what became of them.
+    pub counts: BTreeMap<String, RowCounts>,
     /// What is allowed, but hardly meant.
     pub warnings: Vec<String>,
 }
@@ -201,6 +204,15 @@ impl Plan {
             &mut findings,
         );
         findings.finish()?;
+        let counts = [
+            ("data.train", &train),
+            ("data.validation", &validation),
+            ("evaluation.general", &general),
+        ];
+        let counts = counts.into_iter().filter_map(|(key, dataset)| {
+            Some((key.to_owned(), dataset.as_ref()?.statistics.counts()))
+        });
+        let counts = counts.collect();
         let complete = "a failure was recorded as a problem";
         let (held_out, prompts) = (held_out.expect(complete), prompts.expect(complete));
         let HeldOutRows { questions: held_out, rows: held_out_rows, .. } = held_out;
@@ -239,6 +251,7 @@ impl Plan {
             vocabulary,
             general,
             files,
+            counts,
             warnings,
         })
     }

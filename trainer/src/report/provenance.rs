@@ -21,6 +21,7 @@ pub(super) fn section(manifest: &Manifest, recipe: &str, page: &mut String) {
     files("Adapter that it started from", named(&inputs.init_from), page);
     let data = inputs.data.iter().map(|(key, file)| (format!("{} ({key})", file.path), &file.hash));
     files("Data files", data, page);
+    rows(inputs, page);
     let made = manifest.made.values().flat_map(|made| named(&made.files));
     files("Files that it made", made, page);
     let hash = escape(&inputs.recipe_sha256);
@@ -29,6 +30,21 @@ pub(super) fn section(manifest: &Manifest, recipe: &str, page: &mut String) {
         "<h2>Recipe</h2>\n<pre>{}</pre>\n<p class=\"lead\">SHA-256 {hash}</p>\n",
         escape(recipe)
     );
+}
+
+/// What became of the rows, where not all were used whole.
+fn rows(inputs: &Inputs, page: &mut String) {
+    let used = inputs.rows.iter().filter(|(_, counts)| !counts.otherwise.is_empty());
+    let rows: Vec<_> = used.collect();
+    if rows.is_empty() {
+        return;
+    }
+    page.push_str("<h2>Rows that were not used whole</h2>\n<table><tbody>");
+    for (key, counts) in rows {
+        let counts = escape(&counts.to_string());
+        let _ = write!(page, "<tr><th>{}</th><td>{counts}</td></tr>", escape(key));
+    }
+    page.push_str("</tbody></table>\n");
 }
 
 fn settings(manifest: &Manifest) -> Vec<(String, String)> {

@@ -20,9 +20,9 @@ use crate::device::Backend;
 use crate::evaluate::{ScoreError, Scorer};
 use crate::memory::{give_freed_memory_back, peak_resident_bytes};
 use crate::merge_bound::{MergeBound, onto};
-use crate::plan::{Adapter, Plan};
+use crate::plan::{Adapter, LoadedData, Plan};
 use crate::probe::{Divergence, Probe};
-use crate::progress::{Progress, Unit};
+use crate::progress::{Progress, Unit, warn};
 use crate::report::{Answer, Better, PromptAnswer, Report, Sample, Score, ScoreUnit};
 use crate::run_folder::manifest::{FileHash, Status};
 use crate::run_folder::metrics::{self, Line};
@@ -198,20 +198,26 @@ fn write_result<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<
         }
         Err(other) => return Err(other.into()),
     }
-    let path = run.folder.claim(name)?;
-    match &plan.adapter {
-        Adapter::Full => {
-            remove(&path)?;
-            let values = run.trainer.values_by_name();
-            full::write(&path, &plan.model_folder, &plan.config, &values)?;
+    let base = run.folder.manifest().inputs.base.clone();
+    let trainer = &mut run.trainer;
+    let make = |path: &Path| -> Result<(), RunError> {
+        if let Adapter::Full = plan.adapter {
+            remove(path)?;
+            full::write(path, &plan.model_folder, &plan.config, &trainer.values_by_name())?;
+            return Ok(());
         }
-        Adapter::Lora { .. } => {
-            let base = &run.folder.manifest().inputs.base;
-            save_adapter(&path, plan, base, &mut run.trainer)?;
-        }
+        save_adapter(path, plan, &base, trainer)
+    };
+    let ((), told) = run.folder.make_folder(name, step, &of, make)?;
+    tell_of_kept(&told);
+    Ok(run.folder.path().join(name))
+}
+
+/// Says where files are that somebody put where the run makes its own.
+fn tell_of_kept(told: &[String]) {
+    for what in told {
+        warn(what);
     }
-    run.folder.made(name, step, &of)?;
-    Ok(path)
 }
 
 /// Scores the result, unless it was.
@@ -241,31 +247,43 @@ fn merge<B: Backend, P: Trainable<B>>(
 ) -> Result<Option<(PathBuf, Option<f64>)>, RunError> {
     let (plan, step) = (run.plan, run.position.step);
     if !plan.finish.merge || plan.adapter.result() != ADAPTER {
+        if let Some(earlier) = run.folder.left_behind(MERGED, step) {
+            warn(&format!(
+                "`{}` holds the model after step {earlier}, and the run went on to step {step}: merge \
+                 again with `--resume finish.merge=true`, or remove it",
+                run.folder.path().join(MERGED).display()
+            ));
+        }
         return Ok(None);
     }
     let of = format!("{} onto {}", run.folder.trained_sha256(), plan.finish.onto.name());
     if run.folder.has(MERGED, step, &of)? {
         return Ok(Some((run.folder.path().join(MERGED), None)));
     }
-    let path = run.folder.claim(MERGED)?;
-    remove(&path)?;
-    let divergence = write_merged(run, &run.folder.path().join(ADAPTER), &path);
-    if divergence.is_err() {
-        // A model that nothing vouches for does not stay; what is told is why.
-        let _ = remove(&path);
-    }
-    let divergence = divergence?;
-    run.folder.made(MERGED, step, &of)?;
-    Ok(Some((path, Some(divergence.mean))))
+    let (data, trainer) = (run.data, &run.trainer);
+    let adapter = run.folder.path().join(ADAPTER);
+    let make = |path: &Path| {
+        remove(path)?;
+        let divergence = write_merged(plan, data, trainer, &adapter, path);
+        if divergence.is_err() {
+            // A model that nothing vouches for does not stay; what is told is why.
+            let _ = remove(path);
+        }
+        divergence
+    };
+    let (divergence, told) = run.folder.make_folder(MERGED, step, &of, make)?;
+    tell_of_kept(&told);
+    Ok(Some((run.folder.path().join(MERGED), Some(divergence.mean))))
 }
 
 /// Merges the adapter and compares the written model with the trained one.
 fn write_merged<B: Backend, P: Trainable<B>>(
-    run: &Run<'_, B, P>,
+    plan: &Plan,
+    data: &LoadedData,
+    trainer: &Trainer<B, P>,
     adapter: &Path,
     out: &Path,
 ) -> Result<Divergence, RunError> {
-    let plan = run.plan;
     let adapter = PeftAdapter::open(adapter)?;
     let request = Merge {
         base: &plan.model_folder,
@@ -277,9 +295,9 @@ fn write_merged<B: Backend, P: Trainable<B>>(
     let progress = Progress::new("merge", None, Unit::Bytes);
     merge::write(out, &request, &mut |done, _| progress.step(done, &Default::default()))?;
     give_freed_memory_back();
-    let probe = Probe::of(&run.data.train);
+    let probe = Probe::of(&data.train);
     stop::check().map_err(graft_model::Error::from)?;
-    let trained = probe.hear(&run.trainer.model, plan.precision);
+    let trained = probe.hear(&trainer.model, plan.precision);
     let merged = open_frozen(out, &plan.config)?;
     stop::check().map_err(graft_model::Error::from)?;
     let merged = probe.hear(&merged, plan.precision);

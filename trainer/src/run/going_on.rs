@@ -7,7 +7,7 @@ use super::scores::Scores;
 use super::state::{self, State};
 use super::{RunError, RunOptions};
 use crate::plan::Plan;
-use crate::progress::note;
+use crate::progress::{note, warn};
 use crate::run_folder::checkpoints::{Checkpoint, set_aside};
 use crate::run_folder::contract::{Asked, Change};
 use crate::run_folder::manifest::{Inputs, Manifest, Mended};
@@ -107,7 +107,7 @@ impl GoingOn {
 }
 
 fn say_mended(Mended { file, found }: &Mended) {
-    note(&format!("warning: `{file}` of the run: {found}"));
+    warn(&format!("`{file}` of the run: {found}"));
 }
 
 /// Begins a run in its folder, or goes on with it.

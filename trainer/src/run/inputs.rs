@@ -34,7 +34,7 @@ pub(super) fn inputs(plan: &Plan, data: &LoadedData) -> Result<Inputs, RunError>
         kernels: if plan.device.is_cpu() { Some(kernels(plan)?) } else { None },
         seed: plan.seed,
         threads: plan.threads.get(),
-        parameters: total_parameters(plan),
+        parameters: plan.parameters(),
         trainable_parameters: plan.trainable_parameters(),
         recipe_sha256: sha256_hex(plan.recipe.to_yaml().as_bytes()),
         versions,
@@ -42,6 +42,7 @@ pub(super) fn inputs(plan: &Plan, data: &LoadedData) -> Result<Inputs, RunError>
         tokenizer: tokenizer_hashes(plan)?,
         init_from: start_hashes(plan)?,
         data: data.files.clone(),
+        rows: data.counts.clone(),
         recipe: plan.recipe.to_value(),
     })
 }
@@ -76,14 +77,6 @@ pub(super) fn asked_sha256(plan: &Plan, inputs: &Inputs) -> String {
 /// The processor's kernels, by the architecture and the arithmetic.
 fn kernels(plan: &Plan) -> Result<String, RunError> {
     Ok(format!("{} {}", std::env::consts::ARCH, Isa::arithmetic(plan.precision)?))
-}
-
-/// Parameters of the base, and those of adapters beside it.
-fn total_parameters(plan: &Plan) -> u64 {
-    match plan.adapter {
-        Adapter::Full => plan.parameters(),
-        Adapter::Lora { .. } => plan.parameters() + plan.trainable_parameters(),
-    }
 }
 
 /// Hashes of the configuration, and of the weights where the run reads them. What else lies in the folder

@@ -1,6 +1,7 @@
 //! The loop: steps, measurements, checkpoints.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use graft_adapters::Trainable;
@@ -46,7 +47,14 @@ pub(super) fn train<B: Backend, P: Trainable<B>>(
         std::fs::create_dir_all(parent)
             .map_err(|source| RunError::Write { path: parent.to_owned(), source })?;
     }
-    privacy::as_private_as(&plan.output_dir, plan.files()?.iter().map(std::path::PathBuf::as_path));
+    let mut read = plan.files()?;
+    read.extend(plan.recipe.files().into_iter().map(PathBuf::from));
+    let closed = privacy::as_private_as(&plan.output_dir, read.iter().map(PathBuf::as_path));
+    if going_on.is_some() {
+        // What the run left until now was as open as its inputs were then.
+        privacy::close_folder(&plan.output_dir, closed)
+            .map_err(|source| RunError::Write { path: plan.output_dir.clone(), source })?;
+    }
     let asked = inputs::asked_sha256(plan, &inputs);
     let Opened { mut folder, from, metrics } = going_on::open(plan, going_on, inputs)?;
     let whereabouts = Whereabouts::default();

@@ -218,6 +218,9 @@ impl Verdict {
 
     /// What computes, and in which types: sums of other kernels are rounded in another order.
     fn computer(&mut self, begun: &Inputs, now: &Inputs, asked: Asked<'_>) {
+        let key = "training.compute_dtype";
+        let other_type = begun.compute_dtype != now.compute_dtype;
+        let type_asked = other_type && is_asked(asked.recipe, key);
         let mut moved = None;
         if begun.device != now.device {
             let name = now.device.split(' ').next().unwrap_or_default();
@@ -226,6 +229,8 @@ impl Verdict {
             moved = Some(self.named("device", &begun.device, &now.device, asked.device, way));
         } else if let (Some(from), Some(to)) = (&begun.kernels, &now.kernels)
             && from != to
+            // Each type has kernels of its own: then what is to be asked for is the type.
+            && (asked.kernels || !other_type)
         {
             let [old, new] = [from, to].map(|name| name.rsplit(' ').next().unwrap_or_default());
             let variable = graft_kernels::flex::isa::Isa::VARIABLE;
@@ -235,14 +240,19 @@ impl Verdict {
             );
             moved = Some(self.named("kernels", from, to, asked.kernels, way));
         }
-        if begun.compute_dtype != now.compute_dtype {
-            let key = "training.compute_dtype";
+        if other_type {
             let way = ask(key, Some(&Value::from(&*begun.compute_dtype)), &now.compute_dtype);
             // Another device or processor brings its type along, and is refused without it.
             if moved == Some(false) {
                 return;
             }
-            let asked = moved.is_some() || is_asked(asked.recipe, key);
+            let asked = moved.is_some() || type_asked;
+            if asked && moved.is_none() && begun.kernels != now.kernels {
+                let shown = |name: &Option<String>| name.clone().unwrap_or_default();
+                let (what, from, to) =
+                    ("kernels".to_owned(), shown(&begun.kernels), shown(&now.kernels));
+                self.allowed.push(Change { what, from, to });
+            }
             self.named("compute_dtype", &begun.compute_dtype, &now.compute_dtype, asked, way);
         }
         for (program, version) in &now.versions {

@@ -24,7 +24,8 @@ pub enum Content {
 }
 
 impl RunFolder {
-    /// Whether `name` lies in the folder as this run made it after `step`, and `of` what else it depends on.
+    /// Whether `name` lies in the folder as this run made it after `step`, and `of` what else it depends on;
+    /// files that somebody else put beside those of the run do not count.
     ///
     /// # Errors
     /// It cannot be read.
@@ -33,7 +34,13 @@ impl RunFolder {
         if made.after_step != Some(step) || made.of != of || !self.path.join(name).exists() {
             return Ok(false);
         }
-        Ok(self.files_of(name)? == made.files)
+        for (file, hash) in &made.files {
+            let path = self.path.join(file);
+            if !path.exists() || hash_file(&path, |_| ())? != *hash {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// A file that this run made after `step`, of `of`.
@@ -61,8 +68,8 @@ impl RunFolder {
         }
     }
 
-    /// Where `name` is to be made, or made again; recorded before it is, so that a run killed meanwhile
-    /// knows its own.
+    /// Where `name` is to be made, or made again; recorded before it is, with the files that it had, so that
+    /// a run killed meanwhile knows its own.
     ///
     /// # Errors
     /// Something is there that the run did not make.
@@ -71,8 +78,10 @@ impl RunFolder {
         if !self.manifest.made.contains_key(name) && path.symlink_metadata().is_ok() {
             return Err(Error::NotOwn { path });
         }
-        if self.manifest.made.get(name) != Some(&Made::default()) {
-            self.manifest.made.insert(name.to_owned(), Made::default());
+        let files = self.manifest.made.get(name).map(|made| made.files.clone()).unwrap_or_default();
+        let claimed = Made { files, ..Made::default() };
+        if self.manifest.made.get(name) != Some(&claimed) {
+            self.manifest.made.insert(name.to_owned(), claimed);
             self.record()?;
         }
         Ok(path)
@@ -98,13 +107,20 @@ impl RunFolder {
         self.manifest.trained_sha256 = Some(sha256);
     }
 
+    /// The step whose values `name` holds, where that is not `step`: something made earlier, that is still
+    /// there and was not made again.
+    pub fn left_behind(&self, name: &str, step: u64) -> Option<u64> {
+        let made = self.manifest.made.get(name).filter(|_| self.path.join(name).exists())?;
+        made.after_step.filter(|&after| after != step)
+    }
+
     /// The hash of the values that the last step left; empty before any.
     pub fn trained_sha256(&self) -> &str {
         self.manifest.trained_sha256.as_deref().unwrap_or_default()
     }
 
     /// Every file of what the run made as `name`, to its hash.
-    fn files_of(&self, name: &str) -> Result<BTreeMap<String, FileHash>> {
+    pub(super) fn files_of(&self, name: &str) -> Result<BTreeMap<String, FileHash>> {
         let path = self.path.join(name);
         if !path.is_dir() {
             return Ok(BTreeMap::from([(name.to_owned(), hash_file(&path, |_| ())?)]));

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use graft_data::RowCounts;
 use graft_model::atomic;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -76,7 +77,7 @@ pub struct Inputs {
     pub seed: u64,
     /// Worker threads on the host; the result does not depend on them.
     pub threads: usize,
-    /// Parameters of the model with its adapters.
+    /// Parameters of the base: what shares of trained parameters are of.
     pub parameters: u64,
     /// Parameters that train.
     pub trainable_parameters: u64,
@@ -92,6 +93,9 @@ pub struct Inputs {
     pub init_from: BTreeMap<String, FileHash>,
     /// Key of the recipe that names a file of rows, to the file.
     pub data: BTreeMap<String, DataFile>,
+    /// Section of the recipe to how many rows its files have, and what became of them.
+    #[serde(default)]
+    pub rows: BTreeMap<String, RowCounts>,
     /// The recipe as resolved: every key with its value.
     pub recipe: Value,
 }
@@ -212,16 +216,6 @@ impl Manifest {
     }
 }
 
-impl Inputs {
-    /// Parameters of the base alone: what shares of trained parameters are of, wherever they are shown.
-    pub fn base_parameters(&self) -> u64 {
-        if self.method == "full" {
-            return self.parameters;
-        }
-        self.parameters.saturating_sub(self.trainable_parameters)
-    }
-}
-
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -265,7 +259,7 @@ pub(crate) mod tests {
             kernels: Some("x86_64 avx2".to_owned()),
             seed: 7,
             threads: 2,
-            parameters: 4_300_000,
+            parameters: 4_180_000,
             trainable_parameters: 120_000,
             recipe_sha256: sha256_hex(b"recipe"),
             versions: BTreeMap::from([("graft".to_owned(), "0.1.0".to_owned())]),
@@ -273,6 +267,7 @@ pub(crate) mod tests {
             tokenizer: BTreeMap::from([("tokenizer.json".to_owned(), file("tokens"))]),
             init_from: BTreeMap::new(),
             data: BTreeMap::from([("data.train[0]".to_owned(), rows)]),
+            rows: BTreeMap::new(),
             recipe: recipe.to_value(),
         }
     }

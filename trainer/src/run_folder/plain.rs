@@ -42,7 +42,7 @@ fn check(found: &Metadata) -> io::Result<()> {
         return Ok(());
     }
     let what = if found.is_dir() { "a folder" } else { "a pipe, a socket or a device" };
-    let message = format!("it is {what}, and only plain files are read");
+    let message = format!("it is {what}, and only plain files are read: move it away");
     Err(io::Error::new(io::ErrorKind::InvalidData, message))
 }
 
@@ -63,10 +63,10 @@ mod tests {
         for name in ["pipe", "device"] {
             assert_eq!(
                 said(name),
-                "it is a pipe, a socket or a device, and only plain files are read"
+                "it is a pipe, a socket or a device, and only plain files are read: move it away"
             );
         }
-        assert_eq!(said("."), "it is a folder, and only plain files are read");
+        assert_eq!(said("."), "it is a folder, and only plain files are read: move it away");
         assert_eq!(said("huge"), "it has more than 1 GiB; allowed: at most that");
         assert_eq!(read(&place("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(read(&place("small")).unwrap(), b"{}");

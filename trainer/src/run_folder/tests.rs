@@ -240,3 +240,58 @@ fn what_the_run_made_is_known_by_its_step_by_what_it_is_of_and_by_its_bytes() {
     fs::remove_file(path.join("before.json")).unwrap();
     assert!(matches!(content(&run, "questions"), Content::Damaged(_)));
 }
+
+#[test]
+fn what_somebody_put_into_a_folder_of_the_run_stays_whenever_that_is_made_again() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("run");
+    let mut run = RunFolder::create(&path, "name: a\n", Manifest::begin(inputs())).unwrap();
+    let merged = path.join("merged");
+    let make = |files: &'static [&'static str]| {
+        move |folder: &Path| -> Result<()> {
+            let _ = fs::remove_dir_all(folder);
+            fs::create_dir_all(folder).unwrap();
+            for file in files {
+                fs::write(folder.join(file), "made").unwrap();
+            }
+            Ok(())
+        }
+    };
+    let first: &[&str] = &["config.json", "model-00001-of-00002.safetensors", "LICENSE"];
+    assert_eq!(run.make_folder("merged", 2, "", make(first)).unwrap(), ((), Vec::new()));
+    fs::create_dir(merged.join("notes")).unwrap();
+    for mine in ["README.md", "notes/a.txt", "NOTICE", "tokenizer.json"] {
+        fs::write(merged.join(mine), if mine == "tokenizer.json" { "made" } else { "mine" })
+            .unwrap();
+    }
+    std::os::unix::fs::symlink("/nowhere", merged.join("link")).unwrap();
+    assert!(run.has("merged", 2, "").unwrap(), "what is beside them is not the run's");
+    // The next one has fewer shards, and brings two files of names that are taken.
+    let second: &[&str] = &["config.json", "model.safetensors", "NOTICE", "tokenizer.json"];
+    let ((), told) = run.make_folder("merged", 4, "", make(second)).unwrap();
+    let root = root.path().display().to_string();
+    insta::assert_snapshot!(told.join("\n").replace(&root, "ROOT"), @"`ROOT/run/merged/NOTICE` was made anew; the file that was there and that no run made is `ROOT/run/kept-merged/NOTICE`");
+    let read = |file: &str| fs::read_to_string(path.join(file)).unwrap();
+    assert_eq!([read("merged/README.md"), read("merged/notes/a.txt")], ["mine", "mine"]);
+    assert_eq!([read("merged/NOTICE"), read("kept-merged/NOTICE")], ["made", "mine"]);
+    assert!(merged.join("link").is_symlink() && !path.join("kept-merged/tokenizer.json").exists());
+    assert!(!merged.join("LICENSE").exists() && !merged.join(first[1]).exists());
+    assert!(run.has("merged", 4, "").unwrap());
+    // A failure, and a run that was killed before it could put anything back.
+    let failed = |folder: &Path| -> Result<()> {
+        let _ = fs::remove_dir_all(folder);
+        Err(Error::NoRun { path: folder.to_owned() })
+    };
+    run.make_folder("merged", 6, "", failed).unwrap_err();
+    assert_eq!([read("merged/README.md"), read("merged/notes/a.txt")], ["mine", "mine"]);
+    assert_eq!(
+        [merged.join("NOTICE").exists(), path.join("kept-merged/NOTICE").exists()],
+        [false, true]
+    );
+    fs::rename(merged.join("README.md"), path.join("kept-merged/README.md")).unwrap();
+    fs::write(merged.join("README.md"), "another").unwrap();
+    run.make_folder("merged", 6, "", make(second)).unwrap();
+    let mut readmes = [read("merged/README.md"), read("merged/README.md-2")];
+    readmes.sort();
+    assert_eq!(readmes, ["another", "mine"]);
+}

@@ -117,6 +117,7 @@ fn a_run_folder_is_summed_up() {
         tokenizer: BTreeMap::new(),
         init_from: BTreeMap::new(),
         data: BTreeMap::new(),
+        rows: BTreeMap::new(),
         recipe: serde_json::json!({}),
     };
     let mut run =

@@ -60,6 +60,43 @@ fn a_merged_folder_of_the_users_is_refused_before_a_run_and_before_it_goes_on() 
 }
 
 #[test]
+fn what_is_put_into_results_stays_there_when_the_run_goes_on_and_stale_models_are_named() {
+    let room = Room::new();
+    let quick = ["data.validation=none", "finish.merge=true"];
+    let go_on = |steps: u64, more: &[&str]| {
+        let steps = format!("training.max_steps={steps}");
+        let arguments = [&quick[..1], &[steps.as_str()], more].concat();
+        let output = room.train("out", &arguments).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output)
+    };
+    go_on(1, &quick[1..]);
+    for folder in ["adapter", "merged"] {
+        let readme = room.path("out").join(folder).join("README.md");
+        graft_model::atomic::write_bytes(readme, b"mine").unwrap();
+    }
+    let mine = |when: &str| {
+        for folder in ["adapter", "merged"] {
+            let readme = fs::read_to_string(room.path("out").join(folder).join("README.md"));
+            assert_eq!(readme.unwrap_or_default(), "mine", "{folder}, {when}");
+        }
+    };
+    let before = contents(&room.path("out/adapter"));
+    go_on(1, &["finish.merge=true", "--resume"]);
+    mine("with nothing left to do");
+    assert!(contents(&room.path("out/adapter")) == before);
+    go_on(2, &["finish.merge=true", "--resume"]);
+    mine("with a step more");
+    assert!(contents(&room.path("out/adapter")) != before, "the adapter was not made again");
+    let said = go_on(3, &["finish.merge=false", "--resume", "--quiet"]);
+    let stale = "holds the model after step 2, and the run went on to step 3: merge again with";
+    assert!(said.contains(stale), "{said}");
+    let shown = room.graft(&["inspect", "out"]).output().unwrap().stdout;
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(shown.contains("merged (of step 2)"), "{shown}");
+}
+
+#[test]
 fn what_a_run_leaves_is_no_more_open_than_its_most_private_input() {
     let room = Room::new();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -109,6 +146,63 @@ fn what_a_run_leaves_is_no_more_open_than_its_most_private_input() {
     command.args(["-c", shell, "sh"]).arg(train.get_program()).args(train.get_args());
     succeed(command.current_dir(room.path("")));
     assert_eq!(mode(&room.path("open/report.html")), 0o644, "more private than anybody asked");
+}
+
+#[test]
+fn private_files_that_come_when_a_run_goes_on_close_what_it_left() {
+    let room = Room::new();
+    let mode = |name: &str| fs::metadata(room.path(name)).unwrap().permissions().mode() & 0o777;
+    let write = |name: &str, text: &str, mode: u32| {
+        graft_model::atomic::write_bytes(room.path(name), text.as_bytes()).unwrap();
+        fs::set_permissions(room.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let openly = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "umask 022; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_graft")]);
+        succeed(command.args(arguments).current_dir(room.path("")));
+    };
+    let rows = "data: {train: [{path: train.jsonl, format: messages}], max_seq_len: 128, system_prompt: a secret}";
+    let recipe = format!(
+        "model: {{path: builtin:quickstart}}\nadapter: {{rank: 1}}\ntraining: {{max_steps: 1}}\n{rows}\n"
+    );
+    write("open.yaml", &recipe, 0o644);
+    openly(&["train", "open.yaml", "output_dir=later"]);
+    assert_eq!([mode("later"), mode("later/recipe.yaml")], [0o755, 0o644]);
+    write("validation.jsonl", &fs::read_to_string(room.path("validation.jsonl")).unwrap(), 0o600);
+    let validation = "data.validation=[{path: validation.jsonl, format: messages}]";
+    let more = ["training.max_steps=2", validation, "--resume"];
+    openly(&[&["train", "open.yaml", "output_dir=later"], &more[..]].concat());
+    assert_eq!([mode("later"), mode("later/report.html")], [0o700, 0o600]);
+}
+
+#[test]
+fn rows_that_are_not_used_whole_are_counted_wherever_rows_are_read() {
+    let room = Room::new();
+    let row = |words: usize| {
+        let question = "a ".repeat(words);
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"{question}\"}}, {{\"role\": \"assistant\", \"content\": \"b\"}}]}}\n"
+        )
+    };
+    let rows = [row(1), row(200), row(2), row(200)].concat();
+    graft_model::atomic::write_bytes(room.path("mixed.jsonl"), rows.as_bytes()).unwrap();
+    let said = "4 rows, 2 samples; rows dropped: too long: 2";
+    let train = "data.train=[{path: mixed.jsonl, format: messages}]";
+    let quick = [train, "data.validation=none", "training.max_steps=1", "data.overlong=drop"];
+    let told = succeed(&mut room.train("out", &quick));
+    assert!(told.contains(&format!("data.train: {said}")), "{told}");
+    let counted =
+        serde_json::json!({"rows": 4, "samples": 2, "otherwise": {"rows dropped: too long": 2}});
+    assert_eq!(room.manifest("out")["rows"]["data.train"], counted);
+    assert!(fs::read_to_string(room.path("out/report.html")).unwrap().contains(said));
+    let model = ["eval", "--model", "builtin:quickstart", "--data", "mixed.jsonl"];
+    let drop = ["--format", "messages", "--overlong", "drop", "--max-seq-len", "64"];
+    let score = room.graft(&[&model[..], &drop].concat()).output().unwrap();
+    let table = String::from_utf8_lossy(&score.stdout).into_owned();
+    assert!(table.contains(said), "{table}");
+    let score = room.graft(&[&model[..], &drop, &["--json"]].concat()).output().unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&score.stdout).unwrap();
+    assert_eq!((&found["rows"], &found["of"]), (&2.into(), &counted));
 }
 
 #[test]

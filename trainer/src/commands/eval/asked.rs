@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use graft_data::{Dataset, Sample, SampleOptions, SourceFile, Tokenizer};
+use graft_data::{Dataset, RowCounts, Sample, SampleOptions, SourceFile, Tokenizer};
 use graft_kernels::Precision;
 
 use crate::cli::Globals;
@@ -40,11 +40,13 @@ pub(super) struct Asked {
 pub(super) struct Rows {
     pub(super) samples: Vec<Sample>,
     pub(super) files: Vec<PathBuf>,
+    /// How many rows the files have, and what became of them.
+    pub(super) counts: RowCounts,
 }
 
 impl Rows {
-    fn new(samples: Vec<Sample>, files: &[SourceFile]) -> Self {
-        Self { samples, files: files.iter().map(|file| file.path.clone()).collect() }
+    fn new(samples: Vec<Sample>, files: &[SourceFile], counts: RowCounts) -> Self {
+        Self { samples, files: files.iter().map(|file| file.path.clone()).collect(), counts }
     }
 
     fn read(
@@ -52,7 +54,8 @@ impl Rows {
         tokenizer: &Tokenizer,
         options: &SampleOptions,
     ) -> anyhow::Result<Self> {
-        Ok(Self::new(Dataset::load(files, tokenizer, options)?.samples, files))
+        let Dataset { samples, statistics, .. } = Dataset::load(files, tokenizer, options)?;
+        Ok(Self::new(samples, files, statistics.counts()))
     }
 
     /// An error of scoring, a row in it named by its file.
@@ -174,8 +177,9 @@ pub(super) fn by_recipe(
         ))
         .into());
     }
-    let rows = Rows::new(data.validation, files);
-    let general = Rows::new(data.general, &plan.general);
+    let counts = |key: &str| data.counts.get(key).cloned().unwrap_or_default();
+    let rows = Rows::new(data.validation, files, counts("data.validation"));
+    let general = Rows::new(data.general, &plan.general, counts("evaluation.general"));
     Ok(Asked { opening, nf4, precision, rows, general, questions, max_new, system })
 }
 

@@ -34,13 +34,14 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         "checkpoints": checkpoints.iter().map(|checkpoint| checkpoint.step).collect::<Vec<_>>(),
         "outputs": outputs,
     });
-    let Manifest { status, started, ended, resumed_after, changes, mended, inputs, .. } = manifest;
+    let Manifest { status, started, ended, resumed_after, changes, mended, inputs, made, .. } =
+        manifest;
     let mut rows = vec![
         ("run", format!("{} in {}", inputs.run, path.display())),
         ("status", status_text(&status)),
         ("begun", started),
         ("ended", ended.unwrap_or_else(|| "–".to_owned())),
-        ("model", format!("{}, {} parameters", inputs.model, grouped(inputs.base_parameters()))),
+        ("model", format!("{}, {} parameters", inputs.model, grouped(inputs.parameters))),
         (
             "method",
             format!(
@@ -71,7 +72,13 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
     let steps: Vec<String> = checkpoints.iter().map(|found| found.step.to_string()).collect();
     let none = |list: String| if list.is_empty() { "none".to_owned() } else { list };
     rows.push(("checkpoints", none(steps.join(", "))));
-    rows.push(("outputs", none(outputs.join(", "))));
+    let after = |name: &&str| made.get(*name).and_then(|made| made.after_step);
+    let last = outputs.iter().filter_map(after).max();
+    let shown = outputs.iter().map(|name| match after(name) {
+        Some(step) if last != Some(step) => format!("{name} (of step {step})"),
+        _ => (*name).to_owned(),
+    });
+    rows.push(("outputs", none(shown.collect::<Vec<_>>().join(", "))));
     Ok(Findings { rows, json, fault: None })
 }
 
