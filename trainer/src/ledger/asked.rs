@@ -288,9 +288,12 @@ impl Asked {
 
 const F32_BYTES: usize = 4;
 
-/// Bytes of the pages of a table that hold a row of a token that the run reads, or may answer with.
+/// Bytes of a table around the rows of tokens that the run reads, or may answer with.
 fn embedded(plan: &Plan, data: &LoadedData, stored: Stored) -> usize {
     const PAGE: usize = 4_096;
+    /// Linux maps what lies around a page that is asked for along with it, where it has read that before
+    /// (`fault_around_bytes`).
+    const AROUND: usize = 64 << 10;
     let width = (plan.config.d_model as u128 * stored.table as u128 / 1_000_000) as usize;
     let rows = data.train.iter().chain(&data.validation).chain(&data.general);
     let prompts = data.questions.iter().flat_map(|questions| {
@@ -298,15 +301,15 @@ fn embedded(plan: &Plan, data: &LoadedData, stored: Stored) -> usize {
     });
     // Before and after.
     let answers = prompts.clone().count().saturating_mul(2 * plan.max_new_tokens.get());
-    let mut pages = vec![false; (plan.config.vocab_size * width).div_ceil(PAGE)];
+    let mut pages = vec![false; (plan.config.vocab_size * width).div_ceil(AROUND)];
     for &token in rows.map(|row| &row.tokens).chain(prompts).flatten() {
         let row = token as usize * width..(token as usize + 1) * width;
-        let end = row.end.div_ceil(PAGE).min(pages.len());
-        pages[(row.start / PAGE).min(end)..end].fill(true);
+        let end = row.end.div_ceil(AROUND).min(pages.len());
+        pages[(row.start / AROUND).min(end)..end].fill(true);
     }
     let read = pages.iter().filter(|&&page| page).count();
-    let a_row = width.div_ceil(PAGE) + 1;
-    read.saturating_add(answers.saturating_mul(a_row)).min(pages.len()) * PAGE
+    let answers = answers.saturating_mul((width.div_ceil(PAGE) + 1) * PAGE);
+    (read * AROUND).saturating_add(answers).min(pages.len() * AROUND)
 }
 
 /// Bytes of the weights of the model that the run writes: in the types of the base, or in the one that its

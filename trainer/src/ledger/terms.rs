@@ -230,7 +230,13 @@ fn packed(asked: &Asked) -> Option<Entry> {
     }
     let each = asked.precision.packed_bytes();
     let config = &asked.config;
-    let widest = widths(asked)[0].max(config.d_ff).max(config.d_model);
+    let rank = match &asked.adapter {
+        Adapter::Lora { config, init_from: _ } => {
+            config.sites.values().map(|size| size.rank.get()).max()
+        }
+        Adapter::Full => None,
+    };
+    let widest = widths(asked)[0].max(config.d_ff).max(config.d_model).max(rank.unwrap_or(0));
     let tokens = [
         asked.micro_batch_tokens(),
         asked.scoring.tokens,

@@ -17,7 +17,7 @@ const ABOVE: f64 = 1.15;
 
 /// What a method overrides. Its model is some hundred MiB with what training it takes, so that the program
 /// itself is a small part.
-const METHODS: [(&str, &[&str]); 6] = [
+const METHODS: [(&str, &[&str]); 7] = [
     ("lora", &["model.path=dense", "quantization=none"]),
     ("qlora, quantised while loading", &["model.path=dense"]),
     ("qlora", &["model.path=nf4"]),
@@ -26,6 +26,10 @@ const METHODS: [(&str, &[&str]); 6] = [
         &["model={path: trained, init: random}", "quantization=none", "adapter={method: full}"],
     ),
     ("qlora with questions", &["model.path=nf4", "data.max_seq_len=256", QUESTIONS]),
+    (
+        "a rank beyond every width",
+        &["model.path=nf4", "adapter.rank=2048", "adapter.alpha=2048", "adapter.layers={last: 1}"],
+    ),
     ("lora with dropout", &["model.path=dense", "quantization=none", "adapter.dropout=0.05"]),
 ];
 const QUESTIONS: &str =
@@ -37,7 +41,7 @@ const DTYPES: [&str; 2] = ["bf16", "f32"];
 type Case = (usize, usize, usize, bool, bool);
 
 /// Every value of every column, and every method with every checkpointing that it differs in.
-const CASES: [Case; 12] = [
+const CASES: [Case; 13] = [
     (0, 0, 0, false, true),
     (0, 1, 1, true, false),
     (0, 2, 0, false, false),
@@ -49,7 +53,8 @@ const CASES: [Case; 12] = [
     (3, 0, 1, false, true),
     (3, 2, 0, false, false),
     (4, 1, 0, false, false),
-    (5, 1, 0, false, false),
+    (5, 0, 1, false, false),
+    (6, 1, 0, false, false),
 ];
 
 fn all_cases() -> Vec<Case> {

@@ -20,20 +20,22 @@ fn a_plan_shows_every_line_with_its_arithmetic_and_writes_nothing() {
     trainable      299,008 of 3,475,712 parameters
 
     memory of its own
-      norms                  9.00 KiB  (4 · 2 + 1) · 256 · 4
-      trained values         1.14 MiB  299,008 · 4
-      optimizer states       2.28 MiB  299,008 · 8.00
-      data                      608 B  52 tokens · 8 + 2 samples · 96
-      program               11.00 MiB  8 MiB + 2 threads · 1.5 MiB
-      packed operand       143.00 KiB  52 rows · 704 · 4
-      their gradient         1.14 MiB  299,008 · 4
-      residual stream       52.00 KiB  52 tokens · 256 · 4
-      positions             14.62 KiB  52 tokens · (64 · 4 + 32)
-      block inputs         416.00 KiB  2 · 4 blocks · 52 tokens · 256 · 4
-      kept products          1.82 MiB  52 tokens · (4 blocks · 2,176 values · 4 + 1,792 of updates)
-      largest branch       585.00 KiB  52 tokens · 11,520 bytes
-      gaps between blocks  341.22 KiB  4,192,896 / 12
-      = anonymous: 18.90 MiB of 1.00 GiB available
+      norms                   9.00 KiB  (4 · 2 + 1) · 256 · 4
+      trained values          1.14 MiB  299,008 · 4
+      optimizer states        2.28 MiB  299,008 · 8.00
+      data                       608 B  52 tokens · 8 + 2 samples · 96
+      program                11.00 MiB  8 MiB + 2 threads · 1.5 MiB
+      packed operand        143.00 KiB  52 rows · 704 · 4
+      their gradient          1.14 MiB  299,008 · 4
+      residual stream        52.00 KiB  52 tokens · 256 · 4
+      positions              14.62 KiB  52 tokens · (64 · 4 + 32)
+      block inputs          416.00 KiB  2 · 4 blocks · 52 tokens · 256 · 4
+      kept products           1.82 MiB  52 tokens · (4 blocks · 2,176 values · 4 + 1,792 of updates)
+      packed update          44.00 KiB  11,264 · 4
+      largest branch        588.25 KiB  52 tokens · 11,584 bytes
+      a branch's gradients  180.00 KiB  46,080 · 4
+      gaps between blocks   360.16 KiB  4,425,600 / 12
+      = anonymous: 19.14 MiB of 1.00 GiB available
 
     at other moments, instead of what comes and goes above
     reading the data, 1.10 MiB in all
@@ -47,7 +49,7 @@ fn a_plan_shows_every_line_with_its_arithmetic_and_writes_nothing() {
       frozen projections    5.62 MiB  2,949,120 weights · 2 bytes (16 bits)
       embedding             1.00 MiB  2,048 tokens · 256 · 2 bytes
       the program's file   14.00 MiB  14 MiB
-      = resident with them: 39.53 MiB
+      = resident with them: 39.77 MiB
 
     disk
       checkpoints   18.25 MiB  (3 + 1) · (2 · 1,196,032 of values + 2,392,064 of states)

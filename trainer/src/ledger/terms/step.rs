@@ -1,7 +1,7 @@
 //! What a step takes: what is kept for the way back, and the largest of its moments.
 
 use graft_kernels::Precision;
-use graft_model::ProjectionKind;
+use graft_model::{ProjectionKind, Site};
 use graft_recipes::Checkpointing;
 
 use super::{
@@ -24,6 +24,7 @@ pub(super) fn lines(asked: &Asked) -> Vec<Entry> {
     });
     lines.extend(decoded(asked));
     lines.extend(on_the_way(asked));
+    lines.extend(packed_update(asked));
     let moments = [
         vec![last_tape(asked), logits(asked), head_gradient(asked)],
         vec![waiting_tape(asked), branch(asked), weight_gradients(asked)],
@@ -37,6 +38,15 @@ pub(super) fn lines(asked: &Asked) -> Vec<Entry> {
 fn gradient(asked: &Asked) -> Entry {
     let count = trained(asked);
     tensors(asked, "their gradient", count * F32, format!("{} · {F32}", group(count)))
+}
+
+/// The largest matrix of an update, in the order in which a product reads it.
+fn packed_update(asked: &Asked) -> Option<Entry> {
+    if asked.tensors() == Place::Device || asked.adapter == Adapter::Full {
+        return None;
+    }
+    let most = asked.trained().into_iter().max().unwrap_or(0);
+    Some(tensors(asked, "packed update", most * F32, format!("{} · {F32}", group(most))))
 }
 
 /// What enters every branch above the lowest trained tensor.
@@ -82,6 +92,23 @@ fn narrow(asked: &Asked) -> usize {
             F32 * config.sites.values().map(|size| size.rank.get()).sum::<usize>()
         }
     }
+}
+
+/// Bytes a token of the narrow products of attention's and of the feed-forward branch, where a block has
+/// most, each with the gradient of one.
+fn narrow_of_branches(asked: &Asked) -> [[usize; 2]; 2] {
+    let Adapter::Lora { config, init_from: _ } = &asked.adapter else { return Default::default() };
+    let (attention, feed_forward) = ProjectionKind::ALL.split_at(4);
+    [attention, feed_forward].map(|kinds| {
+        let ranks = |layer| {
+            let of = move |site: &Site| site.layer == layer && kinds.contains(&site.kind);
+            config.sites.iter().filter(move |(site, _)| of(site)).map(|(_, size)| size.rank.get())
+        };
+        let layers = 0..asked.config.layers;
+        let all = layers.clone().map(|layer| ranks(layer).sum::<usize>()).max().unwrap_or(0);
+        let one = layers.flat_map(ranks).max().unwrap_or(0);
+        [F32 * all, F32 * one]
+    })
 }
 
 /// Bytes a token that dropout takes for a moment on the way back through the branches of a block: a GPU has
@@ -165,12 +192,17 @@ fn branch(asked: &Asked) -> Entry {
         each * (queries + keys),
         2 * F32 * (queries + keys) + apart[0],
     ];
-    let beyond = |[tape, products, gradients]: [usize; 3]| match asked.checkpointing {
-        Checkpointing::Block => tape + gradients,
-        Checkpointing::Auto | Checkpointing::Selective => tape - products + gradients,
-        Checkpointing::None => gradients,
+    let [of_attention, of_feed_forward] = narrow_of_branches(asked);
+    let beyond = |[tape, products, gradients]: [usize; 3], [narrow, its_gradient]: [usize; 2]| {
+        its_gradient
+            + match asked.checkpointing {
+                Checkpointing::Block => tape + gradients + narrow,
+                Checkpointing::Auto | Checkpointing::Selective => tape - products + gradients,
+                Checkpointing::None => gradients,
+            }
     };
-    let most = beyond(feed_forward).max(beyond(attention)) + 2 * F32 * d_model;
+    let most = beyond(feed_forward, of_feed_forward).max(beyond(attention, of_attention));
+    let most = most + 2 * F32 * d_model;
     let tokens = asked.micro_batch_tokens();
     let arithmetic = format!("{} tokens · {} bytes", group(tokens), group(most));
     tensors(asked, "largest branch", tokens * most, arithmetic)
@@ -209,12 +241,25 @@ fn table_gradient(asked: &Asked, name: &'static str, rows: usize) -> Entry {
     tensors(asked, name, trains * rows * d_model * F32, arithmetic)
 }
 
-/// The gradients of the weights of a branch that trains itself, before they join the others.
+/// The gradients of what trains of a branch, before they join the others: its weights, or the two matrices of
+/// each update.
 fn weight_gradients(asked: &Asked) -> Entry {
-    let trains = usize::from(asked.adapter == Adapter::Full);
-    let (d_model, d_ff) = (asked.config.d_model, asked.config.d_ff);
-    let [queries, keys] = widths(asked);
-    let values = (3 * d_ff).max(2 * queries + 2 * keys);
-    let arithmetic = format!("{} · {} · {F32}", group(d_model), group(values));
-    tensors(asked, "a branch's gradients", trains * d_model * values * F32, arithmetic)
+    let config = &asked.config;
+    let (attention, feed_forward) = ProjectionKind::ALL.split_at(4);
+    let values = |site: Site| {
+        let [rows, cols] = site.weight_shape(config);
+        match &asked.adapter {
+            Adapter::Full => rows * cols,
+            Adapter::Lora { config, init_from: _ } => {
+                config.sites.get(&site).map_or(0, |size| size.rank.get() * (rows + cols))
+            }
+        }
+    };
+    let branches = (0..config.layers).flat_map(|layer| {
+        [attention, feed_forward]
+            .map(|kinds| kinds.iter().map(|&kind| values(Site { layer, kind })).sum::<usize>())
+    });
+    let most = branches.max().unwrap_or(0);
+    let arithmetic = format!("{} · {F32}", group(most));
+    tensors(asked, "a branch's gradients", most * F32, arithmetic)
 }
