@@ -26,6 +26,14 @@ pub(super) fn check(
         findings.problem(KEY, error);
         return;
     }
+    let model = ["config.json", "adapter_config.json"].into_iter().find(|it| path.join(it).exists());
+    if let (Some(name), Start::Anew) = (model, start) {
+        let path = path.display();
+        let message = format!(
+            "found `{path}`, which holds the `{name}` of a model: choose a folder of its own for the run"
+        );
+        findings.problem(KEY, message);
+    }
     let makes_model = recipe.finish.merge || matches!(recipe.adapter, AdapterMethod::Full);
     if let (Some(base), true) = (base, makes_model)
         && let Err(error) = graft_adapters::companions(base)

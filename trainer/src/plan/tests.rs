@@ -344,6 +344,19 @@ fn rows_that_are_trained_on_and_measured_are_warned_of_wherever_they_stand() {
 }
 
 #[test]
+fn a_folder_that_holds_a_model_is_no_place_for_a_run() {
+    let root = root();
+    let folder = model_folder(root.path(), |config| config);
+    let output = format!("output_dir={}", folder.display());
+    let error = Plan::resolve_for(recipe(root.path(), "", &[&output]), Start::Anew, Device::cpu());
+    let error = error.unwrap_err().to_string().replace(&root.path().display().to_string(), "ROOT");
+    insta::assert_snapshot!(error, @"
+    recipe `r` has a problem:
+    command line: output_dir=ROOT/model: output_dir: found `ROOT/model`, which holds the `config.json` of a model: choose a folder of its own for the run
+    ");
+}
+
+#[test]
 fn answers_that_no_end_token_closes_are_warned_of() {
     let root = root();
     let model = model_folder(root.path(), |config| config);
