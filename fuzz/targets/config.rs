@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|text: &[u8]| {
     match LlamaConfig::from_json(text, "config.json") {
         Ok(config) => {
-            let written = config.to_json(FloatType::BF16, None);
+            let written = config.to_json(FloatType::Bf16, None);
             let read = LlamaConfig::from_json(written.as_bytes(), "config.json");
             assert_eq!(read.expect("its own text").layers, config.layers);
         }
