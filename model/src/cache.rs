@@ -1,7 +1,7 @@
 //! Keys and values of the tokens already seen, for generating several sequences at once.
 //!
-//! A layer has one matrix of keys and one of values, in which every sequence has rows of its own. What is new
-//! is written into them, and attention reads it there: a token costs no copy of those before it.
+//! A layer has one matrix of keys and one of values, in which every sequence has rows of its own, with room for
+//! tokens to come: what is new is written in its place, and nothing is put together anew.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -17,9 +17,10 @@ pub(super) fn tensor<T: Element + Pod>(values: Vec<T>, shape: [usize; 2]) -> Fle
 pub(super) struct Dense(pub(super) FlexTensor);
 
 impl Dense {
-    /// Views `tensor`, copying only if its layout is not contiguous: some rows of another one are.
+    /// Views `tensor`, copying it unless it is the whole of its memory. Rows of a longer one are faster to
+    /// work on in a copy, which is read in order once, than where they lie, in pieces and by several threads.
     pub(super) fn new(tensor: &FlexTensor) -> Self {
-        if tensor.is_contiguous() { Self(tensor.clone()) } else { Self(tensor.to_contiguous()) }
+        Self(tensor.to_contiguous())
     }
 
     /// The values of an f32 tensor.
@@ -91,13 +92,12 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_a_tensor_are_borrowed_and_not_copied() {
+    fn rows_of_a_tensor_are_read_and_written_as_a_tensor_of_their_own() {
         let all = counted(5, 3, 0);
         let some = all.clone().with_layout(all.layout().narrow(0, 2, 2));
         let dense = Dense::new(&some);
         assert_eq!(dense.values(), [6.0, 7.0, 8.0, 9.0, 10.0, 11.0]);
         assert_eq!(dense.rows_cols(), [2, 3]);
-        assert_eq!(dense.values().as_ptr(), Dense::new(&all).values()[6..].as_ptr());
         let into = set_rows(some, 1, &counted(1, 3, 70));
         assert_eq!(Dense::new(&into).values(), [6.0, 7.0, 8.0, 70.0, 71.0, 72.0]);
         assert_eq!(

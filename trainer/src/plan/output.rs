@@ -26,7 +26,8 @@ pub(super) fn check(
         findings.problem(KEY, error);
         return;
     }
-    let model = ["config.json", "adapter_config.json"].into_iter().find(|it| path.join(it).exists());
+    let model =
+        ["config.json", "adapter_config.json"].into_iter().find(|it| path.join(it).exists());
     if let (Some(name), Start::Anew) = (model, start) {
         let path = path.display();
         let message = format!(
