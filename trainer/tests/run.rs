@@ -14,6 +14,8 @@ use serde_json::Value;
 #[cfg(target_os = "linux")]
 #[path = "run/faults.rs"]
 mod faults;
+#[path = "run/golden.rs"]
+mod golden;
 #[path = "run/keeping.rs"]
 mod keeping;
 #[cfg(target_os = "linux")]
