@@ -250,6 +250,9 @@ impl ModelTemplate {
         tokenizer: &Tokenizer,
     ) -> Result<(Vec<u32>, Vec<bool>), Error> {
         let wording = Wording::of(conversation, Some(tokenizer), self.texts())?;
+        if !self.source(conversation).marks {
+            mask::check_turns(self, &wording, conversation)?;
+        }
         let marked = self.render(&wording, wording.messages(), date, false)?;
         self.check_said(conversation, &wording, &marked)?;
         if losses == Losses::Refuse {
@@ -319,11 +322,15 @@ impl ModelTemplate {
         {
             return Ok(());
         }
-        let (origin, bytes) = (self.source(conversation).origin.clone(), wording.bytes);
+        Err(self.too_long(conversation, wording, why))
+    }
+
+    fn too_long(&self, conversation: &Conversation, wording: &Wording, why: &str) -> RowProblem {
+        let (turns, bytes) = (conversation.messages.len(), wording.bytes);
         let message = format!(
             "{turns} turns with {bytes} bytes, and {why}; cut the conversation into several rows"
         );
-        Err(RowProblem::Template { origin, line: 1, message })
+        RowProblem::Template { origin: self.source(conversation).origin.clone(), line: 1, message }
     }
 
     /// The text of some of the conversation's turns, marks and breakers included.

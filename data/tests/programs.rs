@@ -195,7 +195,8 @@ fn long_conversations_are_read_in_a_moment_or_refused_by_what_they_would_take() 
         "{{% for m in messages %}}{{% if m.role == 'user' %}}{turn}{{% else %}}{{% generation %}}{turn}\
          {{% endgeneration %}}{{% endif %}}{{% endfor %}}"
     );
-    let quoting = by_prefixes.replace("m.content", "m.content|tojson");
+    let [quoting, quoting_marks] =
+        [&by_prefixes, &marks].map(|text| text.replace("m.content", "m.content|tojson"));
     let encode = |template: &str, conversation: &Conversation, losses| {
         let template = ModelTemplate::from_text(template, "T", "").unwrap();
         match template.encode(conversation, DATE, losses, &tokenizer) {
@@ -211,7 +212,7 @@ fn long_conversations_are_read_in_a_moment_or_refused_by_what_they_would_take() 
         encode(&by_prefixes, &short, Losses::Refuse),
         encode(&by_prefixes, &long, Losses::Allow),
         encode(&quoting, &many_turns(100, "a\"b"), Losses::Refuse),
-        encode(&quoting, &many_turns(4_000, "a\"b"), Losses::Refuse),
+        encode(&quoting_marks, &many_turns(4_000, "a\"b"), Losses::Refuse),
     ];
     insta::assert_snapshot!(shown.join("\n"), @"
     84000 tokens, 52000 targets

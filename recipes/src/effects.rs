@@ -5,6 +5,7 @@
 //! is no mistake: the key goes back to its default, as forms of a schedule make way for each other.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::dataset::{Chat, Preamble, SourceFormat, Validation};
@@ -19,18 +20,26 @@ use crate::training::{Duration, Warmup};
 pub(crate) struct Layers<'a> {
     /// The lowest first.
     files: Vec<Arc<str>>,
+    /// Those of them that are no shipped ones.
+    paths: Vec<PathBuf>,
     arguments: &'a [String],
 }
 
 impl<'a> Layers<'a> {
     /// No file yet below these overrides.
     pub(crate) fn below(arguments: &'a [String]) -> Self {
-        Self { files: Vec::new(), arguments }
+        Self { files: Vec::new(), paths: Vec::new(), arguments }
     }
 
-    /// Adds the file that the others extend.
-    pub(crate) fn put_below(&mut self, file: Arc<str>) {
+    /// Adds the file that the others extend, by its label, and by its path where it is no shipped one.
+    pub(crate) fn put_below(&mut self, file: Arc<str>, path: Option<PathBuf>) {
         self.files.insert(0, file);
+        self.paths.extend(path);
+    }
+
+    /// The recipes that were read from files.
+    pub(crate) fn into_paths(self) -> Vec<PathBuf> {
+        self.paths
     }
 
     /// How high `key` is written, or dropped; `None` where nobody speaks of it.

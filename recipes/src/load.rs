@@ -164,6 +164,7 @@ fn resolve(source: &str, text: Text, arguments: &[String]) -> Result<Recipe, Pro
         effects::check(&mut recipe, &layers, &sink);
         recipe
     });
+    let recipe = recipe.map(|recipe| recipe.read_from(layers.into_paths()));
     let list = sink.into_problems();
     match recipe {
         Some(recipe) if list.is_empty() => Ok(recipe),
@@ -192,7 +193,11 @@ fn layered(
     for problem in problems {
         sink.push(problem);
     }
-    layers.put_below(label);
+    let path = match &text.home {
+        Home::File(path) => Some(path.clone()),
+        Home::Shipped(_) => None,
+    };
+    layers.put_below(label, path);
     let Some(extends) = take_entry(&mut node, "extends") else { return Some(node) };
     let refuse = |message: String, hint: Option<String>| {
         let location = Some(extends.value.location.clone());

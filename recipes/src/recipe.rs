@@ -3,7 +3,7 @@
 //! Reading checks every key by itself, and the keys that contradict each other. What needs the
 //! disk or the model (do files exist, does a layer number) is for whoever resolves the recipe.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -49,9 +49,13 @@ pub struct Recipe {
     written: Written,
 }
 
-/// The places of the keys; they say nothing about what a recipe means, so all are equal.
+/// The places of the keys, and the files that they stand in; they say nothing about what a recipe means, so
+/// all are equal.
 #[derive(Debug, Clone, Default)]
-struct Written(BTreeMap<String, Location>);
+struct Written {
+    places: BTreeMap<String, Location>,
+    files: Vec<PathBuf>,
+}
 
 impl PartialEq for Written {
     fn eq(&self, _other: &Self) -> bool {
@@ -80,7 +84,7 @@ impl Recipe {
             checkpoint: Checkpoint::read(root.section("checkpoint")),
             logging: Logging::read(root.section("logging")),
             finish: Finish::read(root.section("finish")),
-            written: Written(places(node)),
+            written: Written { places: places(node), files: Vec::new() },
         };
         recipe.check_agreement(&root);
         root.close();
@@ -156,23 +160,23 @@ impl Recipe {
     /// Where `key` (`adapter.rank`, `data.train.0.path` or `data.train[0].path`) was written;
     /// `None` for what was left to its default.
     pub fn locate(&self, key: &str) -> Option<&Location> {
-        let Written(places) = &self.written;
+        let places = &self.written.places;
         places.get(&plain_key(key))
     }
 
-    /// The files that its keys were written in, of whatever recipe it extends, as messages name them.
-    pub fn files(&self) -> BTreeSet<&str> {
-        let Written(places) = &self.written;
-        let files = places.values().filter_map(|location| match location {
-            Location::File { file, .. } => Some(&**file),
-            Location::CommandLine { .. } => None,
-        });
-        files.collect()
+    /// The files that it was read from, those that it extends included; none of the shipped ones.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.written.files
+    }
+
+    pub(crate) fn read_from(mut self, files: Vec<PathBuf>) -> Self {
+        self.written.files = files;
+        self
     }
 
     /// Whether the command line writes `key`, a key above it, or one below it.
     pub fn is_on_command_line(&self, key: &str) -> bool {
-        let (Written(places), key) = (&self.written, plain_key(key));
+        let (places, key) = (&self.written.places, plain_key(key));
         let leads_to = |short: &str, long: &str| {
             long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };

@@ -30,6 +30,9 @@ pub(super) enum Extent {
     Question,
 }
 
+/// Bytes that are looked through for the texts of a conversation: some seconds.
+const MOST_LOOKED_AT: usize = 20_000_000_000;
+
 /// Distinct shapes that are remembered: conversations have few.
 const MOST_SHAPES: usize = 4_096;
 
@@ -49,6 +52,13 @@ impl Comparison<'_> {
     /// Something of the conversation does not come out.
     pub(super) fn check(&self, extent: Extent) -> Result<(), RowProblem> {
         let messages = self.wording.messages();
+        // Each text is looked for in all that was written.
+        if messages.len().saturating_mul(self.marked.len()) > MOST_LOOKED_AT {
+            let Self { template, conversation, wording, .. } = self;
+            let why = "finding out whether the template leaves out any of them takes too long, unless that is \
+                       allowed (`data.chat.losses: allow`)";
+            return Err(template.too_long(conversation, wording, why));
+        }
         let counts = |index: &usize| {
             extent == Extent::All || self.conversation.messages[*index].role != Role::Assistant
         };

@@ -95,6 +95,19 @@ pub(super) fn of_learnt(
     Ok(kept.map(|(span, _)| span).collect())
 }
 
+/// # Errors
+/// The conversation has too many turns for [`by_prefixes`].
+pub(super) fn check_turns(
+    template: &ModelTemplate,
+    wording: &Wording,
+    conversation: &Conversation,
+) -> Result<(), RowProblem> {
+    let learnt = conversation.messages.iter().filter(|message| message.learnt).count();
+    let why = "telling which tokens are the assistant's takes two renderings for each of its turns, unless \
+               the template says it with `{% generation %}`";
+    template.check_effort(conversation, wording, 2 * learnt, why)
+}
+
 /// For each turn that is learnt, what the template adds for it to the turns before it.
 pub(super) fn by_prefixes(
     template: &ModelTemplate,
@@ -106,10 +119,6 @@ pub(super) fn by_prefixes(
 ) -> Result<Vec<Range<usize>>, Error> {
     let mut spans = Vec::new();
     let turns = wording.messages();
-    let learnt = conversation.messages.iter().filter(|message| message.learnt).count();
-    let why = "telling which tokens are the assistant's takes two renderings for each of its turns, unless \
-               the template says it with `{% generation %}`";
-    template.check_effort(conversation, wording, 2 * learnt, why)?;
     for (index, message) in conversation.messages.iter().enumerate() {
         if !message.learnt {
             continue;

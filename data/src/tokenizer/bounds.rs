@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokenizers::{Encoding, Tokenizer as Reader};
 
-use super::outline::Growth;
+use super::outline::{Growth, Single};
 use crate::caught::caught;
 use crate::formats::MOST_BYTES_OF_A_ROW;
 
@@ -84,7 +84,7 @@ impl Bounds {
     /// What a text takes of memory grows with its bytes, also where it is one word of millions of
     /// letters, and with the pieces that it is split into.
     fn check_size(&self, text: &str) -> Result<(), String> {
-        let Growth { bytes, pieces: growth } = self.growth;
+        let Growth { bytes, pieces: growth, single } = self.growth;
         let most = MOST_BYTES_OF_A_ROW.min((MOST_BYTES as f64 / bytes) as usize);
         if text.len() > most {
             return Err(format!(
@@ -96,7 +96,7 @@ impl Bounds {
             return Ok(());
         }
         let most = (MOST_PIECES as f64 / growth) as usize;
-        let pieces = pieces(text);
+        let pieces = pieces(text, single);
         if pieces > most {
             return Err(format!(
                 "a text has {pieces} words and signs, and at most {most} are encoded at once; cut it into \
@@ -221,7 +221,7 @@ impl Clock {
 
 /// About how many pieces an expression like Llama 3's splits a text into: words, numbers, runs of signs,
 /// line ends.
-fn pieces(text: &str) -> usize {
+fn pieces(text: &str, single: Single) -> usize {
     #[derive(Clone, Copy, PartialEq)]
     enum Class {
         Letter,
@@ -240,7 +240,10 @@ fn pieces(text: &str) -> usize {
     let (mut last, mut count) = (Class::Blank, 0);
     for class in text.chars().map(class) {
         // A blank belongs to the word behind it.
-        count += usize::from(class != last && class != Class::Blank);
+        let alone = single.all
+            || single.digits && class == Class::Digit
+            || single.signs && class == Class::Sign;
+        count += usize::from(alone || class != last && class != Class::Blank);
         last = class;
     }
     count
@@ -294,17 +297,24 @@ mod tests {
 
     #[test]
     fn pieces_are_words_and_signs() {
-        assert_eq!(pieces("It cost 12,50 €.\n\n  Paid: no\n"), 11);
+        let text = "It cost 12,50 €.\n\n  Paid: no\n";
+        let [runs, mut digits, mut signs, mut all] = [Single::default(); 4];
+        (digits.digits, signs.signs, all.all) = (true, true, true);
+        assert_eq!([runs, digits, signs, all].map(|single| pieces(text, single)), [11, 13, 12, 29]);
     }
 
     #[test]
     fn texts_that_grow_are_held_to_what_they_grow_to() {
-        let bounds = Bounds::of(Growth { bytes: 8.0, pieces: 8.0 });
+        let bounds = Bounds::of(Growth { bytes: 8.0, pieces: 8.0, single: Single::default() });
         let digits = "1a".repeat(100_000);
         assert!(bounds.check_size(&digits[..120_000]).is_ok());
         assert!(bounds.check_size(&digits).unwrap_err().contains("at most 125000"));
         assert!(bounds.check_size(&"a".repeat(3 << 20)).unwrap_err().contains("at most 2097152"));
         assert!(Bounds::default().check_size(&"a".repeat(3 << 20)).is_ok());
+        let single = Single { all: true, ..Single::default() };
+        let each = Bounds::of(Growth { single, ..Growth::default() });
+        let refused = each.check_size(&"a".repeat(3 << 20)).unwrap_err();
+        assert!(refused.contains("3145728 words and signs, and at most 1000000"), "{refused}");
     }
 
     #[test]

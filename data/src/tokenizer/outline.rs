@@ -45,11 +45,38 @@ pub(crate) struct Growth {
     pub bytes: f64,
     /// Words and signs, of which there are at most as many as characters.
     pub pieces: f64,
+    /// What is cut into single characters.
+    pub single: Single,
+}
+
+/// Characters of which each may be a piece of its own, and not a run of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Single {
+    pub digits: bool,
+    pub signs: bool,
+    /// These, and all others.
+    pub all: bool,
+}
+
+impl Single {
+    /// What a part of a pre-tokenizer cuts so; an expression that repeats nothing may cut anywhere.
+    fn note(&mut self, kind: &str, part: &Map<String, Value>) {
+        match kind {
+            "Digits" => self.digits |= part.get("individual_digits") == Some(&Value::Bool(true)),
+            "Punctuation" => self.signs = true,
+            "Split" => {
+                let regex = part.get("pattern").and_then(|pattern| pattern.get("Regex"));
+                let regex = regex.and_then(Value::as_str);
+                self.all |= !regex.is_some_and(|regex| regex.contains(['+', '*']));
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Default for Growth {
     fn default() -> Self {
-        Self { bytes: 1.0, pieces: 1.0 }
+        Self { bytes: 1.0, pieces: 1.0, single: Single::default() }
     }
 }
 
@@ -193,6 +220,7 @@ impl Outline {
         })?;
         each("pre_tokenizer", &pre_tokenizer, "pretokenizers", 0, &mut |kind, part| {
             outline.blank_at_start |= part.get("prepend_scheme").is_some_and(|at| at == "first");
+            outline.growth.single.note(kind, part);
             check_pre_tokenizer(kind, part)
         })?;
         each("post_processor", &post_processor, "processors", 0, &mut |kind, part| {

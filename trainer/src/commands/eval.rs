@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use graft_model::{Projection, atomic, place};
 use serde_json::{Value, json};
 
+use crate::cli::failure::WrongUse;
 use crate::cli::model_args::EvalArgs;
 use crate::cli::{Globals, on_threads, page};
 use crate::device::{Backend, OnBackend};
@@ -29,6 +30,11 @@ pub fn run(globals: &Globals, args: &EvalArgs) -> anyhow::Result<()> {
         Some(recipe) => asked::by_recipe(globals, args, recipe, &device)?,
         None => asked::by_flags(globals, args, &device)?,
     };
+    if args.per_example.is_some() && asked.rows.samples.is_empty() {
+        let message = "--per-example lists the losses of rows, and there are none: the recipe sets no \
+                       data.validation; give rows with --data and --format";
+        return Err(WrongUse(message.to_owned()).into());
+    }
     if let Some(path) = &args.per_example {
         place::outside(path, &asked.opening.files.folder)?;
         privacy::as_private_as(path, asked.rows.files.iter().map(PathBuf::as_path));

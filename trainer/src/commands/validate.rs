@@ -86,6 +86,11 @@ fn as_text(plan: &Plan, data: &LoadedData, schedule: &Schedule) -> String {
             ),
         ),
     ];
+    for (key, counts) in &data.counts {
+        if !counts.otherwise.is_empty() {
+            rows.push(("not whole", format!("{key}: {counts}")));
+        }
+    }
     for (name, found, of) in [
         ("validation", data.validation.len(), "samples"),
         ("held out", data.held_out().len(), "questions"),

@@ -6,7 +6,7 @@ use graft_data::{ModelTemplate, Tokenizer};
 use graft_model::checkpoint::{Checkpoint, INDEX_FILE, SINGLE_FILE};
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, presets};
-use graft_recipes::{AdapterMethod, Init, Model, Preset, Quantization, Recipe};
+use graft_recipes::{AdapterMethod, Init, MergeOnto, Model, Preset, Quantization, Recipe};
 
 use super::findings::Findings;
 use super::model_files::{
@@ -118,6 +118,14 @@ pub(super) fn release(preset: Preset) -> LlamaConfig {
 /// A quantised folder is what it is: nothing makes its weights whole again.
 fn check_quantization(recipe: &Recipe, config: &LlamaConfig, findings: &mut Findings<'_>) {
     let Some(stored) = &config.quantization else { return };
+    if recipe.finish.merge && recipe.finish.onto == MergeOnto::Original {
+        let message = format!(
+            "found `original`, but the weights of `{}` are stored in NF4, so that their original values are \
+             not there: take `dequantised`, or the unquantised release",
+            recipe.model.path
+        );
+        findings.problem("finish.onto", message);
+    }
     let stored = stored.double;
     match recipe.quantization {
         _ if recipe.adapter == AdapterMethod::Full => findings.problem_with_hint(

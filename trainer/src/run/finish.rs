@@ -13,6 +13,7 @@ use graft_model::{FrozenLinear, Llama, stop};
 use serde::Serialize;
 
 use super::RunError;
+use super::going_on::say_mended;
 use super::scores::Scores;
 use super::stage::{Part, Stage};
 use super::training::Run;
@@ -24,7 +25,7 @@ use crate::plan::{Adapter, LoadedData, Plan};
 use crate::probe::{Divergence, Probe};
 use crate::progress::{Progress, Unit, warn};
 use crate::report::{Answer, Better, PromptAnswer, Report, Sample, Score, ScoreUnit};
-use crate::run_folder::manifest::{FileHash, Status};
+use crate::run_folder::manifest::{FileHash, Mended, Status};
 use crate::run_folder::metrics::{self, Line};
 use crate::run_folder::{ADAPTER, AFTER, Content, MERGED, REPORT};
 use crate::step::Trainer;
@@ -234,7 +235,8 @@ fn score<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<Scores,
         let validated = run.validated.filter(|(behind, _)| *behind == step).map(|(_, found)| found);
         let model = &run.trainer.model;
         let after = Scores::of("score the result", run.plan, run.data, model, validated)?;
-        run.folder.put(AFTER, step, &of, after.to_text().as_bytes())?;
+        let changed = run.folder.put(AFTER, step, &of, after.to_text().as_bytes())?;
+        tell_of_changed(run, changed)?;
         after
     };
     run.log_validation(step, &after)?;
@@ -349,7 +351,19 @@ fn write_report<B: Backend, P: Trainable<B>>(
     peak: Option<u64>,
 ) -> Result<(), RunError> {
     let text = report(run, after, status, peak)?.render();
-    Ok(run.folder.put(REPORT, run.position.step, "", text.as_bytes())?)
+    let changed = run.folder.put(REPORT, run.position.step, "", text.as_bytes())?;
+    tell_of_changed(run, changed)
+}
+
+/// Records and says that a file was not as the run had made it.
+fn tell_of_changed<B: Backend, P: Trainable<B>>(
+    run: &mut Run<'_, B, P>,
+    changed: Option<Mended>,
+) -> Result<(), RunError> {
+    if let Some(changed) = changed {
+        say_mended(&run.folder.mended(run.position.step, changed)?);
+    }
+    Ok(())
 }
 
 fn report<B: Backend, P: Trainable<B>>(

@@ -106,7 +106,8 @@ impl GoingOn {
     }
 }
 
-fn say_mended(Mended { file, found }: &Mended) {
+/// Says what was found damaged, and what became of it.
+pub(super) fn say_mended(Mended { file, found }: &Mended) {
     warn(&format!("`{file}` of the run: {found}"));
 }
 

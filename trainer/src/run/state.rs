@@ -19,14 +19,11 @@ use crate::device::Backend;
 use crate::engine::parameters::Slot;
 use crate::optimizer::blockwise::{BLOCK, Blocks};
 use crate::optimizer::{Moments, StateFormat};
-use crate::run_folder::checkpoints::Checkpoint as Saved;
+use crate::run_folder::checkpoints::{Checkpoint as Saved, OPTIMIZER, STATE, WEIGHTS};
 use crate::run_folder::manifest::{FORMAT, FileHash, hash_file};
 use crate::run_folder::{plain, seal};
 use crate::step::Trainer;
 
-const STATE: &str = "state.json";
-const WEIGHTS: &str = "trainable.safetensors";
-const OPTIMIZER: &str = "optimizer.safetensors";
 const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 /// How far a run has come.

@@ -48,7 +48,7 @@ pub(super) fn train<B: Backend, P: Trainable<B>>(
             .map_err(|source| RunError::Write { path: parent.to_owned(), source })?;
     }
     let mut read = plan.files()?;
-    read.extend(plan.recipe.files().into_iter().map(PathBuf::from));
+    read.extend(plan.recipe.files().iter().cloned());
     let closed = privacy::as_private_as(&plan.output_dir, read.iter().map(PathBuf::as_path));
     if going_on.is_some() {
         // What the run left until now was as open as its inputs were then.
@@ -164,7 +164,9 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         } else {
             whereabouts.enter(Stage::Base);
             let before = Scores::of("score the base", plan, data, &trainer.model, None)?;
-            folder.put(BEFORE, 0, &asked, before.to_text().as_bytes())?;
+            // That it was damaged is recorded already; where it is now is said.
+            let changed = folder.put(BEFORE, 0, &asked, before.to_text().as_bytes())?;
+            changed.iter().for_each(going_on::say_mended);
             before
         };
         give_freed_memory_back();
@@ -371,7 +373,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         // Lines of the steps that a checkpoint holds must survive whatever happens after it.
         self.metrics.sync()?;
         let checkpoints = self.folder.checkpoints();
-        let path = checkpoints.path(self.position.step);
+        let path = checkpoints.make_room(self.position.step)?;
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)
                 .map_err(|source| RunError::Write { path: parent.to_owned(), source })?;

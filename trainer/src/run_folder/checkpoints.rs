@@ -1,13 +1,15 @@
 //! `checkpoints/step-000100/`: which there are, which is the newest, and which may go.
 //!
 //! A checkpoint appears under its name only when it is whole, and leaves it before its first file goes.
-//! Everything else in the folder, unfinished checkpoints and what people put there, is left alone.
+//! Everything else in the folder, unfinished checkpoints and what people put there, is left alone, and what
+//! they put into a checkpoint stays when that goes.
 
 use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use super::kept::{self, Own};
 use super::{Error, Result};
 
 /// A whole checkpoint.
@@ -26,6 +28,32 @@ pub struct Checkpoints {
 }
 
 const REMOVED: &str = ".removed-";
+/// What says how far a checkpoint came: without it a folder is none.
+pub const STATE: &str = "state.json";
+/// The trained values.
+pub const WEIGHTS: &str = "trainable.safetensors";
+/// The optimizer's states.
+pub const OPTIMIZER: &str = "optimizer.safetensors";
+
+/// What a checkpoint has.
+struct OfCheckpoint;
+
+impl Own for OfCheckpoint {
+    fn is_file(&self, file: &Path) -> bool {
+        const NAMES: [&str; 5] = [
+            STATE,
+            WEIGHTS,
+            OPTIMIZER,
+            "adapter/adapter_config.json",
+            "adapter/adapter_model.safetensors",
+        ];
+        NAMES.iter().any(|name| Path::new(name) == file)
+    }
+
+    fn is_folder(&self, folder: &Path) -> bool {
+        folder == Path::new(super::ADAPTER)
+    }
+}
 
 impl Checkpoints {
     pub(super) fn new(folder: PathBuf) -> Self {
@@ -64,13 +92,29 @@ impl Checkpoints {
         Ok(self.list()?.pop())
     }
 
-    /// Removes all but the `keep` newest and returns what went, oldest first.
+    /// Makes room for the checkpoint of `step`: what somebody put where it belongs is kept.
+    ///
+    /// # Errors
+    /// It cannot be moved.
+    pub fn make_room(&self, step: u64) -> Result<PathBuf> {
+        let path = self.path(step);
+        if path.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
+            set_aside(&path)?;
+        }
+        kept::set_aside(&path, &kept::beside(&path), &OfCheckpoint)?;
+        Ok(path)
+    }
+
+    /// Removes all but the `keep` newest and returns what went, oldest first. What is no checkpoint stays, and
+    /// what somebody put into one is kept beside it.
     pub fn prune(&self, keep: NonZeroUsize) -> Result<Vec<Checkpoint>> {
         self.sweep()?;
         let mut all = self.list()?;
+        all.retain(|found| found.path.join(STATE).exists());
         all.truncate(all.len().saturating_sub(keep.get()));
         for old in &all {
             let aside = self.folder.join(format!("{REMOVED}{}", name(old.step)));
+            kept::set_aside(&old.path, &kept::beside(&old.path), &OfCheckpoint)?;
             fs::rename(&old.path, &aside).map_err(|source| Error::write(&old.path, source))?;
             remove(&aside)?;
         }
@@ -122,12 +166,15 @@ fn remove(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use graft_model::atomic;
+
     use super::*;
 
     fn with(names: &[&str]) -> (tempfile::TempDir, Checkpoints) {
         let root = tempfile::tempdir().unwrap();
         for name in names {
-            fs::create_dir_all(root.path().join(name).join("inner")).unwrap();
+            fs::create_dir_all(root.path().join(name)).unwrap();
+            atomic::write_bytes(root.path().join(name).join(STATE), b"{}").unwrap();
         }
         let checkpoints = Checkpoints::new(root.path().to_owned());
         (root, checkpoints)
@@ -159,10 +206,27 @@ mod tests {
     #[test]
     fn pruning_keeps_the_newest_and_what_is_not_ours() {
         let (root, checkpoints) = with(&[&OTHERS[..], &["step-000100", "step-000200"]].concat());
-        fs::create_dir_all(checkpoints.path(300)).unwrap();
+        let write = |path: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            atomic::write_bytes(path, b"mine").unwrap();
+        };
+        for mine in ["step-000100/adapter/README.md", "step-000100/a/b", "step-000150/mine"] {
+            write(mine);
+        }
+        write("step-000300/state.json");
+        write("step-000300/optimizer.safetensors");
         let gone = checkpoints.prune(NonZeroUsize::new(2).unwrap()).unwrap();
         assert_eq!(gone.iter().map(|old| old.step).collect::<Vec<_>>(), [100]);
-        assert_eq!(steps(&checkpoints), [200, 300]);
+        // That of 150 was never a checkpoint.
+        assert_eq!(steps(&checkpoints), [150, 200, 300]);
+        let kept =
+            ["kept-step-000100/adapter/README.md", "kept-step-000100/a/b", "step-000150/mine"];
+        assert!(kept.iter().all(|mine| root.path().join(mine).is_file()));
+        // Whoever takes a place that a checkpoint needs is kept beside it.
+        write("step-000400/mine");
+        assert!(!checkpoints.make_room(400).unwrap().join("mine").exists());
+        assert!(root.path().join("kept-step-000400/mine").is_file());
         assert!(OTHERS.iter().all(|other| root.path().join(other).is_dir()));
         assert!(checkpoints.prune(NonZeroUsize::new(2).unwrap()).unwrap().is_empty());
     }
@@ -175,7 +239,7 @@ mod tests {
         assert_eq!(aside, root.path().join("damaged-step-000200-2"));
         assert_eq!(steps(&checkpoints), [100]);
         checkpoints.prune(NonZeroUsize::MIN).unwrap();
-        assert!(aside.join("inner").is_dir() && root.path().join("damaged-step-000200").is_dir());
+        assert!(aside.join(STATE).is_file() && root.path().join("damaged-step-000200").is_dir());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use graft_model::atomic;
 
-use super::manifest::{FileHash, Made, hash_file};
+use super::manifest::{FileHash, Made, Mended, hash_file};
 use super::{Error, Result, RunFolder, hashes, plain};
 
 /// A file that an earlier part of the run made.
@@ -95,11 +95,33 @@ impl RunFolder {
         self.record()
     }
 
-    /// Makes the file `name` of the values after `step`, and of `of`.
-    pub fn put(&mut self, name: &str, step: u64, of: &str, content: &[u8]) -> Result<()> {
+    /// Makes the file `name` of the values after `step`, and of `of`. Where what is there is not what the run
+    /// made, that is kept under another name, and given to be recorded and told.
+    pub fn put(
+        &mut self,
+        name: &str,
+        step: u64,
+        of: &str,
+        content: &[u8],
+    ) -> Result<Option<Mended>> {
+        let mut mended = None;
+        let before = self.manifest.made.get(name).filter(|made| made.after_step.is_some()).cloned();
         let path = self.claim(name)?;
+        if let Some(hash) = before.as_ref().and_then(|made| made.files.get(name))
+            && path.exists()
+            && hash_file(&path, |_| ()).ok().as_ref() != Some(hash)
+        {
+            let aside = super::checkpoints::set_aside(&path)?;
+            let aside = aside.file_name().map(|name| name.to_string_lossy().into_owned());
+            let found = format!(
+                "it was damaged or changed, and is made again; what it was is kept as `{}`",
+                aside.unwrap_or_default()
+            );
+            mended = Some(Mended { file: name.to_owned(), found });
+        }
         atomic::write_bytes(&path, content).map_err(Error::Replace)?;
-        self.made(name, step, of)
+        self.made(name, step, of)?;
+        Ok(mended)
     }
 
     /// Records the hash of the values that the last step left.

@@ -243,6 +243,7 @@ fn what_the_run_made_is_known_by_its_step_by_what_it_is_of_and_by_its_bytes() {
 
 #[test]
 fn what_somebody_put_into_a_folder_of_the_run_stays_whenever_that_is_made_again() {
+    use std::os::unix::fs::PermissionsExt as _;
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("run");
     let mut run = RunFolder::create(&path, "name: a\n", Manifest::begin(inputs())).unwrap();
@@ -250,30 +251,54 @@ fn what_somebody_put_into_a_folder_of_the_run_stays_whenever_that_is_made_again(
     let make = |files: &'static [&'static str]| {
         move |folder: &Path| -> Result<()> {
             let _ = fs::remove_dir_all(folder);
-            fs::create_dir_all(folder).unwrap();
+            fs::create_dir_all(folder.join("additional_chat_templates")).unwrap();
             for file in files {
                 fs::write(folder.join(file), "made").unwrap();
             }
             Ok(())
         }
     };
-    let first: &[&str] = &["config.json", "model-00001-of-00002.safetensors", "LICENSE"];
+    let first: &[&str] = &[
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "LICENSE",
+        "additional_chat_templates/tool_use.jinja",
+    ];
     assert_eq!(run.make_folder("merged", 2, "", make(first)).unwrap(), ((), Vec::new()));
-    fs::create_dir(merged.join("notes")).unwrap();
-    for mine in ["README.md", "notes/a.txt", "NOTICE", "tokenizer.json"] {
-        fs::write(merged.join(mine), if mine == "tokenizer.json" { "made" } else { "mine" })
-            .unwrap();
+    for folder in ["private/empty", "empty"] {
+        fs::create_dir_all(merged.join(folder)).unwrap();
     }
+    for mine in ["README.md", "private/a", "additional_chat_templates/mine.jinja", "NOTICE"] {
+        fs::write(merged.join(mine), "mine").unwrap();
+    }
+    fs::write(merged.join("tokenizer.json"), "made").unwrap();
+    fs::set_permissions(merged.join("private"), fs::Permissions::from_mode(0o700)).unwrap();
     std::os::unix::fs::symlink("/nowhere", merged.join("link")).unwrap();
     assert!(run.has("merged", 2, "").unwrap(), "what is beside them is not the run's");
-    // The next one has fewer shards, and brings two files of names that are taken.
+    // One of its own is no longer what it made.
+    fs::write(merged.join("config.json"), "edited").unwrap();
+    // The next one has fewer shards, and brings files of names that are taken.
     let second: &[&str] = &["config.json", "model.safetensors", "NOTICE", "tokenizer.json"];
     let ((), told) = run.make_folder("merged", 4, "", make(second)).unwrap();
-    let root = root.path().display().to_string();
-    insta::assert_snapshot!(told.join("\n").replace(&root, "ROOT"), @"`ROOT/run/merged/NOTICE` was made anew; the file that was there and that no run made is `ROOT/run/kept-merged/NOTICE`");
+    let mut told: Vec<String> = told
+        .into_iter()
+        .map(|line| line.replace(&root.path().display().to_string(), "ROOT"))
+        .collect();
+    told.sort();
+    insta::assert_snapshot!(told.join("\n"), @"
+    `ROOT/run/merged/NOTICE` was made anew; what was there, and was not as the run made it, is `ROOT/run/kept-merged/NOTICE`
+    `ROOT/run/merged/config.json` was made anew; what was there, and was not as the run made it, is `ROOT/run/kept-merged/config.json`
+    ");
     let read = |file: &str| fs::read_to_string(path.join(file)).unwrap();
-    assert_eq!([read("merged/README.md"), read("merged/notes/a.txt")], ["mine", "mine"]);
+    let stays = |file: &str| assert_eq!(read(file), "mine", "{file}");
+    let all = ["README.md", "private/a", "additional_chat_templates/mine.jinja"];
+    let all_stay = || all.iter().for_each(|file| stays(&format!("merged/{file}")));
+    all_stay();
+    assert!(merged.join("private/empty").is_dir() && merged.join("empty").is_dir());
+    let mode = merged.join("private").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
     assert_eq!([read("merged/NOTICE"), read("kept-merged/NOTICE")], ["made", "mine"]);
+    assert_eq!(read("kept-merged/config.json"), "edited");
     assert!(merged.join("link").is_symlink() && !path.join("kept-merged/tokenizer.json").exists());
     assert!(!merged.join("LICENSE").exists() && !merged.join(first[1]).exists());
     assert!(run.has("merged", 4, "").unwrap());
@@ -283,15 +308,32 @@ fn what_somebody_put_into_a_folder_of_the_run_stays_whenever_that_is_made_again(
         Err(Error::NoRun { path: folder.to_owned() })
     };
     run.make_folder("merged", 6, "", failed).unwrap_err();
-    assert_eq!([read("merged/README.md"), read("merged/notes/a.txt")], ["mine", "mine"]);
-    assert_eq!(
-        [merged.join("NOTICE").exists(), path.join("kept-merged/NOTICE").exists()],
-        [false, true]
-    );
+    all_stay();
+    stays("kept-merged/NOTICE");
+    assert!(!merged.join("NOTICE").exists());
     fs::rename(merged.join("README.md"), path.join("kept-merged/README.md")).unwrap();
     fs::write(merged.join("README.md"), "another").unwrap();
     run.make_folder("merged", 6, "", make(second)).unwrap();
     let mut readmes = [read("merged/README.md"), read("merged/README.md-2")];
     readmes.sort();
     assert_eq!(readmes, ["another", "mine"]);
+    stays("kept-merged/NOTICE");
+}
+
+#[test]
+fn a_changed_file_of_the_run_is_kept_when_it_is_made_again() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("run");
+    let mut run = RunFolder::create(&path, "name: a\n", Manifest::begin(inputs())).unwrap();
+    run.put("report.html", 2, "", b"first").unwrap();
+    let again = run.put("report.html", 3, "", b"second").unwrap();
+    assert_eq!(again, None, "its own was taken for somebody else's");
+    fs::write(path.join("report.html"), "edited").unwrap();
+    let changed = run.put("report.html", 4, "", b"third").unwrap();
+    let read = |file: &str| fs::read_to_string(path.join(file)).unwrap();
+    assert_eq!([read("report.html"), read("damaged-report.html")], ["third", "edited"]);
+    assert_eq!(
+        changed.unwrap().found,
+        "it was damaged or changed, and is made again; what it was is kept as `damaged-report.html`"
+    );
 }

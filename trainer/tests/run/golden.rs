@@ -64,16 +64,13 @@ fn runs_end_with_the_bytes_that_they_always_ended_with() {
         ] {
             command.arg(format!("{key}={value}"));
         }
-        let file = match method {
-            "full" => {
-                command.args(["quantization=none", "adapter={method: full}"]);
-                "model/model.safetensors"
-            }
-            _ => {
-                command.args(["adapter.rank=4", &format!("adapter.dropout={dropout}")]);
-                command.args((method == "lora").then_some("quantization=none"));
-                "adapter/adapter_model.safetensors"
-            }
+        let file = if method == "full" {
+            command.args(["quantization=none", "adapter={method: full}"]);
+            "model/model.safetensors"
+        } else {
+            command.args(["adapter.rank=4", &format!("adapter.dropout={dropout}")]);
+            command.args((method == "lora").then_some("quantization=none"));
+            "adapter/adapter_model.safetensors"
         };
         let out = format!("run-{compared}");
         let output = command.arg(format!("output_dir={out}")).output().unwrap();

@@ -195,6 +195,10 @@ fn rows_that_are_not_used_whole_are_counted_wherever_rows_are_read() {
         serde_json::json!({"rows": 4, "samples": 2, "otherwise": {"rows dropped: too long": 2}});
     assert_eq!(room.manifest("out")["rows"]["data.train"], counted);
     assert!(fs::read_to_string(room.path("out/report.html")).unwrap().contains(said));
+    let recipe = ["validate", "quickstart", train, "data.max_seq_len=128", "data.overlong=drop"];
+    let shown = room.graft(&[&recipe[..], &["output_dir=new"]].concat()).output().unwrap().stdout;
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    assert!(shown.contains(&format!("data.train: {said}")), "{shown}");
     let model = ["eval", "--model", "builtin:quickstart", "--data", "mixed.jsonl"];
     let drop = ["--format", "messages", "--overlong", "drop", "--max-seq-len", "64"];
     let score = room.graft(&[&model[..], &drop].concat()).output().unwrap();
