@@ -244,6 +244,14 @@ pub fn files(path: &Path) -> Result<[PathBuf; 2], Error> {
 fn locate(path: &Path) -> Result<(ModelFolder, String), Error> {
     let missing = |missing, hint| Error::AdapterMissing { path: path.to_path_buf(), missing, hint };
     let hint = "An adapter is a folder with adapter_config.json and adapter_model.safetensors";
+    // What the system does not let be looked at is not missing.
+    let looked_at = |path: &Path| match path.metadata() {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(graft_model::Error::Io { action: "read", path: path.to_path_buf(), source })
+        }
+        _ => Ok(()),
+    };
+    looked_at(path)?;
     let is_file = path.is_file();
     let root: PathBuf = match path.parent() {
         Some(parent) if is_file && !parent.as_os_str().is_empty() => parent.to_path_buf(),
@@ -253,6 +261,7 @@ fn locate(path: &Path) -> Result<(ModelFolder, String), Error> {
     if !root.is_dir() {
         return Err(missing(CONFIG_FILE, hint));
     }
+    looked_at(&root.join(CONFIG_FILE))?;
     let folder = ModelFolder::at(&root)?;
     let name = path.file_name().filter(|_| is_file).and_then(|name| name.to_str());
     let weights = name.unwrap_or(WEIGHTS_FILE).to_owned();

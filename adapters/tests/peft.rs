@@ -423,6 +423,11 @@ fn missing_files_are_said_with_the_way_out() {
     assert!(refusal().contains("Load the pickled adapter_model.bin with PEFT"));
     fs::write(root.path().join(WEIGHTS_FILE), "").unwrap();
     assert!(refusal().contains("is not valid JSON"));
+    // What the system gives no answer about is not missing.
+    let turning = root.path().join("turning");
+    std::os::unix::fs::symlink(&turning, &turning).unwrap();
+    let error = PeftAdapter::open(&turning).unwrap_err().to_string();
+    assert!(error.contains("cannot read") && !error.contains("is missing"), "{error}");
     let nowhere = root.path().join("nowhere");
     assert!(PeftAdapter::open(&nowhere).unwrap_err().to_string().contains("nowhere"));
 }

@@ -216,6 +216,15 @@ fn refuse_other_models(reader: &mut Reader<'_>) {
     {
         reader.problem("hidden_act", reader::shown(&found), "\"silu\"");
     }
+    if let Some(found) = reader.value("partial_rotary_factor").cloned()
+        && found.as_f64() != Some(1.0)
+    {
+        reader.problem(
+            "partial_rotary_factor",
+            reader::shown(&found),
+            "1: whole heads are rotated",
+        );
+    }
     for key in ["attention_bias", "mlp_bias"] {
         if reader.flag(key) {
             reader.problem(key, "true", "false: Llama 3.x has no biases");

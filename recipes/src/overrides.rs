@@ -57,6 +57,9 @@ impl Change {
         let value = match value {
             None => None,
             Some(text) => {
+                if let Some(message) = misread(text) {
+                    return refuse(&key, message);
+                }
                 let (node, problems) = tree::read(text, &origin)
                     .map_err(|problem| vec![Problem { key: key.clone(), ..problem }])?;
                 if !problems.is_empty() {
@@ -83,6 +86,20 @@ impl Change {
         };
         done.map_err(|message| vec![refusal(&key, &location, &message, None)])
     }
+}
+
+/// Why a value that is not in quotes or brackets would be read as less than what was written.
+fn misread(text: &str) -> Option<&'static str> {
+    if text.starts_with(['"', '\'', '[', '{', '|', '>']) {
+        return None;
+    }
+    if text.starts_with('#') || text.contains(" #") || text.contains("\t#") {
+        return Some(
+            "found `#`, behind which YAML sees a comment; allowed: such a value in quotes of its own",
+        );
+    }
+    text.contains(['\n', '\r'])
+        .then_some("found a line break, of which YAML makes a blank; allowed: such a value in quotes of its own")
 }
 
 fn refusal(key: &str, location: &Location, message: &str, hint: Option<String>) -> Problem {

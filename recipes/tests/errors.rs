@@ -164,6 +164,20 @@ fn a_bad_override_is_named_as_it_was_typed() {
     recipe `quickstart` has a problem:
     command line: model.path.folder=x: model.path.folder: `model.path` is the text `builtin:quickstart`; allowed: a mapping or list, to have `folder` in it
     "#);
+    assert_snapshot!(refused_override("output_dir=a #b"), @"
+    recipe `quickstart` has a problem:
+    command line: output_dir=a #b: output_dir: found `#`, behind which YAML sees a comment; allowed: such a value in quotes of its own
+    ");
+    assert_snapshot!(refused_override("output_dir=#b"), @"
+    recipe `quickstart` has a problem:
+    command line: output_dir=#b: output_dir: found `#`, behind which YAML sees a comment; allowed: such a value in quotes of its own
+    ");
+    assert_snapshot!(refused_override("output_dir=a\nb"), @r"
+    recipe `quickstart` has a problem:
+    command line: output_dir=a\nb: output_dir: found a line break, of which YAML makes a blank; allowed: such a value in quotes of its own
+    ");
+    let quoted = load("quickstart", &["output_dir='a #b'".to_owned()]).unwrap();
+    assert_eq!(quoted.output_dir, std::path::Path::new("a #b"));
     assert_snapshot!(refused_override("finish.prompts=[a"), @r#"
     recipe `quickstart` has a problem:
     command line: finish.prompts=[a: finish.prompts: not valid YAML: while parsing a flow sequence, expected ',' or ']'

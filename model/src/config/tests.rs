@@ -134,6 +134,7 @@ fn other_models_are_refused_by_name_with_all_problems_at_once() {
         ("model_type", "\"qwen2\""),
         ("hidden_act", "\"gelu\""),
         ("attention_bias", "true"),
+        ("partial_rotary_factor", "0.5"),
         ("mlp_bias", "true"),
         ("num_key_value_heads", "5"),
         ("head_dim", "63"),
@@ -148,6 +149,7 @@ fn other_models_are_refused_by_name_with_all_problems_at_once() {
       `architectures` is ["Qwen2ForCausalLM"], but must be ["LlamaForCausalLM"]
       `model_type` is "qwen2", but must be "llama"
       `hidden_act` is "gelu", but must be "silu"
+      `partial_rotary_factor` is 0.5, but must be 1: whole heads are rotated
       `attention_bias` is true, but must be false: Llama 3.x has no biases
       `mlp_bias` is true, but must be false: Llama 3.x has no biases
       `vocab_size` is 0, but must be a whole number from 1 to 4294967295

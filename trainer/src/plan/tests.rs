@@ -110,6 +110,13 @@ fn a_quantised_folder_must_be_asked_for_as_it_is() {
     quantization: found none, but the model folder holds NF4 weights (double: true)
       help: write `quantization: {format: nf4, double: true}`, or take the release's bf16 folder
     ");
+    let original =
+        ["quantization={format: nf4, double: true}", "finish={merge: true, onto: original}"];
+    let said = refused(root.path(), "", &[&[&*path, random], &original[..]].concat());
+    insta::assert_snapshot!(said, @"
+    recipe `r` has a problem:
+    command line: finish={merge: true, onto: original}: finish.onto: found `original`, but the weights of `ROOT/model` are stored in NF4, so that their original values are not there: take `dequantised`, or the unquantised release
+    ");
     insta::assert_snapshot!(refused(root.path(), "", &[&path, random, "quantization={format: nf4, double: false}"]), @r"
     recipe `r` has a problem:
     command line: quantization={format: nf4, double: false}: quantization.double: found false, but the model folder was quantised with true
