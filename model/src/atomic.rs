@@ -7,7 +7,8 @@
 //! are called `.NAME.tmp-PID-COUNT` and stay locked while their writer lives: what a killed process left
 //! behind is therefore recognised without trusting process numbers, and removed likewise.
 //!
-//! What replaces is for a program's own files. [`create_file`] and [`create_folder`] are for places that
+//! What replaces is no more open to others than what it replaces, file by file: who narrowed a mode meant it.
+//! It is for a program's own files. [`create_file`] and [`create_folder`] are for places that
 //! people name: nothing that is there goes, not even what came while the work was done.
 
 use std::ffi::{OsStr, OsString};
@@ -71,6 +72,7 @@ fn filled<E: From<io::Error>>(
 ) -> Result<Temporary, E> {
     remove_leftovers(parent, name);
     let temporary = Temporary::file(parent, name).map_err(at("create a file for", target))?;
+    narrow(&temporary.path, target).map_err(at("set the mode of a file for", target))?;
     let file = temporary.handle.try_clone().map_err(at("write", target))?;
     let mut writer = BufWriter::with_capacity(1 << 20, Named { file, target });
     fill(&mut writer)?;
@@ -133,9 +135,45 @@ fn built<E: From<io::Error>>(
 ) -> Result<Temporary, E> {
     remove_leftovers(parent, name);
     let temporary = Temporary::folder(parent, name).map_err(at("create a folder for", target))?;
+    narrow(&temporary.path, target).map_err(at("set the mode of a folder for", target))?;
     build(&temporary.path)?;
+    narrow_tree(&temporary.path, target).map_err(at("set the modes in a folder for", target))?;
     sync_tree(&temporary.path)?;
     Ok(temporary)
+}
+
+/// Takes from a file or folder what its predecessor, where there is one, does not give to others.
+fn narrow(new: &Path, old: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let Ok(old) = fs::symlink_metadata(old) else { return Ok(()) };
+    if old.is_symlink() {
+        return Ok(());
+    }
+    let mode = fs::symlink_metadata(new)?.mode() & 0o7777;
+    let narrowed = mode & (old.mode() | !0o077);
+    if narrowed == mode {
+        return Ok(());
+    }
+    fs::set_permissions(new, fs::Permissions::from_mode(narrowed))
+}
+
+/// [`narrow`] for all that lies in a folder; links are left alone.
+fn narrow_tree(new: &Path, old: &Path) -> io::Result<()> {
+    if !old.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(new)? {
+        let entry = entry?;
+        let (kind, old) = (entry.file_type()?, old.join(entry.file_name()));
+        if kind.is_symlink() {
+            continue;
+        }
+        narrow(&entry.path(), &old)?;
+        if kind.is_dir() {
+            narrow_tree(&entry.path(), &old)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a file in `folder`, which exists, and leaves nothing of it: whether something can be written there.

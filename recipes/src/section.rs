@@ -222,7 +222,18 @@ impl<'a> Section<'a> {
 
     /// A whole number, at least 0.
     pub(crate) fn whole(&mut self, key: &'static str, default: u64) -> u64 {
-        self.value(key, default, "a whole number, at least 0", whole)
+        let Some(node) = self.get(key) else { return default };
+        let found = whole(node);
+        if found.is_none() {
+            // YAML's whole numbers beyond this one are read as numbers with a point.
+            let allowed = if is_large(node) {
+                format!("a whole number from 0 to {}", i64::MAX)
+            } else {
+                "a whole number, at least 0".to_owned()
+            };
+            self.refuse(key, node, &allowed);
+        }
+        found.unwrap_or(default)
     }
 
     /// A whole number from 0 to the largest count.
@@ -419,6 +430,7 @@ pub(crate) const MAX_COUNT: usize = 1_000_000_000;
 fn count_words(node: &Node) -> &'static str {
     match node.value {
         Value::Integer(number) if number > 0 => "a whole number from 1 to 1000000000",
+        _ if is_large(node) => "a whole number from 1 to 1000000000",
         _ => "a whole number, at least 1",
     }
 }
@@ -426,6 +438,11 @@ fn count_words(node: &Node) -> &'static str {
 pub(crate) fn count(node: &Node) -> Option<NonZeroUsize> {
     let number = whole(node).and_then(|number| usize::try_from(number).ok());
     number.filter(|&number| number <= MAX_COUNT).and_then(NonZeroUsize::new)
+}
+
+/// Whether a number is larger than any whole one that is read.
+fn is_large(node: &Node) -> bool {
+    matches!(node.value, Value::Float(number) if number >= i64::MAX as f64)
 }
 
 fn whole(node: &Node) -> Option<u64> {

@@ -42,6 +42,7 @@ pub use held_out::{HeldOut, HeldOutRows, held_out_rows, no_room, without_room};
 pub use model_files::{ModelFiles, ModelFilesError};
 pub use sources::{DataPlan, Validation};
 
+pub(crate) use data::answers_without_end;
 use findings::Findings;
 pub(crate) use model_files::{open_tokenizer, read_config, text_files};
 

@@ -151,6 +151,17 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
     },
+    /// Something that is not the run's cannot be moved from where the run makes its own.
+    #[error(
+        "`{}` is not of this run, and cannot be moved out of the way of what is made there: {source}. Move it \
+         elsewhere, then go on with `--resume`", path.display()
+    )]
+    Move {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// A file cannot be replaced; the message names it.
     #[error(transparent)]
     Replace(io::Error),
@@ -175,7 +186,7 @@ impl Error {
             | Self::Recipe { .. } => true,
             // It is no plain file, or too large: somebody put it there.
             Self::Read { source, .. } => source.kind() == io::ErrorKind::InvalidData,
-            Self::Write { .. } | Self::Replace(_) => false,
+            Self::Write { .. } | Self::Move { .. } | Self::Replace(_) => false,
         }
     }
 

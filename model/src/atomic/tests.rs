@@ -179,3 +179,40 @@ fn whether_a_folder_can_be_written_is_found_out_without_a_trace() {
     #[cfg(target_os = "linux")]
     assert!(try_writing("/proc/self").is_err());
 }
+
+#[test]
+fn what_replaces_is_no_more_open_than_what_it_replaces() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = tempfile::tempdir().unwrap();
+    let set = |name: &str, mode| {
+        fs::set_permissions(root.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let mode =
+        |name: &str| fs::metadata(root.path().join(name)).unwrap().permissions().mode() & 0o777;
+    let build = |folder: &Path| {
+        fs::create_dir(folder.join("sub"))?;
+        fs::write(folder.join("sub/closed"), "")?;
+        fs::write(folder.join("open"), "")
+    };
+    replace_folder(root.path().join("folder"), build).unwrap();
+    write_bytes(root.path().join("file"), b"").unwrap();
+    set("file", 0o600);
+    set("folder/sub/closed", 0o440);
+    set("folder/sub", 0o710);
+    set("folder", 0o700);
+    let open = mode("folder/open");
+    let seen_inside = std::cell::Cell::new(0);
+    replace_folder(root.path().join("folder"), |folder| {
+        seen_inside.set(fs::metadata(folder)?.permissions().mode() & 0o777);
+        build(folder)
+    })
+    .unwrap();
+    write_bytes(root.path().join("file"), b"").unwrap();
+    // The owner keeps what new files give, or the next replacement could not write.
+    assert_eq!(
+        [seen_inside.get(), mode("folder"), mode("file"), mode("folder/open")],
+        [0o700, 0o700, 0o600, open]
+    );
+    assert_eq!([mode("folder/sub"), mode("folder/sub/closed") & !0o200], [0o710, 0o440]);
+    assert_eq!(names(root.path()), ["file", "folder"]);
+}

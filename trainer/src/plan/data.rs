@@ -227,7 +227,7 @@ impl Plan {
             None => (samples, validation),
         };
         let of = |key, sources, rows| Section { key, sources, rows };
-        let mut warnings = open_answers(&statistics, &tokenizer);
+        let mut warnings = Vec::from_iter(open_answers(&statistics, &tokenizer));
         warnings.extend(leaks::of_rows(
             of("data.train", &self.train, &train_rows),
             &train,
@@ -293,17 +293,29 @@ impl Plan {
 
 /// Who learns such answers answers without end: usually the chat template writes no end token, or writes it
 /// outside of what it marks as the model's.
-fn open_answers(statistics: &Statistics, tokenizer: &Tokenizer) -> Vec<String> {
+fn open_answers(statistics: &Statistics, tokenizer: &Tokenizer) -> Option<String> {
+    let found = answers_without_end("data.train", "learnt", statistics, tokenizer)?;
+    Some(format!(
+        "{found}: the model would not learn to stop; look at one with `graft data`, and at what the chat \
+         template writes behind an answer"
+    ))
+}
+
+/// How many rows of `from` have an answer that no end token closes and that is `used`, where there are any.
+pub(crate) fn answers_without_end(
+    from: &str,
+    used: &str,
+    statistics: &Statistics,
+    tokenizer: &Tokenizer,
+) -> Option<String> {
     let Statistics { answers_without_end: open, rows, .. } = statistics;
     if *open == 0 {
-        return Vec::new();
+        return None;
     }
     let stops = tokenizer.stop_ids();
     let names: Vec<String> = stops.iter().filter_map(|&id| tokenizer.token(id)).collect();
-    vec![format!(
-        "data.train: in {open} of {rows} rows an answer is learnt without a token that ends it ({}): the model \
-         would not learn to stop; look at one with `graft data`, and at what the chat template writes behind \
-         an answer",
+    Some(format!(
+        "{from}: in {open} of {rows} rows an answer is {used} without a token that ends it ({})",
         if names.is_empty() { "the model's files name none".to_owned() } else { names.join(", ") }
-    )]
+    ))
 }

@@ -3,13 +3,16 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::manifest::{Made, hash_file};
 use super::{Error, Result, RunFolder, plain};
 
-/// Where such files are while their folder is made again, and where one stays whose place is taken.
+/// Where what cannot stay in a folder is kept beside it, for people to see.
 const KEPT: &str = "kept-";
+/// Where it waits while the folder is made again.
+const WAITING: &str = ".kept-";
 /// Larger files of the run's own are not read to find out whether they were changed.
 const COMPARED: u64 = 256 << 20;
 
@@ -41,13 +44,17 @@ impl RunFolder {
             made: self.manifest.made.get(name).cloned().unwrap_or_default(),
         };
         let path = self.claim(name)?;
-        let kept = beside(&path);
-        set_aside(&path, &kept, &own)?;
+        let waiting = path.with_file_name(format!("{WAITING}{name}"));
+        set_aside(&path, &waiting, &own)?;
         let made = make(&path);
         let files = if made.is_ok() { self.files_of(name)? } else { Default::default() };
         let mut told = Vec::new();
         // A file of the run's own name is not put where it would be taken for the run's.
-        put_back(&kept, &path, Path::new(""), &|file| own.is_named(file), &mut told)?;
+        let stays = |file: &Path| own.is_named(file);
+        let back =
+            Back { waiting: &waiting, folder: &path, kept: free(beside(&path)), stays: &stays };
+        back.put(Path::new(""), &mut told)?;
+        back.keep_the_rest()?;
         let made = made?;
         let entry = Made { after_step: Some(step), of: of.to_owned(), files };
         self.manifest.made.insert(name.to_owned(), entry);
@@ -108,7 +115,8 @@ fn is_of_weights(file: &str) -> bool {
 /// Where what is not the run's own in `folder` is kept.
 pub(super) fn beside(folder: &Path) -> PathBuf {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
-    folder.with_file_name(format!("{KEPT}{name}"))
+    let kept = folder.with_file_name(format!("{KEPT}{name}"));
+    if kept.is_dir() { kept } else { free(kept) }
 }
 
 /// Moves all that is not the run's own out of `folder` into `kept`; whether there was any.
@@ -163,47 +171,74 @@ fn free(path: PathBuf) -> PathBuf {
     path
 }
 
+/// Moves a file or folder. One that the system moves only for who may write in it, as a folder of mode 0555,
+/// is let be written for as long as that takes.
 fn move_to(from: &Path, to: &Path) -> Result<()> {
     let folder = to.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(|source| Error::write(folder, source))?;
-    fs::rename(from, to).map_err(|source| Error::write(to, source))
+    let moved = fs::rename(from, to).or_else(|error| match from.symlink_metadata() {
+        Ok(found) if error.kind() == io::ErrorKind::PermissionDenied && found.is_dir() => {
+            let before = found.permissions();
+            let mut writable = before.clone();
+            writable.set_mode(before.mode() | 0o700);
+            fs::set_permissions(from, writable).map_err(|_| error)?;
+            let moved = fs::rename(from, to);
+            let there = if moved.is_ok() { to } else { from };
+            moved.and(fs::set_permissions(there, before))
+        }
+        _ => Err(error),
+    });
+    moved.map_err(|source| Error::Move { path: from.to_owned(), source })
 }
 
-/// Moves what is in `kept` back into `folder`, but for files that `stays` names. What was made in the place of
-/// one stays there; the other is told of, unless it is the same.
-fn put_back(
-    kept: &Path,
-    folder: &Path,
-    inside: &Path,
-    stays: &dyn Fn(&Path) -> bool,
-    told: &mut Vec<String>,
-) -> Result<()> {
-    let Ok(entries) = fs::read_dir(kept.join(inside)) else { return Ok(()) };
-    for entry in entries {
-        let unreadable = |source| Error::Read { path: kept.to_owned(), source };
-        let entry = entry.map_err(unreadable)?;
-        let path = inside.join(entry.file_name());
-        let (from, to) = (kept.join(&path), folder.join(&path));
-        let is_folder = entry.file_type().map_err(unreadable)?.is_dir();
-        match to.symlink_metadata() {
-            Err(_) if is_folder || !stays(&path) => move_to(&from, &to)?,
-            Err(_) => {}
-            Ok(found) if is_folder && found.is_dir() => {
-                put_back(kept, folder, &path, stays, told)?;
+/// The way back for what waited while a folder was made.
+struct Back<'a> {
+    waiting: &'a Path,
+    folder: &'a Path,
+    /// Where what finds its place taken is kept.
+    kept: PathBuf,
+    /// Files that do not go back though their place is free.
+    stays: &'a dyn Fn(&Path) -> bool,
+}
+
+impl Back<'_> {
+    /// Moves what waits, below `inside`, into the folder. What was made in the place of one stays there; the
+    /// other is told of, unless it is the same.
+    fn put(&self, inside: &Path, told: &mut Vec<String>) -> Result<()> {
+        let Self { waiting, folder, kept, stays } = self;
+        let Ok(entries) = fs::read_dir(waiting.join(inside)) else { return Ok(()) };
+        for entry in entries {
+            let unreadable = |source| Error::Read { path: waiting.to_path_buf(), source };
+            let entry = entry.map_err(unreadable)?;
+            let path = inside.join(entry.file_name());
+            let (from, to) = (waiting.join(&path), folder.join(&path));
+            let is_folder = entry.file_type().map_err(unreadable)?.is_dir();
+            match to.symlink_metadata() {
+                Err(_) if is_folder || !stays(&path) => move_to(&from, &to)?,
+                Err(_) => {}
+                Ok(found) if is_folder && found.is_dir() => self.put(&path, told)?,
+                Ok(_) if is_same(&from, &to) => {
+                    fs::remove_file(&from).map_err(|source| Error::write(&from, source))?;
+                }
+                Ok(_) => told.push(format!(
+                    "`{}` was made anew; what was there, and was not as the run made it, is `{}`",
+                    to.display(),
+                    kept.join(&path).display()
+                )),
             }
-            Ok(_) if is_same(&from, &to) => {
-                fs::remove_file(&from).map_err(|source| Error::write(&from, source))?;
-            }
-            Ok(_) => told.push(format!(
-                "`{}` was made anew; what was there, and was not as the run made it, is `{}`",
-                to.display(),
-                from.display()
-            )),
         }
+        // Of the system's call, which takes no folder that holds something.
+        let _ = fs::remove_dir(waiting.join(inside));
+        Ok(())
     }
-    // Of the system's call, which takes no folder that holds something.
-    let _ = fs::remove_dir(kept.join(inside));
-    Ok(())
+
+    /// Gives what is still waiting a name that people see.
+    fn keep_the_rest(&self) -> Result<()> {
+        if self.waiting.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        move_to(self.waiting, &self.kept)
+    }
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {

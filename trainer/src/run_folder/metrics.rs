@@ -110,8 +110,12 @@ impl MetricsLog {
             Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
         };
         let head = usize::try_from(so_far.bytes).ok().and_then(|len| written.get(..len));
-        if let Some(head) = head.filter(|head| FileHash::of(head) == *so_far) {
-            // What was measured behind the step stands behind its checkpoint.
+        // What was measured behind the step stands behind its checkpoint, and no line of an earlier one.
+        let is_own = |head: &&[u8]| {
+            let (earlier, _) = readable_up_to(&written[head.len()..], step.saturating_sub(1));
+            FileHash::of(head) == *so_far && (step == 0 || earlier.is_empty())
+        };
+        if let Some(head) = head.filter(is_own) {
             let (measured, _) = readable_up_to(&written[head.len()..], step);
             let content = [head, &measured].concat();
             return Ok((Self::with(path, &content, written != content)?, None));
@@ -310,6 +314,12 @@ mod tests {
         insta::assert_snapshot!(found.unwrap(), @"it was cut short or changed: 2 lines that can be read are kept, the whole file is `damaged-metrics.jsonl`");
         assert_eq!(read(&path).unwrap(), [train(1), train(2)]);
         assert_eq!(fs::read(folder.path().join("damaged-metrics.jsonl")).unwrap(), torn);
+
+        // Whole, and then again.
+        let double = whole.repeat(2);
+        fs::write(&path, &double).unwrap();
+        let (_, found) = MetricsLog::go_on(&path, 2, &so_far).unwrap();
+        assert!(found.unwrap().contains("`damaged-metrics.jsonl-2`"));
 
         for place in (0..whole.len()).step_by(29) {
             for other in [&whole[..place], &[&whole[..place], b"7", &whole[place + 1..]].concat()] {

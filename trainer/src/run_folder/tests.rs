@@ -311,13 +311,20 @@ fn what_somebody_put_into_a_folder_of_the_run_stays_whenever_that_is_made_again(
     all_stay();
     stays("kept-merged/NOTICE");
     assert!(!merged.join("NOTICE").exists());
-    fs::rename(merged.join("README.md"), path.join("kept-merged/README.md")).unwrap();
+    fs::create_dir(path.join(".kept-merged")).unwrap();
+    fs::rename(merged.join("README.md"), path.join(".kept-merged/README.md")).unwrap();
     fs::write(merged.join("README.md"), "another").unwrap();
     run.make_folder("merged", 6, "", make(second)).unwrap();
     let mut readmes = [read("merged/README.md"), read("merged/README.md-2")];
     readmes.sort();
     assert_eq!(readmes, ["another", "mine"]);
+    // What is kept is nobody's to put back or to write over.
     stays("kept-merged/NOTICE");
+    fs::write(merged.join("NOTICE"), "edited").unwrap();
+    run.make_folder("merged", 8, "", make(second)).unwrap();
+    stays("kept-merged/NOTICE");
+    assert_eq!([read("merged/NOTICE"), read("kept-merged-2/NOTICE")], ["made", "edited"]);
+    assert!(!path.join(".kept-merged").exists());
 }
 
 #[test]

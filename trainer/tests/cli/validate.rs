@@ -158,6 +158,9 @@ fn a_wrong_override_is_named() {
     command line: nonsense: found no `=`; allowed: key=value, or ~key to drop a key
     command line: training.seed=many: training.seed: found the text `many`; allowed: a whole number, at least 0
     ");
+    // Beyond what is read, the end of it is named.
+    let large = ["training.seed=18446744073709551615", "training.max_steps=18446744073709551615"];
+    insta::assert_snapshot!(room.refused(&format!("validate r.yaml {}", large.join(" "))), @"");
 }
 
 #[test]

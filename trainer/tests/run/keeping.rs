@@ -81,6 +81,14 @@ fn what_is_put_into_results_stays_there_when_the_run_goes_on_and_stale_models_ar
             assert_eq!(readme.unwrap_or_default(), "mine", "{folder}, {when}");
         }
     };
+    // Whoever narrows a mode means it for what comes after, too.
+    let narrowed =
+        ["adapter", "adapter/adapter_model.safetensors", "merged/config.json", "report.html"];
+    let mode = |file: &str| room.path("out").join(file).metadata().unwrap().permissions().mode();
+    for file in narrowed {
+        let mode = fs::Permissions::from_mode(mode(file) & 0o700);
+        fs::set_permissions(room.path("out").join(file), mode).unwrap();
+    }
     let before = contents(&room.path("out/adapter"));
     go_on(1, &["finish.merge=true", "--resume"]);
     mine("with nothing left to do");
@@ -88,6 +96,9 @@ fn what_is_put_into_results_stays_there_when_the_run_goes_on_and_stale_models_ar
     go_on(2, &["finish.merge=true", "--resume"]);
     mine("with a step more");
     assert!(contents(&room.path("out/adapter")) != before, "the adapter was not made again");
+    for file in narrowed {
+        assert_eq!(mode(file) & 0o077, 0, "{file} was opened again");
+    }
     let said = go_on(3, &["finish.merge=false", "--resume", "--quiet"]);
     let stale = "holds the model after step 2, and the run went on to step 3: merge again with";
     assert!(said.contains(stale), "{said}");

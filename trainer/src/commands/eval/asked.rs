@@ -14,7 +14,9 @@ use crate::commands::data::source;
 use crate::commands::open::Opening;
 use crate::device::Device;
 use crate::evaluate::ScoreError;
-use crate::plan::{HeldOut, Plan, Resolved, Start, held_out_rows, no_room, without_room};
+use crate::plan::{
+    HeldOut, Plan, Resolved, Start, answers_without_end, held_out_rows, no_room, without_room,
+};
 
 /// Tokens of an answer, where neither a flag nor a recipe says otherwise.
 const MAX_NEW: usize = 64;
@@ -53,8 +55,18 @@ impl Rows {
         files: &[SourceFile],
         tokenizer: &Tokenizer,
         options: &SampleOptions,
+        globals: &Globals,
     ) -> anyhow::Result<Self> {
         let Dataset { samples, statistics, .. } = Dataset::load(files, tokenizer, options)?;
+        for file in files {
+            let from = file.path.display().to_string();
+            if let Some(found) = answers_without_end(&from, "scored", &statistics, tokenizer) {
+                globals.note(&format!(
+                    "warning: {found}: whether the model stops is not part of the score; look at one with \
+                     `graft data`, and at what the chat template writes behind an answer"
+                ));
+            }
+        }
         Ok(Self::new(samples, files, statistics.counts()))
     }
 
@@ -100,7 +112,7 @@ pub(super) fn by_flags(
     let max_new = args.max_new_tokens.map_or(MAX_NEW, NonZeroUsize::get);
     let sources = sources(args)?;
     let tokenizer = &opening.files.tokenizer;
-    let rows = Rows::read(&sources, tokenizer, &options)?;
+    let rows = Rows::read(&sources, tokenizer, &options, globals)?;
     let questions = questions(args, &sources, tokenizer, &options, max_new, longest)?;
     let general = Rows::default();
     Ok(Asked { opening, nf4, precision, rows, general, questions, max_new, system })
@@ -161,7 +173,7 @@ pub(super) fn by_recipe(
     let sources = sources(args)?;
     if !sources.is_empty() {
         let tokenizer = &opening.files.tokenizer;
-        let rows = Rows::read(&sources, tokenizer, &plan.sample)?;
+        let rows = Rows::read(&sources, tokenizer, &plan.sample, globals)?;
         let questions = questions(args, &sources, tokenizer, &plan.sample, max_new, longest)?;
         let general = Rows::default();
         return Ok(Asked { opening, nf4, precision, rows, general, questions, max_new, system });
