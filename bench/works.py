@@ -85,7 +85,7 @@ CUDA_LARGE = [Work("llama3.1-70b", "qlora", 2048, "block", peer=False)]
 # but the last, whose tape is kept; the outputs of `o` and `down` nobody reads. `selective` keeps what
 # products give and runs none again. Below the lowest adapter
 # nothing is propagated: the first block's `q`, `k` and `v` give no dx. Follows
-# trainer/src/engine/walk.rs: change both together.
+# engine/src/walk.rs: change both together.
 REPLAYED = ("q", "k", "v", "gate", "up")
 LOWEST = ("q", "k", "v")
 

@@ -1,9 +1,9 @@
 //! The engine's gradients are slopes, and steps along them lower the loss; what must not change them is
 //! in `laws.rs`.
 
-use graft::engine::Checkpointing;
 use graft_adapters::Trainable;
 use graft_data::Batch;
+use graft_engine::Checkpointing;
 use graft_kernels::Precision;
 use graft_model::Llama;
 use graft_tests::{Cpu, batch, full_model, lora_model, samples, tiny_config, tiny_lora, trainer};

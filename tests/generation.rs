@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use fixture::{CASES, Fixture, Model, NEW, PROMPTS};
-use graft::generate::{Answer, End, GenerateError, Generator, Heard, Sampling, Session};
+use graft_engine::generate::{Answer, End, GenerateError, Generator, Heard, Sampling, Session};
 use graft_kernels::Precision;
 use graft_model::param::host_values;
 use graft_model::site::NORM;

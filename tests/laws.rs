@@ -13,10 +13,10 @@ mod drawn;
 mod runs;
 
 use drawn::Drawn;
-use graft::engine::Checkpointing;
-use graft::engine::parameters::Slot;
-use graft::evaluate::{RowScore, Scorer};
 use graft_data::{Batch, Sample};
+use graft_engine::Checkpointing;
+use graft_engine::parameters::Slot;
+use graft_engine::score::{RowScore, Scorer};
 use graft_kernels::Precision;
 use graft_model::{Llama, Projection};
 use graft_tests::{Cpu, trainer};

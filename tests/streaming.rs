@@ -10,10 +10,10 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use graft::engine::{Checkpointing, Offload};
 use graft::random_weights::RandomWeights;
 use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear};
 use graft_data::Batch;
+use graft_engine::{Checkpointing, Offload};
 use graft_kernels::frozen::Storage;
 use graft_kernels::{FrozenMatrix, Precision};
 use graft_model::checkpoint::{

@@ -144,17 +144,22 @@ fn built<E: From<io::Error>>(
 
 /// Takes from a file or folder what its predecessor, where there is one, does not give to others.
 fn narrow(new: &Path, old: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    match fs::symlink_metadata(old) {
+        Ok(old) if !old.is_symlink() => narrow_to(new, old.mode()),
+        _ => Ok(()),
+    }
+}
+
+/// Takes from a file or folder, for all but its owner, what `mode` does not give.
+pub fn narrow_to(path: &Path, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    let Ok(old) = fs::symlink_metadata(old) else { return Ok(()) };
-    if old.is_symlink() {
+    let found = fs::symlink_metadata(path)?.mode() & 0o7777;
+    let narrowed = found & (mode | !0o077);
+    if narrowed == found {
         return Ok(());
     }
-    let mode = fs::symlink_metadata(new)?.mode() & 0o7777;
-    let narrowed = mode & (old.mode() | !0o077);
-    if narrowed == mode {
-        return Ok(());
-    }
-    fs::set_permissions(new, fs::Permissions::from_mode(narrowed))
+    fs::set_permissions(path, fs::Permissions::from_mode(narrowed))
 }
 
 /// [`narrow`] for all that lies in a folder; links are left alone.

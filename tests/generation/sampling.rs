@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use graft::generate::Sampling;
+use graft_engine::generate::Sampling;
 use graft_tests::parity::Deviations;
 
 use super::fixture::Answers;

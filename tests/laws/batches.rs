@@ -1,8 +1,8 @@
 //! How rows are put together changes nothing: neither the split into micro-batches, nor packing, nor
 //! their places, nor padding.
 
-use graft::engine::Checkpointing;
 use graft_data::{Batch, IGNORE, Sample, pack};
+use graft_engine::Checkpointing;
 use proptest::prelude::*;
 
 use super::drawn::{Drawn, config, drawn};

@@ -2,10 +2,10 @@
 
 use burn::backend::Autodiff;
 use burn::tensor::backend::AutodiffBackend;
-use graft::engine::loss::{NextToken, Targets};
-use graft::engine::{Checkpointing, DropoutNoise, Gradient, Parameters};
 use graft_adapters::{LoraLinear, Trainable};
 use graft_data::Batch;
+use graft_engine::loss::{NextToken, Targets};
+use graft_engine::{Checkpointing, DropoutNoise, Gradient, Parameters};
 use graft_kernels::adamw::GradientSums;
 use graft_kernels::backward_from;
 use graft_model::{Context, Layout, Taped};

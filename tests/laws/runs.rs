@@ -2,12 +2,12 @@
 
 use std::convert::Infallible;
 
-use graft::engine::Checkpointing;
-use graft::generate::{Generator, Sampling};
-use graft::optimizer::{AdamW, AdamWConfig, Moments, StateFormat};
-use graft::step::Trainer;
 use graft_adapters::LoraLinear;
 use graft_data::Batch;
+use graft_engine::Checkpointing;
+use graft_engine::generate::{Generator, Sampling};
+use graft_engine::optimizer::{AdamW, AdamWConfig, Moments, StateFormat};
+use graft_engine::step::Trainer;
 use graft_model::param::host_values;
 use graft_model::{Context, Layout};
 use graft_tests::{ADAMW, Cpu, Sizes, trainer};

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use burn::tensor::{Tensor, TensorPrimitive};
-use graft::engine::Checkpointing;
-use graft::evaluate::Scorer;
 use graft_data::{Batch, Sample};
+use graft_engine::Checkpointing;
+use graft_engine::score::Scorer;
 use graft_kernels::Precision;
 use graft_model::param::host_values;
 use graft_model::{Context, Layout};

@@ -1,8 +1,8 @@
 //! Twenty steps of training against PEFT and PyTorch: warm-up, decay, accumulation and clipping.
 
-use graft::engine::Checkpointing;
-use graft::learning_rate::{Decay, LearningRate};
 use graft_data::Batch;
+use graft_engine::Checkpointing;
+use graft_engine::learning_rate::{Decay, LearningRate};
 use graft_kernels::Precision;
 use graft_tests::parity::Deviations;
 use graft_tests::trainer;

@@ -3,16 +3,16 @@
 
 pub mod parity;
 
-use graft::engine::{Checkpointing, Parameters};
-use graft::learning_rate::{Decay, LearningRate};
-use graft::optimizer::{AdamW, AdamWConfig, StateFormat};
 use graft::random_weights::RandomWeights;
-use graft::step::{StepOptions, Trainer};
 use graft_adapters::{
     DenseLinear, Fresh, FullFactory, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Size,
     Trainable,
 };
 use graft_data::{Batch, CounterRng, IGNORE, Origin, Purpose, Sample};
+use graft_engine::learning_rate::{Decay, LearningRate};
+use graft_engine::optimizer::{AdamW, AdamWConfig, StateFormat};
+use graft_engine::step::{StepOptions, Trainer};
+use graft_engine::{Checkpointing, Parameters};
 use graft_kernels::Precision;
 use graft_model::load::Frozen;
 use graft_model::{FrozenLinear, Llama, LlamaConfig, Site};

@@ -33,10 +33,10 @@ use graft_recipes::{
 
 use crate::base_mark::BaseMark;
 use crate::device::Device;
-use crate::optimizer::StateFormat;
 pub use absent::{Absent, ToFetch};
 pub use adapter::Adapter;
 pub use data::{LoadedData, Questions, TrainingData, measured_options};
+use graft_engine::optimizer::StateFormat;
 pub use graft_recipes::Problems as PlanErrors;
 pub use held_out::{HeldOut, HeldOutRows, held_out_rows, no_room, without_room};
 pub use model_files::{ModelFiles, ModelFilesError};

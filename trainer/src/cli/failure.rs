@@ -10,11 +10,11 @@ use graft_kernels::flex::isa::IsaError;
 
 use super::page::at_stdout;
 use crate::device::NoDevice;
-use crate::evaluate::ScoreError;
 use crate::no_memory;
 use crate::plan::ModelFilesError;
 use crate::run::RunError;
 use crate::run_folder;
+use graft_engine::score::ScoreError;
 
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

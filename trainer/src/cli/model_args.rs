@@ -17,8 +17,8 @@ use super::number;
 use super::paths::{path, place};
 use crate::commands::open::Opening;
 use crate::device::Device;
-use crate::generate::Sampling;
 use crate::trained_with::TrainedWith;
+use graft_engine::generate::Sampling;
 
 /// How frozen weights are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -19,7 +19,7 @@ use super::speech::{Speech, check_room, conversation, mark};
 use crate::cli::model_args::ChatArgs;
 use crate::cli::{Globals, page};
 use crate::device::{Backend, OnBackend};
-use crate::generate::{Answer, Generator, Heard, Session};
+use graft_engine::generate::{Answer, Generator, Heard, Session};
 use lines::{Lines, Next};
 use said::{HELP, Said};
 

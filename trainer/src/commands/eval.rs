@@ -11,10 +11,10 @@ use crate::cli::failure::WrongUse;
 use crate::cli::model_args::EvalArgs;
 use crate::cli::{Globals, on_threads, page};
 use crate::device::{Backend, OnBackend};
-use crate::evaluate::{RowScore, ScoreError, Scorer, Totals};
 use crate::progress::{Progress, Unit};
 use crate::{privacy, signals};
 use asked::{Asked, Rows};
+use graft_engine::score::{RowScore, ScoreError, Scorer, Totals};
 
 /// Scores a model on a file, or on what a recipe measures.
 ///

@@ -12,7 +12,7 @@ use crate::cli::failure::WrongUse;
 use crate::cli::model_args::GenerateArgs;
 use crate::cli::{Globals, page};
 use crate::device::{Backend, OnBackend};
-use crate::generate::{Generator, Heard};
+use graft_engine::generate::{Generator, Heard};
 
 /// Answers a prompt; on a terminal the text appears as it is written.
 ///

@@ -12,10 +12,10 @@ use super::open::Opening;
 use crate::cli::folder_args::MergeArgs;
 use crate::cli::{Globals, page};
 use crate::merge_bound::{MergeBound, onto};
-use crate::probe::{Divergence, Probe};
 use crate::progress::{Progress, Unit};
 use crate::run::RunError;
 use crate::{privacy, signals};
+use graft_engine::probe::{Divergence, Probe};
 
 /// Writes the merged folder.
 ///

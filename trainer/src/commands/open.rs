@@ -10,11 +10,11 @@ use graft_model::{Llama, LlamaConfig};
 use crate::base_mark;
 use crate::cli::Globals;
 use crate::device::Backend;
-use crate::generate::GenerateError;
 use crate::lost_pages;
 use crate::plan::ModelFiles;
 use crate::progress::{Progress, Unit};
 use crate::trained_with::TrainedWith;
+use graft_engine::generate::GenerateError;
 
 /// A model in memory.
 pub type Model<B> = Llama<B, LoraLinear<B>>;

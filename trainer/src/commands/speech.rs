@@ -7,7 +7,7 @@ use graft_data::{Conversation, DecodeStream, Message, Tokenizer, Visible};
 
 use crate::cli::failure::WrongUse;
 use crate::cli::page::{self, grouped};
-use crate::generate::{Answer, End};
+use graft_engine::generate::{Answer, End};
 
 /// Writes an answer token by token.
 pub(super) struct Speech<'a> {

@@ -12,9 +12,9 @@ use graft_recipes::{ActivationOffload, Checkpointing, Init, MergeOnto};
 
 use super::Place;
 use crate::device::Device;
-use crate::optimizer::StateFormat;
 use crate::plan::{Adapter, LoadedData, Plan, parameters};
-use crate::{evaluate, generate};
+use graft_engine::optimizer::StateFormat;
+use graft_engine::{generate, score};
 
 /// How frozen weights are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +49,11 @@ pub struct Scoring {
 impl Scoring {
     /// Of these rows, and of prompts of so many tokens with answers of at most `new`.
     fn of(rows: [&[Sample]; 2], prompts: [Vec<usize>; 2], new: usize) -> Self {
-        let passes = rows.map(evaluate::largest_pass);
+        let passes = rows.map(score::largest_pass);
         let [tokens, targets] = [0, 1].map(|i| passes[0][i].max(passes[1][i]));
         prompts.into_iter().fold(Self { tokens, targets, ..Self::default() }, |most, mut asked| {
             asked.sort_unstable_by(|a, b| b.cmp(a));
-            asked.truncate(evaluate::PROMPTS);
+            asked.truncate(score::PROMPTS);
             let tokens: usize = asked.iter().sum();
             Self {
                 prompts: most.prompts.max(asked.len()),

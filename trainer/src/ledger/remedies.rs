@@ -5,8 +5,8 @@ use graft_recipes::{ActivationOffload, Checkpointing};
 use super::asked::{Asked, Merging};
 use super::{Ledger, Place};
 use crate::cli::page;
-use crate::optimizer::StateFormat;
 use crate::plan::Adapter;
+use graft_engine::optimizer::StateFormat;
 
 /// A key with its new value, and the run with it.
 struct Change {

@@ -13,8 +13,8 @@ use graft_model::{ProjectionKind, Site};
 use super::asked::Asked;
 use super::{Entry, Moment, Place};
 use crate::cli::page::grouped;
-use crate::engine::loss::CHUNK;
 use crate::plan::Adapter;
+use graft_engine::loss::CHUNK;
 
 const F32: usize = 4;
 

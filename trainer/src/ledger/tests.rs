@@ -7,8 +7,8 @@ use graft_recipes::{ActivationOffload, Checkpointing};
 
 use super::*;
 use crate::device::Device;
-use crate::optimizer::StateFormat;
 use crate::plan::Adapter;
+use graft_engine::optimizer::StateFormat;
 
 /// Llama 3.2 1B in NF4, rank 16, four rows of 512 tokens.
 fn asked() -> Asked {

@@ -5,11 +5,11 @@ use graft_model::atomic;
 use graft_model::stop::Stopped;
 
 use super::stage::{Part, Stage};
-use crate::evaluate::ScoreError;
 use crate::ledger::TooLarge;
 use crate::plan::PlanErrors;
 use crate::run_folder;
-use crate::step::Diverged;
+use graft_engine::score::ScoreError;
+use graft_engine::step::Diverged;
 
 impl RunError {
     /// An error of scoring these rows of these files, a row in it named by its place.
@@ -68,7 +68,7 @@ pub enum RunError {
         "{0}. The step was not taken. Free the disk and go on from the last checkpoint with `--resume`, \
          or keep them in memory with `--resume training.activation_offload=none`"
     )]
-    Offload(#[from] crate::engine::OffloadError),
+    Offload(#[from] graft_engine::OffloadError),
     /// The device ended the work.
     #[error(
         "{device} stopped computing: {reason}. The last checkpoint is whole: go on from it with \

@@ -18,18 +18,18 @@ use super::scores::Scores;
 use super::stage::{Part, Stage};
 use super::training::Run;
 use crate::device::Backend;
-use crate::evaluate::{ScoreError, Scorer};
 use crate::memory::{give_freed_memory_back, peak_resident_bytes};
 use crate::merge_bound::{MergeBound, onto};
 use crate::plan::{Adapter, LoadedData, Plan};
-use crate::probe::{Divergence, Probe};
 use crate::progress::{Progress, Unit, warn};
 use crate::report::{Answer, Better, PromptAnswer, Report, Sample, Score, ScoreUnit};
 use crate::run_folder::manifest::{FileHash, Mended, Status};
 use crate::run_folder::metrics::{self, Line};
 use crate::run_folder::{ADAPTER, AFTER, Content, MERGED, REPORT};
-use crate::step::Trainer;
 use crate::trained_with::{BASE_HASH, TrainedWith, base_hash};
+use graft_engine::probe::{Divergence, Probe};
+use graft_engine::score::{ScoreError, Scorer};
+use graft_engine::step::Trainer;
 
 /// What a finished run is summed up as.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -203,7 +203,7 @@ fn write_result<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<
     let trainer = &mut run.trainer;
     let make = |path: &Path| -> Result<(), RunError> {
         if let Adapter::Full = plan.adapter {
-            remove(path)?;
+            empty(path)?;
             full::write(path, &plan.model_folder, &plan.config, &trainer.values_by_name())?;
             return Ok(());
         }
@@ -265,7 +265,7 @@ fn merge<B: Backend, P: Trainable<B>>(
     let (data, trainer) = (run.data, &run.trainer);
     let adapter = run.folder.path().join(ADAPTER);
     let make = |path: &Path| {
-        remove(path)?;
+        empty(path)?;
         let divergence = write_merged(plan, data, trainer, &adapter, path);
         if divergence.is_err() {
             // A model that nothing vouches for does not stay; what is told is why.
@@ -334,7 +334,22 @@ fn open_frozen(
     Ok(model)
 }
 
-/// Removes what an earlier, killed part of the run left.
+/// Removes what an earlier part of the run made in a folder of its own. The folder stays, so that the next one
+/// there has its mode.
+fn empty(path: &Path) -> Result<(), RunError> {
+    let Ok(entries) = std::fs::read_dir(path) else { return Ok(()) };
+    for entry in entries {
+        let at = |source| RunError::Write { path: path.to_owned(), source };
+        let entry = entry.map_err(at)?;
+        if entry.file_type().map_err(at)?.is_dir() {
+            remove(&entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path()).map_err(at)?;
+        }
+    }
+    Ok(())
+}
+
 fn remove(path: &Path) -> Result<(), RunError> {
     match std::fs::remove_dir_all(path) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::RunError;
 use crate::device::Backend;
-use crate::evaluate::{Scorer, Totals};
 use crate::plan::{LoadedData, Plan, Questions};
 use crate::progress::{Progress, Unit};
+use graft_engine::score::{Scorer, Totals};
 
 /// What a model scores at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -16,13 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use super::RunError;
 use crate::device::Backend;
-use crate::engine::parameters::Slot;
-use crate::optimizer::blockwise::{BLOCK, Blocks};
-use crate::optimizer::{Moments, StateFormat};
 use crate::run_folder::checkpoints::{Checkpoint as Saved, OPTIMIZER, STATE, WEIGHTS};
 use crate::run_folder::manifest::{FORMAT, FileHash, hash_file};
 use crate::run_folder::{plain, seal};
-use crate::step::Trainer;
+use graft_engine::optimizer::blockwise::{BLOCK, Blocks};
+use graft_engine::optimizer::{Moments, StateFormat};
+use graft_engine::parameters::Slot;
+use graft_engine::step::Trainer;
 
 const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 

@@ -15,11 +15,7 @@ use super::stage::{Stage, Whereabouts};
 use super::state::{self, Position, State};
 use super::{Outcome, RunError, Training, finish, inputs, said};
 use crate::device::Backend;
-use crate::engine::{Checkpointing, Offload, Parameters};
-use crate::evaluate::{Scorer, Totals};
-use crate::learning_rate::{Decay, LearningRate};
 use crate::memory::{give_freed_memory_back, peak_resident_bytes};
-use crate::optimizer::{AdamW, AdamWConfig};
 use crate::plan::{LoadedData, Plan};
 use crate::progress::{Fields, Progress, Unit};
 use crate::run_folder::checkpoints::Checkpoint;
@@ -27,8 +23,12 @@ use crate::run_folder::manifest::Status;
 use crate::run_folder::metrics::{self, EvalLine, Line, MetricsLog, TrainLine};
 use crate::run_folder::tensorboard::EventLog;
 use crate::run_folder::{BEFORE, RunFolder};
-use crate::step::{StepError, StepOptions, StepOutcome, Trainer};
 use crate::{privacy, signals};
+use graft_engine::learning_rate::{Decay, LearningRate};
+use graft_engine::optimizer::{AdamW, AdamWConfig};
+use graft_engine::score::{Scorer, Totals};
+use graft_engine::step::{StepError, StepOptions, StepOutcome, Trainer};
+use graft_engine::{Checkpointing, Offload, Parameters};
 
 /// Trains `model` as planned in the plan's folder, which is told how it ended.
 pub(super) fn train<B: Backend, P: Trainable<B>>(

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::manifest::{Made, hash_file};
@@ -27,7 +27,8 @@ pub(super) trait Own {
 impl RunFolder {
     /// Makes the folder `name` of the values after `step`, and of `of`, at the path that `make` is given.
     /// Files and folders in it that the run did not make, or not so, are there again afterwards, also where
-    /// `make` fails; one whose place is taken then is kept beside the folder, and told of in a sentence.
+    /// `make` fails; one whose place is taken then is kept beside the folder, and told of in a sentence. No
+    /// file is more open than that of its name was.
     ///
     /// # Errors
     /// Something else stands there that the run did not make; a file cannot be moved; those of `make`.
@@ -46,7 +47,11 @@ impl RunFolder {
         let path = self.claim(name)?;
         let waiting = path.with_file_name(format!("{WAITING}{name}"));
         set_aside(&path, &waiting, &own)?;
+        let modes = modes_of(&path, &own.made);
         let made = make(&path);
+        for (file, mode) in modes {
+            let _ = graft_model::atomic::narrow_to(&path.with_file_name(file), mode);
+        }
         let files = if made.is_ok() { self.files_of(name)? } else { Default::default() };
         let mut told = Vec::new();
         // A file of the run's own name is not put where it would be taken for the run's.
@@ -61,6 +66,13 @@ impl RunFolder {
         self.record()?;
         Ok((made, told))
     }
+}
+
+/// Files that a result has, by their paths in the run folder, and their modes.
+fn modes_of(folder: &Path, made: &Made) -> Vec<(String, u32)> {
+    let mode =
+        |file: &String| folder.with_file_name(file).symlink_metadata().ok().map(|it| it.mode());
+    made.files.keys().filter_map(|file| Some((file.clone(), mode(file)?))).collect()
 }
 
 /// A result of the run, and the entry of the manifest that it had until now.

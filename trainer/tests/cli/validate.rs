@@ -160,7 +160,11 @@ fn a_wrong_override_is_named() {
     ");
     // Beyond what is read, the end of it is named.
     let large = ["training.seed=18446744073709551615", "training.max_steps=18446744073709551615"];
-    insta::assert_snapshot!(room.refused(&format!("validate r.yaml {}", large.join(" "))), @"");
+    insta::assert_snapshot!(room.refused(&format!("validate r.yaml {}", large.join(" "))), @r"
+    error: recipe `r.yaml` has 2 problems:
+    command line: training.max_steps=18446744073709551615: training.max_steps: found 1.8446744073709552e19; allowed: a whole number from 1 to 1000000000
+    command line: training.seed=18446744073709551615: training.seed: found 1.8446744073709552e19; allowed: a whole number from 0 to 9223372036854775807
+    ");
 }
 
 #[test]

@@ -13,10 +13,10 @@ use crate::cli::page::grouped;
 use crate::commands::data::source;
 use crate::commands::open::Opening;
 use crate::device::Device;
-use crate::evaluate::ScoreError;
 use crate::plan::{
     HeldOut, Plan, Resolved, Start, answers_without_end, held_out_rows, no_room, without_room,
 };
+use graft_engine::score::ScoreError;
 
 /// Tokens of an answer, where neither a flag nor a recipe says otherwise.
 const MAX_NEW: usize = 64;

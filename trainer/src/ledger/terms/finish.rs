@@ -7,7 +7,7 @@ use super::{F32, anonymous, band, group, largest_projection, scores};
 use crate::ledger::asked::{Asked, Merging};
 use crate::ledger::{Entry, Place};
 use crate::plan::Adapter;
-use crate::probe::{self, TOKENS};
+use graft_engine::probe::{self, TOKENS};
 
 /// A checkpoint: the largest trained tensor, and its bytes as they are written.
 pub(super) fn saving(asked: &Asked) -> Vec<Entry> {

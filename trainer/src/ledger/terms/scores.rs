@@ -1,4 +1,4 @@
-//! What scoring takes, before, while and after a model is trained: `crate::evaluate`, `crate::generate`.
+//! What scoring takes, before, while and after a model is trained: `graft_engine::score`, `graft_engine::generate`.
 
 use super::{F32, decoded, group, logit_rows, on_the_way, operand_bytes, tensors, widths};
 use crate::ledger::Entry;

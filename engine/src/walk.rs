@@ -19,9 +19,9 @@ use graft_model::site::EMBED_TOKENS;
 use graft_model::stop::{self, Stopped};
 use graft_model::{Block, Branch, Context, Keeping, Layout, Llama, Plain, Products, Taped};
 
-use super::loss::{NextToken, Targets};
-use super::offload::{Offload, OffloadError, Waiting};
-use super::parameters::{Gradient, Parameters};
+use crate::loss::{NextToken, Targets};
+use crate::offload::{Offload, OffloadError, Waiting};
+use crate::parameters::{Gradient, Parameters};
 
 /// What is kept between the passes. The gradients are the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

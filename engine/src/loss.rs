@@ -11,10 +11,10 @@ use graft_kernels::{Kernels, Ops, Precision};
 use graft_model::site::{EMBED_TOKENS, LM_HEAD, NORM};
 use graft_model::{Llama, Projection, Table};
 
-use super::parameters::Gradient;
+use crate::parameters::Gradient;
 
 /// Logits that exist at a time, in elements: 64 MiB of f32.
-pub(crate) const CHUNK: usize = 1 << 24;
+pub const CHUNK: usize = 1 << 24;
 
 /// Positions of a batch that are trained on, and what stands after each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,16 +5,16 @@ use graft_kernels::{Kernels, Ops, Precision};
 use graft_model::stop::{self, Stopped};
 use graft_model::{Context, Layout, Llama, Projection};
 
-use crate::engine::loss::{NextToken, Targets};
 use crate::generate::{GenerateError, Generator, Heard, Sampling};
+use crate::loss::{NextToken, Targets};
 
 /// Tokens that are scored in one pass: bounds memory, does not change a result.
-pub(crate) const TOKENS: usize = 2_048;
+pub const TOKENS: usize = 2_048;
 /// Prompts that are answered at a time.
-pub(crate) const PROMPTS: usize = 48;
+pub const PROMPTS: usize = 48;
 
 /// The most tokens of a pass over these rows in their order, and the most targets.
-pub(crate) fn largest_pass(samples: &[Sample]) -> [usize; 2] {
+pub fn largest_pass(samples: &[Sample]) -> [usize; 2] {
     let (mut pass, mut most) = ([0; 2], [0; 2]);
     for sample in samples {
         let row = [sample.tokens.len(), sample.targets()];

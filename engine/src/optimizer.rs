@@ -8,7 +8,7 @@ use graft_kernels::Kernels;
 pub use graft_kernels::adamw::{AdamWConfig, Moments, StateFormat, blockwise};
 use graft_kernels::adamw::{AdamWState, Rule};
 
-use crate::engine::Parameters;
+use crate::Parameters;
 
 /// The optimizer's state over the tensors of [`Parameters`], in their order.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use graft_model::{Cache, Cached, Context, Layout, Llama, Projection};
 use serde::Serialize;
 
 /// Tokens of prompts that are read in one pass: bounds memory.
-pub(crate) const PREFILL: usize = 2_048;
+pub const PREFILL: usize = 2_048;
 
 /// Generates from a model.
 pub struct Generator<'a, B: Kernels, P> {

@@ -16,10 +16,10 @@ use graft_model::{Context, Layout, Llama, Projection, Table};
 use rayon::prelude::*;
 
 /// Tokens of the probe: enough to see a wrong weight, few enough for a 70B model on a CPU.
-pub(crate) const TOKENS: usize = 512;
+pub const TOKENS: usize = 512;
 
 /// Logits of one model that exist at a time, in elements: 16 MiB of f32.
-pub(crate) const CHUNK: usize = 1 << 22;
+pub const CHUNK: usize = 1 << 22;
 
 /// Rows of tokens that models are compared on.
 #[derive(Clone, Debug, PartialEq, Eq)]

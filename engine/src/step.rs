@@ -10,12 +10,10 @@ use graft_model::param::host_values;
 use graft_model::stop::Stopped;
 use graft_model::{Context, Llama};
 
-use crate::engine::parameters::{Slot, clip_factor};
-use crate::engine::{
-    Checkpointing, DropoutNoise, Gradient, Offload, OffloadError, Parameters, Walk,
-};
 use crate::learning_rate::LearningRate;
 use crate::optimizer::AdamW;
+use crate::parameters::{Slot, clip_factor};
+use crate::{Checkpointing, DropoutNoise, Gradient, Offload, OffloadError, Parameters, Walk};
 
 /// What a step needs to know beside its batches.
 #[derive(Clone, Copy, Debug)]

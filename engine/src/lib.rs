@@ -1,0 +1,28 @@
+//! From a batch to the gradient of every trainable tensor, and from a prompt to its answer.
+//!
+//! Training: [`step::Trainer`] holds a model and its optimizer, and takes steps. In each, [`Walk`] runs the
+//! blocks forward without a tape, keeping their inputs, and backward by replaying one block at a time;
+//! [`loss`] turns last hidden states into a loss and their gradient; [`parameters`] has the sums in which
+//! gradients leave the blocks by name; [`optimizer`] turns those into the next values.
+//!
+//! Measuring: [`generate`] writes answers, [`score`] says how likely rows are, [`probe`] how far two models
+//! are apart.
+//!
+//! The crate knows no recipe, no run folder and no command.
+
+pub mod generate;
+pub mod learning_rate;
+pub mod loss;
+mod noise;
+mod offload;
+pub mod optimizer;
+pub mod parameters;
+pub mod probe;
+pub mod score;
+pub mod step;
+mod walk;
+
+pub use noise::DropoutNoise;
+pub use offload::{Offload, OffloadError};
+pub use parameters::{Gradient, Parameters};
+pub use walk::{Checkpointing, Walk};
