@@ -8,7 +8,9 @@ use graft_model::checkpoint::{Dtype, ShardedWriter, TensorSpec, expected};
 use graft_model::config::FloatType;
 use graft_model::folder::ModelFolder;
 use graft_model::load::Factory;
-use graft_model::{Error, LlamaConfig, Param, Pass, Projection, Role, Site, Table};
+use graft_model::{
+    Error, LlamaConfig, OwnOutput, Param, Pass, Projection, ProjectionKind, Site, Table,
+};
 use half::{bf16, f16};
 
 use crate::method::Trainable;
@@ -27,14 +29,14 @@ impl<B: Kernels> Projection<B> for DenseLinear<B> {
     fn forward<R: Pass<Inner = B>>(
         &self,
         x: FloatTensor<R::On>,
-        role: Role,
+        kind: ProjectionKind,
         pass: &mut R,
     ) -> FloatTensor<R::On> {
         let weight = pass.param(&self.weight);
-        let output = pass.output(role, false);
-        let y = R::On::dense_linear(x, weight, pass.context().precision, output);
-        pass.gave(role, &y, None);
-        y
+        let precision = pass.context().precision;
+        pass.output(kind, OwnOutput::Unread, |output| {
+            R::On::dense_linear(x, weight, precision, output)
+        })
     }
 
     fn visit(&mut self, visit: &mut dyn FnMut(&mut Param<B>)) {

@@ -9,7 +9,9 @@ use burn::tensor::ops::FloatTensor;
 use graft_kernels::{FrozenMatrix, Kernels, LowRank, Ops};
 use graft_model::load::{Factory, is_kept, quantise};
 use graft_model::site::LoraMatrix;
-use graft_model::{Error, FrozenLinear, Param, Pass, Projection, Role, Site, Table};
+use graft_model::{
+    Error, FrozenLinear, OwnOutput, Param, Pass, Projection, ProjectionKind, Site, Table,
+};
 
 use crate::method::Trainable;
 
@@ -131,22 +133,22 @@ impl<B: Kernels> Projection<B> for LoraLinear<B> {
     fn forward<R: Pass<Inner = B>>(
         &self,
         x: FloatTensor<R::On>,
-        role: Role,
+        kind: ProjectionKind,
         pass: &mut R,
     ) -> FloatTensor<R::On> {
         let Some(update) = &self.update else {
-            return self.base.forward(x, role, pass);
+            return self.base.forward(x, kind, pass);
         };
         let (a, b) = (pass.param(&update.a), pass.param(&update.b));
         let (scale, rate, site) = (update.scale, update.dropout, self.base.site());
         let dropout = pass.context().noise.and_then(|noise| noise.dropout(site, rate));
         let scale = dropout.as_ref().map_or(scale, |dropout| scale * dropout.factor());
         let update = LowRank { a, b, scale, dropout };
-        let output = pass.output(role, true);
         let precision = pass.context().precision;
-        let (y, low) = R::On::lora_linear(x, self.base.weight(), update, precision, output);
-        pass.gave(role, &y, Some(&low));
-        y
+        let low = pass.beside(kind, "low", || R::On::lora_low(&x, &update, precision));
+        pass.output(kind, OwnOutput::Unread, |output| {
+            R::On::lora_linear(x, self.base.weight(), update, low, precision, output)
+        })
     }
 
     fn frozen(&self) -> Option<&B::Frozen> {

@@ -16,7 +16,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops as Step, OpsKind, binary, unary};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{FloatDType, TensorMetadata};
+use burn::tensor::{FloatDType, Scalar, TensorMetadata};
 
 use crate::kernels::{AttentionSaved, Kernels, LoraSaved, LowRank};
 use crate::layout::{AttentionShape, Direction, Rotation};
@@ -32,7 +32,8 @@ pub enum Values<B: Kernels> {
     Decoded,
     /// They are known from before.
     Known(FloatTensor<B>),
-    /// Nobody reads them, only gradients flow through: what stands in their place has the right shape.
+    /// Nobody reads them, only gradients flow through: what stands in their place has the right shape and
+    /// is no number.
     Unread,
 }
 
@@ -43,14 +44,26 @@ pub struct Output<B: Kernels> {
     pub values: Values<B>,
     /// What becomes of its sums.
     pub rounding: Rounding,
-    /// The `low` of [`Kernels::lora_linear`], where it is known from before.
-    pub low: Option<FloatTensor<B>>,
 }
 
 impl<B: Kernels> Output<B> {
     /// Values that are computed.
     pub fn computed(rounding: Rounding) -> Self {
-        Self { values: Values::Computed, rounding, low: None }
+        Self { values: Values::Computed, rounding }
+    }
+
+    /// The values of the product of `x` and a weight of `out` rows on a tape; `run` computes them.
+    fn on_tape(
+        self,
+        x: &FloatTensor<B>,
+        out: usize,
+        run: impl FnOnce(Rounding) -> FloatTensor<B>,
+    ) -> FloatTensor<B> {
+        match self.values {
+            Values::Computed | Values::Decoded => run(self.rounding),
+            Values::Known(y) => y,
+            Values::Unread => unread::<B>(x, out),
+        }
     }
 }
 
@@ -70,14 +83,22 @@ pub trait Ops: Backend<FloatElem = f32> {
         output: Output<Self::Inner>,
     ) -> FloatTensor<Self>;
 
-    /// `x·Wᵀ + scale · (x·Aᵀ)·Bᵀ`, and its `scale · x·Aᵀ`, which has no gradient of its own.
+    /// `low = scale · x·Aᵀ`, which has no gradient of its own: that of [`Ops::lora_linear`] goes past it.
+    fn lora_low(
+        x: &FloatTensor<Self>,
+        update: &LowRank<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self::Inner>;
+
+    /// `x·Wᵀ + scale · (x·Aᵀ)·Bᵀ`, with the `low` of the same input and update.
     fn lora_linear(
         x: FloatTensor<Self>,
         weight: &<Self::Inner as Kernels>::Frozen,
         update: LowRank<Self>,
+        low: FloatTensor<Self::Inner>,
         precision: Precision,
         output: Output<Self::Inner>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self::Inner>);
+    ) -> FloatTensor<Self>;
 
     /// `x·Wᵀ` with a dense `[out, in]` weight.
     fn dense_linear(
@@ -141,40 +162,38 @@ impl<B: Kernels> Ops for Autodiff<B> {
                 });
             }
         }
-        let y = match output.values {
-            Values::Computed | Values::Decoded => {
-                B::frozen_linear(&x.primitive, weight, precision, output.rounding)
-            }
-            Values::Known(y) => y,
-            Values::Unread => unread::<B>(&x.primitive, B::frozen_shape(weight)[0]),
-        };
+        let y = output.on_tape(&x.primitive, B::frozen_shape(weight)[0], |rounding| {
+            B::frozen_linear(&x.primitive, weight, precision, rounding)
+        });
         match FrozenLinear.prepare::<NoCheckpointing>([x.node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((weight.clone(), precision), y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }
 
+    fn lora_low(
+        x: &FloatTensor<Self>,
+        update: &LowRank<Self>,
+        precision: Precision,
+    ) -> FloatTensor<B> {
+        B::lora_low(&x.primitive, &lora::without_tape(update), precision)
+    }
+
     fn lora_linear(
         x: FloatTensor<Self>,
         weight: &B::Frozen,
         update: LowRank<Self>,
+        low: FloatTensor<B>,
         precision: Precision,
         output: Output<B>,
-    ) -> (FloatTensor<Self>, FloatTensor<B>) {
-        let parents = [x, update.a, update.b];
-        let [x, a, b] = parents.each_ref().map(|tensor| tensor.primitive.clone());
-        let LowRank { scale, dropout, .. } = update;
-        let update = LowRank { a, b, scale, dropout };
-        let low = output.low.unwrap_or_else(|| B::lora_low(&x, &update, precision));
-        let y = match output.values {
-            Values::Computed | Values::Decoded => {
-                B::lora_linear(&x, weight, &update, &low, precision, output.rounding)
-            }
-            Values::Known(y) => y,
-            Values::Unread => unread::<B>(&x, B::frozen_shape(weight)[0]),
-        };
-        let saved = LoraSaved { x, low: low.clone(), weight: weight.clone(), update };
-        (lora::on_tape::<B>(parents, y, saved, precision), low)
+    ) -> FloatTensor<Self> {
+        let inner = lora::without_tape(&update);
+        let y = output.on_tape(&x.primitive, B::frozen_shape(weight)[0], |rounding| {
+            B::lora_linear(&x.primitive, weight, &inner, &low, precision, rounding)
+        });
+        let saved =
+            LoraSaved { x: x.primitive.clone(), low, weight: weight.clone(), update: inner };
+        lora::on_tape::<B>([x, update.a, update.b], y, saved, precision)
     }
 
     fn dense_linear(
@@ -203,13 +222,9 @@ impl<B: Kernels> Ops for Autodiff<B> {
                 );
             }
         }
-        let y = match output.values {
-            Values::Computed | Values::Decoded => {
-                B::dense_linear(&x.primitive, &weight.primitive, precision, output.rounding)
-            }
-            Values::Known(y) => y,
-            Values::Unread => unread::<B>(&x.primitive, weight.primitive.shape()[0]),
-        };
+        let y = output.on_tape(&x.primitive, weight.primitive.shape()[0], |rounding| {
+            B::dense_linear(&x.primitive, &weight.primitive, precision, rounding)
+        });
         let nodes = [x.node, weight.node];
         match Linear.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
@@ -360,10 +375,12 @@ impl<B: Kernels> Ops for Autodiff<B> {
     }
 }
 
-/// Stands for a product where nothing reads it: one zero, seen as `[tokens, out]`.
+/// Stands for a product where nothing reads it: one NaN, seen as `[tokens, out]`, so that whoever reads it
+/// all the same gives no gradient that passes for one.
 fn unread<B: Kernels>(x: &FloatTensor<B>, out: usize) -> FloatTensor<B> {
-    let zero = B::float_zeros([1, 1].into(), &B::float_device(x), FloatDType::F32);
-    B::float_expand(zero, [x.shape()[0], out].into())
+    let nothing = Scalar::Float(f64::NAN);
+    let nothing = B::float_full([1, 1].into(), nothing, &B::float_device(x), FloatDType::F32);
+    B::float_expand(nothing, [x.shape()[0], out].into())
 }
 
 /// Runs the backward pass from `out` with `gradient` as its gradient.

@@ -8,8 +8,9 @@ use graft_kernels::{Kernels, Ops};
 
 use crate::layout::Layout;
 use crate::param::Param;
-use crate::pass::{Pass, Role};
+use crate::pass::Pass;
 use crate::projection::Projection;
+use crate::site::ProjectionKind;
 
 /// The two halves of a layer, each a branch whose output is added to the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,13 +88,13 @@ impl<B: Kernels, P: Projection<B>> Block<B, P> {
         let weight = pass.param(&self.input_layernorm);
         let operands = pass.context().precision;
         let x = R::On::rms_norm(x, weight, layout.eps, operands);
-        let q = self.q_proj.forward(x.clone(), Role::Inner, pass); // [tokens, heads * head_dim]
-        let k = self.k_proj.forward(x.clone(), Role::Inner, pass); // [tokens, kv_heads * head_dim]
-        let v = self.v_proj.forward(x, Role::Inner, pass); // [tokens, kv_heads * head_dim]
+        let q = self.q_proj.forward(x.clone(), ProjectionKind::Q, pass); // [tokens, heads * head_dim]
+        let k = self.k_proj.forward(x.clone(), ProjectionKind::K, pass); // [tokens, kv_heads * head_dim]
+        let v = self.v_proj.forward(x, ProjectionKind::V, pass); // [tokens, kv_heads * head_dim]
         let q = R::On::rope(q, &layout.rotation, operands);
         let k = R::On::rope(k, &layout.rotation, operands);
         let out = pass.attention(self.layer, [q, k, v], &layout.attention);
-        self.o_proj.forward(out, Role::Branch, pass)
+        self.o_proj.forward(out, ProjectionKind::O, pass)
     }
 
     fn feed_forward<R: Pass<Inner = B>>(
@@ -104,9 +105,9 @@ impl<B: Kernels, P: Projection<B>> Block<B, P> {
     ) -> FloatTensor<R::On> {
         let weight = pass.param(&self.post_attention_layernorm);
         let h = R::On::rms_norm(h, weight, eps, pass.context().precision);
-        let gate = self.gate_proj.forward(h.clone(), Role::Inner, pass); // [tokens, d_ff]
-        let up = self.up_proj.forward(h, Role::Inner, pass); // [tokens, d_ff]
-        self.down_proj.forward(R::On::swiglu(gate, up), Role::Branch, pass)
+        let gate = self.gate_proj.forward(h.clone(), ProjectionKind::Gate, pass); // [tokens, d_ff]
+        let up = self.up_proj.forward(h, ProjectionKind::Up, pass); // [tokens, d_ff]
+        self.down_proj.forward(R::On::swiglu(gate, up), ProjectionKind::Down, pass)
     }
 
     /// The seven projections with their kinds, in the order of [`crate::site::ProjectionKind::ALL`].

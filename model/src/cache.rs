@@ -11,7 +11,8 @@ use burn::tensor::{Shape, Slice, TensorMetadata};
 use graft_kernels::{AttentionShape, Kernels, Ops, Output, Span, Values};
 
 use crate::param::Param;
-use crate::pass::{Context, Pass, Role};
+use crate::pass::{Context, OwnOutput, Pass, rounding};
+use crate::site::ProjectionKind;
 
 /// Keys and values of every layer and sequence.
 #[derive(Clone, Debug)]
@@ -207,8 +208,13 @@ impl<B: Kernels + Ops<Inner = B>> Pass for Cached<'_, B> {
         tensor
     }
 
-    fn output(&mut self, role: Role, _has_update: bool) -> Output<B> {
-        Output { values: Values::Decoded, ..Output::computed(role.rounding()) }
+    fn output(
+        &mut self,
+        kind: ProjectionKind,
+        _own: OwnOutput,
+        run: impl FnOnce(Output<B>) -> FloatTensor<B>,
+    ) -> FloatTensor<B> {
+        run(Output { values: Values::Decoded, rounding: rounding(kind) })
     }
 
     fn attention(

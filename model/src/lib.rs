@@ -37,7 +37,7 @@ pub use error::Error;
 pub use layout::Layout;
 pub use llama::Llama;
 pub use param::Param;
-pub use pass::{Context, Keeping, Noise, Pass, Plain, Products, Role, Taped};
+pub use pass::{Context, Keeping, Noise, OwnOutput, Pass, Plain, Products, Taped};
 pub use projection::{FrozenLinear, Projection};
 pub use rope::Rope;
 pub use site::{ProjectionKind, Site};

@@ -4,7 +4,7 @@
 //! backend it runs on; the taped pass makes the trainable ones leaves and remembers them by name, which
 //! is how gradients leave a block.
 
-use std::collections::VecDeque;
+mod products;
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::grads::Gradients;
@@ -12,8 +12,10 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::ops::FloatTensor;
 use graft_kernels::{AttentionShape, Dropout, Kernels, Ops, Output, Precision, Rounding, Values};
 
+use self::products::Product;
+pub use self::products::Products;
 use crate::param::Param;
-use crate::site::Site;
+use crate::site::{ProjectionKind, Site};
 
 /// Noise that must be the same each time a block is run in one step.
 pub trait Noise: Sync {
@@ -39,7 +41,7 @@ impl Context<'_> {
 
 /// What a projection's values are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+enum Role {
     /// Operands of further products inside a residual branch.
     Inner,
     /// The branch itself: what is added to the residual stream.
@@ -47,12 +49,40 @@ pub enum Role {
 }
 
 impl Role {
-    /// The stream stays f32.
-    pub(crate) fn rounding(self) -> Rounding {
-        match self {
-            Self::Inner => Rounding::Operand,
-            Self::Branch => Rounding::Exact,
+    fn of(kind: ProjectionKind) -> Self {
+        match kind {
+            ProjectionKind::Q
+            | ProjectionKind::K
+            | ProjectionKind::V
+            | ProjectionKind::Gate
+            | ProjectionKind::Up => Self::Inner,
+            ProjectionKind::O | ProjectionKind::Down => Self::Branch,
         }
+    }
+}
+
+/// What becomes of a projection's sums: the residual stream stays f32.
+pub(crate) fn rounding(kind: ProjectionKind) -> Rounding {
+    match Role::of(kind) {
+        Role::Inner => Rounding::Operand,
+        Role::Branch => Rounding::Exact,
+    }
+}
+
+/// Whether a projection itself wants the values of its product again: for the gradient of the product, or
+/// of what it makes of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnOutput {
+    /// It does.
+    Read,
+    /// It does not. Where nobody else does either, a pass for gradients leaves the product out.
+    Unread,
+}
+
+impl OwnOutput {
+    /// Whether anyone reads them on the way back.
+    fn is_wanted(self, kind: ProjectionKind) -> bool {
+        self == Self::Read || Role::of(kind) == Role::Inner
     }
 }
 
@@ -72,22 +102,27 @@ pub trait Pass {
     /// A constant on the pass's backend.
     fn constant(&self, tensor: FloatTensor<Self::Inner>) -> FloatTensor<Self::On>;
 
-    /// What the next projection is to give.
-    ///
-    /// `has_update` says whether it will tell of a narrow product, see [`Pass::gave`].
-    fn output(&mut self, role: Role, has_update: bool) -> Output<Self::Inner> {
-        let _ = has_update;
-        Output::computed(role.rounding())
+    /// The product of the projection at `kind`: what `run` gives when told where its values come from.
+    fn output(
+        &mut self,
+        kind: ProjectionKind,
+        own: OwnOutput,
+        run: impl FnOnce(Output<Self::Inner>) -> FloatTensor<Self::On>,
+    ) -> FloatTensor<Self::On> {
+        let _ = own;
+        run(Output::computed(rounding(kind)))
     }
 
-    /// Told what a projection gave, and the narrow product of its update if it has one.
-    fn gave(
+    /// What the projection at `kind` computes beside its product and wants again for its gradient: what
+    /// `run` gives, or gave before, under a name that is the projection's own.
+    fn beside(
         &mut self,
-        role: Role,
-        y: &FloatTensor<Self::On>,
-        low: Option<&FloatTensor<Self::Inner>>,
-    ) {
-        let _ = (role, y, low);
+        kind: ProjectionKind,
+        name: &'static str,
+        run: impl FnOnce() -> FloatTensor<Self::Inner>,
+    ) -> FloatTensor<Self::Inner> {
+        let _ = (kind, name);
+        run()
     }
 
     /// A layer's causal attention inside each span; of `qkv` are the tokens of the pass.
@@ -133,21 +168,6 @@ impl<B: Kernels + Ops<Inner = B>> Pass for Plain<'_, B> {
     }
 }
 
-/// Results of a branch's products, in the order they come: with them a branch can be put on a tape without
-/// multiplying again.
-#[derive(Clone, Debug, Default)]
-pub struct Products<B: Kernels>(VecDeque<FloatTensor<B>>);
-
-impl<B: Kernels> Products<B> {
-    fn keep(&mut self, tensor: &FloatTensor<B>) {
-        self.0.push_back(tensor.clone());
-    }
-
-    fn next(&mut self) -> FloatTensor<B> {
-        self.0.pop_front().expect("a branch runs the same way again")
-    }
-}
-
 /// No tape, but the results of the products are kept.
 pub struct Keeping<'a, B: Kernels> {
     plain: Plain<'a, B>,
@@ -157,7 +177,7 @@ pub struct Keeping<'a, B: Kernels> {
 impl<'a, B: Kernels> Keeping<'a, B> {
     /// A pass in this context.
     pub fn new(context: Context<'a>) -> Self {
-        Self { plain: Plain::new(context), products: Products(VecDeque::new()) }
+        Self { plain: Plain::new(context), products: Products::none() }
     }
 
     /// What was kept.
@@ -182,13 +202,28 @@ impl<B: Kernels + Ops<Inner = B>> Pass for Keeping<'_, B> {
         tensor
     }
 
-    fn gave(&mut self, role: Role, y: &FloatTensor<B>, low: Option<&FloatTensor<B>>) {
-        if let Some(low) = low {
-            self.products.keep(low);
+    fn output(
+        &mut self,
+        kind: ProjectionKind,
+        own: OwnOutput,
+        run: impl FnOnce(Output<B>) -> FloatTensor<B>,
+    ) -> FloatTensor<B> {
+        let y = run(Output::computed(rounding(kind)));
+        if own.is_wanted(kind) {
+            self.products.keep(Product::Output(kind), &y);
         }
-        if role == Role::Inner {
-            self.products.keep(y);
-        }
+        y
+    }
+
+    fn beside(
+        &mut self,
+        kind: ProjectionKind,
+        name: &'static str,
+        run: impl FnOnce() -> FloatTensor<B>,
+    ) -> FloatTensor<B> {
+        let found = run();
+        self.products.keep(Product::Beside(kind, name), &found);
+        found
     }
 
     fn attention(
@@ -199,8 +234,8 @@ impl<B: Kernels + Ops<Inner = B>> Pass for Keeping<'_, B> {
     ) -> FloatTensor<B> {
         let precision = self.plain.context.precision;
         let (out, lse) = <B as Kernels>::causal_attention(&q, &k, &v, shape, precision);
-        self.products.keep(&out);
-        self.products.keep(&lse);
+        self.products.keep(Product::Attention, &out);
+        self.products.keep(Product::LogSumExp, &lse);
         out
     }
 }
@@ -208,7 +243,7 @@ impl<B: Kernels + Ops<Inner = B>> Pass for Keeping<'_, B> {
 /// What a taped pass knows from an earlier one.
 enum Known<B: Kernels> {
     Nothing,
-    /// What the branch gave in the end is known elsewhere, and nobody reads it again.
+    /// What the branch gave in the end is known elsewhere: it is run again for its gradient alone.
     Branch,
     /// The results of every product.
     Products(Products<B>),
@@ -233,7 +268,8 @@ impl<'a, B: Kernels> Taped<'a, B> {
         Self { known: Known::Branch, ..Self::new(context, trains) }
     }
 
-    /// The same with the results of the products, so that only what lies between them is run.
+    /// A pass for gradients alone that knows the results of the products: only what lies between them is
+    /// run.
     pub fn recall(
         context: Context<'a>,
         trains: &'a dyn Fn(&str) -> bool,
@@ -243,7 +279,13 @@ impl<'a, B: Kernels> Taped<'a, B> {
     }
 
     /// The leaves that the run blocks asked for, in the order they asked.
+    ///
+    /// # Panics
+    /// Products that an earlier pass kept were not asked for.
     pub fn into_leaves(self) -> Leaves<B> {
+        if let Known::Products(products) = self.known {
+            products.finish();
+        }
         Leaves(self.leaves)
     }
 }
@@ -266,20 +308,32 @@ impl<B: Kernels> Pass for Taped<'_, B> {
         leaf
     }
 
-    fn output(&mut self, role: Role, has_update: bool) -> Output<B> {
-        let mut output = Output::computed(role.rounding());
-        match (&mut self.known, role) {
-            (Known::Nothing, _) | (Known::Branch, Role::Inner) => {}
-            (Known::Branch, Role::Branch) => output.values = Values::Unread,
-            (Known::Products(products), role) => {
-                output.low = has_update.then(|| products.next());
-                output.values = match role {
-                    Role::Inner => Values::Known(products.next()),
-                    Role::Branch => Values::Unread,
-                };
+    fn output(
+        &mut self,
+        kind: ProjectionKind,
+        own: OwnOutput,
+        run: impl FnOnce(Output<B>) -> FloatTensor<Autodiff<B>>,
+    ) -> FloatTensor<Autodiff<B>> {
+        let values = match (&mut self.known, own.is_wanted(kind)) {
+            (Known::Nothing, _) | (Known::Branch, true) => Values::Computed,
+            (Known::Products(products), true) => {
+                Values::Known(products.take(Product::Output(kind)))
             }
+            (Known::Branch | Known::Products(_), false) => Values::Unread,
+        };
+        run(Output { values, rounding: rounding(kind) })
+    }
+
+    fn beside(
+        &mut self,
+        kind: ProjectionKind,
+        name: &'static str,
+        run: impl FnOnce() -> FloatTensor<B>,
+    ) -> FloatTensor<B> {
+        match &mut self.known {
+            Known::Products(products) => products.take(Product::Beside(kind, name)),
+            Known::Nothing | Known::Branch => run(),
         }
-        output
     }
 
     fn attention(
@@ -289,7 +343,9 @@ impl<B: Kernels> Pass for Taped<'_, B> {
         shape: &AttentionShape,
     ) -> FloatTensor<Autodiff<B>> {
         let known = match &mut self.known {
-            Known::Products(products) => Some([products.next(), products.next()]),
+            Known::Products(products) => {
+                Some([Product::Attention, Product::LogSumExp].map(|known| products.take(known)))
+            }
             Known::Nothing | Known::Branch => None,
         };
         let precision = self.context.precision;

@@ -4,16 +4,17 @@ use burn::tensor::ops::FloatTensor;
 use graft_kernels::{FrozenMatrix, Kernels, Ops};
 
 use crate::param::Param;
-use crate::pass::{Pass, Role};
-use crate::site::Site;
+use crate::pass::{OwnOutput, Pass};
+use crate::site::{ProjectionKind, Site};
 
 /// A linear map without bias; what it is made of, a decoder does not know.
 pub trait Projection<B: Kernels> {
-    /// `[tokens, in]` → `[tokens, out]`, as the pass has it: see [`Pass::output`] and [`Pass::gave`].
+    /// `[tokens, in]` → `[tokens, out]`. Its products are run through the pass, which knows whether their
+    /// values are wanted, known or kept: see [`Pass::output`] and [`Pass::beside`].
     fn forward<R: Pass<Inner = B>>(
         &self,
         x: FloatTensor<R::On>,
-        role: Role,
+        kind: ProjectionKind,
         pass: &mut R,
     ) -> FloatTensor<R::On>;
 
@@ -57,13 +58,13 @@ impl<B: Kernels> Projection<B> for FrozenLinear<B> {
     fn forward<R: Pass<Inner = B>>(
         &self,
         x: FloatTensor<R::On>,
-        role: Role,
+        kind: ProjectionKind,
         pass: &mut R,
     ) -> FloatTensor<R::On> {
-        let output = pass.output(role, false);
-        let y = R::On::frozen_linear(x, &self.weight, pass.context().precision, output);
-        pass.gave(role, &y, None);
-        y
+        let precision = pass.context().precision;
+        pass.output(kind, OwnOutput::Unread, |output| {
+            R::On::frozen_linear(x, &self.weight, precision, output)
+        })
     }
 
     fn frozen(&self) -> Option<&B::Frozen> {

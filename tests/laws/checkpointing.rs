@@ -2,37 +2,40 @@
 
 use burn::backend::Autodiff;
 use burn::tensor::backend::AutodiffBackend;
-use graft_adapters::{LoraLinear, Trainable};
+use graft_adapters::Trainable;
 use graft_data::Batch;
 use graft_engine::loss::{NextToken, Targets};
 use graft_engine::{Checkpointing, DropoutNoise, Gradient, Parameters};
 use graft_kernels::adamw::GradientSums;
-use graft_kernels::backward_from;
-use graft_model::{Context, Layout, Taped};
+use graft_kernels::{Precision, backward_from};
+use graft_model::{Context, Layout, Llama, Taped};
 use graft_tests::Cpu;
 use proptest::prelude::*;
 
-use super::drawn::{Drawn, config, drawn};
+use super::drawn::{config, drawn};
 use super::{bits, collate, slope};
 
 /// The seed of `graft_tests::trainer`.
 const SEED: u64 = 7;
 
 /// All blocks on one tape, as a framework without checkpointing would run them.
-fn full_tape(drawn: &Drawn, batch: &Batch) -> Vec<f32> {
-    let mut model = drawn.adapted(0.5);
+pub(crate) fn full_tape<P: Trainable<Cpu>>(
+    mut model: Llama<Cpu, P>,
+    precision: Precision,
+    batch: &Batch,
+) -> Vec<f32> {
     let parameters = Parameters::of(&mut model);
     let noise = DropoutNoise { seed: SEED, step: 1, micro_batch: 0 };
-    let context = Context { precision: drawn.precision, noise: Some(&noise) };
+    let context = Context { precision, noise: Some(&noise) };
     let layout =
         Layout::of_documents(&model.config, &model.rope, &batch.positions, &batch.documents);
-    let mut pass = Taped::new(context, &LoraLinear::<Cpu>::trains);
+    let mut pass = Taped::new(context, &P::trains);
     let input = model.embedding.rows(&batch.tokens, &model.device);
     let input = <Autodiff<Cpu> as AutodiffBackend>::from_inner(input).require_grad();
     let output =
         model.blocks.iter().fold(input.clone(), |x, block| block.forward(x, &layout, &mut pass));
     let mut gradient = Gradient::new(&parameters, &model.device);
-    let head = NextToken { model: &model, precision: drawn.precision };
+    let head = NextToken { model: &model, precision };
     let scale = 1.0 / batch.targets().max(1) as f32;
     let hidden = output.primitive.clone();
     let (_, above) = head.loss_and_gradient(hidden, &Targets::of(batch), scale, &mut gradient);
@@ -52,6 +55,7 @@ proptest! {
         prop_assert_eq!(replayed.bits(), kept.bits());
         let recalled = slope(&drawn, Checkpointing::Selective, std::slice::from_ref(&batch));
         prop_assert_eq!(replayed.bits(), recalled.bits());
-        prop_assert_eq!(bits(&replayed.gradient), bits(&full_tape(&drawn, &batch)));
+        let taped = full_tape(drawn.adapted(0.5), drawn.precision, &batch);
+        prop_assert_eq!(bits(&replayed.gradient), bits(&taped));
     }
 }

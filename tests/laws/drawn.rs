@@ -121,7 +121,7 @@ impl Drawn {
 
 /// Uniform weights of variance `1 / in` and norms around 1, a function of the seed and the name.
 #[derive(Clone, Copy)]
-pub(crate) struct Lively(u64);
+pub(crate) struct Lively(pub(crate) u64);
 
 impl Lively {
     fn uniform(self, name: &str, len: usize) -> impl Iterator<Item = f32> {

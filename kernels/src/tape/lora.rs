@@ -7,10 +7,17 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops as Step, OpsKind};
 use burn::tensor::ops::FloatTensor;
 
-use crate::kernels::{Kernels, LoraGradients, LoraSaved};
+use crate::kernels::{Kernels, LoraGradients, LoraSaved, LowRank};
 use crate::precision::Precision;
 
 type State<B> = (LoraSaved<B>, Precision);
+
+/// The values of an update.
+pub(super) fn without_tape<B: Kernels>(update: &LowRank<Autodiff<B>>) -> LowRank<B> {
+    let LowRank { a, b, scale, dropout } = update;
+    let [a, b] = [a, b].map(|matrix| matrix.primitive.clone());
+    LowRank { a, b, scale: *scale, dropout: *dropout }
+}
 
 /// Parents are the input, `A` and `B`.
 pub(super) fn on_tape<B: Kernels>(

@@ -28,26 +28,31 @@ macro_rules! ops_without_tape {
                 <Self as Kernels>::frozen_linear(&x, weight, precision, output.rounding)
             }
 
+            fn lora_low(
+                x: &FloatTensor<Self>,
+                update: &LowRank<Self>,
+                precision: Precision,
+            ) -> FloatTensor<Self> {
+                <Self as Kernels>::lora_low(x, update, precision)
+            }
+
             fn lora_linear(
                 x: FloatTensor<Self>,
                 weight: &<Self as Kernels>::Frozen,
                 update: LowRank<Self>,
+                low: FloatTensor<Self>,
                 precision: Precision,
                 output: Output<Self>,
-            ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+            ) -> FloatTensor<Self> {
                 let rounding = output.rounding;
                 if let Values::Decoded = output.values {
-                    let low = <Self as Kernels>::lora_low(&x, &update, precision);
                     let y = <Self as Kernels>::frozen_linear_decode(&x, weight, precision);
                     let exact = Rounding::Exact;
                     let high = <Self as Kernels>::dense_linear(&low, &update.b, precision, exact);
                     let y = <Self as Kernels>::add(y, &high);
-                    return (rounded::<Self>(y, precision, rounding), low);
+                    return rounded::<Self>(y, precision, rounding);
                 }
-                let low = <Self as Kernels>::lora_low(&x, &update, precision);
-                let y =
-                    <Self as Kernels>::lora_linear(&x, weight, &update, &low, precision, rounding);
-                (y, low)
+                <Self as Kernels>::lora_linear(&x, weight, &update, &low, precision, rounding)
             }
 
             fn dense_linear(
