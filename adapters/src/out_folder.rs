@@ -6,10 +6,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use graft_files::{atomic, disk, place};
 use graft_model::checkpoint::{Checkpoint, Dtype, ShardedWriter, TensorSpec};
 use graft_model::config::FloatType;
 use graft_model::folder::ModelFolder;
-use graft_model::{LlamaConfig, atomic, place, site};
+use graft_model::{LlamaConfig, site};
 
 use crate::error::Error;
 
@@ -38,8 +39,8 @@ pub(crate) struct OutFolder {
 impl OutFolder {
     /// Refuses a place that is taken, and one in the base; and a base of which something cannot go along.
     pub(crate) fn claim(path: &Path, base: &ModelFolder) -> Result<Self, Error> {
-        place::outside(path, base)?;
-        let resolved = place::new_folder(path)?;
+        base.check_outside(path)?;
+        let resolved = place::new_folder(path).map_err(graft_model::Error::from)?;
         Ok(Self { path: resolved, companions: companions(base)? })
     }
 
@@ -55,7 +56,7 @@ impl OutFolder {
         let Self { path, companions: copied } = self;
         let beside: usize = copied.iter().map(|(_, bytes)| bytes.len()).sum();
         let needed = writer.file_bytes() + beside as u64 + config.len() as u64;
-        atomic::require_free(&path, needed)?;
+        disk::require_free(&path, needed)?;
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }

@@ -1,10 +1,29 @@
 //! Everything that can go wrong between a file of text and a batch of tokens, with the place and the way out.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use graft_files::plain_file::{Kind, Unreadable};
 
 use crate::overlong::OverlongReport;
-use crate::plain_file::FileProblem;
+
+/// Why a file of rows was not opened, without its name.
+#[derive(Debug, thiserror::Error)]
+pub enum FileProblem {
+    /// It never ends, or gives other bytes each time.
+    #[error("it is {0}, and only plain files are read: write what it gives into a file first")]
+    Endless(Kind),
+    /// It is a folder.
+    #[error("it is a folder")]
+    Folder,
+    /// A link whose target was not copied with it.
+    #[error(
+        "it is a link to `{}`, which is not there: copy the files that the links of this folder \
+         lead to, too (`cp -rL` does)",
+        .0.display()
+    )]
+    Dangling(PathBuf),
+}
 
 /// A failure while reading, rendering, encoding or batching data.
 #[derive(Debug, thiserror::Error)]
@@ -246,6 +265,28 @@ pub struct Place {
     pub line: usize,
     /// Its number, counted from 1, where the file is one list.
     pub item: Option<usize>,
+}
+
+impl Error {
+    /// What kept the file `path` from being opened.
+    pub(crate) fn unreadable(path: &Path, why: Unreadable) -> Self {
+        let path = path.to_path_buf();
+        let problem = match why {
+            Unreadable::NotPlain(Kind::Folder) => FileProblem::Folder,
+            Unreadable::NotPlain(kind) => FileProblem::Endless(kind),
+            Unreadable::System(source) => match std::fs::read_link(&path) {
+                Ok(target) if source.kind() == std::io::ErrorKind::NotFound => {
+                    FileProblem::Dangling(target)
+                }
+                _ => return Self::Read { path, source },
+            },
+            // Asked only where a file is read whole, which files of rows are not.
+            Unreadable::TooLarge { .. } => {
+                return Self::Read { path, source: std::io::Error::other(why) };
+            }
+        };
+        Self::File { path, problem }
+    }
 }
 
 impl fmt::Display for Place {

@@ -21,14 +21,14 @@ mod values;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use graft_files::sha256::sha256_hex;
 use minijinja::Environment;
 use serde_json::Value as Json;
-use sha2::{Digest, Sha256};
 
 use crate::caught::caught;
 use crate::conversation::{Conversation, Message, Role};
 use crate::error::{Error, RowProblem};
-use crate::tokenizer::{Tokenizer, hex};
+use crate::tokenizer::Tokenizer;
 pub use losses::Losses;
 use losses::{Comparison, Extent};
 use values::Wording;
@@ -143,7 +143,7 @@ impl ModelTemplate {
             return Err(Error::Template { origin: file.origin.to_owned(), line: 1, message });
         };
         let tokens = special_tokens(&config);
-        let known = hex(&Sha256::digest(&default)) == LLAMA_3_1
+        let known = sha256_hex(default.as_bytes()) == LLAMA_3_1
             && tokens.get("bos_token").is_some_and(|token| token == "<|begin_of_text|>");
         if known && tool_use.is_none() {
             return Ok(None);
@@ -229,7 +229,7 @@ impl ModelTemplate {
 
     /// SHA-256 of the text of that template, in hexadecimal.
     pub fn sha256(&self) -> String {
-        hex(&Sha256::digest(&self.default.text))
+        sha256_hex(self.default.text.as_bytes())
     }
 
     /// Ids of the conversation and, for each, whether it is a target.

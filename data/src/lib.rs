@@ -18,7 +18,6 @@ mod jinja;
 mod llama3_tokenizer;
 mod overlong;
 mod packing;
-mod plain_file;
 mod preview;
 mod python_text;
 pub mod quickstart;
@@ -40,7 +39,7 @@ pub use chat::{ChatTemplate, Preamble};
 pub use conversation::{Content, Conversation, Message, Role};
 pub use dataset::{Dataset, encode_rows};
 pub use decode_stream::DecodeStream;
-pub use error::{Error, Place, RowProblem};
+pub use error::{Error, FileProblem, Place, RowProblem};
 pub use fingerprint::RowDigest;
 pub use formats::{
     FileDigest, FileRows, Format, MOST_BYTES_OF_A_ROW, NOTES, Origin, ReadRows, Row, RowReader,
@@ -49,7 +48,6 @@ pub use formats::{
 pub use jinja::{Losses, ModelTemplate, NamedFile, TemplateFiles};
 pub use overlong::{Overlong, OverlongReport, OverlongRow};
 pub use packing::pack;
-pub use plain_file::{FileProblem, open_plain, read_plain};
 pub use preview::{PreviewStyle, preview, preview_cut};
 pub use random::{CounterRng, Purpose};
 pub use sample::{IGNORE, Sample, SampleOptions};

@@ -10,12 +10,11 @@ mod marks;
 mod outline;
 mod roles;
 
-use std::fmt::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
 
+use graft_files::sha256::sha256_hex;
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use crate::decode_stream::DecodeStream;
 use crate::error::{Error, RowProblem};
@@ -148,7 +147,7 @@ impl Tokenizer {
             inner: Arc::new(inner),
             later,
             origin: origin.to_owned(),
-            sha256: hex(&Sha256::digest(file)),
+            sha256: sha256_hex(file),
             kinds,
             llama3,
             bos,
@@ -485,15 +484,6 @@ fn kinds(tokenizer: &tokenizers::Tokenizer) -> Vec<Kind> {
         }
     }
     kinds
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

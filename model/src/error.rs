@@ -1,7 +1,9 @@
 //! What can go wrong between a model's files and a model in memory.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use graft_files::plain_file::{self, Unreadable};
 
 use crate::checkpoint::{HeaderProblem, Nf4Problem, TensorProblem};
 use crate::config::ConfigProblem;
@@ -24,16 +26,16 @@ pub enum Error {
     NotPlain {
         /// Its path.
         path: PathBuf,
-        /// What it is, with its article.
-        found: &'static str,
+        /// What it is.
+        found: plain_file::Kind,
     },
     /// More bytes than a file of its kind has.
     #[error("`{}` has {found} bytes; of such a file at most {limit} are read", path.display())]
     TooLarge {
         /// Its path.
         path: PathBuf,
-        /// Its size, or what was read of it.
-        found: u64,
+        /// Its size.
+        found: plain_file::Size,
         /// The most that is read.
         limit: u64,
     },
@@ -207,34 +209,9 @@ pub enum Error {
     /// The process was asked to stop.
     #[error(transparent)]
     Stopped(#[from] crate::stop::Stopped),
-    /// Where a new file should go, something is.
-    #[error(
-        "`{}` exists and is not replaced: choose another name, or remove this one", path.display()
-    )]
-    FileTaken {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Where a new file should go, there is no folder.
-    #[error(
-        "there is no folder `{}` to write `{}` into: make it, or choose another",
-        parent.display(), path.display()
-    )]
-    NoParent {
-        /// The file.
-        path: PathBuf,
-        /// The folder.
-        parent: PathBuf,
-    },
-    /// The folder to write holds something already.
-    #[error(
-        "`{}` exists and is not an empty folder: nothing is overwritten. Choose another folder or \
-         remove this one", path.display()
-    )]
-    FolderTaken {
-        /// The folder.
-        path: PathBuf,
-    },
+    /// A place that is not free for something new.
+    #[error(transparent)]
+    Taken(#[from] graft_files::place::Refused),
     /// What is to be written is the base, or lies in it.
     #[error(
         "`{}` is or lies in the base's folder `{base}`, which is never written to: choose another \
@@ -294,6 +271,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// What kept the file `path` from being read.
+    pub(crate) fn unreadable(path: &Path, why: Unreadable) -> Self {
+        let path = path.to_path_buf();
+        match why {
+            Unreadable::System(source) => Self::Io { action: "read", path, source },
+            Unreadable::NotPlain(found) => Self::NotPlain { path, found },
+            Unreadable::TooLarge { found, limit } => Self::TooLarge { path, found, limit },
+        }
+    }
+
     /// The same for a model of which the recipe says which release it is.
     #[must_use]
     pub fn of_preset(self, preset: Option<&str>) -> Self {

@@ -2,15 +2,19 @@
 //!
 //! Nothing is downloaded, ever: a file that is not there is an error that says how to get it.
 
+mod limits;
+mod within;
+
 use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use graft_files::plain_file::{self, Unreadable};
 
 use crate::builtin::{BUILTINS, Builtin};
 use crate::error::Error;
-use crate::{own_file, plain_file};
+use crate::own_file;
 
 /// Names an embedded model in place of a path: `builtin:quickstart`.
 const BUILTIN_PREFIX: &str = "builtin:";
@@ -204,7 +208,11 @@ impl ModelFolder {
             Source::Builtin(builtin) => Ok(builtin_file(builtin, name)),
             Source::Disk(_) => {
                 let path = self.disk_path(name)?;
-                Ok(plain_file::read(&path, plain_file::limit_of(name))?.map(Bytes::from))
+                match plain_file::read(&path, limits::limit_of(name)) {
+                    Ok(bytes) => Ok(Some(bytes.into())),
+                    Err(why) if why.is_missing() => Ok(None),
+                    Err(why) => Err(Error::unreadable(&path, why)),
+                }
             }
         }
     }
@@ -223,10 +231,9 @@ impl ModelFolder {
         let Source::Disk(_) = &self.source else { return self.required(name) };
         let path = self.disk_path(name)?;
         let file = match plain_file::open(&path) {
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(self.missing(name));
-            }
-            other => other?,
+            Ok(file) => file,
+            Err(why) if why.is_missing() => return Err(self.missing(name)),
+            Err(why) => return Err(Error::unreadable(&path, why)),
         };
         map_file(&file).map_err(|source| Error::Io { action: "map", path, source })
     }
@@ -258,7 +265,7 @@ impl ModelFolder {
     fn not_plain(&self, name: &str) -> Option<Error> {
         let path = self.path()?.join(name);
         match plain_file::open(&path) {
-            Err(error @ Error::NotPlain { .. }) => Some(error),
+            Err(why @ Unreadable::NotPlain(_)) => Some(Error::unreadable(&path, why)),
             _ => None,
         }
     }
@@ -341,10 +348,10 @@ mod tests {
     fn a_map_outlives_the_replacement_of_its_file() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a");
-        crate::atomic::write_bytes(&path, b"old").unwrap();
+        graft_files::atomic::write_bytes(&path, b"old").unwrap();
         let folder = ModelFolder::at(root.path()).unwrap();
         let map = folder.map("a").unwrap();
-        crate::atomic::write_bytes(&path, b"new").unwrap();
+        graft_files::atomic::write_bytes(&path, b"new").unwrap();
         assert_eq!((map.as_ref(), folder.map("a").unwrap().as_ref()), (&b"old"[..], &b"new"[..]));
     }
 

@@ -3,7 +3,6 @@
 //! The decoder is generic over its [`projection::Projection`]: it has never heard of adapters or
 //! quantisation. [`pass`] runs its blocks with or without a tape.
 
-pub mod atomic;
 pub mod block;
 mod builtin;
 pub mod cache;
@@ -18,8 +17,6 @@ mod own_file;
 pub mod pages;
 pub mod param;
 pub mod pass;
-pub mod place;
-pub mod plain_file;
 pub mod presets;
 pub mod projection;
 pub mod releases;

@@ -6,6 +6,8 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use rustix::io::Errno;
+use rustix::mm::{Advice, madvise};
 
 /// What the system reads on its own around one page that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +50,10 @@ impl Mapped {
 
     /// The same for some of the bytes.
     pub fn release_part(&self, part: Range<usize>) {
-        #[cfg(unix)]
-        self.advise(part.start, part.end, libc::MADV_DONTNEED);
-        #[cfg(not(unix))]
-        let _ = part;
+        #[cfg(target_os = "linux")]
+        let _ = self.advise(part.start, part.end, Advice::LinuxDontNeed);
+        #[cfg(not(target_os = "linux"))]
+        let _ = self.advise(part.start, part.end, Advice::DontNeed);
     }
 
     /// Reads all of it into this process, in the order of its bytes. Between the pieces `goes_on` is
@@ -66,8 +68,7 @@ impl Mapped {
             let wanted = (start + PIECE + AHEAD).min(len);
             while requested < wanted {
                 let end = (requested + REQUEST).min(len);
-                #[cfg(unix)]
-                self.advise(requested, end, libc::MADV_WILLNEED);
+                let _ = self.advise(requested, end, Advice::WillNeed);
                 requested = end;
             }
             self.map_in(start, (start + PIECE).min(len));
@@ -76,27 +77,21 @@ impl Mapped {
 
     /// How the system should read when a page is touched that is not there.
     pub(crate) fn set_access(&self, access: Access) {
-        #[cfg(unix)]
-        self.advise(
-            0,
-            self.0.len(),
-            match access {
-                Access::Usual => libc::MADV_NORMAL,
-                Access::Scattered => libc::MADV_RANDOM,
-            },
-        );
-        #[cfg(not(unix))]
-        let _ = access;
+        let advice = match access {
+            Access::Usual => Advice::Normal,
+            Access::Scattered => Advice::Random,
+        };
+        let _ = self.advise(0, self.0.len(), advice);
     }
 
     /// Waits until the pages of this range are in the process.
     fn map_in(&self, start: usize, end: usize) {
         #[cfg(target_os = "linux")]
         {
-            let error = self.advise(start, end, libc::MADV_POPULATE_READ);
+            let advised = self.advise(start, end, Advice::LinuxPopulateRead);
             // Linux before 5.14 does not know the advice. Any other error is the disk's, and comes back
             // to whoever uses the bytes.
-            if error != Some(libc::EINVAL) {
+            if advised != Err(Errno::INVAL) {
                 return;
             }
         }
@@ -105,20 +100,16 @@ impl Mapped {
         }
     }
 
-    /// Gives advice about the pages that hold bytes `start..end`; the system's error, if any.
-    #[cfg(unix)]
+    /// Gives advice about the pages that hold bytes `start..end`.
     #[expect(unsafe_code, reason = "madvise(2) has no safe wrapper for a part of a shared map")]
-    fn advise(&self, start: usize, end: usize, advice: libc::c_int) -> Option<i32> {
+    fn advise(&self, start: usize, end: usize, advice: Advice) -> Result<(), Errno> {
         let part = &self.0[start..end];
-        // SAFETY: asks for a constant of the system.
-        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
-        let before = part.as_ptr().addr() % page;
+        let before = part.as_ptr().addr() % rustix::param::page_size();
         let first = part.as_ptr().wrapping_sub(before);
         // SAFETY: whole pages, each holding a byte of the map and so belonging to it: maps begin and end
         // with pages. The map is private, read-only and never written, so that even dropping its pages
         // loses nothing: the system reads the file again. `self` keeps the map alive.
-        let status = unsafe { libc::madvise(first.cast_mut().cast(), before + part.len(), advice) };
-        if status == 0 { None } else { std::io::Error::last_os_error().raw_os_error() }
+        unsafe { madvise(first.cast_mut().cast(), before + part.len(), advice) }
     }
 }
 
@@ -144,7 +135,7 @@ mod tests {
     fn map(len: usize) -> (tempfile::TempDir, Bytes) {
         let root = tempfile::tempdir().unwrap();
         let content: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
-        crate::atomic::write_bytes(root.path().join("a"), &content).unwrap();
+        graft_files::atomic::write_bytes(root.path().join("a"), &content).unwrap();
         let map = ModelFolder::at(root.path()).unwrap().map("a").unwrap();
         (root, map)
     }

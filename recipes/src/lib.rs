@@ -21,7 +21,6 @@ mod named;
 mod outcome;
 mod overrides;
 mod place;
-mod plain_file;
 mod problem;
 mod recipe;
 mod section;

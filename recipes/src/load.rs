@@ -1,15 +1,15 @@
 //! From a name or path to a recipe: find the text, lay it over what it extends, apply overrides.
 
-use std::io::ErrorKind::NotFound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use graft_files::plain_file::{self, Unreadable};
 
 use crate::effects::{self, Layers};
 use crate::layers::overlay;
 use crate::library;
 use crate::overrides;
 use crate::place::expand;
-use crate::plain_file::{self, Unreadable};
 use crate::problem::{Problem, Problems, escaped, nearest, printable};
 use crate::recipe::Recipe;
 use crate::section::{Sink, text};
@@ -137,8 +137,7 @@ fn is_yaml(ending: &std::ffi::OsStr) -> bool {
 fn missing(name: &str, path: &Path, error: &Unreadable) -> Refusal {
     let shown = escaped(&path.display().to_string());
     let is_file = name.contains(['/', '\\']) || Path::new(name).extension().is_some_and(is_yaml);
-    let is_there = !matches!(error, Unreadable::System(error) if error.kind() == NotFound);
-    if is_file || is_there {
+    if is_file || !error.is_missing() {
         let stem = path.file_stem().and_then(std::ffi::OsStr::to_str);
         let shipped = stem.and_then(library::find).map(|shipped| shipped.name);
         let hint = shipped.map(|name| format!("the shipped recipe is called `{name}`"));

@@ -34,13 +34,13 @@ fn pipes_devices_folders_and_endless_files_are_refused_by_name() {
     let shown = shown.join("\n").replace(&root.path().display().to_string(), "ROOT");
     insta::assert_snapshot!(shown, @r"
     recipe `ROOT/pipe.yaml` has a problem:
-    cannot read `ROOT/pipe.yaml`: it is a pipe, a socket or a device, and only plain files are read
+    cannot read `ROOT/pipe.yaml`: it is a pipe, and only plain files are read
     recipe `ROOT/folder.yaml` has a problem:
     cannot read `ROOT/folder.yaml`: it is a folder, and only plain files are read
     recipe `ROOT/sparse.yaml` has a problem:
     cannot read `ROOT/sparse.yaml`: it has 107374182400 bytes; allowed: at most 1048576
     recipe `ROOT/zero.yaml` has a problem:
-    cannot read `ROOT/zero.yaml`: it is a pipe, a socket or a device, and only plain files are read
+    cannot read `ROOT/zero.yaml`: it is a device, and only plain files are read
     recipe `ROOT/loop.yaml` has a problem:
     cannot read `ROOT/loop.yaml`: Too many levels of symbolic links (os error 40)
     ");

@@ -6,13 +6,14 @@ use std::path::Path;
 use graft_adapters::merge::{self, Merge, Onto};
 use graft_adapters::{PeftAdapter, peft};
 use graft_data::Batch;
+use graft_files::atomic;
 use graft_kernels::Precision;
 use graft_model::checkpoint::{Checkpoint, Dtype, TensorView, expected, write_safetensors};
 use graft_model::config::FloatType;
 use graft_model::folder::ModelFolder;
 use graft_model::load::{Frozen, Weights};
 use graft_model::param::host_values;
-use graft_model::{Context, Layout, Llama, LlamaConfig, Projection, atomic};
+use graft_model::{Context, Layout, Llama, LlamaConfig, Projection};
 use graft_tests::Cpu;
 use proptest::prelude::*;
 

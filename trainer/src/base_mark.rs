@@ -7,12 +7,11 @@
 use std::collections::BTreeMap;
 
 use graft_adapters::PeftAdapter;
+use graft_files::sha256::hexadecimal;
 use graft_model::checkpoint::{Checkpoint, expected};
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, site};
 use sha2::{Digest, Sha256};
-
-use crate::run_folder::manifest::hexadecimal;
 
 const NORMS: &str = "graft.base_norms";
 const PROJECTIONS: &str = "graft.base_projections";

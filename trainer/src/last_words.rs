@@ -39,7 +39,7 @@ static WORDS: AtomicPtr<Words> = AtomicPtr::new(ptr::null_mut());
 /// ends on the spot.
 pub fn prepare(target: &Path, contents: [Vec<u8>; End::ALL.len()]) {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    // A name by which `graft_model::atomic` knows a leftover, and which it gives to none.
+    // A name by which `graft_files::atomic` knows a leftover, and which it gives to none.
     let temporary = format!(".{name}.tmp-{}-{}", std::process::id(), u64::MAX);
     let temporary = CString::new(target.with_file_name(temporary).as_os_str().as_bytes());
     let target = CString::new(target.as_os_str().as_bytes());

@@ -53,7 +53,7 @@ impl Memory {
             total_bytes: memory.total,
             available_bytes: memory.usable(),
             limit_bytes: memory.limit,
-            page_bytes: page_bytes(),
+            page_bytes: u64::try_from(rustix::param::page_size()).ok(),
         }
     }
 }
@@ -82,18 +82,6 @@ fn cores(cpuinfo: &str) -> Option<usize> {
         }
     }
     (!cores.is_empty()).then_some(cores.len())
-}
-
-#[cfg(unix)]
-#[expect(unsafe_code, reason = "sysconf(3) has no safe wrapper in the dependencies")]
-fn page_bytes() -> Option<u64> {
-    // SAFETY: the call takes a number and gives one.
-    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()
-}
-
-#[cfg(not(unix))]
-fn page_bytes() -> Option<u64> {
-    None
 }
 
 #[cfg(test)]

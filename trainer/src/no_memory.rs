@@ -99,17 +99,8 @@ fn sentence(
 }
 
 /// The most addresses that the process may have, where there is such a limit.
-#[expect(unsafe_code, reason = "getrlimit(2) is a C call")]
-#[allow(
-    clippy::unnecessary_cast,
-    clippy::useless_conversion,
-    reason = "its width differs between systems"
-)]
 fn address_limit() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call fills the struct that it is given.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) } == 0;
-    (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur as u64)
+    rustix::process::getrlimit(rustix::process::Resource::As).current
 }
 
 /// A text that lies on the stack. What does not fit is left out.

@@ -11,6 +11,9 @@ use std::fs::{Metadata, Permissions, canonicalize, metadata};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
+use rustix::process::{getegid, umask};
+
 /// Closes what is written from now on, at `out`, to whoever may not read all of these files. Those that
 /// are not there close nothing.
 ///
@@ -64,22 +67,16 @@ fn withheld(mode: u32, of_own_group: bool) -> u32 {
     (if group { 0 } else { 0o070 }) | (if others { 0 } else { 0o007 })
 }
 
-#[expect(unsafe_code, reason = "getegid(2) is a C call")]
 fn own_group() -> u32 {
-    // SAFETY: the call takes nothing and cannot fail.
-    unsafe { libc::getegid() }
+    getegid().as_raw()
 }
 
-#[expect(unsafe_code, reason = "umask(2) is a C call")]
 #[allow(clippy::useless_conversion, reason = "a mode's width differs between systems")]
 fn close(bits: u32) {
-    let bits = libc::mode_t::try_from(bits).expect("nine bits fit every mode");
-    // SAFETY: the calls set a number of the process and cannot fail. Between the two nothing is made more
-    // open than before: the first mask closes all that any has closed.
-    unsafe {
-        let before = libc::umask(0o077);
-        libc::umask(before | bits);
-    }
+    let bits = Mode::from_raw_mode(bits.try_into().expect("nine bits fit every mode"));
+    // Between the two nothing is made more open than before: the first mask closes all that any has closed.
+    let before = umask(Mode::RWXG | Mode::RWXO);
+    umask(before | bits);
 }
 
 #[cfg(test)]
@@ -99,7 +96,7 @@ mod tests {
             |name: &str, mode| fs::set_permissions(at(name), Permissions::from_mode(mode)).unwrap();
         for folder in ["private/open", "open", "home/data", "home/runs"] {
             close(folder, 0o755);
-            graft_model::atomic::write_bytes(at(folder).join("rows"), b"").unwrap();
+            graft_files::atomic::write_bytes(at(folder).join("rows"), b"").unwrap();
             close(&format!("{folder}/rows"), 0o644);
         }
         close("private", 0o700);

@@ -21,7 +21,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use graft_model::atomic;
+use graft_files::{atomic, disk};
 
 use crate::last_words::{self, End};
 use checkpoints::Checkpoints;
@@ -135,7 +135,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A file cannot be written.
-    #[error("cannot write `{}`: {source}{}", path.display(), atomic::way_out(source))]
+    #[error("cannot write `{}`: {source}{}", path.display(), disk::way_out(source))]
     Write {
         /// The file or folder.
         path: PathBuf,

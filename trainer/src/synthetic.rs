@@ -16,10 +16,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use graft_adapters::quantize::unsplit;
+use graft_files::{atomic, disk, place};
+use graft_model::LlamaConfig;
 use graft_model::checkpoint::{Checkpoint, ShardedWriter, TensorSpec, expected};
 use graft_model::config::{BnbConfig, FloatType};
 use graft_model::folder::ModelFolder;
-use graft_model::{LlamaConfig, atomic, place};
 
 use crate::cli::failure::WrongUse;
 use crate::cli::page;
@@ -201,7 +202,7 @@ impl Synthetic {
 
     /// Refuses what does not fit on the disk, with the arithmetic.
     fn require_room(&self, out: &Path, small: u64) -> anyhow::Result<()> {
-        let free = atomic::free_bytes(out)?;
+        let free = disk::free_bytes(out)?;
         let files = self.writer.file_bytes() + small;
         let needed = match self.contents {
             Contents::Random { .. } => files,

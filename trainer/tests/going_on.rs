@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use graft::run_folder::contract::{Rule, rule};
-use graft::run_folder::manifest::{hash_file, sha256_hex};
+use graft::run_folder::manifest::hash_file;
+use graft_files::sha256::sha256_hex;
 use graft_kernels::flex::isa::Isa;
 use serde_json::Value;
 
@@ -51,7 +52,7 @@ output_dir: run
 
     fn write(&self, name: &str, bytes: &[u8]) {
         fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-        graft_model::atomic::write_bytes(self.path(name), bytes).unwrap();
+        graft_files::atomic::write_bytes(self.path(name), bytes).unwrap();
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -108,7 +109,7 @@ fn copy(from: &Path, to: &Path) {
     for (path, bytes) in contents(from) {
         let target = to.join(path);
         fs::create_dir_all(target.parent().unwrap()).unwrap();
-        graft_model::atomic::write_bytes(&target, &bytes).unwrap();
+        graft_files::atomic::write_bytes(&target, &bytes).unwrap();
     }
 }
 
@@ -296,7 +297,7 @@ fn a_folder_damaged_anywhere_gives_the_same_bytes_or_is_refused_by_name() {
             0 => bytes.truncate(place),
             _ => bytes[place] ^= 4,
         }
-        graft_model::atomic::write_bytes(&path, &bytes).unwrap();
+        graft_files::atomic::write_bytes(&path, &bytes).unwrap();
         let name = file.display();
         let output = room.command(&["--resume", "output_dir=hurt"]).output().unwrap();
         let said = text(&output);
@@ -328,7 +329,7 @@ fn a_folder_damaged_anywhere_gives_the_same_bytes_or_is_refused_by_name() {
     // None is left to go on from.
     for step in [3, 4] {
         let path = room.path("run").join(format!("checkpoints/step-{step:06}/state.json"));
-        graft_model::atomic::write_bytes(&path, b"{}").unwrap();
+        graft_files::atomic::write_bytes(&path, b"{}").unwrap();
     }
     let said = room.refused(&["--resume"]);
     assert!(said.contains("step-000004`: state.json") && said.contains("step-000003`"), "{said}");

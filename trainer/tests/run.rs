@@ -304,7 +304,7 @@ fn large_base(parent: &Path) -> PathBuf {
         config[key] = value.into();
     }
     let text = config.to_string();
-    graft_model::atomic::write_bytes(base.join("config.json"), text.as_bytes()).unwrap();
+    graft_files::atomic::write_bytes(base.join("config.json"), text.as_bytes()).unwrap();
     let config = graft_model::LlamaConfig::from_json(text.as_bytes(), "config.json").unwrap();
     let dtype = graft_model::checkpoint::Dtype::BF16;
     let specs = graft_model::checkpoint::expected(&config)

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use graft_files::atomic;
 use graft_model::checkpoint::{Dtype, TensorSpec, stream_safetensors};
 use graft_model::site::LoraMatrix;
-use graft_model::{ProjectionKind, Site, atomic};
+use graft_model::{ProjectionKind, Site};
 use serde_json::{Map, Value, json};
 
 use super::{CONFIG_FILE, PREFIX, WEIGHTS_FILE};

@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::tiny::{Tiny, files, read_config};
 use graft_adapters::{Error, quantize};
+use graft_files::place::Refused;
 use graft_model::Site;
 use graft_model::checkpoint::{Checkpoint, Dtype};
 use graft_model::folder::ModelFolder;
@@ -92,7 +93,10 @@ fn what_is_in_nf4_already_or_has_no_nf4_form_is_refused() {
     let error = quantize::write(&again, &base, &read_config(&nf4), true, &mut |_, _| {});
     assert!(matches!(error, Err(Error::AlreadyNf4 { .. })));
     let error = quantize::write(&nf4, &tiny.base(), &tiny.config, true, &mut |_, _| {});
-    assert!(matches!(error, Err(Error::Model(graft_model::Error::FolderTaken { .. }))));
+    assert!(matches!(
+        error,
+        Err(Error::Model(graft_model::Error::Taken(Refused::FolderTaken { .. })))
+    ));
     assert_eq!(tiny.entries(), ["base", "nf4"]);
 }
 

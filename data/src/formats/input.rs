@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
 
+use graft_files::plain_file;
+use graft_files::sha256::hexadecimal;
 use sha2::{Digest, Sha256};
 
 use super::SourceFile;
 use crate::error::Error;
-use crate::plain_file::{FileProblem, open_plain};
-use crate::tokenizer::hex;
 
 /// Bytes that are read at a time, and looked at before the first row is.
 const CAPACITY: usize = 1 << 18;
@@ -45,11 +45,10 @@ impl Input {
         let path = source.path.clone();
         let bytes = match source.embedded_text() {
             Some(text) => Bytes::Embedded(text.as_bytes()),
-            None => match open_plain(&path) {
-                Ok(file) => Bytes::File(BufReader::with_capacity(CAPACITY, file)),
-                Err(FileProblem::Io(source)) => return Err(Error::Read { path, source }),
-                Err(problem) => return Err(Error::File { path, problem }),
-            },
+            None => Bytes::File(BufReader::with_capacity(
+                CAPACITY,
+                plain_file::open(&path).map_err(|why| Error::unreadable(&path, why))?,
+            )),
         };
         Ok(Self { path, bytes, hasher: Sha256::new(), offset: 0 })
     }
@@ -130,6 +129,6 @@ impl Input {
 
     /// Size and hash of the bytes that were passed.
     pub(super) fn digest(self) -> FileDigest {
-        FileDigest { bytes: self.offset, sha256: hex(&self.hasher.finalize()) }
+        FileDigest { bytes: self.offset, sha256: hexadecimal(&self.hasher.finalize()) }
     }
 }

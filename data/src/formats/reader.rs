@@ -389,7 +389,6 @@ mod tests {
 
     #[test]
     fn what_is_hashed_is_what_was_read() {
-        use sha2::{Digest, Sha256};
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in [
             ("a.jsonl", "\u{feff}{\"text\": \"x\"}\n\n{\"text\": \"y\"}\n\n \n"),
@@ -399,7 +398,7 @@ mod tests {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
             let ReadRows { files, .. } = read_rows(&[SourceFile::new(path, Format::Text)]).unwrap();
-            let sha256 = crate::tokenizer::hex(&Sha256::digest(text));
+            let sha256 = graft_files::sha256::sha256_hex(text.as_bytes());
             assert_eq!(files[0].digest, FileDigest { bytes: text.len() as u64, sha256 }, "{name}");
         }
     }
@@ -418,6 +417,11 @@ mod tests {
         let check = |path: &str| SourceFile::new(path, Format::Messages).check().unwrap_err();
         insta::assert_snapshot!(check("/dev/zero"), @"cannot read /dev/zero: it is a device, and only plain files are read: write what it gives into a file first");
         insta::assert_snapshot!(check("/"), @"cannot read /: it is a folder");
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("a.jsonl");
+        std::os::unix::fs::symlink("../../blobs/0a1b", &link).unwrap();
+        let dangling = SourceFile::new(&link, Format::Messages).check().unwrap_err().to_string();
+        insta::assert_snapshot!(dangling.replace(&link.display().to_string(), "a.jsonl"), @"cannot read a.jsonl: it is a link to `../../blobs/0a1b`, which is not there: copy the files that the links of this folder lead to, too (`cp -rL` does)");
     }
 
     #[test]

@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::atomic::write_bytes;
 use crate::config::LlamaConfig;
 use crate::presets::llama3_2_1b;
+use graft_files::atomic::write_bytes;
 
 mod nf4;
 

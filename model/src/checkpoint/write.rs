@@ -12,8 +12,8 @@ use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
 use super::{INDEX_FILE, SINGLE_FILE, TensorView, header};
-use crate::atomic;
 use crate::error::Error;
+use graft_files::atomic;
 
 /// A tensor to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,7 +216,7 @@ pub fn stream_safetensors<E: From<Error>>(
 ///
 /// ```text
 /// let writer = ShardedWriter::new(specs, ShardedWriter::MAX_SHARD_BYTES)?;
-/// atomic::require_free(folder, writer.file_bytes())?;
+/// disk::require_free(folder, writer.file_bytes())?;
 /// writer.write(folder, |spec, file| file.write_all(&make(&spec.name)?))?;
 /// ```
 pub struct ShardedWriter {

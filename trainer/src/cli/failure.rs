@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use graft_data::visible;
+use graft_files::place::Refused;
 use graft_kernels::flex::isa::IsaError;
 
 use super::page::at_stdout;
@@ -51,6 +52,9 @@ fn code_of(cause: &(dyn StdError + 'static)) -> Option<Code> {
     if is_use || cause.is::<graft_recipes::Problems>() {
         return Some(WRONG_INPUT);
     }
+    if let Some(refused) = cause.downcast_ref::<Refused>() {
+        return wrong(place_is_wrong(refused));
+    }
     if let Some(error) = cause.downcast_ref::<graft_data::Error>() {
         return wrong(data_is_wrong(error));
     }
@@ -88,6 +92,13 @@ fn code_of(cause: &(dyn StdError + 'static)) -> Option<Code> {
     None
 }
 
+fn place_is_wrong(refused: &Refused) -> bool {
+    match refused {
+        Refused::System { source, .. } => names_wrong_file(source),
+        Refused::FileTaken { .. } | Refused::NoParent { .. } | Refused::FolderTaken { .. } => true,
+    }
+}
+
 fn data_is_wrong(error: &graft_data::Error) -> bool {
     match error {
         graft_data::Error::Read { source, .. } => names_wrong_file(source),
@@ -98,6 +109,7 @@ fn data_is_wrong(error: &graft_data::Error) -> bool {
 fn model_is_wrong(error: &graft_model::Error) -> bool {
     match error {
         graft_model::Error::Io { source, .. } => names_wrong_file(source),
+        graft_model::Error::Taken(refused) => place_is_wrong(refused),
         graft_model::Error::Write(_)
         | graft_model::Error::Layout { .. }
         | graft_model::Error::Stopped(_) => false,

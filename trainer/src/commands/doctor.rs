@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
+use graft_files::disk;
 use graft_kernels::Precision;
 use graft_kernels::flex::isa::Isa;
-use graft_model::atomic;
 use serde_json::{Value, json};
 
 use crate::cli::recipe_args::DoctorArgs;
@@ -80,7 +80,7 @@ impl Found {
             huge_pages: huge_pages(),
             folder: std::env::current_dir()
                 .map_or_else(|_| ".".into(), |dir| dir.display().to_string()),
-            free_bytes: atomic::free_bytes(".").ok(),
+            free_bytes: disk::free_bytes(".").ok(),
             asked: globals.device.to_string(),
             device: globals.device.open()?,
             devices,

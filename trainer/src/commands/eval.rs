@@ -4,7 +4,8 @@ mod asked;
 
 use std::path::PathBuf;
 
-use graft_model::{Projection, atomic, place};
+use graft_files::{atomic, place};
+use graft_model::Projection;
 use serde_json::{Value, json};
 
 use crate::cli::failure::WrongUse;
@@ -36,7 +37,7 @@ pub fn run(globals: &Globals, args: &EvalArgs) -> anyhow::Result<()> {
         return Err(WrongUse(message.to_owned()).into());
     }
     if let Some(path) = &args.per_example {
-        place::outside(path, &asked.opening.files.folder)?;
+        asked.opening.files.folder.check_outside(path)?;
         privacy::as_private_as(path, asked.rows.files.iter().map(PathBuf::as_path));
     }
     asked.opening.warn(globals)?;

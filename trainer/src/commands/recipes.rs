@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use graft_model::{atomic, place};
+use graft_files::{atomic, place};
 use graft_recipes::Key;
 use graft_recipes::library::{self, Shipped};
 use serde_json::json;

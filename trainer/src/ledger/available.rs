@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use graft_model::{SystemMemory, atomic};
+use graft_files::disk;
+use graft_model::SystemMemory;
 
 use crate::device::Device;
 
@@ -47,7 +48,7 @@ fn disk(path: &Path) -> Option<u64> {
         .map(|path| if path.as_os_str().is_empty() { here } else { path })
         .find(|path| path.is_dir())?;
     // Some file systems do not say how full they are.
-    let free = atomic::free_bytes(home).ok()?;
+    let free = disk::free_bytes(home).ok()?;
     Some(free.saturating_add(if home == path { held(path) } else { 0 }))
 }
 

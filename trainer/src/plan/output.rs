@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use graft_files::disk;
 use graft_model::folder::ModelFolder;
-use graft_model::{atomic, place};
 use graft_recipes::{AdapterMethod, Recipe};
 
 use super::Start;
@@ -65,15 +65,15 @@ pub(super) fn check(
         };
         let message = format!("found `{}`, but `{}` is {is}", path.display(), home.display());
         findings.problem(KEY, message);
-    } else if let Err(error) = atomic::try_writing(home) {
+    } else if let Err(error) = disk::try_writing(home) {
         findings.problem(KEY, format!("found `{}`: {error}", path.display()));
     }
 }
 
 /// A run's folder and a base's are two, and neither lies in the other.
 fn beside(path: &Path, base: &ModelFolder) -> Result<(), String> {
-    place::outside(path, base).map_err(|error| error.to_string())?;
-    if place::holds(path, base).map_err(|error| error.to_string())? {
+    base.check_outside(path).map_err(|error| error.to_string())?;
+    if base.lies_in(path).map_err(|error| error.to_string())? {
         let (path, base) = (path.display(), base.display());
         return Err(format!(
             "the base's folder `{base}` lies in `{path}`: choose a folder of its own for the run"

@@ -391,6 +391,6 @@ fn what_is_hashed_is_what_became_the_samples() {
     // Whatever the file holds later.
     fs::write(&path, "other").unwrap();
     let hash = &data.files["data.train[0]"].hash;
-    let sha256 = crate::run_folder::manifest::sha256_hex(&text);
+    let sha256 = graft_files::sha256::sha256_hex(&text);
     assert_eq!((hash.bytes, &hash.sha256), (text.len() as u64, &sha256));
 }

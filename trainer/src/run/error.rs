@@ -1,7 +1,7 @@
 //! Why a run ended early.
 
 use graft_data::{Sample, SourceFile};
-use graft_model::atomic;
+use graft_files::disk;
 use graft_model::stop::Stopped;
 
 use super::stage::{Part, Stage};
@@ -190,7 +190,7 @@ pub enum RunError {
         allowed: f64,
     },
     /// A file could not be written.
-    #[error("cannot write `{}`: {source}{}", path.display(), atomic::way_out(source))]
+    #[error("cannot write `{}`: {source}{}", path.display(), disk::way_out(source))]
     Write {
         /// The file.
         path: std::path::PathBuf,

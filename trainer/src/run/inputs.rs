@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use graft_files::sha256::sha256_hex;
 use graft_kernels::flex::isa::Isa;
 use graft_model::checkpoint::Checkpoint;
 use graft_model::folder::ModelFolder;
@@ -11,7 +12,7 @@ use serde_json::json;
 use super::RunError;
 use crate::plan::{Adapter, LoadedData, Plan, text_files};
 use crate::run_folder::contract::{self, Rule};
-use crate::run_folder::manifest::{FileHash, Inputs, hash_weights, sha256_hex};
+use crate::run_folder::manifest::{FileHash, Inputs, hash_weights};
 
 /// The inputs of a run of `plan` on `data`. Weights are hashed, and not loaded.
 pub(super) fn inputs(plan: &Plan, data: &LoadedData) -> Result<Inputs, RunError> {

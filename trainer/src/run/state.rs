@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use graft_adapters::Trainable;
+use graft_files::atomic;
+use graft_model::Error;
 use graft_model::checkpoint::{Checkpoint, TensorSpec, TensorView, stream_safetensors};
 use graft_model::folder::ModelFolder;
-use graft_model::{Error, atomic};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 

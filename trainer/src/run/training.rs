@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use graft_adapters::Trainable;
 use graft_data::{Batch, Sample, Schedule};
-use graft_model::{Llama, atomic};
+use graft_files::atomic;
+use graft_model::Llama;
 use graft_recipes::{ActivationOffload, Optimizer, Warmup};
 
 use super::going_on::{self, Opened};

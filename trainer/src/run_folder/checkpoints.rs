@@ -166,7 +166,7 @@ fn remove(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use graft_model::atomic;
+    use graft_files::atomic;
 
     use super::*;
 

@@ -2,12 +2,13 @@
 
 use std::io;
 
-use graft_model::atomic;
+use graft_files::atomic;
+use graft_files::sha256::sha256_hex;
 use graft_recipes::Recipe;
 
 use super::checkpoints::set_aside;
 use super::contract::{self, Asked, Change};
-use super::manifest::{Inputs, Mended, Recorded, Status, sha256_hex};
+use super::manifest::{Inputs, Mended, Recorded, Status};
 use super::{Error, RECIPE, Result, RunFolder, plain};
 
 impl RunFolder {

@@ -50,7 +50,7 @@ impl RunFolder {
         let modes = modes_of(&path, &own.made);
         let made = make(&path);
         for (file, mode) in modes {
-            let _ = graft_model::atomic::narrow_to(&path.with_file_name(file), mode);
+            let _ = graft_files::atomic::narrow_to(&path.with_file_name(file), mode);
         }
         let files = if made.is_ok() { self.files_of(name)? } else { Default::default() };
         let mut told = Vec::new();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
-use graft_model::atomic;
+use graft_files::atomic;
 
 use super::manifest::{FileHash, Made, Mended, hash_file};
 use super::{Error, Result, RunFolder, hashes, plain};

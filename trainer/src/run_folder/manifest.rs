@@ -10,13 +10,12 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use graft_data::RowCounts;
-use graft_model::atomic;
+use graft_files::atomic;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::contract::Change;
-pub(crate) use super::hashes::hexadecimal;
-pub use super::hashes::{FileHash, hash_file, hash_weights, sha256_hex};
+pub use super::hashes::{FileHash, hash_file, hash_weights};
 use super::{Error, Result, plain, seal};
 
 /// The form of manifests and checkpoints that this program writes, and the only one that it goes on with.
@@ -261,7 +260,7 @@ pub(crate) mod tests {
             threads: 2,
             parameters: 4_180_000,
             trainable_parameters: 120_000,
-            recipe_sha256: sha256_hex(b"recipe"),
+            recipe_sha256: graft_files::sha256::sha256_hex(b"recipe"),
             versions: BTreeMap::from([("graft".to_owned(), "0.1.0".to_owned())]),
             base: BTreeMap::from([("model.safetensors".to_owned(), file("weights"))]),
             tokenizer: BTreeMap::from([("tokenizer.json".to_owned(), file("tokens"))]),

@@ -8,12 +8,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use graft_model::atomic;
+use graft_files::atomic;
+use graft_files::sha256::hexadecimal;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::hashes::{FileHash, hexadecimal};
+use super::hashes::FileHash;
 use super::{Error, Result, plain};
 
 /// What one optimizer step did. Keys that other versions write beside these are passed over.

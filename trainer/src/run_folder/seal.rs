@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::hashes::sha256_hex;
+use graft_files::sha256::sha256_hex;
 
 /// Why a sealed file cannot be believed.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use graft::run_folder::manifest::sha256_hex;
+use graft_files::sha256::sha256_hex;
 use graft_kernels::flex::isa::Isa;
 
 use super::room::{Room, text};

@@ -73,7 +73,7 @@ fn what_is_put_into_results_stays_there_when_the_run_goes_on_and_stale_models_ar
     go_on(1, &quick[1..]);
     for folder in ["adapter", "merged"] {
         let readme = room.path("out").join(folder).join("README.md");
-        graft_model::atomic::write_bytes(readme, b"mine").unwrap();
+        graft_files::atomic::write_bytes(readme, b"mine").unwrap();
     }
     let mine = |when: &str| {
         for folder in ["adapter", "merged"] {
@@ -135,7 +135,7 @@ fn what_a_run_leaves_is_no_more_open_than_its_most_private_input() {
     fs::create_dir(room.path("closed")).unwrap();
     fs::set_permissions(room.path("closed"), fs::Permissions::from_mode(0o700)).unwrap();
     let recipe = |name: &str, text: &str| {
-        graft_model::atomic::write_bytes(room.path(name), text.as_bytes()).unwrap();
+        graft_files::atomic::write_bytes(room.path(name), text.as_bytes()).unwrap();
         fs::set_permissions(room.path(name), fs::Permissions::from_mode(0o644)).unwrap();
     };
     recipe("open.yaml", "extends: closed/base.yaml\nadapter: {rank: 1}\n");
@@ -164,7 +164,7 @@ fn private_files_that_come_when_a_run_goes_on_close_what_it_left() {
     let room = Room::new();
     let mode = |name: &str| fs::metadata(room.path(name)).unwrap().permissions().mode() & 0o777;
     let write = |name: &str, text: &str, mode: u32| {
-        graft_model::atomic::write_bytes(room.path(name), text.as_bytes()).unwrap();
+        graft_files::atomic::write_bytes(room.path(name), text.as_bytes()).unwrap();
         fs::set_permissions(room.path(name), fs::Permissions::from_mode(mode)).unwrap();
     };
     let openly = |arguments: &[&str]| {
@@ -196,7 +196,7 @@ fn rows_that_are_not_used_whole_are_counted_wherever_rows_are_read() {
         )
     };
     let rows = [row(1), row(200), row(2), row(200)].concat();
-    graft_model::atomic::write_bytes(room.path("mixed.jsonl"), rows.as_bytes()).unwrap();
+    graft_files::atomic::write_bytes(room.path("mixed.jsonl"), rows.as_bytes()).unwrap();
     let said = "4 rows, 2 samples; rows dropped: too long: 2";
     let train = "data.train=[{path: mixed.jsonl, format: messages}]";
     let quick = [train, "data.validation=none", "training.max_steps=1", "data.overlong=drop"];
@@ -280,7 +280,7 @@ fn a_model_that_outgrows_its_type_is_not_written() {
     let base = base_folder(&room.path(""));
     let config = fs::read_to_string(base.join("config.json")).unwrap();
     let config = config.replace("\"bfloat16\"", "\"float16\"");
-    graft_model::atomic::write_bytes(base.join("config.json"), config.as_bytes()).unwrap();
+    graft_files::atomic::write_bytes(base.join("config.json"), config.as_bytes()).unwrap();
     // As f32 its weights are numbers, some millions; f16 ends at 65,504.
     let output = room
         .train("out", &["model.path=base", "quantization=none", "adapter={method: full}"])
@@ -304,7 +304,7 @@ fn weights_that_are_no_numbers_have_no_scores_and_no_answers() {
     // The last tensor of the file, whatever it is: all NaN in bf16.
     let end = weights.len();
     weights[end - 100_000..].fill(0xff);
-    graft_model::atomic::write_bytes(&file, &weights).unwrap();
+    graft_files::atomic::write_bytes(&file, &weights).unwrap();
     let rows = ["--data", "train.jsonl", "--format", "messages", "--per-example", "rows"];
     let eval = room.graft(&["eval", "--model", "base"]).args(rows).output().unwrap();
     let generate =

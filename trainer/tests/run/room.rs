@@ -24,7 +24,7 @@ impl Room {
         };
         let write = |name: &str, rows: std::ops::Range<usize>| {
             let text: String = rows.map(row).collect();
-            graft_model::atomic::write_bytes(folder.path().join(name), text.as_bytes()).unwrap();
+            graft_files::atomic::write_bytes(folder.path().join(name), text.as_bytes()).unwrap();
         };
         write("train.jsonl", 0..6);
         // More than one pass scores at a time.

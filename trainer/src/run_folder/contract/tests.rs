@@ -42,7 +42,7 @@ fn premise(path: &str) -> Vec<String> {
 fn with(overrides: &[String]) -> Recipe {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("base.yaml");
-    graft_model::atomic::write_bytes(&path, BASE.as_bytes()).unwrap();
+    graft_files::atomic::write_bytes(&path, BASE.as_bytes()).unwrap();
     graft_recipes::load(path.to_str().unwrap(), overrides).unwrap_or_else(|e| panic!("{e}"))
 }
 

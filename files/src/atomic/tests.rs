@@ -1,6 +1,8 @@
 //! Old or new content, never a part, and nothing left lying about.
 
+use super::temporary::*;
 use super::*;
+use crate::disk::{free_bytes, require_free, try_writing};
 
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder)

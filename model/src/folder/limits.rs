@@ -1,24 +1,19 @@
-//! Small files from outside, read so that none can hang a command or fill its memory: only plain
-//! files, and none beyond a limit.
+//! How large the small files of a model may be, which are read whole.
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
 use std::path::Path;
-
-use crate::error::Error;
 
 /// A file of settings: config.json, adapter_config.json and their like. Releases have some KB, and
 /// tokenizer_config.json up to 1.2 MB.
-pub const SETTINGS: u64 = 8 << 20;
+const SETTINGS: u64 = 8 << 20;
 /// A list of shards. The longest known, of a model of 405 billion weights, has 0.1 MB.
-pub const INDEX: u64 = 16 << 20;
+const INDEX: u64 = 16 << 20;
 /// A tokenizer. Llama 3's has 9 to 17 MB, the largest known 33 MB.
-pub const TOKENIZER: u64 = 64 << 20;
+const TOKENIZER: u64 = 64 << 20;
 /// A chat template; the longest known have some 20 KB.
-pub const TEMPLATE: u64 = 1 << 20;
+const TEMPLATE: u64 = 1 << 20;
 
 /// The most that is read of a file of this name whole.
-pub fn limit_of(name: &str) -> u64 {
+pub(super) fn limit_of(name: &str) -> u64 {
     let is = |ending: &str| Path::new(name).extension().is_some_and(|found| found == ending);
     match name {
         "tokenizer.json" | "tokenizer.model" => TOKENIZER,
@@ -28,78 +23,15 @@ pub fn limit_of(name: &str) -> u64 {
     }
 }
 
-/// Opens a plain file, or a link to one; never waits for a pipe's other end.
-///
-/// # Errors
-/// It is missing, cannot be opened, or is no plain file.
-pub fn open(path: &Path) -> Result<File, Error> {
-    let io = |source| Error::Io { action: "read", path: path.to_path_buf(), source };
-    // Asked before it is opened: a pipe without a writer would keep `open` waiting.
-    check(path, &fs::metadata(path).map_err(io)?)?;
-    let file = File::open(path).map_err(io)?;
-    // Something else may have taken its place.
-    check(path, &file.metadata().map_err(io)?)?;
-    Ok(file)
-}
-
-/// Reads a plain file of at most `limit` bytes; `None` where there is none.
-///
-/// # Errors
-/// As [`open`]; or it is larger.
-pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Error> {
-    let io = |source| Error::Io { action: "read", path: path.to_path_buf(), source };
-    let too_large = |found| Error::TooLarge { path: path.to_path_buf(), found, limit };
-    let file = match open(path) {
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Ok(None);
-        }
-        other => other?,
-    };
-    let size = file.metadata().map_err(io)?.len();
-    if size > limit {
-        return Err(too_large(size));
-    }
-    let mut bytes = Vec::new();
-    // It may grow meanwhile, and some files of the system say 0.
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
-    if bytes.len() as u64 > limit {
-        return Err(too_large(bytes.len() as u64));
-    }
-    Ok(Some(bytes))
-}
-
-fn check(path: &Path, found: &Metadata) -> Result<(), Error> {
-    if found.is_file() {
-        return Ok(());
-    }
-    Err(Error::NotPlain { path: path.to_path_buf(), found: kind(found) })
-}
-
-fn kind(found: &Metadata) -> &'static str {
-    if found.is_dir() {
-        return "a folder";
-    }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::FileTypeExt;
-        let kind = found.file_type();
-        if kind.is_fifo() {
-            return "a pipe";
-        }
-        if kind.is_socket() {
-            return "a socket";
-        }
-    }
-    "a device"
-}
-
 #[cfg(test)]
 #[cfg(unix)]
 mod tests {
+    use std::fs::{self, File};
     use std::os::unix::fs::symlink;
+    use std::path::Path;
 
-    use super::*;
     use crate::checkpoint::{Checkpoint, INDEX_FILE, SINGLE_FILE};
+    use crate::error::Error;
     use crate::folder::ModelFolder;
 
     /// Something that never ends, of each kind, under `name`.
@@ -156,15 +88,5 @@ mod tests {
             assert!(folder.map(SINGLE_FILE).is_err() || folder.contains(SINGLE_FILE));
             assert!(Checkpoint::open_file(&folder, SINGLE_FILE).is_err());
         }
-    }
-
-    #[test]
-    fn a_file_of_the_system_without_a_size_is_read_up_to_the_limit() {
-        let status = Path::new("/proc/self/status");
-        if status.exists() {
-            assert!(!read(status, 1 << 20).unwrap().unwrap().is_empty());
-            assert!(matches!(read(status, 8), Err(Error::TooLarge { found: 9, limit: 8, .. })));
-        }
-        assert_eq!(read(Path::new("/nowhere"), 8).unwrap(), None);
     }
 }

@@ -1,0 +1,259 @@
+//! Whole-file and whole-folder replacement: a reader sees the old content or the new, never a part.
+//!
+//! A file is written to a temporary beside its target, synced, renamed over the target, and the
+//! folder is synced so that the rename itself survives a power cut. A folder is built the same way
+//! and exchanged with its predecessor in one step; where the file system cannot, the predecessor waits
+//! as `.NAME.old-PID-COUNT`, and goes back to its place when the same target is next replaced. Temporaries
+//! are called `.NAME.tmp-PID-COUNT` and stay locked while their writer lives: what a killed process left
+//! behind is therefore recognised without trusting process numbers, and removed likewise.
+//!
+//! What replaces is no more open to others than what it replaces, file by file: who narrowed a mode meant it.
+//! It is for a program's own files. [`create_file`] and [`create_folder`] are for places that
+//! people name: nothing that is there goes, not even what came while the work was done.
+
+mod mode;
+mod temporary;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+pub use mode::narrow_to;
+use mode::{narrow, narrow_tree};
+use temporary::{OLD, TEMPORARY, prefix};
+pub(crate) use temporary::{Temporary, remove_leftovers};
+
+use crate::disk::at;
+
+/// Replaces the file `path` with what `fill` writes.
+///
+/// # Errors
+/// On any error, of `fill` or of the disk, the temporary is removed and the old content stays.
+pub fn write_file<E: From<io::Error>>(
+    path: impl AsRef<Path>,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
+    let target = path.as_ref();
+    let (parent, name) = split(target)?;
+    let mut temporary = filled(target, &parent, &name, fill)?;
+    fs::rename(&temporary.path, target).map_err(at("replace", target))?;
+    temporary.armed = false;
+    sync_folder(&parent)?;
+    Ok(())
+}
+
+/// As [`write_file`], but fails where something is in the place already, at the latest when the file is
+/// to take it.
+///
+/// # Errors
+/// As [`write_file`]; of the kind `AlreadyExists` where the place is taken.
+pub fn create_file<E: From<io::Error>>(
+    path: impl AsRef<Path>,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
+    let target = path.as_ref();
+    let (parent, name) = split(target)?;
+    let temporary = filled(target, &parent, &name, fill)?;
+    // A second name, and the first one goes with the temporary: unlike a rename, it replaces nothing.
+    match fs::hard_link(&temporary.path, target) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(at("write", target)(error).into());
+        }
+        // File systems without links: a look, then a rename.
+        Err(_) if target.symlink_metadata().is_err() => {
+            fs::rename(&temporary.path, target).map_err(at("write", target))?;
+        }
+        Err(error) => return Err(at("write", target)(error).into()),
+    }
+    drop(temporary);
+    sync_folder(&parent)?;
+    Ok(())
+}
+
+/// A temporary beside `target` with what `fill` writes, on the disk.
+fn filled<E: From<io::Error>>(
+    target: &Path,
+    parent: &Path,
+    name: &OsStr,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<Temporary, E> {
+    remove_leftovers(parent, name);
+    let temporary = Temporary::file(parent, name).map_err(at("create a file for", target))?;
+    narrow(&temporary.path, target).map_err(at("set the mode of a file for", target))?;
+    let file = temporary.handle.try_clone().map_err(at("write", target))?;
+    let mut writer = BufWriter::with_capacity(1 << 20, Named { file, target });
+    fill(&mut writer)?;
+    writer.flush()?;
+    temporary.handle.sync_all().map_err(at("sync", target))?;
+    Ok(temporary)
+}
+
+/// Replaces the file `path` with `bytes`; see [`write_file`].
+pub fn write_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
+    write_file(path, |writer| writer.write_all(bytes))
+}
+
+/// Replaces the folder `path` with what `build` puts into the temporary folder it is given.
+///
+/// Files inside may be written plainly: everything is synced before the folder takes its place.
+///
+/// # Errors
+/// On any error the temporary folder is removed and the old one stays as it was.
+pub fn replace_folder<E: From<io::Error>>(
+    path: impl AsRef<Path>,
+    build: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let target = path.as_ref();
+    let (parent, name) = split(target)?;
+    let mut temporary = built(target, &parent, &name, build)?;
+    put_in_place(&mut temporary, target, exchange).map_err(at("replace", target))?;
+    sync_folder(&parent)?;
+    // The predecessor now lies under the temporary's name; should removing it fail, the next
+    // replacement tries again.
+    drop(temporary);
+    Ok(())
+}
+
+/// As [`replace_folder`], but fails where something other than an empty folder is in the place already,
+/// at the latest when the new one is to take it.
+///
+/// # Errors
+/// As [`replace_folder`], and where the place is taken.
+pub fn create_folder<E: From<io::Error>>(
+    path: impl AsRef<Path>,
+    build: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let target = path.as_ref();
+    let (parent, name) = split(target)?;
+    let mut temporary = built(target, &parent, &name, build)?;
+    // rename(2) puts a folder in the place of an empty one, and of nothing else.
+    fs::rename(&temporary.path, target).map_err(at("write", target))?;
+    temporary.armed = false;
+    sync_folder(&parent)?;
+    Ok(())
+}
+
+/// A temporary beside `target` with what `build` puts into it, on the disk.
+fn built<E: From<io::Error>>(
+    target: &Path,
+    parent: &Path,
+    name: &OsStr,
+    build: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<Temporary, E> {
+    remove_leftovers(parent, name);
+    let temporary = Temporary::folder(parent, name).map_err(at("create a folder for", target))?;
+    narrow(&temporary.path, target).map_err(at("set the mode of a folder for", target))?;
+    build(&temporary.path)?;
+    narrow_tree(&temporary.path, target).map_err(at("set the modes in a folder for", target))?;
+    sync_tree(&temporary.path)?;
+    Ok(temporary)
+}
+
+/// Writes to a file and names the target in every error.
+struct Named<'a> {
+    file: File,
+    target: &'a Path,
+}
+
+impl Write for Named<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).map_err(at("write", self.target))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush().map_err(at("write", self.target))
+    }
+}
+
+fn split(target: &Path) -> io::Result<(PathBuf, OsString)> {
+    let Some(name) = target.file_name() else {
+        let text = format!("`{}` does not name a file or folder to write", target.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    };
+    let parent = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    Ok((parent, name.to_os_string()))
+}
+
+/// Moves the finished folder to `target`; an existing folder ends up under the temporary's name, to go
+/// with it.
+fn put_in_place(
+    temporary: &mut Temporary,
+    target: &Path,
+    exchange: fn(&Path, &Path) -> io::Result<()>,
+) -> io::Result<()> {
+    match fs::symlink_metadata(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::rename(&temporary.path, target)?;
+            temporary.armed = false;
+            Ok(())
+        }
+        Err(error) => Err(error),
+        Ok(found) if !found.is_dir() => {
+            Err(io::Error::new(io::ErrorKind::NotADirectory, "it exists and is not a folder"))
+        }
+        Ok(_) => {
+            if exchange(&temporary.path, target).is_ok() {
+                return Ok(());
+            }
+            // File systems without exchange: two renames, the old folder kept until both are done. A kill
+            // between them leaves it under a name from which `remove_leftovers` puts it back.
+            let aside = aside(&temporary.path, target);
+            fs::rename(target, &aside)?;
+            if let Err(error) = fs::rename(&temporary.path, target) {
+                fs::rename(&aside, target)?;
+                return Err(error);
+            }
+            temporary.path = aside;
+            Ok(())
+        }
+    }
+}
+
+/// Where the folder at `target` waits while `temporary` takes its place.
+fn aside(temporary: &Path, target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default();
+    let own = temporary.file_name().unwrap_or_default().as_encoded_bytes();
+    let number = own.strip_prefix(prefix(name, TEMPORARY).as_encoded_bytes()).unwrap_or_default();
+    let mut aside = prefix(name, OLD);
+    aside.push(String::from_utf8_lossy(number).as_ref());
+    target.with_file_name(aside)
+}
+
+/// Swaps two folders in one step, so that a kill at any moment leaves a whole `target`.
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder).and_then(|handle| handle.sync_all()).map_err(at("sync the folder", folder))
+}
+
+fn sync_tree(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder).map_err(at("read", folder))? {
+        let entry = entry.map_err(at("read", folder))?;
+        let kind = entry.file_type().map_err(at("read", &entry.path()))?;
+        if kind.is_dir() {
+            sync_tree(&entry.path())?;
+        } else if kind.is_file() {
+            let path = entry.path();
+            File::open(&path).and_then(|file| file.sync_all()).map_err(at("sync", &path))?;
+        }
+    }
+    sync_folder(folder)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests prepare plain files")]
+mod tests;

@@ -1,0 +1,130 @@
+//! What is not yet in its place, and what killed processes left of theirs.
+//!
+//! Crate `tempfile` makes temporaries, too, but holds no lock on them, by which those of a killed process are
+//! told from a living one's.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A temporary file or folder that is removed when dropped while `armed`.
+pub(crate) struct Temporary {
+    pub(super) path: PathBuf,
+    /// Holds the lock that tells a living writer's temporary from a leftover.
+    pub(super) handle: File,
+    pub(super) armed: bool,
+}
+
+impl Temporary {
+    pub(super) fn file(parent: &Path, name: &OsStr) -> io::Result<Self> {
+        Self::create(parent, name, |path| {
+            OpenOptions::new().write(true).create_new(true).open(path)
+        })
+    }
+
+    pub(crate) fn folder(parent: &Path, name: &OsStr) -> io::Result<Self> {
+        Self::create(parent, name, |path| {
+            fs::create_dir(path)?;
+            File::open(path)
+        })
+    }
+
+    fn create(
+        parent: &Path,
+        name: &OsStr,
+        make: impl Fn(&Path) -> io::Result<File>,
+    ) -> io::Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let mut temporary = prefix(name, TEMPORARY);
+            temporary.push(format!("{}-{count}", std::process::id()));
+            let path = parent.join(temporary);
+            match make(&path) {
+                Ok(handle) => {
+                    // Some network file systems cannot lock; leftovers there are then kept. Between the two
+                    // lines another process may have taken it for a leftover: then it has another name.
+                    let taken = matches!(handle.try_lock(), Err(TryLockError::WouldBlock));
+                    if !taken && is_at(&handle, &path) {
+                        return Ok(Self { path, handle, armed: true });
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if self.armed {
+            remove(&self.path);
+        }
+    }
+}
+
+/// What a file or folder is called until it takes the place of `name`.
+pub(super) const TEMPORARY: &str = ".tmp-";
+/// What a folder is called that made room, where two cannot be exchanged.
+pub(super) const OLD: &str = ".old-";
+
+pub(super) fn prefix(name: &OsStr, kind: &str) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(name);
+    prefix.push(kind);
+    prefix
+}
+
+/// Whether the open file or folder is still the one at `path`.
+pub(super) fn is_at(handle: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let same = |open: fs::Metadata, named: fs::Metadata| {
+        (open.dev(), open.ino()) == (named.dev(), named.ino())
+    };
+    let found = handle.metadata().and_then(|open| Ok(same(open, fs::symlink_metadata(path)?)));
+    found.unwrap_or(false)
+}
+
+/// Puts a folder back that had made room for one that never came, and removes temporaries of `name`
+/// whose writer is gone. Failing to do so harms nobody: silent.
+pub(crate) fn remove_leftovers(parent: &Path, name: &OsStr) {
+    let target = parent.join(name);
+    for old in named(parent, &prefix(name, OLD)) {
+        if target.symlink_metadata().is_err() {
+            let _ = fs::rename(&old, &target);
+        } else {
+            remove_if_left(&old);
+        }
+    }
+    for temporary in named(parent, &prefix(name, TEMPORARY)) {
+        remove_if_left(&temporary);
+    }
+}
+
+/// What is called `PREFIX PID-COUNT` in a folder.
+fn named(parent: &Path, prefix: &OsStr) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(parent) else { return Vec::new() };
+    let ours = |entry: &fs::DirEntry| {
+        let found = entry.file_name();
+        let rest = found.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+        rest.is_some_and(|rest| {
+            !rest.is_empty() && rest.iter().all(|&byte| byte.is_ascii_digit() || byte == b'-')
+        })
+    };
+    entries.flatten().filter(ours).map(|entry| entry.path()).collect()
+}
+
+fn remove_if_left(path: &Path) {
+    let Ok(handle) = File::open(path) else { return };
+    if handle.try_lock().is_ok() {
+        // Locked until it is gone: a writer that made it just now sees that it was taken.
+        remove(path);
+    }
+}
+
+fn remove(path: &Path) {
+    let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+}
