@@ -9,6 +9,8 @@ mod batches;
 mod checkpointing;
 #[path = "laws/drawn.rs"]
 mod drawn;
+#[path = "laws/heads.rs"]
+mod heads;
 #[path = "laws/own_output.rs"]
 mod own_output;
 #[path = "laws/runs.rs"]

@@ -2,7 +2,7 @@
 //!
 //! Training: [`step::Trainer`] holds a model and its optimizer, and takes steps. In each, [`Walk`] runs the
 //! blocks forward without a tape, keeping their inputs, and backward by replaying one block at a time;
-//! [`loss`] turns last hidden states into a loss and their gradient; [`parameters`] has the sums in which
+//! between them a [`loss::LossHead`] turns last hidden states into a loss and their gradient; [`parameters`] has the sums in which
 //! gradients leave the blocks by name; [`optimizer`] turns those into the next values.
 //!
 //! Measuring: [`generate`] writes answers, [`score`] says how likely rows are, [`probe`] how far two models

@@ -1,175 +1,136 @@
-//! Loss heads: from last hidden states to a loss and their gradient.
+//! Loss heads: from the last hidden states of a micro-batch to what is minimised and their gradient.
 //!
-//! The next-token head computes logits for target positions only, a chunk of rows at a time, and their
-//! gradient in the same pass: logits of all tokens never exist. Within a chunk the vocabulary is taken in
-//! bands.
+//! A head is a value that [`crate::step::Trainer`] holds. Another loss is another head over the same walk:
+//! it says what its sums are divided by, and turns hidden states into their gradient. What most of them are
+//! made of, the losses of tokens and the gradient of their weighted sum, is in [`Predictions`].
+
+mod predictions;
+
+use std::collections::BTreeMap;
 
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
-use graft_data::{Batch, IGNORE};
-use graft_kernels::{Kernels, Ops, Precision};
-use graft_model::site::{EMBED_TOKENS, LM_HEAD, NORM};
-use graft_model::{Llama, Projection, Table};
+use graft_data::Batch;
+use graft_kernels::{Kernels, Ops};
+use graft_model::{Context, Llama, Projection};
 
+pub use self::predictions::{CHUNK, Predictions, Targets};
 use crate::parameters::Gradient;
 
-/// Logits that exist at a time, in elements: 64 MiB of f32.
-pub const CHUNK: usize = 1 << 24;
-
-/// Positions of a batch that are trained on, and what stands after each.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Targets {
-    /// Rows of the hidden states.
-    pub rows: Vec<usize>,
-    /// The token to be predicted from each.
-    pub tokens: Vec<u32>,
+/// A micro-batch that has been through all blocks.
+pub struct Turn<'a, B: Kernels> {
+    /// Its rows.
+    pub batch: &'a Batch,
+    /// How the blocks ran over it.
+    pub context: Context<'a>,
+    /// What the last block gave, before the final norm: `[tokens, d_model]`.
+    pub hidden: FloatTensor<B>,
 }
 
-impl Targets {
-    /// The targets of a batch.
-    pub fn of(batch: &Batch) -> Self {
-        let mut targets = Self::default();
-        for (row, &label) in batch.labels.iter().enumerate() {
-            if label != IGNORE {
-                targets.rows.push(row);
-                targets.tokens.push(label.unsigned_abs());
-            }
+/// What is minimised.
+pub trait LossHead<B: Kernels, P>: Send + Sync {
+    /// Of how many terms the loss of a micro-batch is the sum: tokens, documents, pairs. The loss of a step is
+    /// divided by those of all its micro-batches. Known before any of them has run.
+    fn terms(&self, batch: &Batch) -> usize;
+
+    /// What the loss of a micro-batch measures, and the gradient of `loss · scale` with respect to its hidden
+    /// states, `[tokens, d_model]`. Gradients of the norm and of a trained head go to `gradient`.
+    fn turn(
+        &self,
+        model: &Llama<B, P>,
+        turn: Turn<'_, B>,
+        scale: f32,
+        gradient: &mut Gradient<'_, B>,
+    ) -> (Measures, FloatTensor<B>);
+}
+
+/// What a head measured, summed over micro-batches.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measures {
+    /// The sum of the loss's terms.
+    pub loss: f64,
+    /// What else the head tells of, each under a name that no field of `metrics.jsonl` has.
+    pub further: BTreeMap<&'static str, Mean>,
+}
+
+impl Measures {
+    /// A loss alone.
+    pub fn of_loss(loss: f64) -> Self {
+        Self { loss, further: BTreeMap::new() }
+    }
+
+    /// Adds what another micro-batch measured.
+    pub fn add(&mut self, other: Self) {
+        self.loss += other.loss;
+        for (name, Mean { sum, count }) in other.further {
+            let mean = self.further.entry(name).or_default();
+            mean.sum += sum;
+            mean.count += count;
         }
-        targets
     }
 }
 
-fn tensor<B: Kernels>(primitive: FloatTensor<B>) -> Tensor<B, 2> {
-    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+/// A mean that is still to be divided.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Mean {
+    /// The sum.
+    pub sum: f64,
+    /// Of how many.
+    pub count: usize,
 }
 
-fn primitive<B: Kernels>(tensor: Tensor<B, 2>) -> FloatTensor<B> {
-    tensor.into_primitive().tensor()
+impl Mean {
+    /// The mean; 0 of nothing.
+    pub fn value(self) -> f64 {
+        self.sum / self.count.max(1) as f64
+    }
 }
 
-fn indices<B: Kernels>(rows: &[usize], device: &B::Device) -> Tensor<B, 1, Int> {
-    let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-    Tensor::from_data(TensorData::from(rows.as_slice()), device)
-}
+/// The negative log-likelihood of every target token, in nats.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NextToken;
 
-/// The next-token loss of a model.
-pub struct NextToken<'a, B: Kernels, P> {
-    /// The model.
-    pub model: &'a Llama<B, P>,
-    /// Precision of the head's products.
-    pub precision: Precision,
-}
-
-impl<B, P> NextToken<'_, B, P>
+impl<B, P> LossHead<B, P> for NextToken
 where
     B: Kernels + Ops<Inner = B>,
     P: Projection<B>,
 {
-    fn eps(&self) -> f32 {
-        self.model.config.rms_norm_eps as f32
+    fn terms(&self, batch: &Batch) -> usize {
+        batch.targets()
     }
 
-    /// Rows of a chunk: chunks of one size, for each of them goes over the whole head.
-    fn chunk_rows(&self, targets: usize) -> usize {
-        let most = (CHUNK / self.model.config.vocab_size).max(1);
-        targets.div_ceil(targets.div_ceil(most).max(1)).max(1)
-    }
-
-    /// Bands of the logits of some rows, after the norm: `[rows, band]` each.
-    fn logits(&self, bands: &[(usize, Table<B>)], normed: &FloatTensor<B>) -> Vec<FloatTensor<B>> {
-        let logits_of = |(first, band): &(usize, Table<B>)| {
-            let logits = band.logits(normed, self.precision);
-            self.leave(*first, band);
-            logits
-        };
-        bands.iter().map(logits_of).collect()
-    }
-
-    /// A band will not be read for a while.
-    fn leave(&self, first: usize, band: &Table<B>) {
-        let rows = first..first + band.vocab();
-        self.model.residency.leave_head(rows, self.model.config.vocab_size);
-    }
-
-    /// The negative log-likelihood of every target, in nats.
-    pub fn losses(&self, hidden: FloatTensor<B>, targets: &Targets) -> Vec<f32> {
-        let chosen = indices::<B>(&targets.rows, &self.model.device);
-        let chosen = tensor::<B>(hidden).select(0, chosen);
-        let mut losses = Vec::with_capacity(targets.rows.len());
-        let bands = self.model.head().bands();
-        for (first, tokens) in self.chunks(targets) {
-            let rows = primitive(chosen.clone().narrow(0, first, tokens.len()));
-            let logits = self.logits(&bands, &self.model.normed(&rows));
-            losses.extend(B::cross_entropy(logits, tokens, 0.0).0);
-        }
-        losses
-    }
-
-    /// The summed loss, and its gradient times `scale` with respect to `hidden`; gradients of the norm
-    /// and of a trained head go to `gradient`.
-    pub fn loss_and_gradient(
+    fn turn(
         &self,
-        hidden: FloatTensor<B>,
-        targets: &Targets,
+        model: &Llama<B, P>,
+        turn: Turn<'_, B>,
         scale: f32,
         gradient: &mut Gradient<'_, B>,
-    ) -> (f64, FloatTensor<B>) {
-        let device = &self.model.device;
-        let hidden = tensor::<B>(hidden);
-        let shape = hidden.dims();
-        let chosen = indices::<B>(&targets.rows, device);
-        let rows = primitive(hidden.select(0, chosen.clone())); // [targets, d_model]
-        let weight = self.model.norm.tensor();
-        let normed = <B as Kernels>::rms_norm(&rows, weight, self.eps(), Precision::F32);
-        let normed = tensor::<B>(normed);
-        let head = self.model.head();
-        let head_name = if self.model.head.is_some() { LM_HEAD } else { EMBED_TOKENS };
-        let train_head = head.param().is_some() && gradient.wants(head_name);
-        let bands = head.bands();
-        let mut loss = 0.0;
-        let mut d_normed = Vec::new();
-        for (first, tokens) in self.chunks(targets) {
-            let part = primitive(normed.clone().narrow(0, first, tokens.len()));
-            let logits = self.logits(&bands, &part);
-            let (losses, d_logits) = B::cross_entropy(logits, tokens, scale);
-            loss += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
-            if train_head {
-                // A head that is trained is one band.
-                let dw = B::dense_linear_dw(&d_logits[0], &part, self.precision);
-                gradient.add(head_name, dw);
-            }
-            let parts = bands.iter().zip(d_logits).map(|((first, band), d_logits)| {
-                let d_part = band.logits_dx(&d_logits, self.precision);
-                self.leave(*first, band);
-                d_part
-            });
-            let sum = parts.reduce(|sum, part| B::add(sum, &part));
-            d_normed.push(tensor::<B>(sum.expect("a head has rows")));
-        }
-        if d_normed.is_empty() {
-            return (0.0, primitive(Tensor::<B, 2>::zeros(shape, device)));
-        }
-        let d_normed = primitive(Tensor::cat(d_normed, 0)); // [targets, d_model]
-        if gradient.wants(NORM) {
-            let dw = B::rms_norm_dw(&rows, self.eps(), &d_normed);
-            gradient.add(NORM, dw);
-        }
-        let weight = self.model.norm.tensor();
-        let d_rows = tensor::<B>(B::rms_norm_dx(&rows, weight, self.eps(), &d_normed));
-        let d_hidden = Tensor::<B, 2>::zeros(shape, device).select_assign(
-            0,
-            chosen,
-            d_rows,
-            burn::tensor::IndexingUpdateOp::Add,
-        ); // [tokens, d_model]
-        (loss, primitive(d_hidden))
+    ) -> (Measures, FloatTensor<B>) {
+        let targets = Targets::of(turn.batch);
+        let factors = vec![scale; targets.rows.len()];
+        let predictions = Predictions { model, precision: turn.context.precision };
+        let (loss, d_hidden) =
+            predictions.loss_and_gradient(turn.hidden, &targets, &factors, gradient);
+        (Measures::of_loss(loss), d_hidden)
     }
+}
 
-    fn chunks<'t>(
-        &self,
-        targets: &'t Targets,
-    ) -> impl Iterator<Item = (usize, &'t [u32])> + use<'t, B, P> {
-        let rows = self.chunk_rows(targets.tokens.len());
-        targets.tokens.chunks(rows).enumerate().map(move |(i, tokens)| (i * rows, tokens))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measures_of_micro_batches_add_up_to_means() {
+        let of = |loss, further: &[(&'static str, f64, usize)]| Measures {
+            loss,
+            further: further
+                .iter()
+                .map(|&(name, sum, count)| (name, Mean { sum, count }))
+                .collect(),
+        };
+        let mut sum = of(1.0, &[("accuracy", 1.0, 2)]);
+        sum.add(of(0.5, &[("accuracy", 2.0, 2), ("margin", 3.0, 1)]));
+        assert_eq!(sum, of(1.5, &[("accuracy", 3.0, 4), ("margin", 3.0, 1)]));
+        assert_eq!(sum.further["accuracy"].value().to_bits(), 0.75_f64.to_bits());
+        assert_eq!(Mean::default().value().to_bits(), 0.0_f64.to_bits());
     }
 }

@@ -6,7 +6,7 @@ use graft_model::stop::{self, Stopped};
 use graft_model::{Context, Layout, Llama, Projection};
 
 use crate::generate::{GenerateError, Generator, Heard, Sampling};
-use crate::loss::{NextToken, Targets};
+use crate::loss::{Predictions, Targets};
 
 /// Tokens that are scored in one pass: bounds memory, does not change a result.
 pub const TOKENS: usize = 2_048;
@@ -159,7 +159,7 @@ where
             Layout::of_documents(&model.config, &model.rope, &batch.positions, &batch.documents);
         let hidden = model.hidden(&batch.tokens, &layout, Context::evaluation(self.precision));
         let targets = Targets::of(&batch);
-        let losses = NextToken { model, precision: self.precision }.losses(hidden, &targets);
+        let losses = Predictions { model, precision: self.precision }.losses(hidden, &targets);
         let mut scores = vec![RowScore::default(); samples.len()];
         for (&row, loss) in targets.rows.iter().zip(losses) {
             let document = batch.documents.partition_point(|range| range.end <= row);

@@ -1,5 +1,6 @@
 //! One optimizer step, and the state that it changes.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use graft_adapters::Trainable;
@@ -11,6 +12,7 @@ use graft_model::stop::Stopped;
 use graft_model::{Context, Llama};
 
 use crate::learning_rate::LearningRate;
+use crate::loss::{LossHead, Measures};
 use crate::optimizer::AdamW;
 use crate::parameters::{Slot, clip_factor};
 use crate::{Checkpointing, DropoutNoise, Gradient, Offload, OffloadError, Parameters, Walk};
@@ -38,6 +40,8 @@ pub struct Trainer<B: Kernels, P> {
     pub model: Llama<B, P>,
     /// The order of its trainable tensors.
     pub parameters: Parameters,
+    /// What is minimised.
+    pub head: Box<dyn LossHead<B, P>>,
     /// The optimizer's state.
     pub optimizer: AdamW<B>,
     /// How to step.
@@ -47,10 +51,12 @@ pub struct Trainer<B: Kernels, P> {
 }
 
 /// What a step measured.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StepOutcome {
-    /// Mean loss a target token.
+    /// Mean of the loss's terms: of next tokens, the mean loss a target.
     pub loss: f64,
+    /// What else the loss head told of, by name.
+    pub further: BTreeMap<&'static str, f64>,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Learning rate.
@@ -66,6 +72,7 @@ pub struct StepOutcome {
 /// What a step's passes forward and back give.
 struct Passes<B: Kernels> {
     loss: f64,
+    further: BTreeMap<&'static str, f64>,
     gradient: B::GradientSums,
     device_memory: Option<u64>,
 }
@@ -114,11 +121,12 @@ where
 {
     /// Takes optimizer step `step`, counted from 1.
     ///
-    /// The loss is summed over tokens and divided by the targets of all micro-batches, so that `k`
+    /// The loss is summed over its terms and divided by those of all micro-batches, so that `k`
     /// micro-batches are one batch.
     pub fn step(&mut self, step: u64, batches: &[Batch]) -> Result<StepOutcome, StepError> {
-        let targets: usize = batches.iter().map(Batch::targets).sum();
-        let Passes { loss, gradient, device_memory } = self.passes(step, batches, targets)?;
+        let terms: usize = batches.iter().map(|batch| self.head.terms(batch)).sum();
+        let Passes { loss, further, gradient, device_memory } =
+            self.passes(step, batches, terms)?;
         let grad_norm = gradient.norm();
         if !grad_norm.is_finite() {
             return Err(Diverged::Gradient { step, norm: grad_norm }.into());
@@ -128,7 +136,10 @@ where
         let Self { model, parameters, optimizer, .. } = self;
         parameters.update(model, |values| optimizer.step(values, &gradient, clip, learning_rate));
         let tokens = batches.iter().map(Batch::len).sum();
-        Ok(StepOutcome { loss, grad_norm, learning_rate, tokens, targets, device_memory })
+        let targets = batches.iter().map(Batch::targets).sum();
+        let outcome =
+            StepOutcome { loss, further, grad_norm, learning_rate, tokens, targets, device_memory };
+        Ok(outcome)
     }
 
     /// A copy of all trained values, in the order of the parameters.
@@ -171,21 +182,22 @@ where
         let Ok(()) = self.parameters.fill(&mut self.model, fill);
     }
 
-    /// The mean loss of a step's batches and its gradient, in the layout of the parameters.
+    /// The mean of a step's loss over so many terms and its gradient, in the layout of the parameters.
     pub fn gradient(
         &self,
         step: u64,
         batches: &[Batch],
-        targets: usize,
+        terms: usize,
     ) -> Result<(f64, Vec<f32>), StepError> {
-        let Passes { loss, gradient, device_memory: _ } = self.passes(step, batches, targets)?;
+        let Passes { loss, gradient, .. } = self.passes(step, batches, terms)?;
         Ok((loss, gradient.values()))
     }
 
-    fn passes(&self, step: u64, batches: &[Batch], targets: usize) -> Result<Passes<B>, StepError> {
+    fn passes(&self, step: u64, batches: &[Batch], terms: usize) -> Result<Passes<B>, StepError> {
         let mut gradient = Gradient::new(&self.parameters, &self.model.device);
-        let mut total = 0.0;
-        let walk = Walk::new(&self.model, &self.parameters, self.options.checkpointing)
+        let mut total = Measures::default();
+        let checkpointing = self.options.checkpointing;
+        let walk = Walk::new(&self.model, &self.parameters, &*self.head, checkpointing)
             .with_inputs_in(self.offload.as_ref());
         let noises: Vec<_> = (0..batches.len())
             .map(|micro_batch| DropoutNoise { seed: self.options.seed, step, micro_batch })
@@ -194,19 +206,22 @@ where
             .iter()
             .map(|noise| Context { precision: self.options.precision, noise: Some(noise) });
         let visits: Vec<_> = batches.iter().zip(contexts).collect();
-        let scale = 1.0 / targets.max(1) as f32;
+        let scale = 1.0 / terms.max(1) as f32;
         for (visit, batches) in visits.chunks(self.options.micro_batches_per_visit).enumerate() {
-            let losses = walk.run::<StepError>(batches, scale, &mut gradient)?;
-            for (index, loss) in losses.into_iter().enumerate() {
+            let measured = walk.run::<StepError>(batches, scale, &mut gradient)?;
+            for (index, measures) in measured.into_iter().enumerate() {
                 let micro_batch = visit * self.options.micro_batches_per_visit + index + 1;
+                let loss = measures.loss;
                 if !loss.is_finite() {
                     return Err(Diverged::Loss { step, micro_batch, loss }.into());
                 }
-                total += loss;
+                total.add(measures);
             }
         }
-        let loss = total / targets.max(1) as f64;
+        let Measures { loss, further } = total;
+        let loss = loss / terms.max(1) as f64;
+        let further = further.into_iter().map(|(name, mean)| (name, mean.value())).collect();
         let device_memory = walk.device_memory();
-        Ok(Passes { loss, gradient: gradient.into_sums(), device_memory })
+        Ok(Passes { loss, further, gradient: gradient.into_sums(), device_memory })
     }
 }

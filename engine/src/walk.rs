@@ -19,7 +19,7 @@ use graft_model::site::EMBED_TOKENS;
 use graft_model::stop::{self, Stopped};
 use graft_model::{Block, Branch, Context, Keeping, Layout, Llama, Plain, Products, Taped};
 
-use crate::loss::{NextToken, Targets};
+use crate::loss::{LossHead, Measures, Turn};
 use crate::offload::{Offload, OffloadError, Waiting};
 use crate::parameters::{Gradient, Parameters};
 
@@ -38,6 +38,7 @@ pub enum Checkpointing {
 /// Forward and backward passes of micro-batches.
 pub struct Walk<'a, B: Kernels, P> {
     model: &'a Llama<B, P>,
+    head: &'a dyn LossHead<B, P>,
     checkpointing: Checkpointing,
     /// Where inputs are kept; in memory where nowhere else.
     offload: Option<&'a Offload>,
@@ -76,16 +77,17 @@ where
     B: Kernels + Ops<Inner = B>,
     P: Trainable<B>,
 {
-    /// A walk over `model`, whose trainable tensors are `parameters`.
+    /// A walk over `model`, whose trainable tensors are `parameters`, that turns at `head`.
     pub fn new(
         model: &'a Llama<B, P>,
         parameters: &Parameters,
+        head: &'a dyn LossHead<B, P>,
         checkpointing: Checkpointing,
     ) -> Self {
         let trains_embedding = parameters.slot(EMBED_TOKENS).is_some();
         let lowest = if trains_embedding { (0, 0) } else { lowest_trained(model, parameters) };
         let device_memory = Cell::default();
-        Self { model, checkpointing, offload: None, trains_embedding, lowest, device_memory }
+        Self { model, head, checkpointing, offload: None, trains_embedding, lowest, device_memory }
     }
 
     /// The same walk with inputs kept in `offload`.
@@ -106,7 +108,7 @@ where
         self.device_memory.set(self.device_memory.get().max(now));
     }
 
-    /// Adds the gradient of `Σ loss · scale` to `gradient` and returns `Σ loss` over the targets of each
+    /// Adds the gradient of `Σ loss · scale` to `gradient` and returns what the head measured of each
     /// micro-batch. All of them share each visit of a block; the sums do not depend on how many do.
     ///
     /// # Errors
@@ -116,7 +118,7 @@ where
         batches: &[(&Batch, Context<'_>)],
         scale: f32,
         gradient: &mut Gradient<'_, B>,
-    ) -> Result<Vec<f64>, E> {
+    ) -> Result<Vec<Measures>, E> {
         let model = self.model;
         let tokens = batches.iter().map(|(batch, _)| batch.len()).sum();
         let mut running: Vec<_> = batches
@@ -146,8 +148,8 @@ where
                 }
             }
         }
-        let losses =
-            running.iter_mut().map(|running| self.head(running, scale, gradient)).collect();
+        let measures =
+            running.iter_mut().map(|running| self.turn(running, scale, gradient)).collect();
         self.measure();
         for block in model.down_to(self.lowest.0, tokens) {
             stop::check()?;
@@ -166,7 +168,7 @@ where
                 gradient.add_rows(EMBED_TOKENS, &running.batch.tokens, running.stream);
             }
         }
-        Ok(losses)
+        Ok(measures)
     }
 
     /// Where whole blocks are replayed, the last one's tapes are kept: they are wanted next.
@@ -213,18 +215,17 @@ where
         Ok(())
     }
 
-    fn head(
+    fn turn(
         &self,
         running: &mut Running<'_, B>,
         scale: f32,
         gradient: &mut Gradient<'_, B>,
-    ) -> f64 {
-        let head = NextToken { model: self.model, precision: running.context.precision };
-        let targets = Targets::of(running.batch);
-        let hidden = running.stream.clone();
-        let (loss, d_hidden) = head.loss_and_gradient(hidden, &targets, scale, gradient);
+    ) -> Measures {
+        let &mut Running { batch, context, ref stream, .. } = running;
+        let turn = Turn { batch, context, hidden: stream.clone() };
+        let (measures, d_hidden) = self.head.turn(self.model, turn, scale, gradient);
         running.stream = d_hidden;
-        loss
+        measures
     }
 
     /// The trainable tensors' gradients leave by name, the input's joins what came from above.

@@ -298,9 +298,9 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
     fn cross_entropy(
         logits: Vec<CubeTensor<R>>,
         targets: &[u32],
-        scale: f32,
+        factors: &[f32],
     ) -> (Vec<f32>, Vec<CubeTensor<R>>) {
-        cross_entropy::in_place(logits, targets, scale)
+        cross_entropy::in_place(logits, targets, factors)
     }
 }
 

@@ -438,7 +438,7 @@ impl Kernels for Flex {
     fn cross_entropy(
         logits: Vec<FlexTensor>,
         targets: &[u32],
-        scale: f32,
+        factors: &[f32],
     ) -> (Vec<f32>, Vec<FlexTensor>) {
         let owned = |band: FlexTensor| {
             let contiguous = band.to_contiguous();
@@ -452,7 +452,7 @@ impl Kernels for Flex {
             let len = band.layout().num_elements();
             &mut band.storage_mut::<f32>()[..len]
         });
-        let losses = cross_entropy::in_place(values.collect(), targets, scale);
+        let losses = cross_entropy::in_place(values.collect(), targets, factors);
         (losses, bands)
     }
 }

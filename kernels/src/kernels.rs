@@ -214,12 +214,13 @@ pub trait Kernels: Backend<FloatElem = f32> {
         dy: &FloatTensor<Self>,
     ) -> [FloatTensor<Self>; 2];
 
-    /// Rows of logits against `targets`: each row's negative log-likelihood, and `(softmax − one-hot) ·
-    /// scale`, its gradient. The `vocab` columns come and go in bands, `[rows, band]` each.
+    /// Rows of logits against `targets`: each row's negative log-likelihood, and its gradient times the
+    /// row's factor, `(softmax − one-hot) · factor`. The `vocab` columns come and go in bands, `[rows,
+    /// band]` each.
     fn cross_entropy(
         logits: Vec<FloatTensor<Self>>,
         targets: &[u32],
-        scale: f32,
+        factors: &[f32],
     ) -> (Vec<f32>, Vec<FloatTensor<Self>>);
 }
 

@@ -4,7 +4,7 @@ use burn::backend::Autodiff;
 use burn::tensor::backend::AutodiffBackend;
 use graft_adapters::Trainable;
 use graft_data::Batch;
-use graft_engine::loss::{NextToken, Targets};
+use graft_engine::loss::{LossHead, NextToken, Turn};
 use graft_engine::{Checkpointing, DropoutNoise, Gradient, Parameters};
 use graft_kernels::adamw::GradientSums;
 use graft_kernels::{Precision, backward_from};
@@ -35,10 +35,9 @@ pub(crate) fn full_tape<P: Trainable<Cpu>>(
     let output =
         model.blocks.iter().fold(input.clone(), |x, block| block.forward(x, &layout, &mut pass));
     let mut gradient = Gradient::new(&parameters, &model.device);
-    let head = NextToken { model: &model, precision };
     let scale = 1.0 / batch.targets().max(1) as f32;
-    let hidden = output.primitive.clone();
-    let (_, above) = head.loss_and_gradient(hidden, &Targets::of(batch), scale, &mut gradient);
+    let turn = Turn { batch, context, hidden: output.primitive.clone() };
+    let (_, above) = NextToken.turn(&model, turn, scale, &mut gradient);
     let gradients = backward_from::<Cpu>(output, above);
     pass.into_leaves().gradients(&gradients, |name, values| gradient.add(name, values));
     gradient.into_sums().values()

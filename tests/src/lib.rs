@@ -10,6 +10,7 @@ use graft_adapters::{
 };
 use graft_data::{Batch, CounterRng, IGNORE, Origin, Purpose, Sample};
 use graft_engine::learning_rate::{Decay, LearningRate};
+use graft_engine::loss::NextToken;
 use graft_engine::optimizer::{AdamW, AdamWConfig, StateFormat};
 use graft_engine::step::{StepOptions, Trainer};
 use graft_engine::{Checkpointing, Parameters};
@@ -157,7 +158,8 @@ pub fn trainer<P: Trainable<Cpu>>(
         max_grad_norm: Some(1.0),
         learning_rate,
     };
-    Trainer { model, parameters, optimizer, options, offload: None }
+    let head = Box::new(NextToken);
+    Trainer { model, parameters, head, optimizer, options, offload: None }
 }
 
 /// Rows of random tokens; the first few of each are no targets.

@@ -9,6 +9,7 @@ mod provenance;
 mod scale;
 mod tables;
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::run_folder::manifest::{Manifest, Status};
@@ -196,11 +197,11 @@ impl Report {
     }
 
     fn charts(&self, page: &mut String) {
-        let series = |value: fn(&TrainLine) -> f64| -> Vec<(f64, f64)> {
+        let series = |value: &dyn Fn(&TrainLine) -> f64| -> Vec<(f64, f64)> {
             self.train.iter().map(|line| (line.step as f64, value(line))).collect()
         };
         let width = (self.train.len() / 40).clamp(1, 250) * 2 + 1;
-        let noisy = |title, value, origin, size| {
+        let noisy = |title: &str, value: &dyn Fn(&TrainLine) -> f64, origin, size| {
             let raw = series(value);
             let mean = smoothed(&raw, width);
             let mut lines = vec![line("each step", Stroke::Faint, raw)];
@@ -209,30 +210,38 @@ impl Report {
             } else {
                 lines[0].stroke = Stroke::Strong;
             }
-            Chart { title, lines, origin, size, legend: size == LARGE }
+            Chart { title: title.to_owned(), lines, origin, size, legend: size == LARGE }
         };
-        let mut loss = noisy("Loss (nats per token)", |line| line.loss, Origin::Near, LARGE);
+        let mut loss = noisy("Loss (nats per token)", &|line| line.loss, Origin::Near, LARGE);
         let eval = self.eval.iter().map(|line| (line.step as f64, line.eval_loss)).collect();
         loss.lines.push(line("validation", Stroke::Dotted, eval));
         let small = (290.0, 195.0);
-        let rate = series(|line| line.learning_rate);
+        let rate = series(&|line| line.learning_rate);
         let lines = vec![line("each step", Stroke::Strong, rate)];
         let rate = Chart {
-            title: "Learning rate",
+            title: "Learning rate".to_owned(),
             lines,
             origin: Origin::Zero,
             size: small,
             legend: false,
         };
-        let norm = noisy("Gradient norm", |line| line.grad_norm, Origin::Zero, small);
-        let speed = noisy("Tokens per second", |line| line.tokens_per_second, Origin::Zero, small);
+        let norm = noisy("Gradient norm", &|line| line.grad_norm, Origin::Zero, small);
+        let speed = noisy("Tokens per second", &|line| line.tokens_per_second, Origin::Zero, small);
+        let names: BTreeSet<&String> =
+            self.train.iter().flat_map(|line| line.measures.keys()).collect();
+        let of_line =
+            |name: &str, line: &TrainLine| line.measures.get(name).copied().unwrap_or(f64::NAN);
+        let measures = names
+            .into_iter()
+            .map(|name| noisy(name, &|line| of_line(name, line), Origin::Near, small).render());
         let _ = write!(
             page,
-            "<h2>How the training went</h2>\n{}<div class=\"charts\">{}{}{}</div>\n",
+            "<h2>How the training went</h2>\n{}<div class=\"charts\">{}{}{}{}</div>\n",
             loss.render(),
             rate.render(),
             norm.render(),
-            speed.render()
+            speed.render(),
+            measures.collect::<String>()
         );
     }
 }

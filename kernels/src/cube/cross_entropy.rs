@@ -12,8 +12,9 @@ use super::launch::{Place, UNITS, max_of_cube, owned, rows_cols, sum_of_cube};
 /// Below every logit.
 const LEAST: f32 = -3.0e38;
 
-/// Values of a row's state: the largest logit so far, the sum of exponentials, the target's logit.
-const STATE: usize = 3;
+/// Values of a row's state: the largest logit so far, the sum of exponentials, the target's logit, and the
+/// factor on its gradient.
+const STATE: usize = 4;
 
 #[cube(launch)]
 fn gather_kernel(
@@ -63,7 +64,6 @@ fn gradient_kernel(
     state: &Array<f32>,
     band: u32,
     first: u32,
-    scale: f32,
 ) {
     if ABSOLUTE_POS < logits.len() {
         let width = band as usize;
@@ -73,23 +73,24 @@ fn gradient_kernel(
         if first + col as u32 == targets[row] {
             share -= 1.0f32;
         }
-        logits[ABSOLUTE_POS] = share * scale;
+        logits[ABSOLUTE_POS] = share * state[row * STATE + 3];
     }
 }
 
-/// Negative log-likelihoods of `targets`, and `(softmax − one-hot) · scale` in the memory of the logits.
+/// Negative log-likelihoods of `targets`, and `(softmax − one-hot) · factor` in the memory of the logits.
 pub(super) fn in_place<R: CubeRuntime>(
     bands: Vec<CubeTensor<R>>,
     targets: &[u32],
-    scale: f32,
+    factors: &[f32],
 ) -> (Vec<f32>, Vec<CubeTensor<R>>) {
     let Some(place) = bands.first().map(Place::of).filter(|_| !targets.is_empty()) else {
         return (Vec::new(), bands);
     };
     let bands: Vec<_> = bands.into_iter().map(owned).collect();
     let rows = targets.len();
+    assert_eq!(factors.len(), rows, "one factor a row");
     let targets = place.upload_u32(targets);
-    let fresh: Vec<f32> = [LEAST, 0.0, 0.0].repeat(rows);
+    let fresh: Vec<f32> = factors.iter().flat_map(|&factor| [LEAST, 0.0, 0.0, factor]).collect();
     let state = place.upload_f32(&fresh);
     let each = |work: &mut dyn FnMut(&CubeTensor<R>, u32, u32)| {
         let mut first = 0;
@@ -124,7 +125,6 @@ pub(super) fn in_place<R: CubeRuntime>(
             state.clone().into_array_arg(),
             width,
             first,
-            scale,
         );
     });
     let state: Vec<f32> = place.download(&state);

@@ -4,9 +4,10 @@ use rayon::prelude::*;
 
 use super::simd::{exp, max, sum, vectorize};
 
-/// Replaces each row of the logits, whose columns lie in `bands`, by `(softmax − one-hot) · scale` and
+/// Replaces each row of the logits, whose columns lie in `bands`, by `(softmax − one-hot) · factor` and
 /// returns each row's loss, `log Σ e^logit − logit[target]`.
-pub(super) fn in_place(bands: Vec<&mut [f32]>, targets: &[u32], scale: f32) -> Vec<f32> {
+pub(super) fn in_place(bands: Vec<&mut [f32]>, targets: &[u32], factors: &[f32]) -> Vec<f32> {
+    assert_eq!(factors.len(), targets.len(), "one factor a row");
     if targets.is_empty() {
         return Vec::new();
     }
@@ -19,17 +20,18 @@ pub(super) fn in_place(bands: Vec<&mut [f32]>, targets: &[u32], scale: f32) -> V
     }
     rows.into_par_iter()
         .zip(targets)
-        .map(|(mut row, &target)| {
+        .zip(factors)
+        .map(|((mut row, &target), &factor)| {
             vectorize(
                 #[inline(always)]
-                || one_row(&mut row, target as usize, scale),
+                || one_row(&mut row, target as usize, factor),
             )
         })
         .collect()
 }
 
 #[inline(always)]
-fn one_row(row: &mut [&mut [f32]], target: usize, scale: f32) -> f32 {
+fn one_row(row: &mut [&mut [f32]], target: usize, factor: f32) -> f32 {
     let highest = row.iter().fold(f32::NEG_INFINITY, |highest, part| {
         let part = max(part);
         // A NaN is not lost.
@@ -44,13 +46,13 @@ fn one_row(row: &mut [&mut [f32]], target: usize, scale: f32) -> f32 {
         }
         total += sum(part);
     }
-    let factor = scale / total;
+    let share = factor / total;
     for part in row.iter_mut() {
         for value in part.iter_mut() {
-            *value *= factor;
+            *value *= share;
         }
     }
-    row[band][column] -= scale;
+    row[band][column] -= factor;
     total.ln() + highest - at_target
 }
 

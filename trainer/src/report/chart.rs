@@ -25,7 +25,7 @@ pub(super) struct Line {
 
 /// A chart of values over steps.
 pub(super) struct Chart {
-    pub(super) title: &'static str,
+    pub(super) title: String,
     pub(super) lines: Vec<Line>,
     pub(super) origin: Origin,
     /// Drawing size in user units, about the pixels of its column.
@@ -42,7 +42,8 @@ const BOTTOM: f64 = 38.0;
 impl Chart {
     /// A `<figure>` with title, legend and picture, or a line that says that there is nothing to show.
     pub(super) fn render(&self) -> String {
-        let mut html = format!("<figure class=\"chart\"><figcaption><b>{}</b>", escape(self.title));
+        let mut html =
+            format!("<figure class=\"chart\"><figcaption><b>{}</b>", escape(&self.title));
         let drawn: Vec<&Line> =
             self.lines.iter().filter(|line| last_value(line).is_some()).collect();
         for line in drawn.iter().filter(|_| self.legend) {
@@ -236,8 +237,14 @@ mod tests {
             Line { label: "a".to_owned(), stroke: Stroke::Strong, points: smoothed(&points, 5) };
         let raw = Line { label: "b".to_owned(), stroke: Stroke::Faint, points };
         let size = (640.0, 240.0);
-        Chart { title: "Loss", lines: vec![raw, strong], origin: Origin::Near, size, legend: true }
-            .render()
+        Chart {
+            title: "Loss".to_owned(),
+            lines: vec![raw, strong],
+            origin: Origin::Near,
+            size,
+            legend: true,
+        }
+        .render()
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Laws of the page as a whole; its parts have their own beside them.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::run_folder::contract::Change;
 use crate::run_folder::manifest::tests::inputs;
@@ -20,6 +22,7 @@ fn sample(steps: u64) -> Report {
             tokens_per_second: 14_200.0 + 900.0 * noise,
             peak_memory_bytes: Some(412 << 20),
             peak_device_memory_bytes: None,
+            measures: BTreeMap::new(),
         }
     });
     let eval = (1..=steps / 100).map(|count| {
@@ -154,4 +157,18 @@ fn a_run_without_numbers_still_has_a_page() {
     assert!(!drawn.contains("nan<") && !drawn.contains("inf<") && !drawn.contains("nan "));
     report.train.clear();
     assert!(report.render().contains("No values were logged."));
+}
+
+#[test]
+fn every_measure_of_the_loss_has_a_chart_and_a_run_without_any_has_none() {
+    let plain = sample(30);
+    let mut measured = plain.clone();
+    for line in &mut measured.train {
+        line.measures = [("reward_margin".to_owned(), line.loss / 2.0)].into();
+    }
+    let [plain, measured] = [plain, measured].map(|report| report.render());
+    assert!(!plain.contains("reward_margin"));
+    let charts = |page: &str| page.matches("<figure class=\"chart\">").count();
+    assert_eq!(charts(&measured), charts(&plain) + 1);
+    assert!(measured.contains("<figcaption><b>reward_margin</b>"));
 }

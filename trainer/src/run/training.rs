@@ -26,6 +26,7 @@ use crate::run_folder::tensorboard::EventLog;
 use crate::run_folder::{BEFORE, RunFolder};
 use crate::{privacy, signals};
 use graft_engine::learning_rate::{Decay, LearningRate};
+use graft_engine::loss::NextToken;
 use graft_engine::optimizer::{AdamW, AdamWConfig};
 use graft_engine::score::{Scorer, Totals};
 use graft_engine::step::{StepError, StepOptions, StepOutcome, Trainer};
@@ -155,8 +156,9 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         };
         let config = adamw(plan);
         let optimizer = AdamW::new(config, &parameters, &model.device);
-        let mut trainer =
-            Trainer { model, parameters, optimizer, options: step_options(plan, total), offload };
+        let options = step_options(plan, total);
+        let head = Box::new(NextToken);
+        let mut trainer = Trainer { model, parameters, head, optimizer, options, offload };
         let position = from.as_ref().map_or_else(Position::default, |(_, state)| state.position);
         // Nothing is learnt yet, whatever the checkpoint holds: what is scored is the base.
         let before = if let Some(before) = going_on::scores_of_base(folder, position.step, &asked)?
@@ -307,6 +309,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
                 tokens_per_second: outcome.tokens as f64 / seconds,
                 peak_memory_bytes: peak_resident_bytes(),
                 peak_device_memory_bytes: self.peak_device_memory,
+                measures: metrics::by_name(&outcome.further),
             }))?;
         }
         Ok(outcome)

@@ -4,6 +4,7 @@
 //! line and at most one torn one. A checkpoint records the length and hash of the log so far; going on
 //! from it keeps these bytes as they are, whoever wrote them, and drops the steps behind it: they run again.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ use sha2::{Digest, Sha256};
 use super::hashes::FileHash;
 use super::{Error, Result, plain};
 
-/// What one optimizer step did. Keys that other versions write beside these are passed over.
+/// What one optimizer step did. A number under a key of its own is a measure of the loss; whatever else
+/// other versions write beside these is passed over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainLine {
     /// The optimizer step, from 1.
@@ -43,6 +45,36 @@ pub struct TrainLine {
     /// Most memory of a GPU found in use so far; left out where none computes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_device_memory_bytes: Option<u64>,
+    /// What else the loss measured, under its own names.
+    #[serde(flatten, deserialize_with = "numbers")]
+    pub measures: BTreeMap<String, f64>,
+}
+
+impl TrainLine {
+    /// The keys of a line that are not the loss's own.
+    const KEYS: [&str; 9] = [
+        "step",
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "tokens",
+        "target_tokens",
+        "tokens_per_second",
+        "peak_memory_bytes",
+        "peak_device_memory_bytes",
+    ];
+}
+
+/// What a loss measured, as a line has it.
+///
+/// # Panics
+/// A measure has the name of another field of the line.
+pub fn by_name(measures: &BTreeMap<&'static str, f64>) -> BTreeMap<String, f64> {
+    let own = |(name, value): (&&str, &f64)| {
+        assert!(!TrainLine::KEYS.contains(name), "`{name}` of a loss is a field of every line");
+        ((*name).to_owned(), *value)
+    };
+    measures.iter().map(own).collect()
 }
 
 /// What one evaluation found.
@@ -80,6 +112,16 @@ impl Line {
 /// JSON has no NaN or infinity; serde_json writes both as `null`.
 fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+/// The keys whose values are numbers.
+fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let all = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    let number = |(name, value): (String, Value)| match value {
+        Value::Null => Some((name, f64::NAN)),
+        value => Some((name, value.as_f64()?)),
+    };
+    Ok(all.into_iter().filter_map(number).collect())
 }
 
 /// Appends to `metrics.jsonl`.
@@ -213,6 +255,7 @@ mod tests {
             tokens_per_second: 1_234.5,
             peak_memory_bytes: Some(1 << 30),
             peak_device_memory_bytes: None,
+            measures: BTreeMap::new(),
         })
     }
 
@@ -239,6 +282,33 @@ mod tests {
         let text = serde_json::to_string(&line).unwrap();
         assert!(text.ends_with(r#","peak_device_memory_bytes":7}"#), "{text}");
         assert_eq!(serde_json::from_str::<TrainLine>(&text).unwrap(), line);
+    }
+
+    #[test]
+    fn further_measures_follow_under_their_names() {
+        let Line::Train(line) = train(1) else { unreachable!("a training step") };
+        let plain = serde_json::to_string(&line).unwrap();
+        let measures = by_name(&BTreeMap::from([("margin", 0.5), ("accuracy", 1.0)]));
+        let line = TrainLine { measures, ..line };
+        let text = serde_json::to_string(&line).unwrap();
+        let own = text.strip_prefix(plain.strip_suffix('}').unwrap()).unwrap();
+        assert_eq!(own, r#","accuracy":1.0,"margin":0.5}"#);
+        assert_eq!(serde_json::from_str::<Line>(&text).unwrap(), Line::Train(line));
+        let lost = text.replace("0.5}", "null}");
+        let Line::Train(line) = serde_json::from_str(&lost).unwrap() else { panic!("{lost}") };
+        assert!(line.measures["margin"].is_nan());
+    }
+
+    #[test]
+    fn no_measure_has_the_name_of_a_field() {
+        let Line::Train(line) = train(1) else { unreachable!("a training step") };
+        let line = TrainLine { peak_device_memory_bytes: Some(7), ..line };
+        let fields = serde_json::to_value(&line).unwrap();
+        assert!(fields.as_object().unwrap().keys().eq(TrainLine::KEYS), "{fields}");
+        for key in TrainLine::KEYS {
+            let refused = std::panic::catch_unwind(|| by_name(&BTreeMap::from([(key, 1.0)])));
+            assert!(refused.is_err(), "{key}");
+        }
     }
 
     #[test]
@@ -290,7 +360,7 @@ mod tests {
     fn lines_of_other_versions_are_kept_as_they_are_and_read_where_they_can_be() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        let newer = text(&[train(1)]).replace("{\"step\"", "{\"watts\":9,\"step\"");
+        let newer = text(&[train(1)]).replace("{\"step\"", "{\"host\":\"a\",\"step\"");
         let others = format!("{newer}{{\"kind\":\"note\",\"text\":\"cooled\"}}\n");
         fs::write(&path, &others).unwrap();
         let so_far = FileHash::of(others.as_bytes());

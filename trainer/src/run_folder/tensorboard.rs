@@ -55,7 +55,7 @@ impl EventLog {
     }
 }
 
-fn scalars(line: &Line) -> Vec<(&'static str, f64)> {
+fn scalars(line: &Line) -> Vec<(&str, f64)> {
     match line {
         Line::Train(line) => {
             let mut scalars = vec![
@@ -71,6 +71,7 @@ fn scalars(line: &Line) -> Vec<(&'static str, f64)> {
             let in_gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
             scalars
                 .extend(peaks.into_iter().filter_map(|(name, peak)| Some((name, in_gib(peak?)))));
+            scalars.extend(line.measures.iter().map(|(name, &value)| (name.as_str(), value)));
             scalars
         }
         Line::Eval(line) => vec![("loss/eval", line.eval_loss)],
@@ -171,7 +172,7 @@ fn field(bytes: &mut Vec<u8>, number: u8, content: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::metrics::EvalLine;
+    use super::super::metrics::{EvalLine, TrainLine};
     use super::*;
 
     fn eval(step: u64) -> Line {
@@ -201,6 +202,27 @@ mod tests {
         .concat();
         assert_eq!(event[0], 0x09);
         assert_eq!(event[9..], rest);
+    }
+
+    #[test]
+    fn measures_of_a_loss_come_last_under_their_own_names() {
+        let line = TrainLine {
+            step: 1,
+            loss: 2.0,
+            learning_rate: 1e-4,
+            grad_norm: 0.5,
+            tokens: 8,
+            target_tokens: 3,
+            tokens_per_second: 9.0,
+            peak_memory_bytes: None,
+            peak_device_memory_bytes: None,
+            measures: [("margin".to_owned(), 0.25), ("accuracy".to_owned(), 1.0)].into(),
+        };
+        let line = Line::Train(line);
+        let tags: Vec<&str> = scalars(&line).into_iter().map(|(tag, _)| tag).collect();
+        let expected =
+            ["loss/train", "learning_rate", "grad_norm", "tokens_per_second", "accuracy", "margin"];
+        assert_eq!(tags, expected);
     }
 
     #[test]

@@ -92,10 +92,13 @@ fn status_text(status: &Status) -> String {
 }
 
 fn train_text(line: &TrainLine) -> String {
-    let TrainLine { step, loss, learning_rate, grad_norm, tokens_per_second, .. } = line;
+    let TrainLine { step, loss, learning_rate, grad_norm, tokens_per_second, measures, .. } = line;
+    let measure = |(name, value)| format!("{name} {value:.4}, ");
+    let measures: Vec<String> = measures.iter().map(measure).collect();
     format!(
-        "{step}: loss {loss:.4}, learning rate {learning_rate:e}, gradient norm {grad_norm:.3}, \
-         {tokens_per_second:.0} tokens/s"
+        "{step}: loss {loss:.4}, {}learning rate {learning_rate:e}, gradient norm {grad_norm:.3}, \
+         {tokens_per_second:.0} tokens/s",
+        measures.concat()
     )
 }
 
