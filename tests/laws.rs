@@ -15,6 +15,8 @@ mod heads;
 mod own_output;
 #[path = "laws/runs.rs"]
 mod runs;
+#[path = "laws/sinks.rs"]
+mod sinks;
 
 use drawn::Drawn;
 use graft_data::{Batch, Sample};

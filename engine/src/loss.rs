@@ -14,7 +14,7 @@ use graft_kernels::{Kernels, Ops};
 use graft_model::{Context, Llama, Projection};
 
 pub use self::predictions::{CHUNK, Predictions, Targets};
-use crate::parameters::Gradient;
+use crate::sink::OfExample;
 
 /// A micro-batch that has been through all blocks.
 pub struct Turn<'a, B: Kernels> {
@@ -39,7 +39,7 @@ pub trait LossHead<B: Kernels, P>: Send + Sync {
         model: &Llama<B, P>,
         turn: Turn<'_, B>,
         scale: f32,
-        gradient: &mut Gradient<'_, B>,
+        gradient: &mut OfExample<'_, B>,
     ) -> (Measures, FloatTensor<B>);
 }
 
@@ -103,7 +103,7 @@ where
         model: &Llama<B, P>,
         turn: Turn<'_, B>,
         scale: f32,
-        gradient: &mut Gradient<'_, B>,
+        gradient: &mut OfExample<'_, B>,
     ) -> (Measures, FloatTensor<B>) {
         let targets = Targets::of(turn.batch);
         let factors = vec![scale; targets.rows.len()];

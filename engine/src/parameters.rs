@@ -10,6 +10,8 @@ use graft_kernels::adamw::{GradientSums, Trained};
 use graft_kernels::{Kernels, Ops};
 use graft_model::Llama;
 
+use crate::sink::Sink;
+
 /// One tensor in the buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
@@ -156,7 +158,7 @@ impl Parameters {
     }
 }
 
-/// The gradient of all trainable tensors, in the order of [`Parameters`].
+/// The gradient of all trainable tensors, in the order of [`Parameters`]: the sum over all examples.
 #[derive(Debug)]
 pub struct Gradient<'a, B: Kernels> {
     parameters: &'a Parameters,
@@ -170,28 +172,32 @@ impl<'a, B: Kernels> Gradient<'a, B> {
         Self { parameters, sums }
     }
 
-    /// Adds what a block gives for the tensor `name`.
-    pub fn add(&mut self, name: &str, gradient: FloatTensor<B>) {
-        self.sums.add(self.position(name), gradient);
-    }
-
-    /// Adds the rows of `gradient` to rows `ids` of the table `name`.
-    pub fn add_rows(&mut self, name: &str, ids: &[u32], gradient: FloatTensor<B>) {
-        self.sums.add_rows(self.position(name), ids, gradient);
-    }
-
     fn position(&self, name: &str) -> usize {
         self.parameters.position(name).expect("only trainable tensors are leaves")
     }
 
-    /// Whether the tensor `name` is trained.
-    pub fn wants(&self, name: &str) -> bool {
-        self.parameters.slot(name).is_some()
+    /// The sums so far.
+    pub fn sums_mut(&mut self) -> &mut B::GradientSums {
+        &mut self.sums
     }
 
     /// The sums.
     pub fn into_sums(self) -> B::GradientSums {
         self.sums
+    }
+}
+
+impl<B: Kernels> Sink<B> for Gradient<'_, B> {
+    fn wants(&self, name: &str) -> bool {
+        self.parameters.slot(name).is_some()
+    }
+
+    fn add(&mut self, _example: usize, name: &str, gradient: FloatTensor<B>) {
+        self.sums.add(self.position(name), gradient);
+    }
+
+    fn add_rows(&mut self, _example: usize, name: &str, ids: &[u32], gradient: FloatTensor<B>) {
+        self.sums.add_rows(self.position(name), ids, gradient);
     }
 }
 

@@ -15,7 +15,10 @@ use crate::learning_rate::LearningRate;
 use crate::loss::{LossHead, Measures};
 use crate::optimizer::AdamW;
 use crate::parameters::{Slot, clip_factor};
-use crate::{Checkpointing, DropoutNoise, Gradient, Offload, OffloadError, Parameters, Walk};
+use crate::sink::Sink;
+use crate::{
+    Checkpointing, DropoutNoise, Gradient, MicroBatch, Offload, OffloadError, Parameters, Walk,
+};
 
 /// What a step needs to know beside its batches.
 #[derive(Clone, Copy, Debug)]
@@ -69,12 +72,15 @@ pub struct StepOutcome {
     pub device_memory: Option<u64>,
 }
 
-/// What a step's passes forward and back give.
-struct Passes<B: Kernels> {
-    loss: f64,
-    further: BTreeMap<&'static str, f64>,
-    gradient: B::GradientSums,
-    device_memory: Option<u64>,
+/// What a step's passes forward and back measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Passed {
+    /// Mean of the loss's terms.
+    pub loss: f64,
+    /// What else the loss head told of, by name.
+    pub further: BTreeMap<&'static str, f64>,
+    /// Most memory of a GPU found in use.
+    pub device_memory: Option<u64>,
 }
 
 /// Why a step was not taken.
@@ -125,8 +131,10 @@ where
     /// micro-batches are one batch.
     pub fn step(&mut self, step: u64, batches: &[Batch]) -> Result<StepOutcome, StepError> {
         let terms: usize = batches.iter().map(|batch| self.head.terms(batch)).sum();
-        let Passes { loss, further, gradient, device_memory } =
-            self.passes(step, batches, terms)?;
+        let mut gradient = Gradient::new(&self.parameters, &self.model.device);
+        let passed = self.passes(step, batches, terms, &mut gradient)?;
+        let Passed { loss, further, device_memory } = passed;
+        let gradient = gradient.into_sums();
         let grad_norm = gradient.norm();
         if !grad_norm.is_finite() {
             return Err(Diverged::Gradient { step, norm: grad_norm }.into());
@@ -189,12 +197,19 @@ where
         batches: &[Batch],
         terms: usize,
     ) -> Result<(f64, Vec<f32>), StepError> {
-        let Passes { loss, gradient, .. } = self.passes(step, batches, terms)?;
-        Ok((loss, gradient.values()))
+        let mut gradient = Gradient::new(&self.parameters, &self.model.device);
+        let Passed { loss, .. } = self.passes(step, batches, terms, &mut gradient)?;
+        Ok((loss, gradient.into_sums().values()))
     }
 
-    fn passes(&self, step: u64, batches: &[Batch], terms: usize) -> Result<Passes<B>, StepError> {
-        let mut gradient = Gradient::new(&self.parameters, &self.model.device);
+    /// Hands the gradient of the mean of a step's loss over so many terms to `sink`. No value changes.
+    pub fn passes(
+        &self,
+        step: u64,
+        batches: &[Batch],
+        terms: usize,
+        sink: &mut dyn Sink<B>,
+    ) -> Result<Passed, StepError> {
         let mut total = Measures::default();
         let checkpointing = self.options.checkpointing;
         let walk = Walk::new(&self.model, &self.parameters, &*self.head, checkpointing)
@@ -202,16 +217,17 @@ where
         let noises: Vec<_> = (0..batches.len())
             .map(|micro_batch| DropoutNoise { seed: self.options.seed, step, micro_batch })
             .collect();
-        let contexts = noises
-            .iter()
-            .map(|noise| Context { precision: self.options.precision, noise: Some(noise) });
-        let visits: Vec<_> = batches.iter().zip(contexts).collect();
+        let micro_batch = |(noise, batch)| {
+            let &DropoutNoise { micro_batch: example, .. } = noise;
+            let context = Context { precision: self.options.precision, noise: Some(noise) };
+            MicroBatch { example, batch, context }
+        };
+        let micro_batches: Vec<_> = noises.iter().zip(batches).map(micro_batch).collect();
         let scale = 1.0 / terms.max(1) as f32;
-        for (visit, batches) in visits.chunks(self.options.micro_batches_per_visit).enumerate() {
-            let measured = walk.run::<StepError>(batches, scale, &mut gradient)?;
-            for (index, measures) in measured.into_iter().enumerate() {
-                let micro_batch = visit * self.options.micro_batches_per_visit + index + 1;
-                let loss = measures.loss;
+        for visit in micro_batches.chunks(self.options.micro_batches_per_visit) {
+            let measured = walk.run::<StepError>(visit, scale, sink)?;
+            for (of, measures) in visit.iter().zip(measured) {
+                let (micro_batch, loss) = (of.example + 1, measures.loss);
                 if !loss.is_finite() {
                     return Err(Diverged::Loss { step, micro_batch, loss }.into());
                 }
@@ -221,7 +237,6 @@ where
         let Measures { loss, further } = total;
         let loss = loss / terms.max(1) as f64;
         let further = further.into_iter().map(|(name, mean)| (name, mean.value())).collect();
-        let device_memory = walk.device_memory();
-        Ok(Passes { loss, further, gradient: gradient.into_sums(), device_memory })
+        Ok(Passed { loss, further, device_memory: walk.device_memory() })
     }
 }

@@ -21,7 +21,8 @@ use graft_model::{Block, Branch, Context, Keeping, Layout, Llama, Plain, Product
 
 use crate::loss::{LossHead, Measures, Turn};
 use crate::offload::{Offload, OffloadError, Waiting};
-use crate::parameters::{Gradient, Parameters};
+use crate::parameters::Parameters;
+use crate::sink::{OfExample, Sink};
 
 /// What is kept between the passes. The gradients are the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,17 @@ pub enum Checkpointing {
     Selective,
     /// Every branch's tape.
     None,
+}
+
+/// A micro-batch and how the blocks run over it.
+#[derive(Clone, Copy)]
+pub struct MicroBatch<'a> {
+    /// Which one of the step.
+    pub example: usize,
+    /// Its rows.
+    pub batch: &'a Batch,
+    /// How the blocks run.
+    pub context: Context<'a>,
 }
 
 /// Forward and backward passes of micro-batches.
@@ -64,12 +76,21 @@ struct Tape<B: Kernels> {
 
 /// A micro-batch on its way.
 struct Running<'a, B: Kernels> {
-    batch: &'a Batch,
-    context: Context<'a>,
+    of: MicroBatch<'a>,
     layout: Layout,
     /// The residual stream on the way there, its gradient on the way back: `[tokens, d_model]`.
     stream: FloatTensor<B>,
     kept: Vec<Kept<'a, B>>,
+}
+
+impl<'a, B: Kernels + Ops<Inner = B>> Running<'a, B> {
+    /// What enters the first block.
+    fn begin<P: Trainable<B>>(model: &Llama<B, P>, of: MicroBatch<'a>) -> Self {
+        let Batch { positions, documents, .. } = of.batch;
+        let layout = Layout::of_documents(&model.config, &model.rope, positions, documents);
+        let stream = model.embedding.rows(&of.batch.tokens, &model.device);
+        Self { of, layout, stream, kept: Vec::new() }
+    }
 }
 
 impl<'a, B, P> Walk<'a, B, P>
@@ -108,34 +129,20 @@ where
         self.device_memory.set(self.device_memory.get().max(now));
     }
 
-    /// Adds the gradient of `Σ loss · scale` to `gradient` and returns what the head measured of each
-    /// micro-batch. All of them share each visit of a block; the sums do not depend on how many do.
+    /// Hands the gradient of `Σ loss · scale` to `sink`, and returns what the head measured of each micro-batch.
+    /// All of them, one after another in the step, share each visit of a block; no gradient depends on how many do.
     ///
     /// # Errors
     /// The disk that should keep inputs does not; the process was asked to stop.
     pub fn run<E: From<OffloadError> + From<Stopped>>(
         &self,
-        batches: &[(&Batch, Context<'_>)],
+        batches: &[MicroBatch<'_>],
         scale: f32,
-        gradient: &mut Gradient<'_, B>,
+        sink: &mut dyn Sink<B>,
     ) -> Result<Vec<Measures>, E> {
         let model = self.model;
-        let tokens = batches.iter().map(|(batch, _)| batch.len()).sum();
-        let mut running: Vec<_> = batches
-            .iter()
-            .map(|&(batch, context)| Running {
-                batch,
-                context,
-                layout: Layout::of_documents(
-                    &model.config,
-                    &model.rope,
-                    &batch.positions,
-                    &batch.documents,
-                ),
-                stream: model.embedding.rows(&batch.tokens, &model.device),
-                kept: Vec::new(),
-            })
-            .collect();
+        let tokens = batches.iter().map(|of| of.batch.len()).sum();
+        let mut running: Vec<_> = batches.iter().map(|&of| Running::begin(model, of)).collect();
         for block in model.up(tokens) {
             stop::check()?;
             let layer = block.layer;
@@ -148,8 +155,7 @@ where
                 }
             }
         }
-        let measures =
-            running.iter_mut().map(|running| self.turn(running, scale, gradient)).collect();
+        let measures = running.iter_mut().map(|running| self.turn(running, scale, sink)).collect();
         self.measure();
         for block in model.down_to(self.lowest.0, tokens) {
             stop::check()?;
@@ -157,16 +163,19 @@ where
             for running in &mut running {
                 for branch in Branch::BOTH.into_iter().rev() {
                     if (layer, branch as usize) >= self.lowest {
-                        self.backward(block, branch, running, gradient)?;
+                        self.backward(block, branch, running, sink)?;
                     }
                 }
             }
         }
         self.offload.inspect(|offload| offload.clear());
         if self.trains_embedding {
-            for running in running {
-                gradient.add_rows(EMBED_TOKENS, &running.batch.tokens, running.stream);
+            for Running { of: MicroBatch { example, batch, .. }, stream, .. } in running {
+                sink.add_rows(example, EMBED_TOKENS, &batch.tokens, stream);
             }
+        }
+        if let [first, .., last] | [first @ last] = batches {
+            sink.finished(first.example..last.example + 1);
         }
         Ok(measures)
     }
@@ -188,7 +197,7 @@ where
         keeps: Option<Checkpointing>,
         running: &mut Running<'a, B>,
     ) -> Result<(), OffloadError> {
-        let Running { context, layout, stream, kept, .. } = running;
+        let Running { of: MicroBatch { context, .. }, layout, stream, kept } = running;
         let input = stream.clone();
         let added = match keeps {
             Some(Checkpointing::None) => {
@@ -215,15 +224,11 @@ where
         Ok(())
     }
 
-    fn turn(
-        &self,
-        running: &mut Running<'_, B>,
-        scale: f32,
-        gradient: &mut Gradient<'_, B>,
-    ) -> Measures {
-        let &mut Running { batch, context, ref stream, .. } = running;
-        let turn = Turn { batch, context, hidden: stream.clone() };
-        let (measures, d_hidden) = self.head.turn(self.model, turn, scale, gradient);
+    fn turn(&self, running: &mut Running<'_, B>, scale: f32, sink: &mut dyn Sink<B>) -> Measures {
+        let MicroBatch { example, batch, context } = running.of;
+        let turn = Turn { batch, context, hidden: running.stream.clone() };
+        let mut gradient = OfExample { example, sink };
+        let (measures, d_hidden) = self.head.turn(self.model, turn, scale, &mut gradient);
         running.stream = d_hidden;
         measures
     }
@@ -234,9 +239,9 @@ where
         block: &Block<B, P>,
         branch: Branch,
         running: &mut Running<'a, B>,
-        gradient: &mut Gradient<'_, B>,
+        sink: &mut dyn Sink<B>,
     ) -> Result<(), OffloadError> {
-        let Running { context, layout, stream, kept, .. } = running;
+        let Running { of: MicroBatch { example, context, .. }, layout, stream, kept } = running;
         let device = &self.model.device;
         let Tape { input, output, leaves } = match kept.pop().expect("one entry a branch") {
             Kept::Tape(tape) => tape,
@@ -253,7 +258,7 @@ where
             self.measure();
         }
         let gradients = backward_from::<B>(output, stream.clone());
-        leaves.gradients(&gradients, |name, values| gradient.add(name, values));
+        leaves.gradients(&gradients, |name, values| sink.add(*example, name, values));
         if let Some(dx) = <Autodiff<B> as AutodiffBackend>::grad(&input, &gradients) {
             *stream = B::add(dx, stream);
         }

@@ -62,6 +62,16 @@ pub trait GradientSums: Sized {
     /// If the table has no such rows.
     fn add_rows(&mut self, index: usize, ids: &[u32], gradient: Self::Tensor);
 
+    /// Adds so many times what another gradient of the same tensors has.
+    ///
+    /// # Panics
+    /// If it is one of others.
+    fn add_scaled(&mut self, other: &Self, factor: f32);
+
+    /// Hands all sums to `change`, some at a time and in their order, each time with the place of the first
+    /// one among all: for noise, and for what is summed over several processes.
+    fn change(&mut self, change: &mut dyn FnMut(usize, &mut [f32]));
+
     /// The Euclidean norm.
     fn norm(&self) -> f64;
 

@@ -5,6 +5,7 @@ use burn::tensor::backend::AutodiffBackend;
 use graft_adapters::Trainable;
 use graft_data::Batch;
 use graft_engine::loss::{LossHead, NextToken, Turn};
+use graft_engine::sink::{OfExample, Sink};
 use graft_engine::{Checkpointing, DropoutNoise, Gradient, Parameters};
 use graft_kernels::adamw::GradientSums;
 use graft_kernels::{Precision, backward_from};
@@ -37,9 +38,10 @@ pub(crate) fn full_tape<P: Trainable<Cpu>>(
     let mut gradient = Gradient::new(&parameters, &model.device);
     let scale = 1.0 / batch.targets().max(1) as f32;
     let turn = Turn { batch, context, hidden: output.primitive.clone() };
-    let (_, above) = NextToken.turn(&model, turn, scale, &mut gradient);
+    let (_, above) =
+        NextToken.turn(&model, turn, scale, &mut OfExample { example: 0, sink: &mut gradient });
     let gradients = backward_from::<Cpu>(output, above);
-    pass.into_leaves().gradients(&gradients, |name, values| gradient.add(name, values));
+    pass.into_leaves().gradients(&gradients, |name, values| gradient.add(0, name, values));
     gradient.into_sums().values()
 }
 

@@ -4,7 +4,7 @@ use burn::tensor::ops::FloatTensor;
 use graft_data::Batch;
 use graft_engine::Checkpointing;
 use graft_engine::loss::{LossHead, Mean, Measures, Predictions, Targets, Turn};
-use graft_engine::parameters::Gradient;
+use graft_engine::sink::OfExample;
 use graft_kernels::Precision;
 use graft_model::{Llama, Projection};
 use graft_tests::{Cpu, lora_model, samples, tiny_config, tiny_lora, trainer};
@@ -24,7 +24,7 @@ impl<P: Projection<Cpu>> LossHead<Cpu, P> for Weighted {
         model: &Llama<Cpu, P>,
         turn: Turn<'_, Cpu>,
         scale: f32,
-        gradient: &mut Gradient<'_, Cpu>,
+        gradient: &mut OfExample<'_, Cpu>,
     ) -> (Measures, FloatTensor<Cpu>) {
         let targets = Targets::of(turn.batch);
         let document =

@@ -11,7 +11,7 @@ use graft_kernels::{Kernels, Ops, Precision};
 use graft_model::site::{EMBED_TOKENS, LM_HEAD, NORM};
 use graft_model::{Llama, Projection, Table};
 
-use crate::parameters::Gradient;
+use crate::sink::OfExample;
 
 /// Logits that exist at a time, in elements: 64 MiB of f32.
 pub const CHUNK: usize = 1 << 24;
@@ -112,7 +112,7 @@ where
         hidden: FloatTensor<B>,
         targets: &Targets,
         factors: &[f32],
-        gradient: &mut Gradient<'_, B>,
+        gradient: &mut OfExample<'_, B>,
     ) -> (f64, FloatTensor<B>) {
         let device = &self.model.device;
         let hidden = tensor::<B>(hidden);

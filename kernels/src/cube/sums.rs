@@ -28,6 +28,13 @@ fn add_kernel(sums: &mut Array<f32>, gradient: &Array<f32>, start: u32) {
     }
 }
 
+#[cube(launch)]
+fn add_scaled_kernel(sums: &mut Array<f32>, others: &Array<f32>, factor: f32) {
+    if ABSOLUTE_POS < sums.len() {
+        sums[ABSOLUTE_POS] += others[ABSOLUTE_POS] * factor;
+    }
+}
+
 /// A unit a column of a row: it goes over the rows of one id in their order.
 #[cube(launch)]
 fn add_rows_kernel(
@@ -182,6 +189,38 @@ impl<R: CubeRuntime> GradientSums for DeviceSums<R> {
             start as u32,
             width as u32,
         );
+    }
+
+    fn add_scaled(&mut self, other: &Self, factor: f32) {
+        assert_eq!(self.tensors, other.tensors, "gradients of the same tensors");
+        let Self { place, parts, .. } = self;
+        for (Part { range, values }, other) in parts.iter_mut().zip(&other.parts) {
+            // What was never added to is zero.
+            let Some(others) = &other.values else { continue };
+            let sums = values.get_or_insert_with(|| place.zeros(range.len(), DType::F32));
+            let (count, dim) = place.each(range.len());
+            add_scaled_kernel::launch(
+                &place.client,
+                count,
+                dim,
+                sums.clone().into_array_arg(),
+                others.clone().into_array_arg(),
+                factor,
+            );
+        }
+    }
+
+    /// A part at a time goes to the host and back.
+    fn change(&mut self, change: &mut dyn FnMut(usize, &mut [f32])) {
+        let Self { place, parts, .. } = self;
+        for Part { range, values } in parts {
+            let mut found = match &*values {
+                Some(values) => place.download(values),
+                None => vec![0.0; range.len()],
+            };
+            change(range.start, &mut found);
+            *values = Some(place.upload_f32(&found));
+        }
     }
 
     /// Squares are summed in f32, a few at a time, and what comes of [`PIECE`] of them in f64 on the host.

@@ -1,6 +1,8 @@
 //! Sums of gradients on the CPU, over pieces of fixed length, so that no bit depends on the number of
 //! threads.
 
+use std::ops::Range;
+
 use burn_flex::{FlexDevice, FlexTensor};
 use memmap2::MmapMut;
 use rayon::prelude::*;
@@ -21,18 +23,24 @@ pub struct HostSums {
 }
 
 impl HostSums {
+    fn len(&self) -> usize {
+        self.tensors.last().map_or(0, |tensor| tensor.range.end)
+    }
+
     /// All sums.
     pub(super) fn as_slice(&self) -> &[f32] {
-        let len = self.tensors.last().map_or(0, |tensor| tensor.range.end);
-        bytemuck::cast_slice(&self.pages[..len * size_of::<f32>()])
+        bytemuck::cast_slice(&self.pages[..self.len() * size_of::<f32>()])
+    }
+
+    fn as_mut_slice(&mut self, range: Range<usize>) -> &mut [f32] {
+        let bytes = range.start * size_of::<f32>()..range.end * size_of::<f32>();
+        bytemuck::cast_slice_mut(&mut self.pages[bytes])
     }
 
     fn add_values(&mut self, index: usize, gradient: &[f32]) {
-        let range = &self.tensors[index].range;
+        let range = self.tensors[index].range.clone();
         assert_eq!(gradient.len(), range.len(), "gradient of trained tensor {index}");
-        let bytes = range.start * size_of::<f32>()..range.end * size_of::<f32>();
-        let sums: &mut [f32] = bytemuck::cast_slice_mut(&mut self.pages[bytes]);
-        let sums = sums.par_chunks_mut(PIECE);
+        let sums = self.as_mut_slice(range).par_chunks_mut(PIECE);
         sums.zip(gradient.par_chunks(PIECE)).for_each(|(sums, gradient)| add(sums, gradient));
     }
 }
@@ -69,6 +77,24 @@ impl GradientSums for HostSums {
             add(&mut table[id as usize * width..][..width], row);
         }
         self.add_values(index, &table);
+    }
+
+    fn add_scaled(&mut self, other: &Self, factor: f32) {
+        assert_eq!(self.tensors, other.tensors, "gradients of the same tensors");
+        let others = other.as_slice().par_chunks(PIECE);
+        let sums = self.as_mut_slice(0..self.len()).par_chunks_mut(PIECE);
+        sums.zip(others).for_each(|(sums, others)| {
+            for (sum, other) in sums.iter_mut().zip(others) {
+                *sum += other * factor;
+            }
+        });
+    }
+
+    fn change(&mut self, change: &mut dyn FnMut(usize, &mut [f32])) {
+        let all = 0..self.len();
+        if !all.is_empty() {
+            change(0, self.as_mut_slice(all));
+        }
     }
 
     fn norm(&self) -> f64 {

@@ -219,6 +219,61 @@ proptest! {
     }
 
     #[test]
+    fn a_gradient_takes_in_another_times_a_factor(
+        lengths in lengths(), factor in prop::sample::select(vec![1.0_f32, 0.37, -2.5, 0.0]),
+    ) {
+        let tensors = tensors(&lengths);
+        let all = tensors.last().unwrap().range.end;
+        let gradients = [34, 35].map(|seed| values(seed, all));
+        let [mut sums, other] = gradients.each_ref().map(|one| sums_of(&tensors, std::slice::from_ref(one)));
+        sums.add_scaled(&other, factor);
+        let [a, b] = &gradients;
+        for (i, found) in sums.values().into_iter().enumerate() {
+            let [a, b] = [a[i], b[i] * factor].map(f64::from);
+            let within = TOLERANCE * (a.abs() + b.abs());
+            prop_assert!((f64::from(found) - a - b).abs() <= within, "{i}: {found} is not {a} + {b}");
+        }
+        prop_assert_eq!(bits(&other.values()), bits(b));
+        // Nothing in, and into nothing.
+        let none = || <Backend as Kernels>::GradientSums::zeros(&tensors, &Default::default());
+        let before = sums.values();
+        sums.add_scaled(&none(), factor);
+        prop_assert_eq!(bits(&sums.values()), bits(&before));
+        let mut fresh = none();
+        fresh.add_scaled(&other, 1.0);
+        prop_assert_eq!(bits(&fresh.values()), bits(b));
+    }
+
+    #[test]
+    fn every_value_of_a_gradient_can_be_changed_in_its_place(lengths in lengths()) {
+        let tensors = tensors(&lengths);
+        let all = tensors.last().unwrap().range.end;
+        let gradient = values(36, all);
+        for (mut sums, before) in [
+            (sums_of(&tensors, std::slice::from_ref(&gradient)), gradient),
+            (sums_of(&tensors, &[]), vec![0.0; all]),
+        ] {
+            let added = values(37, all);
+            let mut next = 0;
+            sums.change(&mut |first, values| {
+                assert_eq!(first, next, "in order, none left out");
+                assert_eq!(bits(values), bits(&before[first..first + values.len()]));
+                values.iter_mut().zip(&added[first..]).for_each(|(value, add)| *value += add);
+                next += values.len();
+            });
+            assert_eq!(next, all);
+            let expected: Vec<f32> = before.iter().zip(&added).map(|(a, b)| a + b).collect();
+            prop_assert_eq!(bits(&sums.values()), bits(&expected));
+            let square = |&value: &f32| f64::from(value) * f64::from(value);
+            let norm = expected.iter().map(square).sum::<f64>().sqrt();
+            prop_assert!((sums.norm() - norm).abs() <= TOLERANCE * norm);
+            // What comes after goes to the same place.
+            sums.add(0, row(&vec![1.0; tensors[0].range.len()]));
+            prop_assert_eq!(sums.values()[0].to_bits(), (expected[0] + 1.0).to_bits());
+        }
+    }
+
+    #[test]
     fn rows_of_a_gradient_go_to_their_rows_of_a_table(
         rows in 1_usize..60, table in 1_usize..50, width in 1_usize..70, before in 0_usize..90,
     ) {
@@ -295,10 +350,28 @@ fn tensors_beside_one_that_fills_a_buffer_have_sums_of_their_own() {
     sums.add(2, row(&few));
     let found = sums.values();
     assert_eq!(found.len(), small.end);
-    for (range, value) in [(large, 1.0), (middle, 0.0), (small, 4.0)] {
+    for (range, value) in [(&large, 1.0), (&middle, 0.0), (&small, 4.0)] {
         let expected = vec![value; range.len()];
         assert!(bits(&found[range.clone()]) == bits(&expected), "{value} in {range:?}");
     }
     let norm = (many.len() as f64 + 16.0 * few.len() as f64).sqrt();
     assert!((sums.norm() - norm).abs() <= TOLERANCE * norm, "{} is not {norm}", sums.norm());
+    // The middle one lies with the small one.
+    let mut other = <Backend as Kernels>::GradientSums::zeros(&tensors, &Default::default());
+    other.add(1, row(&vec![3.0; middle.len()]));
+    sums.add_scaled(&other, 0.5);
+    let mut seen = Vec::new();
+    sums.change(&mut |first, values| {
+        seen.push(first..first + values.len());
+        for value in values {
+            *value = -*value;
+        }
+    });
+    assert!(seen.windows(2).all(|two| two[0].end == two[1].start), "{seen:?}");
+    assert_eq!((seen[0].start, seen.last().unwrap().end), (0, small.end));
+    let found = sums.values();
+    for (range, value) in [(large, -1.0), (middle, -1.5), (small, -4.0)] {
+        let expected = vec![value; range.len()];
+        assert!(bits(&found[range.clone()]) == bits(&expected), "{value} in {range:?}");
+    }
 }
