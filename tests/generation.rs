@@ -245,6 +245,26 @@ fn every_token_and_end_is_reported_and_the_listener_may_end_it() {
 }
 
 #[test]
+fn how_far_a_single_prompt_is_read_is_reported_and_the_listener_may_end_it() {
+    let Fixture { model, prompts, .. } = Fixture::open("one_kv_head");
+    let generator = Generator { model: &model, precision: Precision::F32, stop: &[] };
+    let mut heard = Vec::new();
+    let answers = generator.run(&prompts[..1], 2, &Sampling::greedy(), &mut |_, what| {
+        heard.push(what);
+        true
+    });
+    let [first, second] = answers.expect("finite weights")[0].tokens[..] else { panic!("two") };
+    let of = prompts[0].len();
+    let prompt = |read| Heard::Prompt { read, of };
+    let end = Heard::End(End::Length);
+    let expected = [prompt(0), prompt(of), Heard::Token(first), Heard::Token(second), end];
+    assert_eq!(heard, expected);
+    let stopped = generator.run(&prompts[..1], 2, &Sampling::greedy(), &mut |_, _| false);
+    let [answer] = &stopped.expect("finite weights")[..] else { panic!("one answer") };
+    assert_eq!((answer.end, answer.tokens.len()), (End::Interrupted, 0));
+}
+
+#[test]
 fn no_answer_goes_beyond_the_positions_of_the_model() {
     let Fixture { mut model, prompts, .. } = Fixture::open("llama3_1");
     let free = run(&model, &prompts, &[], &Sampling::greedy());

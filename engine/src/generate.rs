@@ -71,6 +71,14 @@ pub enum End {
 /// What a listener hears of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
+    /// How much of the prompt was read, where there is only one: before the first of its tokens, and
+    /// behind each pass.
+    Prompt {
+        /// Tokens read.
+        read: usize,
+        /// Tokens to be read in all.
+        of: usize,
+    },
     /// The next token of its answer.
     Token(u32),
     /// The end of its answer.
@@ -97,8 +105,8 @@ where
     B: Kernels + Ops<Inner = B>,
     P: Projection<B>,
 {
-    /// Continues every prompt by at most `max_new` tokens. `listener(prompt, heard)` hears each token as
-    /// it is chosen and each end, and stops everything by returning false.
+    /// Continues every prompt by at most `max_new` tokens. `listener(prompt, heard)` hears how a prompt is read,
+    /// each token as it is chosen, and each end, and stops everything by returning false.
     ///
     /// # Errors
     /// The model gives what is no number; the process was asked to stop.
@@ -142,7 +150,14 @@ where
         while !running.is_empty() {
             stop::check()?;
             let logits = match draw {
-                0 => self.read(cache, &fresh)?,
+                0 => {
+                    let index = running[0].index;
+                    let mut heard = |read, of| listener(index, Heard::Prompt { read, of });
+                    match self.read(cache, &fresh, &mut heard)? {
+                        Some(logits) => logits,
+                        None => return Ok(interrupted(answers, &running, &[])),
+                    }
+                }
                 _ => self.next_logits(cache, &fresh),
             };
             if draw == 0 {
@@ -186,15 +201,25 @@ where
     }
 
     /// Reads prompts, or what the cache has not seen of one: several in a pass, or one in several; the logits
-    /// after each, `[sequences, vocab]`.
-    fn read(&self, cache: &mut Cache<B>, prompts: &[Vec<u32>]) -> Result<Vec<f32>, Stopped> {
+    /// after each, `[sequences, vocab]`. `heard(read, of)` hears how far a single one is read, and ends the
+    /// reading by returning false.
+    fn read(
+        &self,
+        cache: &mut Cache<B>,
+        prompts: &[Vec<u32>],
+        heard: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Option<Vec<f32>>, Stopped> {
         if let [long] = prompts {
-            let mut logits = Vec::new();
+            let (mut logits, mut read) = (Vec::new(), 0);
             for part in long.chunks(PREFILL) {
                 stop::check()?;
+                if !heard(read, long.len()) {
+                    return Ok(None);
+                }
                 logits = self.next_logits(cache, &[part.to_vec()]);
+                read += part.len();
             }
-            return Ok(logits);
+            return Ok(heard(read, long.len()).then_some(logits));
         }
         let layers = self.model.blocks.len();
         let mut all = Cache::new(layers, 0);
@@ -202,7 +227,8 @@ where
         for prompts in passes(prompts) {
             let mut own = Cache::new(layers, prompts.len());
             if prompts.len() == 1 {
-                logits.append(&mut self.read(&mut own, prompts)?);
+                let read = self.read(&mut own, prompts, &mut |_, _| true)?;
+                logits.append(&mut read.unwrap_or_default());
             } else {
                 stop::check()?;
                 logits.append(&mut self.next_logits(&mut own, prompts));
@@ -210,7 +236,7 @@ where
             all.append(own);
         }
         *cache = all;
-        Ok(logits)
+        Ok(Some(logits))
     }
 
     /// Logits after the last of each sequence's new tokens, `[sequences, vocab]`.

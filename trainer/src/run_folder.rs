@@ -281,7 +281,8 @@ impl RunFolder {
     pub fn check_own(path: &Path, results: &[&str]) -> Result<()> {
         let manifest = Self::read_manifest(path)?;
         let foreign = |name: &&&str| {
-            !manifest.made.contains_key(**name) && path.join(name).symlink_metadata().is_ok()
+            let found = path.join(name).symlink_metadata();
+            found.is_ok_and(|found| found.is_symlink() || !manifest.made.contains_key(**name))
         };
         match results.iter().find(foreign) {
             None => Ok(()),

@@ -145,29 +145,51 @@ pub struct SamplingArgs {
     /// 0 takes the likeliest token; higher is more varied
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = temperature)]
     pub temperature: f32,
-    /// Keep the likeliest tokens that together reach this probability
-    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = probability)]
-    pub top_p: f32,
-    /// Keep the N likeliest tokens; 0 keeps all
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number::whole::<usize>)]
-    pub top_k: usize,
-    /// Keep tokens that are at least X times as likely as the likeliest; 0 keeps all
-    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = probability)]
-    pub min_p: f32,
+    /// Keep the likeliest tokens that together reach this probability [default: 1]
+    #[arg(long, value_name = "X", value_parser = probability)]
+    pub top_p: Option<f32>,
+    /// Keep the N likeliest tokens; 0 keeps all [default: 0]
+    #[arg(long, value_name = "N", value_parser = number::whole::<usize>)]
+    pub top_k: Option<usize>,
+    /// Keep tokens that are at least X times as likely as the likeliest; 0 keeps all [default: 0]
+    #[arg(long, value_name = "X", value_parser = probability)]
+    pub min_p: Option<f32>,
     /// Above 1, tokens already seen become less likely
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = penalty)]
     pub repetition_penalty: f32,
-    /// The root of the draws
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = number::whole::<u64>)]
-    pub seed: u64,
+    /// The root of the draws [default: 7]
+    #[arg(long, value_name = "N", value_parser = number::whole::<u64>)]
+    pub seed: Option<u64>,
 }
 
 impl SamplingArgs {
     /// As the generator takes it.
-    pub fn sampling(&self) -> Sampling {
+    ///
+    /// # Errors
+    /// A flag says how tokens are drawn where none is.
+    pub fn sampling(&self) -> Result<Sampling, WrongUse> {
         let Self { max_new_tokens: _, temperature, top_p, top_k, min_p, repetition_penalty, seed } =
             *self;
-        Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed }
+        let of_draws = [
+            ("--top-p", top_p.is_some()),
+            ("--top-k", top_k.is_some()),
+            ("--min-p", min_p.is_some()),
+            ("--seed", seed.is_some()),
+        ];
+        match of_draws.iter().find(|(_, is_given)| *is_given) {
+            Some((flag, _)) if temperature == 0.0 => Err(WrongUse(format!(
+                "{flag} says how tokens are drawn, and at --temperature 0 the likeliest is taken: give a \
+                 --temperature above 0, or leave {flag} out"
+            ))),
+            _ => Ok(Sampling {
+                temperature,
+                top_k: top_k.unwrap_or(0),
+                top_p: top_p.unwrap_or(1.0),
+                min_p: min_p.unwrap_or(0.0),
+                repetition_penalty,
+                seed: seed.unwrap_or(7),
+            }),
+        }
     }
 }
 
@@ -269,10 +291,10 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "TEXT")]
     pub prompt: String,
     /// The system prompt; "" for none [default: the one that the adapter was trained with]
-    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
     /// Go on from the prompt as plain text, without the chat template
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["system", "preamble", "allow_losses"])]
     pub raw: bool,
     /// How the answer is drawn
     #[command(flatten)]

@@ -15,11 +15,11 @@ use serde_json::json;
 use signal_hook::consts::SIGINT;
 
 use super::open::Opening;
-use super::speech::{Speech, check_room, conversation, mark};
+use super::speech::{Reading, Speech, check_room, conversation, mark};
 use crate::cli::model_args::ChatArgs;
 use crate::cli::{Globals, page};
 use crate::device::{Backend, OnBackend};
-use graft_engine::generate::{Answer, Generator, Heard, Session};
+use graft_engine::generate::{Answer, Generator, Heard, Sampling, Session};
 use lines::{Lines, Next};
 use said::{HELP, Said};
 
@@ -28,11 +28,12 @@ use said::{HELP, Said};
 /// # Errors
 /// Model or adapter are unusable; input or output fails; a question from a file cannot be answered.
 pub fn run(globals: &Globals, args: &ChatArgs) -> anyhow::Result<()> {
+    let sampling = args.sampling.sampling()?;
     let device = globals.device.open()?;
     let precision = args.model.beside.precision(&device, globals);
     let opening = args.model.beside.open(&args.model.model)?;
     opening.warn(globals)?;
-    device.run(Opened { args, opening, precision, globals })
+    device.run(Opened { args, opening, precision, sampling, globals })
 }
 
 /// The work on whichever backend there is.
@@ -40,6 +41,7 @@ struct Opened<'a> {
     args: &'a ChatArgs,
     opening: Opening,
     precision: Precision,
+    sampling: Sampling,
     globals: &'a Globals,
 }
 
@@ -47,7 +49,7 @@ impl OnBackend for Opened<'_> {
     type Output = anyhow::Result<()>;
 
     fn on<B: Backend>(self, device: &B::Device) -> Self::Output {
-        let Self { args, opening, precision, globals } = self;
+        let Self { args, opening, precision, sampling, globals } = self;
         let files = &opening.files;
         let nf4 = args.model.beside.nf4(&files.config, &opening.trained, &args.model.model)?;
         let system = opening.system(args.system.as_deref(), globals);
@@ -63,6 +65,7 @@ impl OnBackend for Opened<'_> {
             chat: args.model.beside.chat(&opening.trained, files.template.as_ref()),
             longest: files.config.max_position_embeddings,
             session,
+            sampling,
             interrupted: if at_terminal { interrupts()? } else { Arc::default() },
             system,
             turns: Vec::new(),
@@ -96,6 +99,7 @@ struct Talk<'a, B: Backend, P> {
     /// The model's positions.
     longest: usize,
     session: Session<'a, B, P>,
+    sampling: Sampling,
     interrupted: Arc<AtomicBool>,
     system: Option<String>,
     /// What was said, without the system prompt.
@@ -196,18 +200,23 @@ impl<B: Backend, P: Projection<B>> Talk<'_, B, P> {
     }
 
     fn answer(&mut self, prompt: Vec<u32>) -> anyhow::Result<Answer> {
-        let Self { args, session, interrupted, tokenizer, .. } = self;
+        let Self { args, session, sampling, interrupted, tokenizer, .. } = self;
         interrupted.store(false, Ordering::Relaxed);
         let mut speech = (!args.json).then(|| Speech::new(tokenizer));
+        let mut reading = Reading::default();
         let mut listener = |heard| {
             let is_heard = match (&mut speech, heard) {
                 (Some(speech), Heard::Token(id)) => speech.token(id),
+                (_, Heard::Prompt { read, of }) => {
+                    reading.heard(read, of);
+                    true
+                }
                 _ => true,
             };
             is_heard && !interrupted.load(Ordering::Relaxed)
         };
         let max_new = args.sampling.max_new_tokens.get();
-        let answer = session.answer(prompt, max_new, &args.sampling.sampling(), &mut listener);
+        let answer = session.answer(prompt, max_new, sampling, &mut listener);
         let answer = answer.map_err(|error| self.opening.named(error))?;
         interrupted.store(false, Ordering::Relaxed);
         if let Some(speech) = speech {

@@ -7,25 +7,26 @@ use graft_kernels::Precision;
 use serde_json::json;
 
 use super::open::Opening;
-use super::speech::{Speech, check_room, conversation, mark};
+use super::speech::{Reading, Speech, check_room, conversation, mark};
 use crate::cli::failure::WrongUse;
 use crate::cli::model_args::GenerateArgs;
 use crate::cli::{Globals, page};
 use crate::device::{Backend, OnBackend};
-use graft_engine::generate::{Generator, Heard};
+use graft_engine::generate::{Generator, Heard, Sampling};
 
 /// Answers a prompt; on a terminal the text appears as it is written.
 ///
 /// # Errors
 /// Model or adapter are unusable, the prompt is too long, or the model's scores are no numbers.
 pub fn run(globals: &Globals, args: &GenerateArgs) -> anyhow::Result<()> {
+    let sampling = args.sampling.sampling()?;
     let device = globals.device.open()?;
     let precision = args.model.beside.precision(&device, globals);
     let opening = args.model.beside.open(&args.model.model)?;
     opening.warn(globals)?;
     let prompt = prompt(globals, args, &opening)?;
     check_room(prompt.len(), opening.files.config.max_position_embeddings)?;
-    device.run(Answering { args, opening, prompt, precision })
+    device.run(Answering { args, opening, prompt, precision, sampling })
 }
 
 /// The work on whichever backend there is.
@@ -34,13 +35,14 @@ struct Answering<'a> {
     opening: Opening,
     prompt: Vec<u32>,
     precision: Precision,
+    sampling: Sampling,
 }
 
 impl OnBackend for Answering<'_> {
     type Output = anyhow::Result<()>;
 
     fn on<B: Backend>(self, device: &B::Device) -> Self::Output {
-        let Self { args, opening, prompt, precision } = self;
+        let Self { args, opening, prompt, precision, sampling } = self;
         let files = &opening.files;
         let nf4 = args.model.beside.nf4(&files.config, &opening.trained, &args.model.model)?;
         let model = opening.load::<B>(nf4, device)?;
@@ -48,12 +50,16 @@ impl OnBackend for Answering<'_> {
         let generator = Generator { model: &model, precision, stop: &stop };
         let streams = !args.json && std::io::stdout().is_terminal();
         let mut speech = streams.then(|| Speech::new(&files.tokenizer));
+        let mut reading = Reading::default();
         let mut listener = |_: usize, heard| match (&mut speech, heard) {
             (Some(speech), Heard::Token(id)) => speech.token(id),
+            (_, Heard::Prompt { read, of }) => {
+                reading.heard(read, of);
+                true
+            }
             _ => true,
         };
         let max_new = args.sampling.max_new_tokens.get();
-        let sampling = args.sampling.sampling();
         let prompt_tokens = prompt.len();
         let started = std::time::Instant::now();
         let answer = generator.run(&[prompt], max_new, &sampling, &mut listener);

@@ -7,6 +7,7 @@ use graft_data::{Conversation, DecodeStream, Message, Tokenizer, Visible};
 
 use crate::cli::failure::WrongUse;
 use crate::cli::page::{self, grouped};
+use crate::progress::{Progress, Unit};
 use graft_engine::generate::{Answer, End};
 
 /// Writes an answer token by token.
@@ -47,6 +48,27 @@ impl<'a> Speech<'a> {
     pub(super) fn finish(mut self) -> anyhow::Result<()> {
         let rest = self.stream.finish()?;
         Ok(self.write(&(rest + "\n"))?)
+    }
+}
+
+/// Says how far a long prompt is read, before its answer begins.
+#[derive(Default)]
+pub(super) struct Reading(Option<Progress>);
+
+impl Reading {
+    /// Prompts of fewer tokens are read before anybody wonders.
+    const TOLD: usize = 512;
+
+    /// `read` of the prompt's `of` tokens are read.
+    pub(super) fn heard(&mut self, read: usize, of: usize) {
+        if of < Self::TOLD {
+            return;
+        }
+        let begin = || Progress::new("read the prompt", of as u64, Unit::Count("tokens"));
+        self.0.get_or_insert_with(begin).step(read as u64, &Default::default());
+        if let Some(progress) = self.0.take_if(|_| read == of) {
+            progress.finish(&format!("{} tokens", grouped(of as u64)));
+        }
     }
 }
 

@@ -100,7 +100,7 @@ fn no_text_becomes_markup() {
     report.manifest.status = Status::Failed { reason: hostile.to_owned() };
     let hash = report.manifest.inputs.base["model.safetensors"].clone();
     let files = [(hostile.to_owned(), hash.clone())].into();
-    let made = Made { after_step: Some(1), of: String::new(), files };
+    let made = Made { after_step: Some(1), files, ..Made::default() };
     report.manifest.made.insert(hostile.to_owned(), made);
     let path = hostile.to_owned();
     report.manifest.inputs.data.insert(hostile.to_owned(), DataFile { path, hash });

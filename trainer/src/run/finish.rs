@@ -209,8 +209,9 @@ fn write_result<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<
         }
         save_adapter(path, plan, &base, trainer)
     };
-    let ((), told) = run.folder.make_folder(name, step, &of, make)?;
+    let (made, told) = run.folder.make_folder(name, step, &of, make);
     tell_of_kept(&told);
+    made?;
     Ok(run.folder.path().join(name))
 }
 
@@ -273,9 +274,9 @@ fn merge<B: Backend, P: Trainable<B>>(
         }
         divergence
     };
-    let (divergence, told) = run.folder.make_folder(MERGED, step, &of, make)?;
+    let (divergence, told) = run.folder.make_folder(MERGED, step, &of, make);
     tell_of_kept(&told);
-    Ok(Some((run.folder.path().join(MERGED), Some(divergence.mean))))
+    Ok(Some((run.folder.path().join(MERGED), Some(divergence?.mean))))
 }
 
 /// Merges the adapter and compares the written model with the trained one.

@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::RunError;
 use crate::device::Backend;
-use crate::run_folder::checkpoints::{Checkpoint as Saved, OPTIMIZER, STATE, WEIGHTS};
+use crate::run_folder::checkpoints::{
+    ADAPTER_FILES, Checkpoint as Saved, OPTIMIZER, STATE, WEIGHTS,
+};
 use crate::run_folder::manifest::{FORMAT, FileHash, hash_file};
 use crate::run_folder::{plain, seal};
 use graft_engine::optimizer::blockwise::{BLOCK, Blocks};
@@ -118,7 +120,8 @@ fn part(moments: &Moments, index: usize) -> Vec<u8> {
     }
 }
 
-/// Writes a checkpoint's files into `folder`, one tensor at a time; `metrics` is the log's hash so far.
+/// Writes a checkpoint's files into `folder`, which has its adapter already, one tensor at a time; `metrics`
+/// is the log's hash so far.
 pub(super) fn save<B: Backend, P: Trainable<B>>(
     folder: &Path,
     trainer: &mut Trainer<B, P>,
@@ -155,7 +158,9 @@ pub(super) fn save<B: Backend, P: Trainable<B>>(
         Ok::<_, Error>(file.write_all(&bytes)?)
     })?;
     let hash = |name: &str| Ok((name.to_owned(), hash_file(&folder.join(name), |_| ())?));
-    let files = [WEIGHTS, OPTIMIZER].into_iter().map(hash).collect::<Result<_, RunError>>()?;
+    let adapter = ADAPTER_FILES.into_iter().filter(|name| folder.join(name).exists());
+    let files = [WEIGHTS, OPTIMIZER].into_iter().chain(adapter).map(hash);
+    let files = files.collect::<Result<_, RunError>>()?;
     let state = State { format: FORMAT, position, metrics, files };
     atomic::write_bytes(folder.join(STATE), &seal::sealed(&state)).map_err(Error::Write)?;
     Ok(state)

@@ -384,12 +384,12 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         }
         let mut trained = String::new();
         atomic::replace_folder(&path, |temporary| -> Result<(), CheckpointError> {
-            let so_far = self.metrics.so_far();
-            let state = state::save(temporary, &mut self.trainer, self.position, so_far)?;
-            state.trained_sha256().clone_into(&mut trained);
             let adapter = temporary.join("adapter");
             let base = &self.folder.manifest().inputs.base;
             finish::save_adapter(&adapter, self.plan, base, &mut self.trainer)?;
+            let so_far = self.metrics.so_far();
+            let state = state::save(temporary, &mut self.trainer, self.position, so_far)?;
+            state.trained_sha256().clone_into(&mut trained);
             Ok(())
         })
         .map_err(|error| error.into_run_error(&path))?;

@@ -4,13 +4,17 @@
 //! Everything else in the folder, unfinished checkpoints and what people put there, is left alone, and what
 //! they put into a checkpoint stays when that goes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::kept::{self, Own};
-use super::{Error, Result};
+use super::manifest::FileHash;
+use super::{Error, Result, plain, seal};
 
 /// A whole checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,19 +39,38 @@ pub const WEIGHTS: &str = "trainable.safetensors";
 /// The optimizer's states.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
 
+/// The files of an adapter in a checkpoint, by their paths in it.
+pub const ADAPTER_FILES: [&str; 2] =
+    ["adapter/adapter_config.json", "adapter/adapter_model.safetensors"];
+
 /// What a checkpoint has.
-struct OfCheckpoint;
+struct OfCheckpoint {
+    path: PathBuf,
+    /// Its files as they were written; none where that cannot be known.
+    written: Written,
+}
+
+/// What of [`STATE`] says how the others were written.
+#[derive(Default, Deserialize)]
+struct Written {
+    #[serde(default)]
+    files: BTreeMap<String, FileHash>,
+}
+
+impl OfCheckpoint {
+    fn at(path: &Path) -> Self {
+        let state = plain::read(&path.join(STATE)).ok();
+        let written = state.and_then(|text| seal::opened(&text).ok()).unwrap_or_default();
+        Self { path: path.to_owned(), written }
+    }
+}
 
 impl Own for OfCheckpoint {
     fn is_file(&self, file: &Path) -> bool {
-        const NAMES: [&str; 5] = [
-            STATE,
-            WEIGHTS,
-            OPTIMIZER,
-            "adapter/adapter_config.json",
-            "adapter/adapter_model.safetensors",
-        ];
-        NAMES.iter().any(|name| Path::new(name) == file)
+        let Some(name) = file.to_str() else { return false };
+        let is_named = [STATE, WEIGHTS, OPTIMIZER].contains(&name) || ADAPTER_FILES.contains(&name);
+        let written = self.written.files.get(name);
+        is_named && written.is_none_or(|written| kept::is_still(&self.path.join(file), written))
     }
 
     fn is_folder(&self, folder: &Path) -> bool {
@@ -101,7 +124,7 @@ impl Checkpoints {
         if path.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
             set_aside(&path)?;
         }
-        kept::set_aside(&path, &kept::beside(&path), &OfCheckpoint)?;
+        kept::set_aside(&path, &kept::beside(&path), &OfCheckpoint::at(&path))?;
         Ok(path)
     }
 
@@ -114,7 +137,7 @@ impl Checkpoints {
         all.truncate(all.len().saturating_sub(keep.get()));
         for old in &all {
             let aside = self.folder.join(format!("{REMOVED}{}", name(old.step)));
-            kept::set_aside(&old.path, &kept::beside(&old.path), &OfCheckpoint)?;
+            kept::set_aside(&old.path, &kept::beside(&old.path), &OfCheckpoint::at(&old.path))?;
             fs::rename(&old.path, &aside).map_err(|source| Error::write(&old.path, source))?;
             remove(&aside)?;
         }
@@ -214,14 +237,24 @@ mod tests {
         for mine in ["step-000100/adapter/README.md", "step-000100/a/b", "step-000150/mine"] {
             write(mine);
         }
+        // It says how its files were written, and one of them is no longer so.
+        let written = |bytes: &[u8]| ("adapter/adapter_config.json", FileHash::of(bytes));
+        let files = BTreeMap::from([written(b"another")]);
+        let state = seal::sealed(&BTreeMap::from([("files", files)]));
+        atomic::write_bytes(root.path().join("step-000100").join(STATE), &state).unwrap();
+        write("step-000100/adapter/adapter_config.json");
         write("step-000300/state.json");
         write("step-000300/optimizer.safetensors");
         let gone = checkpoints.prune(NonZeroUsize::new(2).unwrap()).unwrap();
         assert_eq!(gone.iter().map(|old| old.step).collect::<Vec<_>>(), [100]);
         // That of 150 was never a checkpoint.
         assert_eq!(steps(&checkpoints), [150, 200, 300]);
-        let kept =
-            ["kept-step-000100/adapter/README.md", "kept-step-000100/a/b", "step-000150/mine"];
+        let kept = [
+            "kept-step-000100/adapter/README.md",
+            "kept-step-000100/adapter/adapter_config.json",
+            "kept-step-000100/a/b",
+            "step-000150/mine",
+        ];
         assert!(kept.iter().all(|mine| root.path().join(mine).is_file()));
         // Whoever takes a place that a checkpoint needs is kept beside it.
         write("step-000400/mine");

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::manifest::{Made, hash_file};
+use super::manifest::{FileHash, Made, hash_file};
 use super::{Error, Result, RunFolder, plain};
 
 /// Where what cannot stay in a folder is kept beside it, for people to see.
@@ -27,44 +27,59 @@ pub(super) trait Own {
 impl RunFolder {
     /// Makes the folder `name` of the values after `step`, and of `of`, at the path that `make` is given.
     /// Files and folders in it that the run did not make, or not so, are there again afterwards, also where
-    /// `make` fails; one whose place is taken then is kept beside the folder, and told of in a sentence. No
-    /// file is more open than that of its name was.
+    /// `make` fails; one whose place is taken then is kept beside the folder, and told of in a sentence, which
+    /// is given with what `make` gives. No file is more open than that of its name was.
     ///
     /// # Errors
-    /// Something else stands there that the run did not make; a file cannot be moved; those of `make`.
+    /// Something else stands there that the run did not make; a file cannot be moved; those of `make`, which
+    /// come with the sentences.
     pub fn make_folder<T, E: From<Error>>(
         &mut self,
         name: &str,
         step: u64,
         of: &str,
         make: impl FnOnce(&Path) -> Result<T, E>,
-    ) -> Result<(T, Vec<String>), E> {
+    ) -> (Result<T, E>, Vec<String>) {
+        let mut told = Vec::new();
+        let made = self.make_and_tell(name, step, of, make, &mut told);
+        (made, told)
+    }
+
+    fn make_and_tell<T, E: From<Error>>(
+        &mut self,
+        name: &str,
+        step: u64,
+        of: &str,
+        make: impl FnOnce(&Path) -> Result<T, E>,
+        told: &mut Vec<String>,
+    ) -> Result<T, E> {
+        let path = self.own_place(name)?;
         let own = OfResult {
             name: name.to_owned(),
-            folder: self.path.join(name),
+            folder: path.clone(),
             made: self.manifest.made.get(name).cloned().unwrap_or_default(),
         };
-        let path = self.claim(name)?;
+        // Before anything is announced: a run killed from here on finds them where they wait.
         let waiting = path.with_file_name(format!("{WAITING}{name}"));
         set_aside(&path, &waiting, &own)?;
+        self.claim(name, None)?;
         let modes = modes_of(&path, &own.made);
         let made = make(&path);
         for (file, mode) in modes {
             let _ = graft_files::atomic::narrow_to(&path.with_file_name(file), mode);
         }
         let files = if made.is_ok() { self.files_of(name)? } else { Default::default() };
-        let mut told = Vec::new();
         // A file of the run's own name is not put where it would be taken for the run's.
         let stays = |file: &Path| own.is_named(file);
-        let back =
-            Back { waiting: &waiting, folder: &path, kept: free(beside(&path)), stays: &stays };
-        back.put(Path::new(""), &mut told)?;
+        let kept = free(beside(&path));
+        let back = Back { waiting: &waiting, folder: &path, kept, stays: &stays };
+        back.put(Path::new(""), told)?;
         back.keep_the_rest()?;
         let made = made?;
-        let entry = Made { after_step: Some(step), of: of.to_owned(), files };
+        let entry = Made { after_step: Some(step), of: of.to_owned(), files, coming: None };
         self.manifest.made.insert(name.to_owned(), entry);
         self.record()?;
-        Ok((made, told))
+        Ok(made)
     }
 }
 
@@ -95,20 +110,25 @@ impl OfResult {
 
 impl Own for OfResult {
     fn is_file(&self, file: &Path) -> bool {
-        // The list is written behind the folder: until then its files may be others than it says.
-        if self.made.after_step.is_none() {
+        let path = self.folder.join(file);
+        if path.metadata().is_ok_and(|found| found.len() > COMPARED) {
             return self.is_named(file);
         }
-        let Some(listed) = self.made.files.get(&self.key(file)) else { return false };
-        let path = self.folder.join(file);
-        let is_large = path.metadata().is_ok_and(|found| found.len() > COMPARED);
-        is_large || hash_file(&path, |_| ()).is_ok_and(|found| found == *listed)
+        // What a killed run made behind its list waits with the others, and goes once it is made again.
+        let listed = self.made.files.get(&self.key(file));
+        listed.is_some_and(|listed| is_still(&path, listed))
     }
 
     fn is_folder(&self, folder: &Path) -> bool {
         let inside = self.key(folder) + "/";
         self.made.files.keys().any(|file| file.starts_with(&inside))
     }
+}
+
+/// Whether a file is as it was written; one too large to be read for this counts as such.
+pub(super) fn is_still(path: &Path, written: &FileHash) -> bool {
+    path.metadata().is_ok_and(|found| found.len() > COMPARED)
+        || hash_file(path, |_| ()).is_ok_and(|found| found == *written)
 }
 
 /// Weights, and what describes them.
@@ -227,7 +247,11 @@ impl Back<'_> {
             let is_folder = entry.file_type().map_err(unreadable)?.is_dir();
             match to.symlink_metadata() {
                 Err(_) if is_folder || !stays(&path) => move_to(&from, &to)?,
-                Err(_) => {}
+                Err(_) => told.push(format!(
+                    "`{}` was not as the run made it, and is not made anew: it is `{}`",
+                    to.display(),
+                    kept.join(&path).display()
+                )),
                 Ok(found) if is_folder && found.is_dir() => self.put(&path, told)?,
                 Ok(_) if is_same(&from, &to) => {
                     fs::remove_file(&from).map_err(|source| Error::write(&from, source))?;

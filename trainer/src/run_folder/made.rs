@@ -68,29 +68,36 @@ impl RunFolder {
         }
     }
 
-    /// Where `name` is to be made, or made again; recorded before it is, with the files that it had, so that
-    /// a run killed meanwhile knows its own.
+    /// Where `name` is to be made, or made again.
     ///
     /// # Errors
-    /// Something is there that the run did not make.
-    pub fn claim(&mut self, name: &str) -> Result<PathBuf> {
+    /// Something is there that the run did not make, or a link in the place of what it made.
+    pub(super) fn own_place(&self, name: &str) -> Result<PathBuf> {
         let path = self.path.join(name);
-        if !self.manifest.made.contains_key(name) && path.symlink_metadata().is_ok() {
-            return Err(Error::NotOwn { path });
+        match path.symlink_metadata() {
+            Ok(found) if found.is_symlink() || !self.manifest.made.contains_key(name) => {
+                Err(Error::NotOwn { path })
+            }
+            _ => Ok(path),
         }
+    }
+
+    /// Records that `name` is being made, with the files that it had and the one that it gets, so that a run
+    /// killed meanwhile knows its own.
+    pub(super) fn claim(&mut self, name: &str, coming: Option<FileHash>) -> Result<()> {
         let files = self.manifest.made.get(name).map(|made| made.files.clone()).unwrap_or_default();
-        let claimed = Made { files, ..Made::default() };
+        let claimed = Made { files, coming, ..Made::default() };
         if self.manifest.made.get(name) != Some(&claimed) {
             self.manifest.made.insert(name.to_owned(), claimed);
             self.record()?;
         }
-        Ok(path)
+        Ok(())
     }
 
     /// Records that `name`, which was claimed, is made of the values after `step`, and of `of`.
-    pub fn made(&mut self, name: &str, step: u64, of: &str) -> Result<()> {
+    pub(super) fn made(&mut self, name: &str, step: u64, of: &str) -> Result<()> {
         let files = self.files_of(name)?;
-        let made = Made { after_step: Some(step), of: of.to_owned(), files };
+        let made = Made { after_step: Some(step), of: of.to_owned(), files, coming: None };
         self.manifest.made.insert(name.to_owned(), made);
         self.record()
     }
@@ -104,21 +111,25 @@ impl RunFolder {
         of: &str,
         content: &[u8],
     ) -> Result<Option<Mended>> {
+        let path = self.own_place(name)?;
+        let coming = FileHash::of(content);
         let mut mended = None;
-        let before = self.manifest.made.get(name).filter(|made| made.after_step.is_some()).cloned();
-        let path = self.claim(name)?;
-        if let Some(hash) = before.as_ref().and_then(|made| made.files.get(name))
+        if let Some(made) = self.manifest.made.get(name)
             && path.exists()
-            && hash_file(&path, |_| ()).ok().as_ref() != Some(hash)
         {
-            let aside = super::checkpoints::set_aside(&path)?;
-            let aside = aside.file_name().map(|name| name.to_string_lossy().into_owned());
-            let found = format!(
-                "it was damaged or changed, and is made again; what it was is kept as `{}`",
-                aside.unwrap_or_default()
-            );
-            mended = Some(Mended { file: name.to_owned(), found });
+            let found = hash_file(&path, |_| ()).ok();
+            let own = [made.files.get(name), made.coming.as_ref(), Some(&coming)];
+            if found.is_none() || !own.contains(&found.as_ref()) {
+                let aside = super::checkpoints::set_aside(&path)?;
+                let aside = aside.file_name().map(|name| name.to_string_lossy().into_owned());
+                let found = format!(
+                    "it was damaged or changed, and is made again; what it was is kept as `{}`",
+                    aside.unwrap_or_default()
+                );
+                mended = Some(Mended { file: name.to_owned(), found });
+            }
         }
+        self.claim(name, Some(coming))?;
         atomic::write_bytes(&path, content).map_err(Error::Replace)?;
         self.made(name, step, of)?;
         Ok(mended)

@@ -166,6 +166,9 @@ pub struct Made {
     /// File inside the run's folder to its hash.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, FileHash>,
+    /// What a file that is being made will be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coming: Option<FileHash>,
 }
 
 impl Manifest {

@@ -153,11 +153,9 @@ impl MetricsLog {
             Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
         };
         let head = usize::try_from(so_far.bytes).ok().and_then(|len| written.get(..len));
-        // What was measured behind the step stands behind its checkpoint, and no line of an earlier one.
-        let is_own = |head: &&[u8]| {
-            let (earlier, _) = readable_up_to(&written[head.len()..], step.saturating_sub(1));
-            FileHash::of(head) == *so_far && (step == 0 || earlier.is_empty())
-        };
+        // What was measured behind the step stands behind its checkpoint.
+        let is_own =
+            |head: &&[u8]| FileHash::of(head) == *so_far && goes_on(&written[head.len()..], step);
         if let Some(head) = head.filter(is_own) {
             let (measured, _) = readable_up_to(&written[head.len()..], step);
             let content = [head, &measured].concat();
@@ -221,6 +219,18 @@ pub fn read(path: &Path) -> Result<Vec<Line>> {
 /// The non-empty lines as written.
 fn texts(written: &[u8]) -> impl Iterator<Item = &[u8]> {
     written.split(|byte| *byte == b'\n').filter(|text| !text.is_empty())
+}
+
+/// Whether lines can be what a run wrote behind its checkpoint of `step`: none of an earlier step, and none
+/// that is no line of a log, but for one that a power cut tore.
+fn goes_on(written: &[u8], step: u64) -> bool {
+    written.split_inclusive(|byte| *byte == b'\n').filter(|text| *text != b"\n").all(|text| {
+        let is_torn = !text.ends_with(b"\n") || text.contains(&0);
+        let line: Result<Value, _> = serde_json::from_slice(text);
+        line.map_or(is_torn, |line| {
+            line.is_object() && line["step"].as_u64().is_none_or(|found| found >= step)
+        })
+    })
 }
 
 /// The lines that are JSON objects, without those of later steps, and how many. What they say is for
@@ -386,11 +396,12 @@ mod tests {
         assert_eq!(read(&path).unwrap(), [train(1), train(2)]);
         assert_eq!(fs::read(folder.path().join("damaged-metrics.jsonl")).unwrap(), torn);
 
-        // Whole, and then again.
-        let double = whole.repeat(2);
-        fs::write(&path, &double).unwrap();
-        let (_, found) = MetricsLog::go_on(&path, 2, &so_far).unwrap();
-        assert!(found.unwrap().contains("`damaged-metrics.jsonl-2`"));
+        // Whole, and then again; or with a line of somebody's own.
+        for other in [whole.repeat(2), [&whole[..], b"a note\n"].concat()] {
+            fs::write(&path, &other).unwrap();
+            let (_, found) = MetricsLog::go_on(&path, 2, &so_far).unwrap();
+            assert!(found.unwrap().contains("`damaged-metrics.jsonl-"));
+        }
 
         for place in (0..whole.len()).step_by(29) {
             for other in [&whole[..place], &[&whole[..place], b"7", &whole[place + 1..]].concat()] {

@@ -1,6 +1,7 @@
 //! Laws of the run folder as a whole; each part has its own beside it.
 #![expect(clippy::disallowed_methods, reason = "the tests prepare folders by hand")]
 
+use super::manifest::FileHash;
 use super::manifest::tests::inputs;
 use super::*;
 
@@ -97,7 +98,8 @@ fn only_what_the_run_made_by_its_manifest_is_made_again() {
     let mut run = RunFolder::create(root.path(), "name: x\n", manifest(Status::Running)).unwrap();
     run.put(BEFORE, 0, "", b"{}").unwrap();
     // Killed while it made a folder: it is the run's, and not made.
-    let adapter = run.claim(ADAPTER).unwrap();
+    let adapter = run.own_place(ADAPTER).unwrap();
+    run.claim(ADAPTER, None).unwrap();
     fs::create_dir(&adapter).unwrap();
     fs::create_dir(root.path().join(MERGED)).unwrap();
     drop(run);
@@ -107,8 +109,10 @@ fn only_what_the_run_made_by_its_manifest_is_made_again() {
     let text = error.unwrap_err().to_string().replace(&root.path().display().to_string(), "run");
     insta::assert_snapshot!(text, @"`run/merged` was not made by this run and is not replaced: move it away, or train in another folder with `output_dir=…`");
     let mut run = RunFolder::open_for_resume(root.path()).unwrap();
-    assert!(!run.has(ADAPTER, 3, "").unwrap() && run.claim(MERGED).unwrap_err().is_wrong_input());
-    run.claim(ADAPTER).unwrap();
+    assert!(
+        !run.has(ADAPTER, 3, "").unwrap() && run.own_place(MERGED).unwrap_err().is_wrong_input()
+    );
+    run.claim(ADAPTER, None).unwrap();
     run.made(ADAPTER, 3, "").unwrap();
     assert!(run.has(ADAPTER, 3, "").unwrap() && !run.has(ADAPTER, 4, "").unwrap());
 }
@@ -216,7 +220,8 @@ fn what_the_run_made_is_known_by_its_step_by_what_it_is_of_and_by_its_bytes() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("a");
     let mut run = RunFolder::create(&path, "name: x\n", manifest(Status::Running)).unwrap();
-    let adapter = run.claim("adapter").unwrap();
+    let adapter = run.own_place("adapter").unwrap();
+    run.claim("adapter", None).unwrap();
     fs::create_dir_all(&adapter).unwrap();
     fs::write(adapter.join("a.json"), "a").unwrap();
     fs::write(adapter.join("b.safetensors"), "b").unwrap();
@@ -264,7 +269,8 @@ fn what_somebody_put_into_a_folder_of_the_run_stays_whenever_that_is_made_again(
         "LICENSE",
         "additional_chat_templates/tool_use.jinja",
     ];
-    assert_eq!(run.make_folder("merged", 2, "", make(first)).unwrap(), ((), Vec::new()));
+    let (made, told) = run.make_folder("merged", 2, "", make(first));
+    assert_eq!((made.unwrap(), told), ((), Vec::new()));
     for folder in ["private/empty", "empty"] {
         fs::create_dir_all(merged.join(folder)).unwrap();
     }
@@ -279,7 +285,8 @@ fn what_somebody_put_into_a_folder_of_the_run_stays_whenever_that_is_made_again(
     fs::write(merged.join("config.json"), "edited").unwrap();
     // The next one has fewer shards, and brings files of names that are taken.
     let second: &[&str] = &["config.json", "model.safetensors", "NOTICE", "tokenizer.json"];
-    let ((), told) = run.make_folder("merged", 4, "", make(second)).unwrap();
+    let (made, told) = run.make_folder("merged", 4, "", make(second));
+    made.unwrap();
     let mut told: Vec<String> = told
         .into_iter()
         .map(|line| line.replace(&root.path().display().to_string(), "ROOT"))
@@ -307,24 +314,46 @@ fn what_somebody_put_into_a_folder_of_the_run_stays_whenever_that_is_made_again(
         let _ = fs::remove_dir_all(folder);
         Err(Error::NoRun { path: folder.to_owned() })
     };
-    run.make_folder("merged", 6, "", failed).unwrap_err();
+    run.make_folder("merged", 6, "", failed).0.unwrap_err();
     all_stay();
     stays("kept-merged/NOTICE");
     assert!(!merged.join("NOTICE").exists());
     fs::create_dir(path.join(".kept-merged")).unwrap();
     fs::rename(merged.join("README.md"), path.join(".kept-merged/README.md")).unwrap();
     fs::write(merged.join("README.md"), "another").unwrap();
-    run.make_folder("merged", 6, "", make(second)).unwrap();
+    run.make_folder("merged", 6, "", make(second)).0.unwrap();
     let mut readmes = [read("merged/README.md"), read("merged/README.md-2")];
     readmes.sort();
     assert_eq!(readmes, ["another", "mine"]);
     // What is kept is nobody's to put back or to write over.
     stays("kept-merged/NOTICE");
     fs::write(merged.join("NOTICE"), "edited").unwrap();
-    run.make_folder("merged", 8, "", make(second)).unwrap();
+    run.make_folder("merged", 8, "", make(second)).0.unwrap();
     stays("kept-merged/NOTICE");
     assert_eq!([read("merged/NOTICE"), read("kept-merged-2/NOTICE")], ["made", "edited"]);
     assert!(!path.join(".kept-merged").exists());
+    // Edited, and then killed at any moment of making it again: before and behind the record of its beginning,
+    // and when all but the record of its end is done.
+    for moment in 0..3 {
+        fs::write(merged.join("config.json"), format!("edit {moment}")).unwrap();
+        if moment > 0 {
+            run.claim("merged", None).unwrap();
+        }
+        if moment > 1 {
+            fs::write(merged.join("LICENSE"), "made").unwrap();
+        }
+        let (made, told) = run.make_folder("merged", 10 + moment, "", make(second));
+        made.unwrap();
+        let kept = format!("kept-merged-{}", moment + 3);
+        assert!(told.iter().any(|told| told.contains(&kept)), "{told:?}");
+        assert_eq!(read(&format!("{kept}/config.json")), format!("edit {moment}"));
+    }
+    // A link in its place is the user's.
+    fs::rename(&merged, path.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &merged).unwrap();
+    let (made, _) = run.make_folder("merged", 20, "", make(second));
+    assert!(matches!(made, Err(Error::NotOwn { .. })));
+    assert!(matches!(RunFolder::check_own(&path, &["merged"]), Err(Error::NotOwn { .. })));
 }
 
 #[test]
@@ -335,7 +364,14 @@ fn a_changed_file_of_the_run_is_kept_when_it_is_made_again() {
     run.put("report.html", 2, "", b"first").unwrap();
     let again = run.put("report.html", 3, "", b"second").unwrap();
     assert_eq!(again, None, "its own was taken for somebody else's");
+    // Killed behind the record of its beginning, and behind its writing.
+    run.claim("report.html", Some(FileHash::of(b"a third"))).unwrap();
+    assert_eq!(run.put("report.html", 3, "", b"second").unwrap(), None);
+    run.claim("report.html", Some(FileHash::of(b"a third"))).unwrap();
+    fs::write(path.join("report.html"), "a third").unwrap();
+    assert_eq!(run.put("report.html", 3, "", b"second").unwrap(), None);
     fs::write(path.join("report.html"), "edited").unwrap();
+    run.claim("report.html", Some(FileHash::of(b"a third"))).unwrap();
     let changed = run.put("report.html", 4, "", b"third").unwrap();
     let read = |file: &str| fs::read_to_string(path.join(file)).unwrap();
     assert_eq!([read("report.html"), read("damaged-report.html")], ["third", "edited"]);

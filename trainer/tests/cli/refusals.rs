@@ -165,3 +165,22 @@ fn a_run_that_is_not_there_to_go_on_with_begins_and_says_so_always() {
     let said = room.graft("train r.yaml --resume --quiet");
     assert_eq!((said.code, &*said.stderr), (0, ""));
 }
+
+#[test]
+fn flags_that_change_no_answer_are_refused_by_name() {
+    let room = Room::new();
+    for command in ["generate --prompt x", "chat"] {
+        for flag in ["--top-p 0.5", "--top-k 3", "--min-p 0.1", "--seed 3"] {
+            let said = room.refused(&format!("{command} --model builtin:quickstart {flag}"));
+            let name = flag.split(' ').next().unwrap();
+            assert!(said.contains(&format!("error: {name} says how tokens are drawn")), "{said}");
+            assert!(!said.contains("load"), "{said}");
+        }
+    }
+    for flag in ["--system x", "--preamble none", "--allow-losses"] {
+        let said =
+            room.refused(&format!("generate --model builtin:quickstart --raw --prompt x {flag}"));
+        let name = flag.split(' ').next().unwrap();
+        assert!(said.contains("--raw") && said.contains(name), "{said}");
+    }
+}

@@ -24,7 +24,11 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         }
     }
     let names = ["adapter", "merged", "model", "report.html"];
-    let outputs: Vec<&str> = names.into_iter().filter(|name| path.join(name).exists()).collect();
+    // What is being made is none yet, whatever lies in its place.
+    let is_made =
+        |name: &str| manifest.made.get(name).is_some_and(|made| made.after_step.is_some());
+    let outputs = names.into_iter().filter(|name| is_made(name) && path.join(name).exists());
+    let outputs: Vec<&str> = outputs.collect();
     let json = json!({
         "kind": "run",
         "path": path,
