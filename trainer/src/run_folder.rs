@@ -186,7 +186,10 @@ impl Error {
             | Self::Recipe { .. } => true,
             // It is no plain file, or too large: somebody put it there.
             Self::Read { source, .. } => source.kind() == io::ErrorKind::InvalidData,
-            Self::Write { .. } | Self::Move { .. } | Self::Replace(_) => false,
+            Self::Write { source, .. } | Self::Replace(source) => {
+                source.kind() == io::ErrorKind::InvalidFilename
+            }
+            Self::Move { .. } => false,
         }
     }
 

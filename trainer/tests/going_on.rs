@@ -326,6 +326,21 @@ fn a_folder_damaged_anywhere_gives_the_same_bytes_or_is_refused_by_name() {
             assert_eq!(manifest["resumed_after"], serde_json::json!([3]), "{name}");
         }
     }
+    // One is gone, and then all.
+    for (gone, said_of_it) in [
+        ("checkpoints/step-000004", "is missing: the run goes on from step 3"),
+        ("checkpoints", "is missing, and no other is there: the run begins anew"),
+    ] {
+        let _ = fs::remove_dir_all(room.path("hurt"));
+        copy(&room.path("run"), &room.path("hurt"));
+        fs::remove_dir_all(room.path("hurt").join(gone)).unwrap();
+        let output = room.command(&["--resume", "output_dir=hurt"]).output().unwrap();
+        let said = text(&output);
+        assert!(output.status.success(), "{gone}: {said}");
+        let expected_words = format!("`checkpoints/step-000004` of the run: it {said_of_it}");
+        assert!(said.contains(&expected_words), "{gone}: {said}");
+        assert!(room.adapter("hurt") == expected, "{gone}: other bytes");
+    }
     // None is left to go on from.
     for step in [3, 4] {
         let path = room.path("run").join(format!("checkpoints/step-{step:06}/state.json"));

@@ -8,7 +8,7 @@ use super::state::{self, State};
 use super::{RunError, RunOptions};
 use crate::plan::Plan;
 use crate::progress::{note, warn};
-use crate::run_folder::checkpoints::{Checkpoint, set_aside};
+use crate::run_folder::checkpoints::{self, Checkpoint, set_aside};
 use crate::run_folder::contract::{Asked, Change};
 use crate::run_folder::manifest::{Inputs, Manifest, Mended};
 use crate::run_folder::metrics::MetricsLog;
@@ -75,7 +75,7 @@ impl GoingOn {
         for Change { what, from, to } in &changes {
             note(&format!("{what}: {from} up to step {step}, {to} from here on"));
         }
-        let mut mended = Vec::new();
+        let mut mended = Vec::from_iter(missing(folder.manifest(), step, &damaged));
         for (saved, reason) in damaged {
             let aside = set_aside(&saved.path)?;
             let [name, aside] = [&saved.path, &aside]
@@ -104,6 +104,19 @@ impl GoingOn {
         said.iter().for_each(say_mended);
         Ok(Opened { folder, from, metrics })
     }
+}
+
+/// The last checkpoint, where it is gone, and a run goes on from `step` in its place.
+fn missing(manifest: &Manifest, step: u64, damaged: &[(Checkpoint, String)]) -> Option<Mended> {
+    let last = manifest.last_checkpoint.filter(|&last| last > step)?;
+    if damaged.iter().any(|(saved, _)| saved.step == last) {
+        return None;
+    }
+    let found = match step {
+        0 => "it is missing, and no other is there: the run begins anew".to_owned(),
+        _ => format!("it is missing: the run goes on from step {step}"),
+    };
+    Some(Mended { file: format!("checkpoints/{}", checkpoints::name(last)), found })
 }
 
 /// Says what was found damaged, and what became of it.

@@ -393,7 +393,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
             Ok(())
         })
         .map_err(|error| error.into_run_error(&path))?;
-        self.folder.trained(trained);
+        self.folder.checkpointed(self.position.step, trained)?;
         checkpoints.prune(self.plan.checkpoint.keep)?;
         Ok(())
     }

@@ -173,7 +173,8 @@ pub fn set_aside(path: &Path) -> Result<PathBuf> {
     Ok(aside)
 }
 
-fn name(step: u64) -> String {
+/// The name of the checkpoint of a step.
+pub fn name(step: u64) -> String {
     format!("step-{step:06}")
 }
 

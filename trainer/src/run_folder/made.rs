@@ -135,9 +135,16 @@ impl RunFolder {
         Ok(mended)
     }
 
-    /// Records the hash of the values that the last step left.
+    /// Notes the hash of the values that the last step left.
     pub fn trained(&mut self, sha256: String) {
         self.manifest.trained_sha256 = Some(sha256);
+    }
+
+    /// Records a checkpoint that is there, and the hash of its values.
+    pub fn checkpointed(&mut self, step: u64, trained_sha256: String) -> Result<()> {
+        self.trained(trained_sha256);
+        self.manifest.last_checkpoint = Some(step);
+        self.record()
     }
 
     /// The step whose values `name` holds, where that is not `step`: something made earlier, that is still

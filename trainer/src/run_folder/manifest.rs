@@ -128,6 +128,9 @@ pub struct Manifest {
     pub mended: Vec<Recorded<Mended>>,
     /// What it has put into its folder beside its log and checkpoints, by name: nothing else is replaced.
     pub made: BTreeMap<String, Made>,
+    /// The step of its last checkpoint.
+    #[serde(default)]
+    pub last_checkpoint: Option<u64>,
     /// SHA-256 of the values that the last step left: of `trainable.safetensors` in its checkpoint.
     pub trained_sha256: Option<String>,
     /// What it is of.
@@ -182,6 +185,7 @@ impl Manifest {
             resumed_after: Vec::new(),
             changes: Vec::new(),
             mended: Vec::new(),
+            last_checkpoint: None,
             made: BTreeMap::new(),
             trained_sha256: None,
             inputs,
