@@ -1,5 +1,6 @@
 //! Every weight trainable, for small models: the same loop, with dense f32 projections.
 
+use std::io::Write;
 use std::path::Path;
 
 use burn::tensor::ops::FloatTensor;
@@ -97,7 +98,7 @@ pub fn write(
     let specs =
         tensors.into_iter().map(|t| TensorSpec { name: t.name, dtype, shape: t.shape }).collect();
     let writer = ShardedWriter::new(specs, ShardedWriter::MAX_SHARD_BYTES)?;
-    out.write(&config.to_json(float, None), &writer, count, |spec, file| {
+    let tensor = |spec: &TensorSpec, file: &mut dyn Write| {
         let values = values(&spec.name);
         let held = |value: f32| match float {
             FloatType::F32 => value,
@@ -121,5 +122,6 @@ pub fn write(
             file.write_all(&bytes)?;
         }
         Ok(())
-    })
+    };
+    out.write(&config.to_json(float, None), &writer, count, tensor, |_| Ok(()))
 }

@@ -17,5 +17,5 @@ pub use error::Error;
 pub use full::{DenseLinear, FullFactory};
 pub use lora::{Fresh, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Size, Start};
 pub use method::Trainable;
-pub use out_folder::companions;
+pub use out_folder::{Summary, companions};
 pub use peft::PeftAdapter;

@@ -69,11 +69,29 @@ pub fn write(
     merge: &Merge<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary, Error> {
+    write_checked(out, merge, progress, |_| Ok(()))
+}
+
+/// As [`write`], and `check` is given the folder before it takes its place, and keeps it from there with an
+/// error.
+///
+/// # Errors
+/// As [`write`], and those of `check`.
+pub fn write_checked<E: From<Error>>(
+    out: &Path,
+    merge: &Merge<'_>,
+    progress: &mut dyn FnMut(u64, u64),
+    check: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<Summary, E> {
     let Merge { base, config, adapter, onto, max_shard_bytes } = *merge;
     let out = OutFolder::claim(out, base)?;
-    let checkpoint = Checkpoint::open(base)?;
-    checkpoint.verify(config)?;
-    adapter.check_model(config)?;
+    let opened = || -> Result<Checkpoint, Error> {
+        let checkpoint = Checkpoint::open(base)?;
+        checkpoint.verify(config)?;
+        adapter.check_model(config)?;
+        Ok(checkpoint)
+    };
+    let checkpoint = opened()?;
     let base = Base { checkpoint: &checkpoint, weights: adapter.weights(&checkpoint, config) };
     let merged_config = adapter.model_config(config);
     let tensors = expected(&merged_config);
@@ -81,7 +99,7 @@ pub fn write(
     for tensor in &tensors {
         specs.push(spec(tensor, &base, merge)?);
     }
-    let writer = ShardedWriter::new(specs, max_shard_bytes)?;
+    let writer = ShardedWriter::new(specs, max_shard_bytes).map_err(Error::from)?;
     let projections = match onto {
         Onto::Dequantised { .. } => Site::all(config).count(),
         Onto::Original => adapter.config().sites.len(),
@@ -89,13 +107,14 @@ pub fn write(
     let changed = projections + adapter.table_names().count();
     let config_json = merged_config.to_json(model_type(config, &checkpoint), None);
     let (mut done, total) = (0, writer.total_bytes());
-    out.write(&config_json, &writer, changed, |spec, file| {
+    let tensor = |spec: &TensorSpec, file: &mut dyn Write| {
         write_tensor(spec, &base, merge, file)?;
         base.checkpoint.release(base.weights.base_name(&spec.name));
         done += spec.byte_length()? as u64;
         progress(done, total);
         Ok(())
-    })
+    };
+    out.write(&config_json, &writer, changed, tensor, check)
 }
 
 /// The base as stored, and with the adapter's tables in the place of its own.

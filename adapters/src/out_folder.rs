@@ -44,23 +44,26 @@ impl OutFolder {
         Ok(Self { path: resolved, companions: companions(base)? })
     }
 
-    /// Writes config.json, the files that go along and the weights; reads the result back before
-    /// it takes its place. `source` is asked for each tensor as by [`ShardedWriter::write`].
-    pub(crate) fn write(
+    /// Writes config.json, the files that go along and the weights; reads the result back, and has it checked
+    /// where it lies, before it takes its place. `source` is asked for each tensor as by
+    /// [`ShardedWriter::write`].
+    pub(crate) fn write<E: From<Error>>(
         self,
         config: &str,
         writer: &ShardedWriter,
         changed: usize,
         mut source: impl FnMut(&TensorSpec, &mut dyn Write) -> Result<(), Error>,
-    ) -> Result<Summary, Error> {
+        check: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<Summary, E> {
         let Self { path, companions: copied } = self;
         let beside: usize = copied.iter().map(|(_, bytes)| bytes.len()).sum();
         let needed = writer.file_bytes() + beside as u64 + config.len() as u64;
-        disk::require_free(&path, needed)?;
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        atomic::create_folder(&path, |folder| {
+        let room = || -> Result<(), Error> {
+            disk::require_free(&path, needed)?;
+            Ok(path.parent().map_or(Ok(()), fs::create_dir_all)?)
+        };
+        room()?;
+        let mut build = |folder: &Path| -> Result<(), Error> {
             atomic::write_bytes(folder.join("config.json"), config.as_bytes())?;
             for (name, bytes) in &copied {
                 let path = folder.join(name);
@@ -71,8 +74,15 @@ impl OutFolder {
             }
             writer.write(folder, &mut source)?;
             let written = LlamaConfig::from_json(config.as_bytes(), "config.json")?;
-            Checkpoint::open(&ModelFolder::at(folder)?)?.verify(&written)?;
-            Ok::<_, Error>(())
+            Ok(Checkpoint::open(&ModelFolder::at(folder)?)?.verify(&written)?)
+        };
+        let created = atomic::create_folder(&path, |folder| {
+            build(folder).map_err(Failure::Writing)?;
+            check(folder).map_err(Failure::Checking)
+        });
+        created.map_err(|failure| match failure {
+            Failure::Writing(error) => error.into(),
+            Failure::Checking(error) => error,
         })?;
         Ok(Summary {
             folder: path,
@@ -81,6 +91,18 @@ impl OutFolder {
             tensor_bytes: writer.total_bytes(),
             changed,
         })
+    }
+}
+
+/// Why a folder did not take its place.
+enum Failure<E> {
+    Writing(Error),
+    Checking(E),
+}
+
+impl<E> From<std::io::Error> for Failure<E> {
+    fn from(error: std::io::Error) -> Self {
+        Self::Writing(error.into())
     }
 }
 

@@ -64,7 +64,7 @@ pub fn write(
     let writer = unsplit(&groups, ShardedWriter::MAX_SHARD_BYTES)?;
     let bnb = BnbConfig::nf4(double);
     let config_json = config.to_json(model_type(config, &checkpoint), Some(&bnb));
-    out.write(&config_json, &writer, Site::all(config).count(), |spec, file| {
+    let tensor = |spec: &TensorSpec, file: &mut dyn Write| {
         match parts.get(&spec.name) {
             Some((site, part)) => source.write(*site, part, file)?,
             None => file.write_all(&source.view(&spec.name)?.bytes)?,
@@ -73,7 +73,8 @@ pub fn write(
         done += checkpoint.tensor(&spec.name).map_or(0, |view| view.bytes.len() as u64);
         progress(done, total);
         Ok(())
-    })
+    };
+    out.write(&config_json, &writer, Site::all(config).count(), tensor, |_| Ok(()))
 }
 
 /// A tensor of a quantised weight.

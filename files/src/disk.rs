@@ -65,6 +65,9 @@ pub(crate) fn at(action: &'static str, path: &Path) -> impl Fn(io::Error) -> io:
 
 /// What helps where the system takes no more, to follow its own words.
 pub fn way_out(error: &io::Error) -> &'static str {
+    if error.raw_os_error() == Some(rustix::io::Errno::FAULT.raw_os_error()) {
+        return ". What was to be written cannot be read: a file of the base was cut short, or its disk failed";
+    }
     match error.kind() {
         io::ErrorKind::StorageFull => ". Free some space on its disk, or choose another",
         io::ErrorKind::QuotaExceeded => {

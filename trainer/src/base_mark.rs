@@ -82,6 +82,20 @@ impl BaseMark {
     }
 }
 
+/// Whether an adapter says of itself that it was trained beside another model than this one.
+///
+/// # Errors
+/// The model's weights are unusable.
+pub fn is_another(
+    adapter: &PeftAdapter,
+    folder: &ModelFolder,
+    config: &LlamaConfig,
+) -> Result<bool, graft_model::Error> {
+    let Some(trained_on) = BaseMark::from_metadata(adapter.metadata()) else { return Ok(false) };
+    let here = BaseMark::of(&Checkpoint::open(folder)?, config);
+    Ok(trained_on.difference(&here).is_some())
+}
+
 /// What is odd about an adapter beside a model, a sentence each.
 ///
 /// # Errors

@@ -83,6 +83,7 @@ pub enum Command {
 pub fn main() -> ExitCode {
     crate::memory::keep_freed_memory();
     crate::signals::survive_size_limits();
+    crate::lost_pages::explain();
     failure::quiet_panics();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -64,12 +64,17 @@ pub fn say(end: End) -> bool {
     let Some(words) = (unsafe { WORDS.load(Ordering::SeqCst).as_ref() }) else { return false };
     let content = &words.contents[end as usize];
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
-    // SAFETY: both paths end in NUL and the content is living memory; open, write, fsync, close and rename
-    // may be called in a handler.
+    // SAFETY: both paths end in NUL and the content is living memory; a zeroed `stat` is valid; open, stat,
+    // fchmod, write, fsync, close and rename may be called in a handler.
     unsafe {
         let file = libc::open(words.temporary.as_ptr(), flags, 0o666);
         if file < 0 {
             return true;
+        }
+        // No more open than what it replaces.
+        let mut before: libc::stat = std::mem::zeroed();
+        if libc::stat(words.target.as_ptr(), &raw mut before) == 0 {
+            libc::fchmod(file, before.st_mode & 0o666);
         }
         let written = libc::write(file, content.as_ptr().cast(), content.len());
         let whole = usize::try_from(written) == Ok(content.len()) && libc::fsync(file) == 0;

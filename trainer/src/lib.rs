@@ -12,6 +12,7 @@ pub mod lost_pages;
 pub mod machine;
 pub mod memory;
 pub mod merge_bound;
+pub mod merging;
 pub mod no_memory;
 pub mod plan;
 pub mod privacy;

@@ -29,7 +29,6 @@ pub use stage::{Part, Stage};
 
 use crate::device::{Backend, OnBackend};
 use crate::ledger::{Asked, Available, Ledger};
-use crate::lost_pages;
 use crate::memory::give_freed_memory_back;
 use crate::plan::{Adapter, LoadedData, Plan, Resolved};
 use crate::progress::{Progress, Unit, note};
@@ -152,7 +151,6 @@ fn load<B: Backend, F: Factory<B>>(
         Init::Random => build(plan, &RandomWeights::new(&plan.config, plan.seed), factory, device),
         Init::Checkpoint => {
             let checkpoint = Checkpoint::open(&plan.model_folder)?;
-            lost_pages::explain(&plan.model_folder.display());
             checkpoint.verify(&plan.config)?;
             build(plan, &checkpoint, factory, device)
         }

@@ -252,9 +252,15 @@ impl RunFolder {
         let lock = lock(path)?;
         // A process that came first may have begun between the look above and the lock.
         refuse_another_run(path, recipe_yaml)?;
-        let run = Self { path: path.to_owned(), manifest, goes_on: false, _lock: lock };
+        let mut run = Self { path: path.to_owned(), manifest, goes_on: false, _lock: lock };
         atomic::write_bytes(run.recipe_path(), recipe_yaml.as_bytes()).map_err(Error::Replace)?;
-        run.record()?;
+        if let Err(error) = run.record() {
+            // What is in its place, though not surely on the disk, says that a run goes on.
+            if run.manifest_path().exists() {
+                let _ = run.end(Status::Failed { reason: error.to_string() });
+            }
+            return Err(error);
+        }
         Ok(run)
     }
 
@@ -398,7 +404,9 @@ impl RunFolder {
 fn on_the_spot(end: End) -> Status {
     match end {
         End::LostPage => Status::Failed {
-            reason: "a weight of the base cannot be read any more: its file was cut short, or its disk failed".to_owned(),
+            reason:
+                "a file of the base cannot be read any more: it was cut short, or its disk failed"
+                    .to_owned(),
         },
         End::AtOnce => Status::Stopped { reason: "ended at once, asked to stop twice".to_owned() },
         End::NoMemory => Status::Failed { reason: "the system gave no more memory".to_owned() },

@@ -82,8 +82,8 @@ fn a_file_cut_short_under_a_run_ends_it_with_a_sentence_and_its_checkpoints() {
     let output = child.wait_with_output().unwrap();
     let text = text(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    let name = file.parent().unwrap().to_str().unwrap();
-    assert!(text.contains(&format!("a weight of `{name}` cannot be read any more")), "{text}");
+    let name = file.to_str().unwrap();
+    assert!(text.contains(&format!("error: `{name}` cannot be read any more")), "{text}");
     let manifest = fs::read_to_string(out.join("manifest.json")).unwrap();
     assert!(manifest.contains("\"failed\""), "the run is left running: {manifest}");
     // The same file again, as from a copy.
@@ -92,6 +92,40 @@ fn a_file_cut_short_under_a_run_ends_it_with_a_sentence_and_its_checkpoints() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let adapter = |out: &Path| fs::read(out.join("adapter/adapter_model.safetensors")).unwrap();
     assert!(adapter(&out) == adapter(&whole), "other bytes than the uninterrupted run");
+}
+
+#[test]
+fn a_base_cut_short_while_it_is_quantised_is_named_and_nothing_takes_the_new_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (folder.path().join("model"), folder.path().join("out"));
+    let synthetic = ["synth-model", "--preset", "100m", "--format", "bf16", "--out"];
+    let mut synth_model = Command::new(GRAFT);
+    assert!(synth_model.args(synthetic).arg(&model).output().unwrap().status.success());
+    let mut quantize = Command::new(GRAFT);
+    quantize
+        .args(["quantize", "--threads", "1", "--model"])
+        .arg(&model)
+        .arg("--out")
+        .arg(&out)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let child = quantize.spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_mins(2);
+    let has_begun = || fs::read_dir(folder.path()).unwrap().count() > 1;
+    while !has_begun() {
+        assert!(Instant::now() < deadline, "nothing was begun");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let file = model.join("model.safetensors");
+    OpenOptions::new().write(true).open(&file).unwrap().set_len(4_096).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    // Whoever reads the page is told of it otherwise than the system, where that reads it to write it.
+    let read = format!("error: `{}` cannot be read any more: it was cut short", file.display());
+    let written = "cannot be read: a file of the base was cut short";
+    assert!(text.contains(&read) || text.contains(written), "{text}");
+    assert!(!out.exists(), "a part stands in the place of the whole");
 }
 
 fn put_back(file: &Path, content: &[u8]) {

@@ -260,7 +260,8 @@ pub struct EvalArgs {
     /// Score every token of a row, not the answers alone
     #[arg(long)]
     pub train_on_inputs: bool,
-    /// Write each row's score to this file, one JSON object a line; it must not exist
+    /// Write each row's score to this file, one JSON object a line, with the row's file and line; it must not
+    /// exist
     #[arg(long, value_name = "OUT.jsonl", value_parser = path())]
     pub per_example: Option<PathBuf>,
     /// Also answer each row's question, and count the answers that match exactly

@@ -76,7 +76,7 @@ impl OnBackend for Scoring<'_> {
             exact: exact(&scorer, &asked)?,
         };
         if let Some(path) = &args.per_example {
-            write_rows(path, &scores)?;
+            write_rows(path, &scores, &asked.rows)?;
         }
         if args.json {
             return Ok(page::print_json(&found.json(&asked))?);
@@ -127,10 +127,18 @@ fn exact<B: Backend, P: Projection<B>>(
     Ok(Some((right.count(), answers.len())))
 }
 
-fn write_rows(path: &std::path::Path, scores: &[RowScore]) -> anyhow::Result<()> {
+/// A line for each scored row, in order: a row that was split has several, one that was dropped has none, so
+/// that file and line say which is which.
+fn write_rows(path: &std::path::Path, scores: &[RowScore], rows: &Rows) -> anyhow::Result<()> {
     atomic::create_file::<std::io::Error>(path, |out| {
-        for (index, RowScore { nll, targets }) in scores.iter().enumerate() {
-            writeln!(out, "{}", json!({"index": index, "nll": nll, "target_tokens": targets}))?;
+        for (index, (RowScore { nll, targets }, sample)) in
+            scores.iter().zip(&rows.samples).enumerate()
+        {
+            let (file, line) = (&rows.files[sample.origin.file], sample.origin.line);
+            let row = json!({
+                "index": index, "nll": nll, "target_tokens": targets, "file": file, "line": line,
+            });
+            writeln!(out, "{row}")?;
         }
         Ok(())
     })?;

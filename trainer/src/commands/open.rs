@@ -10,7 +10,6 @@ use graft_model::{Llama, LlamaConfig};
 use crate::base_mark;
 use crate::cli::Globals;
 use crate::device::Backend;
-use crate::lost_pages;
 use crate::plan::ModelFiles;
 use crate::progress::{Progress, Unit};
 use crate::trained_with::TrainedWith;
@@ -102,7 +101,6 @@ impl Opening {
     ) -> anyhow::Result<Model<B>> {
         let config = &self.files.config;
         let checkpoint = Checkpoint::open(&self.files.folder)?;
-        lost_pages::explain(&self.files.folder.display());
         checkpoint.verify(config)?;
         let nf4 = left_to_quantise(config, nf4);
         let model = if let Some(adapter) = &self.adapter {

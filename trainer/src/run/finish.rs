@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn_flex::Flex;
-use graft_adapters::merge::{self, Merge};
+use graft_adapters::merge::Merge;
 use graft_adapters::{PeftAdapter, Trainable, full, peft};
-use graft_model::checkpoint::{Checkpoint, ShardedWriter};
-use graft_model::folder::ModelFolder;
-use graft_model::load::Frozen;
-use graft_model::{FrozenLinear, Llama, stop};
+use graft_model::checkpoint::ShardedWriter;
+use graft_model::stop;
 use serde::Serialize;
 
 use super::RunError;
@@ -20,8 +17,9 @@ use super::training::Run;
 use crate::device::Backend;
 use crate::memory::{give_freed_memory_back, peak_resident_bytes};
 use crate::merge_bound::{MergeBound, onto};
+use crate::merging::{self, Comparison};
 use crate::plan::{Adapter, LoadedData, Plan};
-use crate::progress::{Progress, Unit, warn};
+use crate::progress::{note, warn};
 use crate::report::{Answer, Better, PromptAnswer, Report, Sample, Score, ScoreUnit};
 use crate::run_folder::manifest::{FileHash, Mended, Status};
 use crate::run_folder::metrics::{self, Line};
@@ -267,19 +265,14 @@ fn merge<B: Backend, P: Trainable<B>>(
     let adapter = run.folder.path().join(ADAPTER);
     let make = |path: &Path| {
         empty(path)?;
-        let divergence = write_merged(plan, data, trainer, &adapter, path);
-        if divergence.is_err() {
-            // A model that nothing vouches for does not stay; what is told is why.
-            let _ = remove(path);
-        }
-        divergence
+        write_merged(plan, data, trainer, &adapter, path)
     };
     let (divergence, told) = run.folder.make_folder(MERGED, step, &of, make);
     tell_of_kept(&told);
     Ok(Some((run.folder.path().join(MERGED), Some(divergence?.mean))))
 }
 
-/// Merges the adapter and compares the written model with the trained one.
+/// Merges the adapter, compared with the trained model before it takes its place.
 fn write_merged<B: Backend, P: Trainable<B>>(
     plan: &Plan,
     data: &LoadedData,
@@ -295,44 +288,16 @@ fn write_merged<B: Backend, P: Trainable<B>>(
         onto: onto(plan.finish.onto, plan.nf4),
         max_shard_bytes: ShardedWriter::MAX_SHARD_BYTES,
     };
-    let progress = Progress::new("merge", None, Unit::Bytes);
-    merge::write(out, &request, &mut |done, _| progress.step(done, &Default::default()))?;
-    give_freed_memory_back();
-    let probe = Probe::of(&data.train);
-    stop::check().map_err(graft_model::Error::from)?;
-    let trained = probe.hear(&trainer.model, plan.precision);
-    let merged = open_frozen(out, &plan.config)?;
-    stop::check().map_err(graft_model::Error::from)?;
-    let merged = probe.hear(&merged, plan.precision);
-    let divergence = Divergence::between(&trained, &merged);
     let bound = MergeBound::of(plan.finish.onto, plan.nf4);
-    if !divergence.is_within(bound.refused()) {
-        return Err(RunError::Merge { found: divergence.mean, allowed: bound.refused() });
-    }
+    let probe = Probe::of(&data.train);
+    let precision = plan.precision;
+    let comparison = Comparison { probe: &probe, precision, allowed: bound.refused() };
+    let expected = |probe: &Probe| Ok::<_, RunError>(probe.hear(&trainer.model, precision));
+    let (_, divergence) = merging::write(out, &request, &comparison, expected)?;
     if let Some(warning) = bound.warning(divergence.mean) {
-        progress.note(&format!("warning: {warning}"));
+        note(&format!("warning: {warning}"));
     }
-    progress.finish(&format!(
-        "mean divergence {:.1e} nats a token over {} tokens, same likeliest token at {:.1} %",
-        divergence.mean,
-        divergence.tokens,
-        100.0 * divergence.agreement
-    ));
     Ok(divergence)
-}
-
-/// A folder's weights as they are stored, on the CPU: there they are mapped, while a GPU would have to
-/// hold them beside the model that was trained.
-fn open_frozen(
-    path: &Path,
-    config: &graft_model::LlamaConfig,
-) -> Result<Llama<Flex, FrozenLinear<Flex>>, graft_model::Error> {
-    let device = Default::default();
-    let checkpoint = Checkpoint::open(&ModelFolder::at(path)?)?;
-    let mut factory = Frozen { nf4: None, device: &device };
-    let model = Llama::load(config, &checkpoint, &mut factory, &device, &mut |_| ())?;
-    model.residency.keep_nothing();
-    Ok(model)
 }
 
 /// Removes what an earlier part of the run made in a folder of its own. The folder stays, so that the next one

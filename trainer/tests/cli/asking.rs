@@ -377,3 +377,29 @@ fn a_quantised_folder_gets_no_tokenizer_of_another_model() {
     let said = room.refused("quantize --model base --tokenizer other --out new");
     assert!(said.contains("ids up to 2047") && said.contains("vocab_size is 1900"), "{said}");
 }
+
+#[test]
+fn scores_of_rows_name_the_line_of_each_row_also_where_others_are_dropped_or_split() {
+    let room = Room::new();
+    let long = ROW.replace("12 euros.", &"12 euros. ".repeat(40));
+    room.write("rows.jsonl", format!("{ROW}\n\n{long}\n{ROW}\n"));
+    let lines = |policy: &str| {
+        let file = format!("{policy}.jsonl");
+        room.done(&format!(
+            "eval --model builtin:quickstart --data rows.jsonl --format messages --max-seq-len 60 \
+             --overlong {policy} --per-example {file}"
+        ));
+        let text = std::fs::read_to_string(room.path(&file)).unwrap();
+        let rows: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(rows.iter().all(|row| row["file"] == "rows.jsonl"), "{text}");
+        let number = |row: &Value, key: &str| row[key].as_u64().unwrap();
+        assert!(rows.iter().enumerate().all(|(i, row)| number(row, "index") == i as u64), "{text}");
+        rows.iter().map(|row| number(row, "line")).collect::<Vec<_>>()
+    };
+    assert_eq!(lines("drop"), [1, 4]);
+    assert_eq!(lines("truncate_left"), [1, 3, 4]);
+    let split = lines("split");
+    assert_eq!((split[0], split[split.len() - 1]), (1, 4));
+    assert!(split.len() > 3 && split.is_sorted(), "{split:?}");
+}
