@@ -33,6 +33,10 @@ pub fn run(globals: &Globals, args: &ChatArgs) -> anyhow::Result<()> {
     let precision = args.model.beside.precision(&device, globals);
     let opening = args.model.beside.open(&args.model.model)?;
     opening.warn(globals)?;
+    // A chat that cannot be rendered is refused before the weights are read and anything is asked.
+    let chat = args.model.beside.chat(&opening.trained, opening.files.template.as_ref());
+    let first = conversation(vec![Message::text(Role::User, "?")], None);
+    chat.prompt(&first, &opening.files.tokenizer)?;
     device.run(Opened { args, opening, precision, sampling, globals })
 }
 

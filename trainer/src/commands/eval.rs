@@ -26,6 +26,12 @@ pub fn run(globals: &Globals, args: &EvalArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.per_example {
         place::new_file(path)?;
     }
+    let answers_rows = args.recipe.is_none() || args.data.is_some();
+    if answers_rows && args.max_new_tokens.is_some() && !args.exact_match {
+        let message = "--max-new-tokens bounds answers, and none is asked for: add --exact-match, or leave \
+                       it out";
+        return Err(WrongUse(message.to_owned()).into());
+    }
     let device = globals.device.open()?;
     let asked = match &args.recipe {
         Some(recipe) => asked::by_recipe(globals, args, recipe, &device)?,

@@ -248,10 +248,10 @@ fn merge<B: Backend, P: Trainable<B>>(
 ) -> Result<Option<(PathBuf, Option<f64>)>, RunError> {
     let (plan, step) = (run.plan, run.position.step);
     if !plan.finish.merge || plan.adapter.result() != ADAPTER {
-        if let Some(earlier) = run.folder.left_behind(MERGED, step) {
+        if let Some(earlier) = run.folder.left_behind(MERGED) {
             warn(&format!(
-                "`{}` holds the model after step {earlier}, and the run went on to step {step}: merge \
-                 again with `--resume finish.merge=true`, or remove it",
+                "`{}` holds a model as it was after step {earlier}, and not what the run came to at \
+                 step {step}: merge again with `--resume finish.merge=true`, or remove it",
                 run.folder.path().join(MERGED).display()
             ));
         }

@@ -39,6 +39,8 @@ pub const WEIGHTS: &str = "trainable.safetensors";
 /// The optimizer's states.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
 
+/// Of larger files the length alone tells whether they were changed: a checkpoint goes every few minutes.
+const COMPARED: u64 = 256 << 20;
 /// The files of an adapter in a checkpoint, by their paths in it.
 pub const ADAPTER_FILES: [&str; 2] =
     ["adapter/adapter_config.json", "adapter/adapter_model.safetensors"];
@@ -70,7 +72,9 @@ impl Own for OfCheckpoint {
         let Some(name) = file.to_str() else { return false };
         let is_named = [STATE, WEIGHTS, OPTIMIZER].contains(&name) || ADAPTER_FILES.contains(&name);
         let written = self.written.files.get(name);
-        is_named && written.is_none_or(|written| kept::is_still(&self.path.join(file), written))
+        is_named
+            && written
+                .is_none_or(|written| kept::is_still(&self.path.join(file), written, COMPARED))
     }
 
     fn is_folder(&self, folder: &Path) -> bool {

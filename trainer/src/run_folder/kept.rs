@@ -7,14 +7,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::manifest::{FileHash, Made, hash_file};
-use super::{Error, Result, RunFolder, plain};
+use super::{Error, Result, RunFolder};
 
 /// Where what cannot stay in a folder is kept beside it, for people to see.
 const KEPT: &str = "kept-";
 /// Where it waits while the folder is made again.
 const WAITING: &str = ".kept-";
-/// Larger files of the run's own are not read to find out whether they were changed.
-const COMPARED: u64 = 256 << 20;
 
 /// Tells what is the run's own in a folder, by its path inside.
 pub(super) trait Own {
@@ -110,13 +108,9 @@ impl OfResult {
 
 impl Own for OfResult {
     fn is_file(&self, file: &Path) -> bool {
-        let path = self.folder.join(file);
-        if path.metadata().is_ok_and(|found| found.len() > COMPARED) {
-            return self.is_named(file);
-        }
         // What a killed run made behind its list waits with the others, and goes once it is made again.
         let listed = self.made.files.get(&self.key(file));
-        listed.is_some_and(|listed| is_still(&path, listed))
+        listed.is_some_and(|listed| is_still(&self.folder.join(file), listed, u64::MAX))
     }
 
     fn is_folder(&self, folder: &Path) -> bool {
@@ -125,10 +119,10 @@ impl Own for OfResult {
     }
 }
 
-/// Whether a file is as it was written; one too large to be read for this counts as such.
-pub(super) fn is_still(path: &Path, written: &FileHash) -> bool {
-    path.metadata().is_ok_and(|found| found.len() > COMPARED)
-        || hash_file(path, |_| ()).is_ok_and(|found| found == *written)
+/// Whether a file is as it was written. Beyond `most` bytes its length alone tells.
+pub(super) fn is_still(path: &Path, written: &FileHash, most: u64) -> bool {
+    path.metadata().is_ok_and(|found| found.len() == written.bytes)
+        && (written.bytes > most || hash_file(path, |_| ()).is_ok_and(|found| found == *written))
 }
 
 /// Weights, and what describes them.
@@ -278,8 +272,11 @@ impl Back<'_> {
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {
-    let is_file = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_file());
-    is_file(one)
-        && is_file(other)
-        && matches!((plain::read(one), plain::read(other)), (Ok(one), Ok(other)) if one == other)
+    let length =
+        |path: &Path| path.symlink_metadata().ok().filter(fs::Metadata::is_file).map(|it| it.len());
+    let hash = |path: &Path| hash_file(path, |_| ()).ok();
+    length(one).is_some() && length(one) == length(other) && {
+        let first = hash(one);
+        first.is_some() && first == hash(other)
+    }
 }

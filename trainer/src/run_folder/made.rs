@@ -147,11 +147,11 @@ impl RunFolder {
         self.record()
     }
 
-    /// The step whose values `name` holds, where that is not `step`: something made earlier, that is still
-    /// there and was not made again.
-    pub fn left_behind(&self, name: &str, step: u64) -> Option<u64> {
+    /// The step whose values `name` holds, where they are not those that the last step left: something made
+    /// earlier, that is still there and was not made again.
+    pub fn left_behind(&self, name: &str) -> Option<u64> {
         let made = self.manifest.made.get(name).filter(|_| self.path.join(name).exists())?;
-        made.after_step.filter(|&after| after != step)
+        made.after_step.filter(|_| self.manifest.is_left_behind(made))
     }
 
     /// The hash of the values that the last step left; empty before any.

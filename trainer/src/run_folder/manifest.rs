@@ -175,6 +175,12 @@ pub struct Made {
 }
 
 impl Manifest {
+    /// Whether something was made of other values than the last step left: what it is of begins with their hash.
+    pub fn is_left_behind(&self, made: &Made) -> bool {
+        let trained = self.trained_sha256.as_deref().unwrap_or_default();
+        !made.of.is_empty() && !made.of.starts_with(trained)
+    }
+
     /// A run that begins now.
     pub fn begin(inputs: Inputs) -> Self {
         Self {

@@ -177,6 +177,9 @@ fn flags_that_change_no_answer_are_refused_by_name() {
             assert!(!said.contains("load"), "{said}");
         }
     }
+    let rows = "--data builtin:quickstart/held-out --format messages";
+    let said = room.refused(&format!("eval --model builtin:quickstart {rows} --max-new-tokens 3"));
+    assert!(said.contains("--max-new-tokens") && said.contains("--exact-match"), "{said}");
     for flag in ["--system x", "--preamble none", "--allow-losses"] {
         let said =
             room.refused(&format!("generate --model builtin:quickstart --raw --prompt x {flag}"));

@@ -100,11 +100,21 @@ fn what_is_put_into_results_stays_there_when_the_run_goes_on_and_stale_models_ar
         assert_eq!(mode(file) & 0o077, 0, "{file} was opened again");
     }
     let said = go_on(3, &["finish.merge=false", "--resume", "--quiet"]);
-    let stale = "holds the model after step 2, and the run went on to step 3: merge again with";
+    let stale = "holds a model as it was after step 2, and not what the run came to at step 3: merge again \
+                 with";
     assert!(said.contains(stale), "{said}");
     let shown = room.graft(&["inspect", "out"]).output().unwrap().stdout;
     let shown = String::from_utf8_lossy(&shown);
     assert!(shown.contains("merged (of step 2)"), "{shown}");
+    // Of the same step on another way.
+    go_on(3, &["finish.merge=true", "--resume"]);
+    fs::remove_dir_all(room.path("out/checkpoints/step-000003")).unwrap();
+    let other = ["finish.merge=false", "--resume", "training.learning_rate=1e-5"];
+    let said = go_on(3, &other);
+    assert!(
+        said.contains("as it was after step 3, and not what the run came to at step 3"),
+        "{said}"
+    );
 }
 
 #[test]

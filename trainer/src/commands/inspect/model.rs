@@ -1,5 +1,6 @@
 //! A model folder: its configuration, the release it is, and its tensors.
 
+use graft_data::{ChatTemplate, Message, Role};
 use graft_model::checkpoint::{Checkpoint, INDEX_FILE, SINGLE_FILE};
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, presets};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use super::Findings;
 use super::tensors::Sums;
 use crate::cli::page::{bytes, grouped};
+use crate::commands::speech::conversation;
 use crate::plan::{ModelFiles, parameters, read_config};
 
 /// Describes the folder; one without weights or tokenizer has a configuration all the same, and one whose
@@ -77,7 +79,16 @@ fn texts(folder: &ModelFolder, location: &str) -> anyhow::Result<Option<[String;
         return Ok(None);
     }
     let ModelFiles { tokenizer, template, .. } = ModelFiles::open(location)?;
-    let template = if template.is_some() { "a template of its own" } else { "Llama 3.1's" };
+    let question = conversation(vec![Message::text(Role::User, "?")], None);
+    let built_in = ChatTemplate::built_in(graft_data::Preamble::default());
+    let template = if template.is_some() {
+        "a template of its own"
+    } else if built_in.prompt(&question, &tokenizer).is_ok() {
+        "Llama 3.1's"
+    } else {
+        "none: the folder brings no template, and its tokenizer lacks tokens of Llama 3.1's; rows of `text` and \
+         `completion` can be used"
+    };
     let tokens = format!("{} tokens", grouped(tokenizer.vocab_size() as u64));
     Ok(Some([tokens, template.to_owned()]))
 }

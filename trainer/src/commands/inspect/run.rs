@@ -39,12 +39,12 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         "outputs": outputs,
     });
     let Manifest { status, started, ended, resumed_after, changes, mended, inputs, made, .. } =
-        manifest;
+        &manifest;
     let mut rows = vec![
         ("run", format!("{} in {}", inputs.run, path.display())),
-        ("status", status_text(&status)),
-        ("begun", started),
-        ("ended", ended.unwrap_or_else(|| "–".to_owned())),
+        ("status", status_text(status)),
+        ("begun", started.clone()),
+        ("ended", ended.clone().unwrap_or_else(|| "–".to_owned())),
         ("model", format!("{}, {} parameters", inputs.model, grouped(inputs.parameters))),
         (
             "method",
@@ -79,7 +79,9 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
     let after = |name: &&str| made.get(*name).and_then(|made| made.after_step);
     let last = outputs.iter().filter_map(after).max();
     let shown = outputs.iter().map(|name| match after(name) {
-        Some(step) if last != Some(step) => format!("{name} (of step {step})"),
+        Some(step) if last != Some(step) || manifest.is_left_behind(&made[*name]) => {
+            format!("{name} (of step {step})")
+        }
         _ => (*name).to_owned(),
     });
     rows.push(("outputs", none(shown.collect::<Vec<_>>().join(", "))));
