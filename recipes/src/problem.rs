@@ -135,7 +135,8 @@ impl fmt::Display for Problems {
 
 /// The candidate nearest to `word`, if one is near enough to be what was meant.
 ///
-/// Near enough is an edit distance of a third of the longer name, at least one; or being the
+/// Near enough is an edit distance, with swaps of neighbours counted once (optimal string alignment), of a
+/// third of the longer name, at least one; or being the
 /// beginning of one candidate only.
 pub(crate) fn nearest<'a>(
     word: &str,
@@ -148,7 +149,7 @@ pub(crate) fn nearest<'a>(
     let candidates: Vec<&str> = candidates.into_iter().collect();
     let close = candidates
         .iter()
-        .map(|candidate| (distance(word, candidate), *candidate))
+        .map(|candidate| (strsim::osa_distance(word, candidate), *candidate))
         .filter(|(cost, candidate)| *cost <= (word.len().max(candidate.len()) / 3).max(1))
         .min_by_key(|(cost, _)| *cost)
         .map(|(_, candidate)| candidate);
@@ -195,42 +196,9 @@ fn is_hidden(c: char) -> bool {
     )
 }
 
-/// Edit distance with swaps of neighbours counted once (optimal string alignment).
-fn distance(left: &str, right: &str) -> usize {
-    let left: Vec<char> = left.chars().collect();
-    let right: Vec<char> = right.chars().collect();
-    let width = right.len() + 1;
-    let mut cost = vec![0; (left.len() + 1) * width];
-    for i in 0..=left.len() {
-        for j in 0..=right.len() {
-            let at = i * width + j;
-            if i == 0 || j == 0 {
-                cost[at] = i + j;
-                continue;
-            }
-            let differs = usize::from(left[i - 1] != right[j - 1]);
-            let mut best =
-                (cost[at - width - 1] + differs).min(cost[at - width] + 1).min(cost[at - 1] + 1);
-            if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
-                best = best.min(cost[at - 2 * width - 2] + 1);
-            }
-            cost[at] = best;
-        }
-    }
-    cost[left.len() * width + right.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distance_counts_edits_and_swaps() {
-        assert_eq!(distance("rank", "rank"), 0);
-        assert_eq!(distance("rnk", "rank"), 1);
-        assert_eq!(distance("aplha", "alpha"), 1);
-        assert_eq!(distance("", "ab"), 2);
-    }
 
     #[test]
     fn what_a_terminal_would_obey_stands_escaped() {
@@ -260,6 +228,9 @@ mod tests {
     fn nearest_refuses_what_is_far() {
         assert_eq!(nearest("learning_rat", ["learning_rate", "seed"]), Some("learning_rate"));
         assert_eq!(nearest("learn", ["learning_rate", "seed"]), Some("learning_rate"));
+        // Neighbours that changed places count once.
+        assert_eq!(nearest("aplha", ["seed", "alpha"]), Some("alpha"));
+        assert_eq!(nearest("sede", ["need", "seed"]), Some("seed"));
         assert_eq!(nearest("zebra", ["learning_rate", "seed"]), None);
     }
 }

@@ -1,4 +1,7 @@
 //! Python's side of a template: how values are written, and the methods of texts, lists and dicts.
+//!
+//! Crate `minijinja-contrib` 2 has such methods, too, but others: `"a".count("")` never ends, places are counted
+//! in bytes, nothing is all digits, and what `replace` and `join` make has no bound.
 
 use std::fmt::Write as _;
 
@@ -151,13 +154,20 @@ fn of_text(text: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
         }
         "startswith" | "endswith" => {
             let (affix,): (Value,) = from_args(args)?;
-            let has = |affix: &Value| {
-                let affix = affix.as_str().unwrap_or_default();
-                if name == "startswith" { text.starts_with(affix) } else { text.ends_with(affix) }
+            let has = |affix: &Value| match (affix.as_str(), name) {
+                (Some(affix), "startswith") => Ok(text.starts_with(affix)),
+                (Some(affix), _) => Ok(text.ends_with(affix)),
+                (None, _) => {
+                    let what = format!("{name}: expected a text or a tuple of texts");
+                    Err(Error::new(ErrorKind::InvalidOperation, what))
+                }
             };
             let any = match affix.kind() {
-                ValueKind::Seq => affix.try_iter()?.any(|affix| has(&affix)),
-                _ => has(&affix),
+                ValueKind::Seq => {
+                    let found = affix.try_iter()?.map(|affix| has(&affix));
+                    found.collect::<Result<Vec<_>, _>>()?.contains(&true)
+                }
+                _ => has(&affix)?,
             };
             Value::from(any)
         }

@@ -55,3 +55,56 @@ fn line_ends_and_generation_tags_are_prepared_without_moving_a_line() {
     assert!(text.contains("{%- call graft_generation() -%}b{% endcall %}"), "{text}");
     assert!(!mask::prepare("{% set generation = 1 %}").1);
 }
+
+#[test]
+fn methods_answer_as_pythons_do() {
+    // Rendered by Jinja2 3.1 on Python 3.
+    for (expression, answer) in [
+        (r#""hELLO wORLD".capitalize()"#, "Hello world"),
+        (r#""aXbXc".count("X")"#, "2"),
+        (r#""abc".count("")"#, "4"),
+        (r#""éab".find("b")"#, "2"),
+        (r#""abab".rfind("b")"#, "3"),
+        (r#""abc".find("z")"#, "-1"),
+        (r#""abc".startswith("ab")"#, "True"),
+        (r#""abc".startswith(("z", "ab"))"#, "True"),
+        (r#""abc".endswith(("z", "y"))"#, "False"),
+        (r#""abc".endswith("")"#, "True"),
+        (r#""12".isdigit()"#, "True"),
+        (r#""".isdigit()"#, "False"),
+        (r#""a1".isalnum()"#, "True"),
+        (r#""a 1".isalnum()"#, "False"),
+        (r#""éa".isalpha()"#, "True"),
+        (r#""Straße".upper()"#, "STRASSE"),
+        (r#""ÀB".lower()"#, "àb"),
+        (r#""they're 3rd".title()"#, "They'Re 3Rd"),
+        (r#"" \x1c\n".isspace()"#, "True"),
+        (r#""\x1c a \u2028".strip()"#, "a"),
+        (r#""xxaxx".strip("x")"#, "a"),
+        (r#""xxaxx".lstrip("x")"#, "axx"),
+        (r#"" a  b ".split()"#, "['a', 'b']"),
+        (r#""a,b,c".split(",", 1)"#, "['a', 'b,c']"),
+        (r#""a,b,c".rsplit(",", 1)"#, "['a,b', 'c']"),
+        (r#""a\r\nb\x0bc\n".splitlines()"#, "['a', 'b', 'c']"),
+        (r#""a\nb".splitlines(true)"#, r"['a\n', 'b']"),
+        (r#""abc".removeprefix("a")"#, "bc"),
+        (r#""abc".removesuffix("bc")"#, "a"),
+        (r#""aaa".replace("a", "b", 2)"#, "bba"),
+        (r#"", ".join(["a", "b"])"#, "a, b"),
+        (r#"{"a": 1}.get("a")"#, "1"),
+        (r#"{"a": 1}.get("b")"#, "None"),
+        (r#"{"a": 1}.get("b", 2)"#, "2"),
+        (r#"{"a": 1}.keys() | list"#, "['a']"),
+        ("[1, 2, 1].count(1)", "2"),
+        ("[1, 2].index(2)", "1"),
+    ] {
+        // Control tokens aside, a template's text is its ids'.
+        let template =
+            ModelTemplate::from_text(&format!("{{{{ {expression} }}}}"), "t", "").unwrap();
+        let ids = template.prompt(&conversation(), DATE, Losses::Allow, tokenizer()).unwrap();
+        assert_eq!(tokenizer().decode(&ids, false).unwrap(), answer, "{expression}");
+    }
+    insta::assert_snapshot!(refused("{{ 'abc'.startswith(3) }}"), @"cannot render the conversation: m/chat_template.jinja, line 1 of the chat template: invalid operation: startswith: expected a text or a tuple of texts");
+    insta::assert_snapshot!(refused("{{ 'abc'.format(3) }}"), @"cannot render the conversation: m/chat_template.jinja, line 1 of the chat template: unknown method: the method `format` is not known here");
+    insta::assert_snapshot!(refused("{{ 'abc'.upper(3) }}"), @"cannot render the conversation: m/chat_template.jinja, line 1 of the chat template: too many arguments");
+}
