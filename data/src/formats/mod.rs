@@ -1,22 +1,17 @@
-//! The row formats people already have, read line by line.
+//! The rows of people's files.
+//!
+//! A container (rows of JSON, a plain text) gives values with the places that they come from; a row form
+//! (`messages`, `alpaca`, …) reads a value. Neither knows the other, and [`RowReader`] joins them.
 //!
 //! Nothing that a row says is dropped in silence: a field is used, or a note about the row
 //! ([`NOTES`]), or refused by name.
 
-mod alpaca;
-mod completion;
-mod container;
-mod fields;
-mod input;
+mod containers;
+mod forms;
 mod json;
-mod keys;
-mod learnt;
-mod messages;
+mod notes;
 mod reader;
-mod sharegpt;
 mod source;
-mod texts;
-mod tools;
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,10 +19,9 @@ use std::str::FromStr;
 use crate::conversation::{Content, Conversation};
 use crate::error::{Error, Place, RowProblem};
 use crate::python_text::strip;
-use fields::Object;
 
-pub use input::FileDigest;
-pub use keys::NOTES;
+pub use containers::FileDigest;
+pub use notes::NOTES;
 pub use reader::{FileRows, ReadRows, RowReader, read_rows};
 pub use source::SourceFile;
 
@@ -53,61 +47,16 @@ impl Format {
 
     /// The name in recipes and on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Messages => "messages",
-            Self::ShareGpt => "sharegpt",
-            Self::Alpaca => "alpaca",
-            Self::Completion => "completion",
-            Self::Text => "text",
-        }
+        self.form().name
     }
 
-    /// Reads one row of this format.
+    /// Reads one row of this format from its JSON.
     ///
     /// # Errors
     /// The text is not JSON, or not a row of this format.
     pub fn parse_row(self, text: &str) -> Result<Row, RowProblem> {
-        self.read_row(text).map(|parsed| parsed.row)
-    }
-
-    /// Reads one row, and says which of its fields are notes.
-    fn read_row(self, text: &str) -> Result<ParsedRow, RowProblem> {
-        let value = json::read(text, keys::is_note)?;
-        let object = Object::new(&value, self.expected())?;
-        let row = match self {
-            Self::Messages => messages::parse(&object).map(Row::Conversation),
-            Self::ShareGpt => sharegpt::parse(&object).map(Row::Conversation),
-            Self::Alpaca => alpaca::parse(&object).map(Row::Conversation),
-            Self::Completion => completion::parse(&object),
-            Self::Text => completion::parse_text(&object),
-        }?;
-        let notes = keys::notes(&object, self)?;
-        Ok(ParsedRow { row, notes })
-    }
-
-    /// The fields that a row is made of.
-    fn fields(self) -> &'static [&'static str] {
-        match self {
-            Self::Messages => {
-                &["messages", "system", "tools", "builtin_tools", "tools_in_user_message"]
-            }
-            Self::ShareGpt => {
-                &["conversations", "system", "tools", "builtin_tools", "tools_in_user_message"]
-            }
-            Self::Alpaca => &["instruction", "input", "output", "system", "history"],
-            Self::Completion => &["prompt", "completion"],
-            Self::Text => &["text"],
-        }
-    }
-
-    fn expected(self) -> &'static str {
-        match self {
-            Self::Messages => "`messages`",
-            Self::ShareGpt => "`conversations`",
-            Self::Alpaca => "`instruction`, `input` and `output`",
-            Self::Completion => "`prompt` and `completion`",
-            Self::Text => "`text`",
-        }
+        let value = json::read(text, notes::is_note)?;
+        self.form().read(&value).map(|parsed| parsed.row)
     }
 }
 
@@ -161,13 +110,6 @@ impl Row {
     }
 }
 
-/// A row, and the names of its fields that are notes.
-#[derive(Debug)]
-struct ParsedRow {
-    row: Row,
-    notes: Vec<String>,
-}
-
 /// Where a row stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Origin {
@@ -191,6 +133,7 @@ impl Origin {
 pub const MOST_BYTES_OF_A_ROW: usize = 4 << 20;
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests write their own input files")]
 mod tests {
     use proptest::prelude::*;
 
@@ -217,6 +160,48 @@ mod tests {
         insta::assert_snapshot!(problem(Completion, r#"{"prompt": "a", "completion": 3}"#), @"`completion` must be a text, found a number");
         insta::assert_snapshot!(problem(Text, "{}"), @"`text` is missing (the object is empty)");
         insta::assert_snapshot!(problem(Alpaca, r#"{"instruction": "a"}"#), @"`output` is missing (found: instruction)");
+    }
+
+    #[test]
+    fn every_row_form_reads_the_values_of_every_container() {
+        let one = |format| match format {
+            Format::Messages => {
+                r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#
+            }
+            Format::ShareGpt => {
+                r#"{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}"#
+            }
+            Format::Alpaca => r#"{"instruction": "q", "output": "a"}"#,
+            Format::Completion => r#"{"prompt": "q", "completion": "a"}"#,
+            Format::Text => r#"{"text": "a"}"#,
+        };
+        for format in Format::ALL {
+            let row = format.parse_row(one(format)).unwrap();
+            let value: serde_json::Value = serde_json::from_str(one(format)).unwrap();
+            let pretty = serde_json::to_string_pretty(&value).unwrap();
+            for (text, items) in [
+                (format!("{value}\n{value}"), [None; 2]),
+                (format!("{pretty}\n{pretty}"), [None; 2]),
+                (format!("[{value}, {value}]"), [Some(1), Some(2)]),
+                (format!("[{pretty},\n{pretty}]"), [Some(1), Some(2)]),
+            ] {
+                // Leaked: an embedded text lives as long as the program.
+                let source = SourceFile::embedded("x", format, text.leak());
+                let read = read_rows(&[source]).unwrap().rows;
+                let found: Vec<_> = read.iter().map(|(row, origin)| (row, origin.item)).collect();
+                assert_eq!(found, items.map(|item| (&row, item)), "{format}");
+            }
+        }
+        // A plain text is one value, for the form that is a text; to all others its name says nothing.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        for format in Format::ALL {
+            let is_text = format == Format::Text;
+            std::fs::write(&path, if is_text { "a" } else { one(format) }).unwrap();
+            let read = read_rows(&[SourceFile::new(&path, format)]).unwrap().rows;
+            assert_eq!(read.len(), 1, "{format}");
+            assert_eq!(read[0].0, format.parse_row(one(format)).unwrap(), "{format}");
+        }
     }
 
     proptest! {

@@ -1,14 +1,11 @@
 //! The rows of a list of files, in order, each with its place.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use super::container::{foreign, foreign_rows};
-use super::input::{FileDigest, Input};
-use super::texts::{RowText, RowTexts};
-use super::{Format, MOST_BYTES_OF_A_ROW, Origin, ParsedRow, Row, SourceFile};
+use super::containers::{FileDigest, Record, Records};
+use super::forms::ParsedRow;
+use super::{Origin, Row, SourceFile};
 use crate::error::{Error, Place, RowProblem};
-use crate::shown::shown;
 
 /// Names of notes that are counted in a file; more are left out.
 const MOST_NOTES: usize = 64;
@@ -31,8 +28,8 @@ pub struct FileRows {
 pub struct RowReader<'a> {
     sources: &'a [SourceFile],
     leave_out_empty: bool,
-    /// What is open of the file being read.
-    texts: Option<RowTexts>,
+    /// The file being read.
+    records: Option<Box<dyn Records>>,
     /// Rows of the file being read.
     rows: usize,
     notes: BTreeMap<String, usize>,
@@ -50,7 +47,7 @@ impl<'a> RowReader<'a> {
         Self {
             sources,
             leave_out_empty: false,
-            texts: None,
+            records: None,
             rows: 0,
             notes: BTreeMap::new(),
             left_out: 0,
@@ -79,32 +76,26 @@ impl<'a> RowReader<'a> {
     fn read(&mut self) -> Result<Option<(Row, Origin)>, Error> {
         while let Some(source) = self.sources.get(self.files.len()) {
             let file = self.files.len();
-            let texts = match &mut self.texts {
-                Some(texts) => texts,
-                closed => match open(source)? {
-                    Opened::Rows(texts) => closed.insert(texts),
-                    Opened::Document(text, digest) => {
-                        self.bytes += digest.bytes;
-                        let (notes, left_out) = (BTreeMap::new(), 0);
-                        self.files.push(FileRows { digest, notes, left_out });
-                        let origin = Origin { file, line: 1, item: None };
-                        return Ok(Some((Row::Text(text), origin)));
-                    }
-                },
+            let records = match &mut self.records {
+                Some(records) => records,
+                closed => closed.insert(source.open()?),
             };
-            let Some(RowText { text, line, column, item }) = texts.next_text()? else {
+            let Some(Record { value, line, item, bytes }) = records.next()? else {
                 self.end_file(source)?;
                 continue;
             };
             self.rows += 1;
-            self.bytes += text.len() as u64;
-            match source.format.read_row(text).and_then(learnable) {
+            self.bytes += bytes as u64;
+            match source.format.form().read(&value).and_then(learnable) {
                 Ok(ParsedRow { row, notes }) => {
                     count(&mut self.notes, &notes);
                     return Ok(Some((row, Origin { file, line, item })));
                 }
                 Err(RowProblem::EmptyAnswer(_)) if self.leave_out_empty => self.left_out += 1,
-                Err(problem) => return Err(misplaced(source, problem, line, column, item)),
+                Err(problem) => {
+                    let place = Place { path: source.path.clone(), line, item };
+                    return Err(Error::Row { place: Box::new(place), problem });
+                }
             }
         }
         Ok(None)
@@ -114,7 +105,7 @@ impl<'a> RowReader<'a> {
         if self.rows == 0 {
             return Err(Error::EmptyFile { path: source.path.clone() });
         }
-        let digest = self.texts.take().map(RowTexts::digest);
+        let digest = self.records.take().map(Records::digest);
         let digest = digest.expect("the file was open when its end was met");
         let (notes, left_out) = (std::mem::take(&mut self.notes), self.left_out);
         self.files.push(FileRows { digest, notes, left_out });
@@ -158,63 +149,6 @@ pub fn read_rows(sources: &[SourceFile]) -> Result<ReadRows, Error> {
     Ok(ReadRows { rows, files: reader.into_files() })
 }
 
-impl SourceFile {
-    /// Looks at the beginning of the file: whether it can be read, and may hold rows of the format.
-    ///
-    /// # Errors
-    /// It is missing, no plain file, or of another kind.
-    pub fn check(&self) -> Result<(), Error> {
-        begin(self).map(|_| ())
-    }
-}
-
-/// A file that was opened.
-enum Opened {
-    Rows(RowTexts),
-    /// A plain text was read, too.
-    Document(String, FileDigest),
-}
-
-/// Opens a file that does not say that it is of another kind; whether it is one plain text.
-fn begin(source: &SourceFile) -> Result<(Input, bool), Error> {
-    let mut input = Input::open(source)?;
-    let is_text = source.format == Format::Text;
-    let could_be_document = is_text && is_document(source) != Some(false);
-    let ahead = input.ahead()?;
-    let found = if could_be_document { foreign(ahead) } else { foreign_rows(ahead) };
-    if let Some(what) = found {
-        return Err(Error::NotRows { path: source.path.clone(), what: what.to_string() });
-    }
-    if is_text && is_document(source).is_none() {
-        let extension = shown(&extension(&source.path));
-        return Err(Error::UnknownExtension { path: source.path.clone(), extension });
-    }
-    Ok((input, could_be_document))
-}
-
-fn open(source: &SourceFile) -> Result<Opened, Error> {
-    let (mut input, is_document) = begin(source)?;
-    if !is_document {
-        return RowTexts::new(input, MOST_BYTES_OF_A_ROW).map(Opened::Rows);
-    }
-    let path = || source.path.clone();
-    let (limit, mark) = (MOST_BYTES_OF_A_ROW, "\u{feff}".as_bytes());
-    let Some(mut bytes) = input.read_to_end(limit)? else {
-        return Err(Error::LongDocument { path: path(), limit });
-    };
-    let mark = if bytes.starts_with(mark) { mark.len() } else { 0 };
-    bytes.drain(..mark);
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..valid].split(|&byte| byte == b'\n').count();
-        Error::NotUtf8 { path: path(), line, offset: (valid + mark) as u64 }
-    })?;
-    if text.trim().is_empty() {
-        return Err(Error::EmptyFile { path: path() });
-    }
-    Ok(Opened::Document(text, input.digest()))
-}
-
 fn learnable(parsed: ParsedRow) -> Result<ParsedRow, RowProblem> {
     if let Row::Conversation(conversation) = &parsed.row
         && !conversation.has_assistant_turn()
@@ -235,48 +169,13 @@ fn count(all: &mut BTreeMap<String, usize>, notes: &[String]) {
     }
 }
 
-/// The problem of a row that begins there; JSON is malformed at a place of its own.
-fn misplaced(
-    source: &SourceFile,
-    problem: RowProblem,
-    start: usize,
-    before: usize,
-    item: Option<usize>,
-) -> Error {
-    let (line, problem) = match problem {
-        RowProblem::Json { line, column, message } => {
-            let column = if line == 1 { before + column } else { column };
-            // A row that is cut off is read up to line 0 of what follows.
-            let line = line.max(1);
-            (start + line - 1, RowProblem::Json { line, column, message })
-        }
-        other => (start, other),
-    };
-    Error::Row { place: Box::new(Place { path: source.path.clone(), line, item }), problem }
-}
-
-/// Whether a file for `format: text` is one document; `None` where its name does not tell.
-fn is_document(source: &SourceFile) -> Option<bool> {
-    if source.embedded_text().is_some() {
-        return Some(false);
-    }
-    match extension(&source.path).as_str() {
-        "txt" | "md" => Some(true),
-        "jsonl" | "ndjson" | "json" => Some(false),
-        _ => None,
-    }
-}
-
-fn extension(path: &Path) -> String {
-    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
-}
-
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests write their own input files")]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::formats::{Format, MOST_BYTES_OF_A_ROW};
 
     fn read(name: &str, bytes: &[u8], format: Format) -> Result<Vec<(Row, Origin)>, String> {
         let folder = tempfile::tempdir().unwrap();

@@ -4,13 +4,23 @@
 use serde_json::Value;
 
 use super::fields::{Object, element};
-use super::{learnt, tools};
+use super::{Form, learnt, tools};
 use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::RowProblem;
+use crate::formats::Row;
 
 const ROLES: &str = "system, human, user, gpt, assistant, function_call, observation, tool";
 
-pub(super) fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
+pub(super) static FORM: Form = Form {
+    name: "sharegpt",
+    fields: &["conversations", "system", "tools", "builtin_tools", "tools_in_user_message"],
+    expected: "`conversations`",
+    of_turns: true,
+    of_text: false,
+    read: |row| parse(row).map(Row::Conversation),
+};
+
+fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
     let list = row.list("conversations")?;
     let messages = (0..list.len())
         .map(|index| message(&element(list, index, "conversations")?))

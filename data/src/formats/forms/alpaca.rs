@@ -4,11 +4,22 @@
 
 use serde_json::Value;
 
+use super::Form;
 use super::fields::{Object, as_text, wrong_type};
 use crate::conversation::{Conversation, Message, Role};
 use crate::error::RowProblem;
+use crate::formats::Row;
 
-pub(super) fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
+pub(super) static FORM: Form = Form {
+    name: "alpaca",
+    fields: &["instruction", "input", "output", "system", "history"],
+    expected: "`instruction`, `input` and `output`",
+    of_turns: false,
+    of_text: false,
+    read: |row| parse(row).map(Row::Conversation),
+};
+
+fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
     let instruction = row.text("instruction")?;
     let input = row.optional_text("input")?.unwrap_or_default();
     let output = row.text("output")?;

@@ -1,15 +1,25 @@
-//! A file of JSON rows as one text a row, so that memory holds a row and never the file: a row a
-//! line, or rows over several lines, one after the other or in one list.
+//! Rows of JSON: a row a line, or rows over several lines, one after the other or in one list. The file is
+//! cut into one text a row, so that memory holds a row and never the file.
 
+use super::foreign::foreign_rows;
 use super::input::{FileDigest, Input};
-use super::json;
+use super::{Container, Record, Records};
 use crate::error::{Error, Place, RowProblem};
+use crate::formats::notes::is_note;
+use crate::formats::{MOST_BYTES_OF_A_ROW, json};
+
+pub(super) static CONTAINER: Container = Container {
+    endings: &["jsonl", "ndjson", "json"],
+    of_text: false,
+    foreign: foreign_rows,
+    open: |input| Ok(Box::new(RowTexts::new(input, MOST_BYTES_OF_A_ROW)?)),
+};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The texts of the rows of an open file.
 #[derive(Debug)]
-pub(super) struct RowTexts {
+struct RowTexts {
     input: Input,
     shape: Shape,
     /// Line that the next byte stands on, counted from 1.
@@ -48,30 +58,54 @@ enum At {
 
 /// A row as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RowText<'a> {
-    pub(super) text: &'a str,
+struct RowText<'a> {
+    text: &'a str,
     /// Where it begins, lines counted from 1.
-    pub(super) line: usize,
+    line: usize,
     /// Bytes before it on its line.
-    pub(super) column: usize,
+    column: usize,
     /// Its number in a list, counted from 1.
-    pub(super) item: Option<usize>,
+    item: Option<usize>,
+}
+
+impl Records for RowTexts {
+    fn next(&mut self) -> Result<Option<Record>, Error> {
+        let Some(RowText { text, line, column, item }) = self.next_text()? else { return Ok(None) };
+        let bytes = text.len();
+        match json::read(text, is_note) {
+            Ok(value) => Ok(Some(Record { value, line, item, bytes })),
+            Err(problem) => {
+                let (line, problem) = placed(problem, line, column);
+                let place = Place { path: self.input.path.clone(), line, item };
+                Err(Error::Row { place: Box::new(place), problem })
+            }
+        }
+    }
+
+    fn digest(self: Box<Self>) -> FileDigest {
+        self.input.digest()
+    }
+}
+
+/// The line of the file that a problem of the row is on which begins there: JSON is malformed at a place of
+/// its own.
+fn placed(problem: RowProblem, start: usize, before: usize) -> (usize, RowProblem) {
+    let RowProblem::Json { line, column, message } = problem else { return (start, problem) };
+    let column = if line == 1 { before + column } else { column };
+    // A row that is cut off is read up to line 0 of what follows.
+    let line = line.max(1);
+    (start + line - 1, RowProblem::Json { line, column, message })
 }
 
 impl RowTexts {
     /// Rows of at most `limit` bytes.
-    pub(super) fn new(mut input: Input, limit: usize) -> Result<Self, Error> {
+    fn new(mut input: Input, limit: usize) -> Result<Self, Error> {
         let shape = shape(input.ahead()?);
         Ok(Self { input, shape, line: 1, column: 0, buffer: Vec::new(), limit })
     }
 
-    /// Size and hash of the file, once there is no row left.
-    pub(super) fn digest(self) -> FileDigest {
-        self.input.digest()
-    }
-
     /// The next row; blank lines are skipped.
-    pub(super) fn next_text(&mut self) -> Result<Option<RowText<'_>>, Error> {
+    fn next_text(&mut self) -> Result<Option<RowText<'_>>, Error> {
         self.buffer.clear();
         if self.shape == Shape::Lines { self.next_line() } else { self.next_value() }
     }
@@ -322,7 +356,7 @@ mod tests {
             while let Some(RowText { text, line, item, .. }) = texts.next_text()? {
                 rows.push((text.to_owned(), line, item));
             }
-            assert_eq!(texts.digest().bytes, text.len() as u64);
+            assert_eq!(Box::new(texts).digest().bytes, text.len() as u64);
             Ok(rows)
         };
         read().map_err(|error: Error| error.to_string())

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::fields::{Object, as_text, wrong_type};
-use super::json;
 use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::RowProblem;
+use crate::formats::json;
 use crate::shown::shown;
 
 /// The turns with whatever else the row says: tools, and a system prompt beside them.

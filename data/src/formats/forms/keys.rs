@@ -1,77 +1,13 @@
-//! What a field of a row means beside those that its format is made of: a note about the row, or
+//! What a field of a row means beside those that its form is made of: a note about the row, or
 //! something that would be lost, which is refused by name.
 
 use serde_json::Value;
 
-use super::Format;
+use super::Form;
 use super::fields::{Object, is_empty};
 use crate::error::RowProblem;
+use crate::formats::notes::is_note;
 use crate::shown::shown;
-
-/// Fields that say where a row comes from, or what was thought of it. They are not learnt from, and
-/// `graft data` lists those that it met; so is every field whose name begins with `_`.
-pub const NOTES: [&str; 60] = [
-    "annotator",
-    "author",
-    "categories",
-    "category",
-    "comment",
-    "comments",
-    "conversation_id",
-    "created",
-    "created_at",
-    "dataset",
-    "dataset_name",
-    "date",
-    "difficulty",
-    "domain",
-    "dump",
-    "file",
-    "file_name",
-    "file_path",
-    "filename",
-    "generator",
-    "hash",
-    "id",
-    "idx",
-    "index",
-    "lang",
-    "language",
-    "language_score",
-    "license",
-    "md5",
-    "meta",
-    "metadata",
-    "model",
-    "model_name",
-    "notes",
-    "num_tokens",
-    "num_turns",
-    "path",
-    "prompt_id",
-    "quality",
-    "rating",
-    "row_id",
-    "score",
-    "sha256",
-    "source",
-    "split",
-    "subset",
-    "tag",
-    "tags",
-    "task",
-    "task_id",
-    "timestamp",
-    "title",
-    "token_count",
-    "topic",
-    "type",
-    "uid",
-    "updated_at",
-    "url",
-    "uuid",
-    "version",
-];
 
 /// Fields that ask for single turns or rows to be learnt or not.
 const MASKS: [&str; 11] = [
@@ -94,23 +30,17 @@ const MEDIA: [&str; 7] = ["audio", "audios", "documents", "image", "images", "vi
 /// Fields of preference data.
 const PREFERENCES: [&str; 4] = ["chosen", "margin", "ranking", "rejected"];
 
-/// Whether the field is a note about the row.
-pub(super) fn is_note(key: &str) -> bool {
-    key.starts_with('_') || NOTES.contains(&key)
-}
-
-/// The notes among a row's fields, where every other field is one that the format is made of.
-pub(super) fn notes(row: &Object<'_>, format: Format) -> Result<Vec<String>, RowProblem> {
-    let fields = format.fields();
+/// The notes among a row's fields, where every other field is one that the form is made of.
+pub(super) fn notes(row: &Object<'_>, form: &Form) -> Result<Vec<String>, RowProblem> {
     let mut notes = Vec::new();
     for (key, value) in row.fields() {
-        if fields.contains(&key.as_str()) || value.is_null() || is_empty(value) {
+        if form.fields.contains(&key.as_str()) || value.is_null() || is_empty(value) {
             continue;
         }
         if is_note(key) {
             notes.push(key.clone());
         } else if !asks_for_what_is(key, value) {
-            let why = why(key, format);
+            let why = why(key, form);
             let key = row.path(key);
             return Err(RowProblem::Unsupported(format!("`{key}` is not supported: {why}")));
         }
@@ -129,8 +59,8 @@ fn asks_for_what_is(key: &str, value: &Value) -> bool {
 }
 
 /// Why a field at the top of a row is refused, and the way out.
-fn why(key: &str, format: Format) -> String {
-    let of_turns = matches!(format, Format::Messages | Format::ShareGpt);
+fn why(key: &str, form: &Form) -> String {
+    let Form { name, fields, of_turns, .. } = *form;
     match key {
         _ if MASKS.contains(&key) && of_turns => {
             "every row counts alike; leave the row out, or write `\"weight\": 0` into those turns of \
@@ -158,21 +88,19 @@ fn why(key: &str, format: Format) -> String {
         "tools" | "builtin_tools" | "functions" => {
             "use `format: messages` or `format: sharegpt` for tools".to_owned()
         }
-        "system_prompt" if format != Format::Completion && format != Format::Text => {
-            "write it as `system`".to_owned()
-        }
+        "system_prompt" if fields.contains(&"system") => "write it as `system`".to_owned(),
         "system" | "system_prompt" => {
-            format!("rows of `format: {format}` have no system turn; write it into the text")
+            format!("rows of `format: {name}` have no system turn; write it into the text")
         }
         "history" => format!(
             "only `format: alpaca` has it; write its turns as turns of `format: {}`",
-            if format == Format::ShareGpt { format } else { Format::Messages }
+            if of_turns { name } else { "messages" }
         ),
         _ => format!(
-            "`format: {format}` is made of {}, and this is no known note about a row; remove the \
+            "`format: {name}` is made of {}, and this is no known note about a row; remove the \
              field (`jq -c 'del(.\"{}\")'`), or begin its name with `_` if nothing is to be learnt \
              from it",
-            listed(format.fields()),
+            listed(fields),
             shown(key)
         ),
     }
@@ -190,6 +118,8 @@ fn listed(names: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::notes::NOTES;
+    use crate::formats::{Format, json};
 
     const ROWS: [(Format, &str); 5] = [
         (
@@ -206,7 +136,8 @@ mod tests {
     ];
 
     fn read(format: Format, row: &str, more: &str) -> Result<Vec<String>, String> {
-        let parsed = format.read_row(&format!("{{{row}{more}}}"));
+        let value = json::read(&format!("{{{row}{more}}}"), is_note);
+        let parsed = value.and_then(|value| format.form().read(&value));
         parsed.map(|parsed| parsed.notes).map_err(|problem| problem.to_string())
     }
 
@@ -244,7 +175,7 @@ mod tests {
         .collect();
         for (format, row) in ROWS {
             for key in &lost {
-                if format.fields().contains(key) {
+                if format.form().fields.contains(key) {
                     continue;
                 }
                 let refused = read(format, row, &format!(r#", "{key}": "x""#)).unwrap_err();

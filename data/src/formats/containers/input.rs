@@ -8,8 +8,8 @@ use graft_files::plain_file;
 use graft_files::sha256::hexadecimal;
 use sha2::{Digest, Sha256};
 
-use super::SourceFile;
 use crate::error::Error;
+use crate::formats::SourceFile;
 
 /// Bytes that are read at a time, and looked at before the first row is.
 const CAPACITY: usize = 1 << 18;

@@ -3,14 +3,24 @@
 use serde_json::Value;
 
 use super::fields::{Object, as_text, element, wrong_type};
-use super::{learnt, tools};
+use super::{Form, learnt, tools};
 use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::RowProblem;
+use crate::formats::Row;
 use crate::shown::shown;
 
 const ROLES: &str = "system, user, assistant, tool, ipython";
 
-pub(super) fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
+pub(super) static FORM: Form = Form {
+    name: "messages",
+    fields: &["messages", "system", "tools", "builtin_tools", "tools_in_user_message"],
+    expected: "`messages`",
+    of_turns: true,
+    of_text: false,
+    read: |row| parse(row).map(Row::Conversation),
+};
+
+fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
     let list = row.list("messages")?;
     let (mut messages, mut calls) = (Vec::with_capacity(list.len()), Vec::new());
     for index in 0..list.len() {

@@ -1,0 +1,105 @@
+//! How rows are kept in a file: a container gives values with the places that they come from.
+//!
+//! A container is a file with its [`Records`], and an entry of [`CONTAINERS`], which are found by the endings
+//! of files' names. What a value means is a row form's to say.
+
+mod document;
+mod foreign;
+mod input;
+mod json_rows;
+
+use std::fmt;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::SourceFile;
+use crate::error::Error;
+use crate::shown::shown;
+use foreign::{Foreign, foreign};
+pub use input::FileDigest;
+use input::Input;
+
+/// The values of an open file, one after the other; memory holds one, and never the file.
+pub(super) trait Records: fmt::Debug + Send {
+    /// The next one; `None` at the end of the file.
+    fn next(&mut self) -> Result<Option<Record>, Error>;
+
+    /// Size and hash of the bytes that all values were made of, once there is none left.
+    fn digest(self: Box<Self>) -> FileDigest;
+}
+
+/// A value, and the place that it comes from.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) value: Value,
+    /// The line that it begins on, counted from 1.
+    pub(super) line: usize,
+    /// Its number, counted from 1, where the file is one list.
+    pub(super) item: Option<usize>,
+    /// How many bytes it was made of.
+    pub(super) bytes: usize,
+}
+
+/// A way to keep rows in a file.
+struct Container {
+    /// How the names of its files end, in lower case.
+    endings: &'static [&'static str],
+    /// Whether a file is one text without fields: for row forms that are one text, and no others.
+    of_text: bool,
+    /// What a file is that is none of these, by its first bytes.
+    foreign: fn(&[u8]) -> Option<Foreign>,
+    open: fn(Input) -> Result<Box<dyn Records>, Error>,
+}
+
+/// All of them.
+static CONTAINERS: [&Container; 2] = [&json_rows::CONTAINER, &document::CONTAINER];
+
+impl SourceFile {
+    /// Looks at the beginning of the file: whether it can be read, and may hold rows of the format.
+    ///
+    /// # Errors
+    /// It is missing, no plain file, or of another kind.
+    pub fn check(&self) -> Result<(), Error> {
+        begin(self).map(|_| ())
+    }
+
+    /// Opens the file in the container that it is.
+    pub(super) fn open(&self) -> Result<Box<dyn Records>, Error> {
+        let (input, container) = begin(self)?;
+        (container.open)(input)
+    }
+}
+
+/// Opens a file that does not say that it is of another kind.
+fn begin(source: &SourceFile) -> Result<(Input, &'static Container), Error> {
+    let path = || source.path.clone();
+    let mut input = Input::open(source)?;
+    let container = container(source);
+    let is_other = container.map_or(foreign as fn(&[u8]) -> _, |container| container.foreign);
+    if let Some(what) = is_other(input.ahead()?) {
+        return Err(Error::NotRows { path: path(), what: what.to_string() });
+    }
+    let unknown = || {
+        let extension = shown(&ending(&source.path));
+        Error::UnknownExtension { path: path(), extension }
+    };
+    Ok((input, container.ok_or_else(unknown)?))
+}
+
+/// The container of a file by its name; `None` where that does not tell whether it is one text.
+fn container(source: &SourceFile) -> Option<&'static Container> {
+    let of_text = source.format.form().of_text;
+    if source.embedded_text().is_some() {
+        return Some(&json_rows::CONTAINER);
+    }
+    let ending = ending(&source.path);
+    let known = CONTAINERS.into_iter().find(|container| {
+        container.endings.contains(&ending.as_str()) && (of_text || !container.of_text)
+    });
+    known.or((!of_text).then_some(&json_rows::CONTAINER))
+}
+
+fn ending(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
+}

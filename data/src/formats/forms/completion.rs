@@ -1,0 +1,21 @@
+//! `{"prompt","completion"}`: the completion is learnt after the prompt, without a chat template.
+
+use super::Form;
+use super::fields::Object;
+use crate::error::RowProblem;
+use crate::formats::Row;
+
+pub(super) static FORM: Form = Form {
+    name: "completion",
+    fields: &["prompt", "completion"],
+    expected: "`prompt` and `completion`",
+    of_turns: false,
+    of_text: false,
+    read: parse,
+};
+
+fn parse(row: &Object<'_>) -> Result<Row, RowProblem> {
+    let prompt = row.text("prompt")?.to_owned();
+    let completion = row.text("completion")?.to_owned();
+    Ok(Row::Completion { prompt, completion })
+}

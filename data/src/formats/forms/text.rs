@@ -1,0 +1,19 @@
+//! `{"text"}`: all of it is learnt, without a chat template.
+
+use super::Form;
+use super::fields::Object;
+use crate::error::RowProblem;
+use crate::formats::Row;
+
+pub(super) static FORM: Form = Form {
+    name: "text",
+    fields: &["text"],
+    expected: "`text`",
+    of_turns: false,
+    of_text: true,
+    read: parse,
+};
+
+fn parse(row: &Object<'_>) -> Result<Row, RowProblem> {
+    Ok(Row::Text(row.text("text")?.to_owned()))
+}
