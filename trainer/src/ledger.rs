@@ -19,8 +19,8 @@ use serde::Serialize;
 pub use asked::{Asked, Merging, Scoring, Stored};
 pub use available::Available;
 
-use crate::cli::page;
 use crate::plan::{LoadedData, Plan};
+use crate::quantity;
 
 /// Where the bytes of a line are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -90,7 +90,7 @@ pub struct Ledger {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the run takes {} of {what}, and {} is available{}:\n{table}{ways}",
-    page::bytes(*.needed), page::bytes(*.available), at
+    quantity::bytes(*.needed), quantity::bytes(*.available), at
 )]
 pub struct TooLarge {
     /// Memory, device memory or disk.
@@ -200,7 +200,7 @@ impl Ledger {
     /// The private memory of the moments that are not added, one after the other, each with its sum.
     pub fn others_table(&self) -> String {
         self.others.iter().fold(String::new(), |mut text, moment| {
-            let sum = page::bytes(moment.takes(&[Place::Anonymous]));
+            let sum = quantity::bytes(moment.takes(&[Place::Anonymous]));
             let _ = write!(
                 text,
                 "{}, {sum} in all\n{}",
@@ -253,7 +253,7 @@ fn table(lines: &[Entry], places: &[Place]) -> String {
     let lines: Vec<&Entry> = lines.iter().filter(|line| places.contains(&line.place)).collect();
     let width = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
     lines.iter().fold(String::new(), |mut text, line| {
-        let (bytes, name) = (page::bytes(line.bytes), line.name);
+        let (bytes, name) = (quantity::bytes(line.bytes), line.name);
         let _ = writeln!(text, "  {name:<width$}  {bytes:>10}  {}", line.arithmetic);
         text
     })

@@ -22,9 +22,9 @@ use graft_model::checkpoint::{Checkpoint, ShardedWriter, TensorSpec, expected};
 use graft_model::config::{BnbConfig, FloatType};
 use graft_model::folder::ModelFolder;
 
-use crate::cli::failure::WrongUse;
-use crate::cli::page;
 use crate::plan::read_config;
+use crate::quantity;
+use crate::wrong_use::WrongUse;
 use pool::Pool;
 use tensors::{Maker, dense, f32_bytes, quantised};
 use tokenizer::Growth;
@@ -222,9 +222,9 @@ impl Synthetic {
             "`{}` needs {needed} bytes ({layers} blocks of {}, {} of tables and headers), but its \
              disk has {free} bytes left ({}): take {fewer}`--sparse`, or another disk",
             out.display(),
-            page::bytes(block),
-            page::bytes(rest),
-            page::bytes(free),
+            quantity::bytes(block),
+            quantity::bytes(rest),
+            quantity::bytes(free),
         ))
         .into())
     }

@@ -7,8 +7,8 @@ use graft_adapters::PeftAdapter;
 use graft_data::{ChatTemplate, Losses, Preamble};
 
 use crate::base_mark::BaseMark;
-use crate::cli::failure::WrongUse;
 use crate::run_folder::manifest::FileHash;
+use crate::wrong_use::WrongUse;
 use graft_files::sha256::sha256_hex;
 
 /// Metadata: what tells the adapter's base from every other, wherever it lies.

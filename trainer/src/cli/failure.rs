@@ -15,6 +15,7 @@ use crate::no_memory;
 use crate::plan::ModelFilesError;
 use crate::run::RunError;
 use crate::run_folder;
+pub use crate::wrong_use::WrongUse;
 use graft_engine::score::ScoreError;
 
 /// An exit code.
@@ -31,11 +32,6 @@ impl From<Code> for ExitCode {
         code.0.into()
     }
 }
-
-/// A command line that clap cannot refuse by itself, or an input without an error type of its own.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct WrongUse(pub String);
 
 /// The code of an error: that of the first cause whose kind is known, else 1, as where the system has no
 /// memory or threads, whatever they were for.

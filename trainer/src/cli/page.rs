@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use graft_data::{is_visible, visible};
 use serde::Serialize;
 
+pub use crate::quantity::{bytes, grouped};
+
 /// Writes text and a line break. Text of files and models is part of most pages, so what would steer
 /// the reader's terminal is spelled out, in pipes and files too: from there it reaches one later.
 ///
@@ -69,19 +71,6 @@ fn escaped_json(json: &str) -> String {
     out
 }
 
-/// `1234567` as `1,234,567`.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 /// `name: value` lines with the values below each other.
 pub fn table(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
@@ -92,20 +81,9 @@ pub fn table(rows: &[(&str, String)]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// Bytes for people: `5.20 GiB`.
-pub fn bytes(count: u64) -> String {
-    indicatif::BinaryBytes(count).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn digits_are_grouped_by_three_from_the_right() {
-        let shown = [0, 12, 123, 1_234, 123_456, 1_234_567].map(grouped);
-        assert_eq!(shown, ["0", "12", "123", "1,234", "123,456", "1,234,567"]);
-    }
 
     #[test]
     fn json_keeps_its_meaning_and_steers_no_terminal() {

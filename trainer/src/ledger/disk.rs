@@ -2,8 +2,8 @@
 
 use super::asked::Asked;
 use super::{Entry, Place};
-use crate::cli::page::grouped;
 use crate::plan::{Adapter, parameters};
+use crate::quantity::grouped;
 
 /// A line of metrics.jsonl and its TensorBoard events.
 const STEP: u64 = 768;

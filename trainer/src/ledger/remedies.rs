@@ -4,8 +4,8 @@ use graft_recipes::{ActivationOffload, Checkpointing};
 
 use super::asked::{Asked, Merging};
 use super::{Ledger, Place};
-use crate::cli::page;
 use crate::plan::Adapter;
+use crate::quantity;
 use graft_engine::optimizer::StateFormat;
 
 /// A key with its new value, and the run with it.
@@ -93,7 +93,7 @@ fn narrow(adapter: &mut Adapter, rank: usize) {
 /// The mildest change of each kind that fits by itself, or what all of them together come to.
 pub(super) fn text(asked: &Asked, place: Place, memory: u64) -> String {
     let takes = |asked: &Asked| Ledger::for_run(asked).total(&[place]);
-    let line = |key: &str, bytes| format!("\n  {key} takes {}", page::bytes(bytes));
+    let line = |key: &str, bytes| format!("\n  {key} takes {}", quantity::bytes(bytes));
     let enough: String = ladders(asked)
         .into_iter()
         .filter_map(|ladder| ladder.into_iter().find(|change| takes(&change.asked) <= memory))

@@ -12,8 +12,8 @@ use graft_model::{ProjectionKind, Site};
 
 use super::asked::Asked;
 use super::{Entry, Moment, Place};
-use crate::cli::page::grouped;
 use crate::plan::Adapter;
+use crate::quantity::grouped;
 use graft_engine::loss::CHUNK;
 
 const F32: usize = 4;

@@ -2,7 +2,7 @@
 
 use graft_data::visible;
 
-pub(super) use crate::cli::page::{bytes, grouped};
+pub(super) use crate::quantity::{bytes, grouped};
 
 /// Text that a browser shows as it is, in content and in quoted attributes. Characters that HTML does not
 /// allow, that are not seen or that turn the reading order around are spelled out as on a terminal.
