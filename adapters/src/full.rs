@@ -10,7 +10,7 @@ use graft_model::config::FloatType;
 use graft_model::folder::ModelFolder;
 use graft_model::load::Factory;
 use graft_model::{
-    Error, LlamaConfig, OwnOutput, Param, Pass, Projection, ProjectionKind, Site, Table,
+    Error, LlamaConfig, OwnOutput, Param, Pass, Projection, ProjectionKind, Seat, Site, Table,
 };
 use half::{bf16, f16};
 
@@ -46,7 +46,7 @@ impl<B: Kernels> Projection<B> for DenseLinear<B> {
 }
 
 impl<B: Kernels> Trainable<B> for DenseLinear<B> {
-    fn trains(_name: &str) -> bool {
+    fn trains(_seat: Seat) -> bool {
         true
     }
 }
@@ -61,8 +61,8 @@ impl<B: Kernels> Factory<B> for FullFactory<'_, B> {
     type Projection = DenseLinear<B>;
 
     fn projection(&mut self, site: Site, weight: FrozenMatrix) -> Result<DenseLinear<B>, Error> {
-        let name = site.checkpoint_name();
-        let weight = Param::new(name, weight.to_f32(), &weight.shape(), self.device);
+        let (name, seat) = (site.checkpoint_name(), Seat::Projection(site));
+        let weight = Param::new(name, seat, weight.to_f32(), &weight.shape(), self.device);
         Ok(DenseLinear { weight })
     }
 
@@ -70,8 +70,8 @@ impl<B: Kernels> Factory<B> for FullFactory<'_, B> {
         false
     }
 
-    fn table(&mut self, name: &str, weight: FrozenMatrix) -> Result<Table<B>, Error> {
-        Ok(Table::dense(name, &weight, self.device))
+    fn table(&mut self, seat: Seat, weight: FrozenMatrix) -> Result<Table<B>, Error> {
+        Ok(Table::dense(seat, &weight, self.device))
     }
 }
 

@@ -8,12 +8,12 @@ use std::num::NonZeroUsize;
 use burn::tensor::ops::FloatTensor;
 use graft_kernels::{FrozenMatrix, Kernels, LowRank, Ops};
 use graft_model::load::{Factory, is_kept, quantise};
-use graft_model::site::LoraMatrix;
 use graft_model::{
-    Error, FrozenLinear, OwnOutput, Param, Pass, Projection, ProjectionKind, Site, Table,
+    Error, FrozenLinear, OwnOutput, Param, Pass, Projection, ProjectionKind, Seat, Site, Table,
 };
 
 use crate::method::Trainable;
+use crate::peft::names::{LoraMatrix, tensor_name};
 
 /// Width of an update; at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,11 +101,6 @@ impl LoraConfig {
     }
 }
 
-/// Name of an adapter tensor inside a model: PEFT's key without its prefix.
-pub fn tensor_name(site: Site, matrix: LoraMatrix) -> String {
-    format!("{}.{}.weight", site.module_name(), matrix.name())
-}
-
 /// A frozen projection with a low-rank update, or without one where none was asked for.
 #[derive(Clone, Debug)]
 pub struct LoraLinear<B: Kernels> {
@@ -164,8 +159,8 @@ impl<B: Kernels> Projection<B> for LoraLinear<B> {
 }
 
 impl<B: Kernels> Trainable<B> for LoraLinear<B> {
-    fn trains(name: &str) -> bool {
-        name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight")
+    fn trains(seat: Seat) -> bool {
+        matches!(seat, Seat::Projection(_))
     }
 }
 
@@ -219,7 +214,8 @@ impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
             let rank = size.rank.get();
             let [a, b] = self.start.matrices(site, rank, shape);
             let param = |matrix, values, shape: [usize; 2]| {
-                Param::new(tensor_name(site, matrix), values, &shape, self.device)
+                let seat = Seat::Projection(site);
+                Param::new(tensor_name(site, matrix), seat, values, &shape, self.device)
             };
             Update {
                 a: param(LoraMatrix::A, a, [rank, inner]),
@@ -235,7 +231,7 @@ impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
         is_kept(self.nf4, weight)
     }
 
-    fn table(&mut self, _name: &str, weight: FrozenMatrix) -> Result<Table<B>, Error> {
+    fn table(&mut self, _seat: Seat, weight: FrozenMatrix) -> Result<Table<B>, Error> {
         Ok(Table::frozen(weight, self.device))
     }
 }

@@ -6,6 +6,7 @@
 //! head whole (`modules_to_save`).
 
 mod config;
+pub mod names;
 mod pattern;
 mod save;
 mod tables;

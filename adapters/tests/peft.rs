@@ -7,12 +7,11 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use graft_adapters::lora::tensor_name;
+use graft_adapters::peft::names::{LoraMatrix, tensor_name};
 use graft_adapters::peft::{self, CONFIG_FILE, WEIGHTS_FILE};
 use graft_adapters::{Error, LoraConfig, PeftAdapter, Rank, Scaling, Size, Start};
 use graft_model::checkpoint::{Dtype, TensorView, write_safetensors};
 use graft_model::presets::llama3_2_1b;
-use graft_model::site::LoraMatrix;
 use graft_model::{LlamaConfig, ProjectionKind, Site};
 use serde_json::{Map, Value, json};
 

@@ -8,7 +8,7 @@ use burn::tensor::ops::FloatTensor;
 use graft_adapters::Trainable;
 use graft_kernels::adamw::{GradientSums, Trained};
 use graft_kernels::{Kernels, Ops};
-use graft_model::Llama;
+use graft_model::{Llama, Seat};
 
 use crate::sink::Sink;
 
@@ -17,6 +17,8 @@ use crate::sink::Sink;
 pub struct Slot {
     /// Its name in the model.
     pub name: String,
+    /// Where in the model it stands.
+    pub seat: Seat,
     /// Its sizes.
     pub shape: Vec<usize>,
     /// Where its values are in a gradient.
@@ -47,10 +49,11 @@ impl Parameters {
     {
         let mut slots: Vec<Slot> = Vec::new();
         model.visit(&mut |param| {
-            if P::trains(param.name()) {
+            if P::trains(param.seat()) {
                 let start = slots.last().map_or(0, |slot| slot.range.end);
                 slots.push(Slot {
                     name: param.name().to_owned(),
+                    seat: param.seat(),
                     shape: param.shape(),
                     range: start..start + param.len(),
                 });

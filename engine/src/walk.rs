@@ -17,7 +17,7 @@ use graft_kernels::{Kernels, Ops, backward_from};
 use graft_model::pass::Leaves;
 use graft_model::site::EMBED_TOKENS;
 use graft_model::stop::{self, Stopped};
-use graft_model::{Block, Branch, Context, Keeping, Layout, Llama, Plain, Products, Taped};
+use graft_model::{Block, Branch, Context, Keeping, Layout, Llama, Plain, Products, Seat, Taped};
 
 use crate::loss::{LossHead, Measures, Turn};
 use crate::offload::{Offload, OffloadError, Waiting};
@@ -105,7 +105,7 @@ where
         head: &'a dyn LossHead<B, P>,
         checkpointing: Checkpointing,
     ) -> Self {
-        let trains_embedding = parameters.slot(EMBED_TOKENS).is_some();
+        let trains_embedding = parameters.slots().iter().any(|slot| slot.seat == Seat::Embedding);
         let lowest = if trains_embedding { (0, 0) } else { lowest_trained(model, parameters) };
         let device_memory = Cell::default();
         Self { model, head, checkpointing, offload: None, trains_embedding, lowest, device_memory }
@@ -283,18 +283,7 @@ where
 }
 
 fn lowest_trained<B: Kernels, P>(model: &Llama<B, P>, parameters: &Parameters) -> (usize, usize) {
-    let trained = |layer: usize, parts: [&str; 2]| {
-        let prefixes = parts.map(|part| format!("model.layers.{layer}.{part}."));
-        let mut slots = parameters.slots().iter();
-        slots.any(|slot| prefixes.iter().any(|prefix| slot.name.starts_with(prefix)))
-    };
-    for layer in 0..model.blocks.len() {
-        if trained(layer, ["input_layernorm", "self_attn"]) {
-            return (layer, Branch::Attention as usize);
-        }
-        if trained(layer, ["post_attention_layernorm", "mlp"]) {
-            return (layer, Branch::FeedForward as usize);
-        }
-    }
-    (model.blocks.len(), 0)
+    let branches = parameters.slots().iter().filter_map(|slot| slot.seat.branch());
+    let lowest = branches.min().map(|(layer, branch)| (layer, branch as usize));
+    lowest.unwrap_or((model.blocks.len(), 0))
 }

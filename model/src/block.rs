@@ -13,7 +13,7 @@ use crate::projection::Projection;
 use crate::site::ProjectionKind;
 
 /// The two halves of a layer, each a branch whose output is added to the residual stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Branch {
     /// `o(attention(norm(x)))`
     Attention,

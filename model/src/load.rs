@@ -10,7 +10,7 @@ use graft_kernels::frozen::{Absmax, Storage};
 use graft_kernels::{FrozenMatrix, Kernels, nf4};
 use safetensors::Dtype;
 
-use crate::block::Block;
+use crate::block::{Block, Branch};
 use crate::checkpoint::{AbsmaxView, Checkpoint, Nf4Tensor, TensorView};
 use crate::config::LlamaConfig;
 use crate::error::Error;
@@ -19,7 +19,8 @@ use crate::pages::Mapped;
 use crate::param::Param;
 use crate::residency::Residency;
 use crate::rope::Rope;
-use crate::site::{self, ProjectionKind, Site};
+use crate::seat::Seat;
+use crate::site::{ProjectionKind, Site};
 use crate::table::Table;
 
 /// Makes the parts of a model out of stored weights.
@@ -33,8 +34,8 @@ pub trait Factory<B: Kernels> {
     /// Whether a projection holds on to a stored weight of this form, or takes its values over.
     fn keeps(&self, weight: &FrozenMatrix) -> bool;
 
-    /// An embedding or head from its stored weight.
-    fn table(&mut self, name: &str, weight: FrozenMatrix) -> Result<Table<B>, Error>;
+    /// An embedding or head, which stands at `seat`, from its stored weight.
+    fn table(&mut self, seat: Seat, weight: FrozenMatrix) -> Result<Table<B>, Error>;
 }
 
 /// Where stored weights come from.
@@ -173,7 +174,7 @@ impl<B: Kernels, P> Llama<B, P> {
         device: &B::Device,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self, Error> {
-        let (embedding, embedding_pages) = table(config, weights, factory, site::EMBED_TOKENS)?;
+        let (embedding, embedding_pages) = table(config, weights, factory, Seat::Embedding)?;
         let mut blocks = Vec::with_capacity(config.layers);
         let mut pages = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
@@ -183,9 +184,9 @@ impl<B: Kernels, P> Llama<B, P> {
             pages.push(mapped);
             progress(layer + 1);
         }
-        let norm = norm(weights, site::NORM.to_owned(), config, device)?;
+        let norm = norm(weights, Seat::LastNorm, config, device)?;
         let head =
-            if config.tied { None } else { Some(table(config, weights, factory, site::LM_HEAD)?) };
+            if config.tied { None } else { Some(table(config, weights, factory, Seat::Head)?) };
         weights.release_all();
         let sites = ProjectionKind::ALL.map(|kind| Site { layer: 0, kind }.weight_shape(config));
         let block_parameters = sites.iter().map(|[out, inner]| out * inner).sum();
@@ -213,14 +214,15 @@ fn table<B: Kernels, F: Factory<B>>(
     config: &LlamaConfig,
     weights: &impl Weights,
     factory: &mut F,
-    name: &str,
+    seat: Seat,
 ) -> Result<(Table<B>, Vec<Mapped>), Error> {
-    let table = factory.table(name, weights.matrix(name, [config.vocab_size, config.d_model])?)?;
+    let name = seat.checkpoint_name();
+    let table = factory.table(seat, weights.matrix(&name, [config.vocab_size, config.d_model])?)?;
     if table.param().is_some() || !B::READS_HOST {
-        weights.release(name);
+        weights.release(&name);
         return Ok((table, Vec::new()));
     }
-    Ok((table, weights.pages(name)))
+    Ok((table, weights.pages(&name)))
 }
 
 /// Adds the pages that the block goes on reading to `pages`.
@@ -254,10 +256,10 @@ fn block<B: Kernels, F: Factory<B>>(
         gate_proj: projection(ProjectionKind::Gate)?,
         up_proj: projection(ProjectionKind::Up)?,
         down_proj: projection(ProjectionKind::Down)?,
-        input_layernorm: norm(weights, site::input_layernorm(layer), config, device)?,
+        input_layernorm: norm(weights, Seat::Norm(layer, Branch::Attention), config, device)?,
         post_attention_layernorm: norm(
             weights,
-            site::post_attention_layernorm(layer),
+            Seat::Norm(layer, Branch::FeedForward),
             config,
             device,
         )?,
@@ -266,12 +268,13 @@ fn block<B: Kernels, F: Factory<B>>(
 
 fn norm<B: Kernels>(
     weights: &impl Weights,
-    name: String,
+    seat: Seat,
     config: &LlamaConfig,
     device: &B::Device,
 ) -> Result<Param<B>, Error> {
+    let name = seat.checkpoint_name();
     let values = weights.vector(&name, config.d_model)?;
-    Ok(Param::new(name, values, &[config.d_model], device))
+    Ok(Param::new(name, seat, values, &[config.d_model], device))
 }
 
 /// Keeps every weight frozen; projections are quantised first if asked.
@@ -297,7 +300,7 @@ impl<B: Kernels> Factory<B> for Frozen<'_, B> {
         is_kept(self.nf4, weight)
     }
 
-    fn table(&mut self, _name: &str, weight: FrozenMatrix) -> Result<Table<B>, Error> {
+    fn table(&mut self, _seat: Seat, weight: FrozenMatrix) -> Result<Table<B>, Error> {
         Ok(Table::frozen(weight, self.device))
     }
 }

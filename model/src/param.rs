@@ -4,24 +4,38 @@ use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, Tensor, TensorData, TensorMetadata, TensorPrimitive};
 use graft_kernels::Kernels;
 
+use crate::seat::Seat;
+
 /// A dense f32 tensor under the name that checkpoints and adapters give it.
 #[derive(Clone, Debug)]
 pub struct Param<B: Kernels> {
     name: String,
+    seat: Seat,
     value: FloatTensor<B>,
 }
 
 impl<B: Kernels> Param<B> {
     /// A tensor of `values`, row-major in `shape`.
-    pub fn new(name: String, values: Vec<f32>, shape: &[usize], device: &B::Device) -> Self {
+    pub fn new(
+        name: String,
+        seat: Seat,
+        values: Vec<f32>,
+        shape: &[usize],
+        device: &B::Device,
+    ) -> Self {
         assert_eq!(values.len(), shape.iter().product::<usize>(), "values of `{name}` {shape:?}");
         let value = B::float_from_data(TensorData::new(values, shape.to_vec()), device);
-        Self { name, value }
+        Self { name, seat, value }
     }
 
     /// The name, as in a checkpoint or adapter file.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where in the model it stands.
+    pub fn seat(&self) -> Seat {
+        self.seat
     }
 
     /// The sizes.

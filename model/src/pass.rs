@@ -15,6 +15,7 @@ use graft_kernels::{AttentionShape, Dropout, Kernels, Ops, Output, Precision, Ro
 use self::products::Product;
 pub use self::products::Products;
 use crate::param::Param;
+use crate::seat::Seat;
 use crate::site::{ProjectionKind, Site};
 
 /// Noise that must be the same each time a block is run in one step.
@@ -249,22 +250,22 @@ enum Known<B: Kernels> {
     Products(Products<B>),
 }
 
-/// On burn's tape; the parameters for which `trains` holds become leaves.
+/// On burn's tape; the parameters at seats for which `trains` holds become leaves.
 pub struct Taped<'a, B: Kernels> {
     context: Context<'a>,
-    trains: &'a dyn Fn(&str) -> bool,
+    trains: &'a dyn Fn(Seat) -> bool,
     known: Known<B>,
     leaves: Vec<(String, FloatTensor<Autodiff<B>>)>,
 }
 
 impl<'a, B: Kernels> Taped<'a, B> {
     /// A pass in this context.
-    pub fn new(context: Context<'a>, trains: &'a dyn Fn(&str) -> bool) -> Self {
+    pub fn new(context: Context<'a>, trains: &'a dyn Fn(Seat) -> bool) -> Self {
         Self { context, trains, known: Known::Nothing, leaves: Vec::new() }
     }
 
     /// A pass for gradients alone: what the branches add to the residual stream is known already.
-    pub fn replay(context: Context<'a>, trains: &'a dyn Fn(&str) -> bool) -> Self {
+    pub fn replay(context: Context<'a>, trains: &'a dyn Fn(Seat) -> bool) -> Self {
         Self { known: Known::Branch, ..Self::new(context, trains) }
     }
 
@@ -272,7 +273,7 @@ impl<'a, B: Kernels> Taped<'a, B> {
     /// run.
     pub fn recall(
         context: Context<'a>,
-        trains: &'a dyn Fn(&str) -> bool,
+        trains: &'a dyn Fn(Seat) -> bool,
         products: Products<B>,
     ) -> Self {
         Self { known: Known::Products(products), ..Self::new(context, trains) }
@@ -300,7 +301,7 @@ impl<B: Kernels> Pass for Taped<'_, B> {
 
     fn param(&mut self, param: &Param<B>) -> FloatTensor<Autodiff<B>> {
         let value = self.constant(param.tensor().clone());
-        if !(self.trains)(param.name()) {
+        if !(self.trains)(param.seat()) {
             return value;
         }
         let leaf = value.require_grad();

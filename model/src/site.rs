@@ -1,12 +1,12 @@
-//! Where a projection stands, and everything that place is called: the one vocabulary for targets,
-//! checkpoint tensors, PEFT keys and GGUF tensors.
+//! Where a projection stands, and what that is called: the one vocabulary for targets, checkpoint tensors and
+//! GGUF tensors, from which methods make the names of their own tensors.
 //!
-//! Names follow transformers (`modeling_llama.py`), PEFT (`save_and_load.py`) and llama.cpp
-//! (`gguf-py/gguf/tensor_mapping.py`).
+//! Names follow transformers (`modeling_llama.py`) and llama.cpp (`gguf-py/gguf/tensor_mapping.py`).
 
 use std::fmt;
 use std::str::FromStr;
 
+use crate::block::Branch;
 use crate::config::LlamaConfig;
 
 /// One of the seven linear maps of a decoder block.
@@ -46,11 +46,19 @@ impl ProjectionKind {
         }
     }
 
+    /// The branch of the block that it is part of.
+    pub fn branch(self) -> Branch {
+        match self {
+            Self::Q | Self::K | Self::V | Self::O => Branch::Attention,
+            Self::Gate | Self::Up | Self::Down => Branch::FeedForward,
+        }
+    }
+
     /// The submodule of the block that holds it.
     fn parent(self) -> &'static str {
-        match self {
-            Self::Q | Self::K | Self::V | Self::O => "self_attn",
-            Self::Gate | Self::Up | Self::Down => "mlp",
+        match self.branch() {
+            Branch::Attention => "self_attn",
+            Branch::FeedForward => "mlp",
         }
     }
 
@@ -111,25 +119,6 @@ impl FromStr for ProjectionKind {
     }
 }
 
-/// Which of LoRA's two matrices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LoraMatrix {
-    /// `[rank, in]`.
-    A,
-    /// `[out, rank]`.
-    B,
-}
-
-impl LoraMatrix {
-    /// PEFT's module name, `lora_A` or `lora_B`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::A => "lora_A",
-            Self::B => "lora_B",
-        }
-    }
-}
-
 /// One projection of one block. Sites order by layer, then in the block's forward order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Site {
@@ -172,21 +161,6 @@ impl Site {
     /// The inverse of [`Site::checkpoint_name`].
     pub fn from_checkpoint_name(name: &str) -> Option<Self> {
         Self::from_module_name(name.strip_suffix(".weight")?)
-    }
-
-    /// `base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight`.
-    pub fn peft_key(self, matrix: LoraMatrix) -> String {
-        format!("base_model.model.{}.{}.weight", self.module_name(), matrix.name())
-    }
-
-    /// The inverse of [`Site::peft_key`]. `lora_A.default.weight`, the name inside a running PEFT
-    /// model that some tools write to disk, is understood too.
-    pub fn from_peft_key(key: &str) -> Option<(Self, LoraMatrix)> {
-        let rest = key.strip_prefix("base_model.model.")?.strip_suffix(".weight")?;
-        let rest = rest.strip_suffix(".default").unwrap_or(rest);
-        let (module, matrix) = rest.rsplit_once('.')?;
-        let matrix = [LoraMatrix::A, LoraMatrix::B].into_iter().find(|m| m.name() == matrix)?;
-        Some((Self::from_module_name(module)?, matrix))
     }
 
     /// `blk.3.attn_q.weight`.
@@ -244,10 +218,6 @@ mod tests {
                 assert_eq!(Site::from_module_name(&site.module_name()), Some(site));
                 assert_eq!(Site::from_checkpoint_name(&site.checkpoint_name()), Some(site));
                 assert_eq!(Site::from_gguf_name(&site.gguf_name()), Some(site));
-                for matrix in [LoraMatrix::A, LoraMatrix::B] {
-                    let key = site.peft_key(matrix);
-                    assert_eq!(Site::from_peft_key(&key), Some((site, matrix)));
-                }
             }
         }
     }
@@ -259,10 +229,8 @@ mod tests {
         insta::assert_snapshot!(
             [
                 q.checkpoint_name(),
-                q.peft_key(LoraMatrix::A),
                 q.gguf_name(),
                 down.checkpoint_name(),
-                down.peft_key(LoraMatrix::B),
                 down.gguf_name(),
                 input_layernorm(3),
                 post_attention_layernorm(3),
@@ -270,10 +238,8 @@ mod tests {
             .join("\n"),
             @"
         model.layers.3.self_attn.q_proj.weight
-        base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight
         blk.3.attn_q.weight
         model.layers.10.mlp.down_proj.weight
-        base_model.model.model.layers.10.mlp.down_proj.lora_B.weight
         blk.10.ffn_down.weight
         model.layers.3.input_layernorm.weight
         model.layers.3.post_attention_layernorm.weight
@@ -295,8 +261,5 @@ mod tests {
         ] {
             assert_eq!(Site::from_checkpoint_name(name), None, "{name}");
         }
-        let long = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight";
-        let q = Site { layer: 0, kind: ProjectionKind::Q };
-        assert_eq!(Site::from_peft_key(long), Some((q, LoraMatrix::A)));
     }
 }

@@ -5,6 +5,7 @@ use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
 use graft_kernels::{FrozenMatrix, Kernels, Precision, Rounding};
 
 use crate::param::Param;
+use crate::seat::Seat;
 
 /// Values of a band of a table: 32 MiB of bf16.
 pub const BAND: usize = 1 << 24;
@@ -24,9 +25,10 @@ impl<B: Kernels> Table<B> {
         Self::Frozen(B::freeze(matrix, device))
     }
 
-    /// A trainable table with the values of `matrix`.
-    pub fn dense(name: &str, matrix: &FrozenMatrix, device: &B::Device) -> Self {
-        Self::Dense(Param::new(name.to_owned(), matrix.to_f32(), &matrix.shape(), device))
+    /// A trainable table at `seat` with the values of `matrix`.
+    pub fn dense(seat: Seat, matrix: &FrozenMatrix, device: &B::Device) -> Self {
+        let name = seat.checkpoint_name();
+        Self::Dense(Param::new(name, seat, matrix.to_f32(), &matrix.shape(), device))
     }
 
     /// Rows `ids`: `[ids, d_model]`.

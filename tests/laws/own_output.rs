@@ -9,7 +9,8 @@ use graft_engine::step::{Diverged, StepError};
 use graft_kernels::{FrozenMatrix, Kernels, Precision};
 use graft_model::load::Factory;
 use graft_model::{
-    Error, FrozenLinear, Llama, OwnOutput, Param, Pass, Projection, ProjectionKind, Site, Table,
+    Error, FrozenLinear, Llama, OwnOutput, Param, Pass, Projection, ProjectionKind, Seat, Site,
+    Table,
 };
 use graft_tests::{Cpu, samples, tiny_config, trainer, uniform};
 
@@ -52,8 +53,8 @@ impl Projection<Cpu> for Scaled {
 }
 
 impl Trainable<Cpu> for Scaled {
-    fn trains(name: &str) -> bool {
-        name.ends_with(".m.weight")
+    fn trains(seat: Seat) -> bool {
+        matches!(seat, Seat::Projection(_))
     }
 }
 
@@ -68,7 +69,7 @@ impl Factory<Cpu> for ScaledFactory {
         let name = format!("{}.m.weight", site.module_name());
         let values = uniform(3, (site.layer * 7) as u64 + site.kind as u64, out);
         let values = values.iter().map(|value| 0.5 + value).collect();
-        let m = Param::new(name, values, &[out], &device);
+        let m = Param::new(name, Seat::Projection(site), values, &[out], &device);
         Ok(Scaled { base: FrozenLinear::new(site, weight, &device), m, says: self.0 })
     }
 
@@ -76,7 +77,7 @@ impl Factory<Cpu> for ScaledFactory {
         true
     }
 
-    fn table(&mut self, _name: &str, weight: FrozenMatrix) -> Result<Table<Cpu>, Error> {
+    fn table(&mut self, _seat: Seat, weight: FrozenMatrix) -> Result<Table<Cpu>, Error> {
         Ok(Table::frozen(weight, &Default::default()))
     }
 }

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use graft_files::atomic;
 use graft_model::checkpoint::{Dtype, TensorSpec, stream_safetensors};
-use graft_model::site::LoraMatrix;
 use graft_model::{ProjectionKind, Site};
 use serde_json::{Map, Value, json};
 
+use super::names::{LoraMatrix, tensor_name};
 use super::{CONFIG_FILE, PREFIX, WEIGHTS_FILE};
 use crate::error::Error;
-use crate::lora::{LoraConfig, Rank, Scaling, Size, tensor_name};
+use crate::lora::{LoraConfig, Rank, Scaling, Size};
 
 /// Writes an adapter's folder, whole or not at all. The bytes are a function of the arguments.
 ///

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use graft_model::Site;
 use graft_model::checkpoint::{Checkpoint, TensorView};
-use graft_model::site::{self, LoraMatrix};
+use graft_model::site;
 
 use super::config::AsWritten;
+use super::names::{self, LoraMatrix};
 use super::{CONFIG_FILE, PREFIX};
 
 /// Steps of matching all names with all patterns: seconds. Llama's largest takes a hundredth of them where
@@ -43,7 +44,7 @@ impl Tensors {
                 tables.insert(table, view);
                 continue;
             }
-            let Some((site, matrix)) = Site::from_peft_key(name) else {
+            let Some((site, matrix)) = names::from_key(name) else {
                 problems.push(format!("`{name}` is no update of one of the seven projections"));
                 continue;
             };
@@ -87,10 +88,18 @@ fn pairs(
         match (first.remove(&site), second.remove(&site)) {
             (Some(a), Some(b)) => _ = pairs.insert(site, [a, b]),
             (Some(a), None) => {
-                problems.push(format!("`{}` lacks its `{}`", a.name, site.peft_key(LoraMatrix::B)));
+                problems.push(format!(
+                    "`{}` lacks its `{}`",
+                    a.name,
+                    names::key(site, LoraMatrix::B)
+                ));
             }
             (None, Some(b)) => {
-                problems.push(format!("`{}` lacks its `{}`", b.name, site.peft_key(LoraMatrix::A)));
+                problems.push(format!(
+                    "`{}` lacks its `{}`",
+                    b.name,
+                    names::key(site, LoraMatrix::A)
+                ));
             }
             (None, None) => {}
         }

@@ -5,13 +5,12 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use graft_adapters::lora::tensor_name;
+use graft_adapters::peft::names::{LoraMatrix, tensor_name};
 use graft_adapters::{LoraConfig, PeftAdapter, Rank, Scaling, Size, peft};
 use graft_model::checkpoint::{Checkpoint, Dtype, ShardedWriter, TensorSpec, expected};
 use graft_model::config::FloatType;
 use graft_model::folder::ModelFolder;
 use graft_model::presets::llama3_2_1b;
-use graft_model::site::LoraMatrix;
 use graft_model::{Error, LlamaConfig, Site};
 
 /// Two blocks of the smallest sizes that NF4 allows.

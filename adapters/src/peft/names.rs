@@ -1,0 +1,81 @@
+//! What PEFT calls the tensors of an adapter (`save_and_load.py`).
+
+use graft_model::Site;
+
+use super::PREFIX;
+
+/// Which of LoRA's two matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LoraMatrix {
+    /// `[rank, in]`.
+    A,
+    /// `[out, rank]`.
+    B,
+}
+
+impl LoraMatrix {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::A, Self::B];
+
+    /// PEFT's module name, `lora_A` or `lora_B`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::A => "lora_A",
+            Self::B => "lora_B",
+        }
+    }
+}
+
+/// The name inside a model: `model.layers.3.self_attn.q_proj.lora_A.weight`.
+pub fn tensor_name(site: Site, matrix: LoraMatrix) -> String {
+    format!("{}.{}.weight", site.module_name(), matrix.name())
+}
+
+/// The name in an adapter's file: that inside the model, behind PEFT's prefix.
+pub fn key(site: Site, matrix: LoraMatrix) -> String {
+    format!("{PREFIX}{}", tensor_name(site, matrix))
+}
+
+/// The inverse of [`key`]. `lora_A.default.weight`, the name inside a running PEFT model that some tools
+/// write to disk, is understood too.
+pub fn from_key(key: &str) -> Option<(Site, LoraMatrix)> {
+    let rest = key.strip_prefix(PREFIX)?.strip_suffix(".weight")?;
+    let rest = rest.strip_suffix(".default").unwrap_or(rest);
+    let (module, matrix) = rest.rsplit_once('.')?;
+    let matrix = LoraMatrix::BOTH.into_iter().find(|m| m.name() == matrix)?;
+    Some((Site::from_module_name(module)?, matrix))
+}
+
+#[cfg(test)]
+mod tests {
+    use graft_model::ProjectionKind;
+
+    use super::*;
+
+    #[test]
+    fn every_key_parses_back_and_is_that_of_the_field() {
+        for layer in [0, 3, 10, 125] {
+            for kind in ProjectionKind::ALL {
+                let site = Site { layer, kind };
+                for matrix in LoraMatrix::BOTH {
+                    assert_eq!(from_key(&key(site, matrix)), Some((site, matrix)));
+                }
+            }
+        }
+        let q = Site { layer: 3, kind: ProjectionKind::Q };
+        let down = Site { layer: 10, kind: ProjectionKind::Down };
+        assert_eq!(
+            [key(q, LoraMatrix::A), key(down, LoraMatrix::B)],
+            [
+                "base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight",
+                "base_model.model.model.layers.10.mlp.down_proj.lora_B.weight",
+            ]
+        );
+        let long = "base_model.model.model.layers.3.self_attn.q_proj.lora_A.default.weight";
+        assert_eq!(from_key(long), Some((q, LoraMatrix::A)));
+        assert_eq!(
+            from_key("base_model.model.model.layers.03.self_attn.q_proj.lora_A.weight"),
+            None
+        );
+    }
+}
