@@ -75,7 +75,7 @@ impl Control {
         }
     }
 
-    /// Its id.
+    /// The token's id.
     ///
     /// # Errors
     /// The tokenizer is not Llama 3's, or is Llama 3.0's, which has none of the two that built-in tools

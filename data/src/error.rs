@@ -58,7 +58,7 @@ pub enum Error {
     )]
     LongRow {
         /// Where the row stands.
-        place: Box<Place>,
+        place: Box<RowPlace>,
         /// The most that is read.
         limit: usize,
     },
@@ -91,7 +91,7 @@ pub enum Error {
     #[error("{place}: {problem}")]
     Row {
         /// Where the row stands.
-        place: Box<Place>,
+        place: Box<RowPlace>,
         /// What is wrong with the row.
         problem: RowProblem,
     },
@@ -146,7 +146,7 @@ pub enum Error {
     )]
     NoTargets {
         /// Where the row stands.
-        place: Box<Place>,
+        place: Box<RowPlace>,
         /// Tokens of the row as it would be trained on.
         tokens: usize,
         /// ", after truncation" where the row was cut.
@@ -258,7 +258,7 @@ pub enum Error {
 
 /// Where a row stands, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct RowPlace {
     /// Its file.
     pub path: PathBuf,
     /// The line that it begins on, counted from 1.
@@ -289,7 +289,7 @@ impl Error {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RowPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, line, item } = self;
         write!(f, "{}:{line}", path.display())?;

@@ -54,7 +54,7 @@ const BLANK: &str = "the template renders nothing of a conversation; put the mod
 
 /// Turns that one conversation's renderings write in all: some seconds.
 const MOST_TURNS_WRITTEN: usize = 3_000_000;
-/// So much text takes as long as a turn.
+/// Text that takes as long to render as a turn does.
 const BYTES_OF_A_TURN: usize = 500;
 
 /// A file of the model folder: its bytes, and its name in messages.
@@ -80,8 +80,8 @@ pub struct TemplateFiles<'a> {
 /// A model's own chat template, ready to render.
 pub struct ModelTemplate {
     environment: Environment<'static>,
-    default: Source,
-    tool_use: Option<Source>,
+    default: TemplateText,
+    tool_use: Option<TemplateText>,
     /// `bos_token` and the like.
     tokens: BTreeMap<String, String>,
     /// Shapes of conversations that come out whole.
@@ -90,7 +90,7 @@ pub struct ModelTemplate {
 
 /// The text of a template and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Source {
+struct TemplateText {
     origin: String,
     text: String,
     /// Whether it marks what the model writes with `{% generation %}`.
@@ -171,7 +171,7 @@ impl ModelTemplate {
             let added = guard::guarded(&prepared)
                 .and_then(|guarded| environment.add_template_owned(name, guarded));
             match added {
-                Ok(()) => Ok(Source { origin, text, marks }),
+                Ok(()) => Ok(TemplateText { origin, text, marks }),
                 Err(error) => {
                     let Problem { line, message } = Problem::of(&error);
                     Err(Error::Template { origin, line, message })
@@ -372,7 +372,7 @@ impl ModelTemplate {
     }
 
     /// The template that renders the conversation.
-    fn source(&self, conversation: &Conversation) -> &Source {
+    fn source(&self, conversation: &Conversation) -> &TemplateText {
         self.tool_use.as_ref().filter(|_| !conversation.tools.is_empty()).unwrap_or(&self.default)
     }
 

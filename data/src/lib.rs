@@ -39,7 +39,7 @@ pub use chat::{ChatTemplate, Preamble};
 pub use conversation::{Content, Conversation, Message, Role};
 pub use dataset::{Dataset, encode_rows};
 pub use decode_stream::DecodeStream;
-pub use error::{Error, FileProblem, Place, RowProblem};
+pub use error::{Error, FileProblem, RowPlace, RowProblem};
 pub use fingerprint::RowDigest;
 pub use formats::{
     FileDigest, FileRows, Format, MOST_BYTES_OF_A_ROW, NOTES, Origin, ReadRows, Row, RowReader,

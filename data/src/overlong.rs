@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Error, Place};
+use crate::error::{Error, RowPlace};
 use crate::sample::{IGNORE, Sample};
 use crate::statistics::Histogram;
 
@@ -93,8 +93,8 @@ impl FromStr for Overlong {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OverlongRow {
     /// Where it stands.
-    pub place: Place,
-    /// Its tokens.
+    pub place: RowPlace,
+    /// How many tokens it has.
     pub tokens: usize,
 }
 

@@ -35,7 +35,7 @@ pub struct Statistics {
     pub parts_without_targets: usize,
     /// Rows with an answer that no token at which generation ends belongs to.
     pub answers_without_end: usize,
-    /// The same per file.
+    /// Rows, tokens and notes of each file.
     pub files: Vec<FileStatistics>,
 }
 
@@ -48,7 +48,7 @@ pub struct FileStatistics {
     pub rows: usize,
     /// Tokens of its samples.
     pub tokens: usize,
-    /// Its target tokens.
+    /// Tokens of its samples that are learnt.
     pub targets: usize,
     /// Fields that are notes about a row and not learnt from, and how many rows have each.
     pub notes: BTreeMap<String, usize>,

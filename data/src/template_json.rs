@@ -7,7 +7,7 @@ use serde_json::{Number, Value};
 
 /// What `json.dumps` was asked for.
 #[derive(Clone, Debug)]
-pub(crate) struct Layout<'a> {
+pub(crate) struct JsonStyle<'a> {
     /// Blanks a level, one field a line; `None` for one line.
     pub indent: Option<usize>,
     /// Between two items; `None` for Python's own.
@@ -20,13 +20,13 @@ pub(crate) struct Layout<'a> {
     pub ascii: bool,
 }
 
-impl Default for Layout<'_> {
+impl Default for JsonStyle<'_> {
     fn default() -> Self {
         Self { indent: None, between: None, behind_key: ": ", sorted: false, ascii: false }
     }
 }
 
-impl Layout<'_> {
+impl JsonStyle<'_> {
     /// The value as JSON.
     pub(crate) fn write(&self, value: &Value) -> String {
         let mut out = String::new();
@@ -122,12 +122,12 @@ fn escape(out: &mut String, character: char) {
 
 /// One line: `{"a": 1, "b": [2, 3]}`.
 pub(crate) fn compact(value: &Value) -> String {
-    Layout::default().write(value)
+    JsonStyle::default().write(value)
 }
 
 /// `indent=width`: one field a line.
 pub(crate) fn indented(value: &Value, width: usize) -> String {
-    Layout { indent: Some(width), ..Layout::default() }.write(value)
+    JsonStyle { indent: Some(width), ..JsonStyle::default() }.write(value)
 }
 
 /// Integers as they are, floats as Python's `repr`: an exponent below 1e-4 and from 1e16 on.

@@ -22,7 +22,7 @@ const LONGEST_TOKEN: usize = 512;
 const LARGEST_FILE: usize = 64 << 20;
 
 /// A token's rank and line.
-struct Entry {
+struct Ranked {
     rank: usize,
     line: usize,
 }
@@ -71,8 +71,8 @@ impl Tokenizer {
 }
 
 /// The lines of the file, by token.
-fn read_ranks(bytes: &[u8], origin: &str) -> Result<HashMap<Vec<u8>, Entry>, Error> {
-    let mut tokens: HashMap<Vec<u8>, Entry> = HashMap::new();
+fn read_ranks(bytes: &[u8], origin: &str) -> Result<HashMap<Vec<u8>, Ranked>, Error> {
+    let mut tokens: HashMap<Vec<u8>, Ranked> = HashMap::new();
     for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         let number = index + 1;
         let fail = |problem: String| Error::TokenizerLine {
@@ -89,7 +89,7 @@ fn read_ranks(bytes: &[u8], origin: &str) -> Result<HashMap<Vec<u8>, Entry>, Err
             let problem = format!("the token of rank {rank} is that of line {} again", first.line);
             return Err(fail(problem));
         }
-        tokens.insert(token, Entry { rank, line: number });
+        tokens.insert(token, Ranked { rank, line: number });
     }
     Ok(tokens)
 }
@@ -125,11 +125,14 @@ fn hint(bytes: &[u8]) -> &'static str {
 }
 
 /// The tokens by rank, which must be 0, 1, 2 and so on.
-fn in_order<'a>(tokens: &'a HashMap<Vec<u8>, Entry>, origin: &str) -> Result<Vec<&'a [u8]>, Error> {
-    let mut entries: Vec<(&[u8], &Entry)> =
+fn in_order<'a>(
+    tokens: &'a HashMap<Vec<u8>, Ranked>,
+    origin: &str,
+) -> Result<Vec<&'a [u8]>, Error> {
+    let mut entries: Vec<(&[u8], &Ranked)> =
         tokens.iter().map(|(token, entry)| (token.as_slice(), entry)).collect();
     entries.sort_unstable_by_key(|(_, entry)| (entry.rank, entry.line));
-    for (expected, (_, Entry { rank, line })) in entries.iter().enumerate() {
+    for (expected, (_, Ranked { rank, line })) in entries.iter().enumerate() {
         if *rank != expected {
             let problem = if *rank < expected {
                 format!("rank {rank} is that of line {} again", entries[expected - 1].1.line)
@@ -145,7 +148,7 @@ fn in_order<'a>(tokens: &'a HashMap<Vec<u8>, Entry>, origin: &str) -> Result<Vec
 /// The tokenizer of these ranks, with the special tokens behind them.
 fn convert(
     ordered: &[&[u8]],
-    tokens: &HashMap<Vec<u8>, Entry>,
+    tokens: &HashMap<Vec<u8>, Ranked>,
     special: Vec<String>,
 ) -> tokenizers::Result<tokenizers::Tokenizer> {
     let alphabet = byte_alphabet();
@@ -167,7 +170,7 @@ fn convert(
 }
 
 /// Every pair of ranks that joins into a token: by the rank of that token, then by their own.
-fn merges(ordered: &[&[u8]], tokens: &HashMap<Vec<u8>, Entry>) -> Vec<(usize, usize)> {
+fn merges(ordered: &[&[u8]], tokens: &HashMap<Vec<u8>, Ranked>) -> Vec<(usize, usize)> {
     let rank = |token: &[u8]| tokens.get(token).map(|entry| entry.rank);
     let mut merges = Vec::with_capacity(2 * ordered.len());
     for token in ordered {

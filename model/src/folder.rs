@@ -27,13 +27,13 @@ pub const TEMPLATES: &str = "additional_chat_templates";
 /// A readable model folder. Cheap to clone; holds no open file.
 #[derive(Clone)]
 pub struct ModelFolder {
-    source: Source,
+    backing: Backing,
     /// Where the tokenizer and chat templates of models made from this one are, if not here.
     tokenizer: Option<PathBuf>,
 }
 
 #[derive(Clone)]
-enum Source {
+enum Backing {
     Disk(PathBuf),
     Builtin(&'static Builtin),
 }
@@ -50,7 +50,7 @@ impl ModelFolder {
                 found: location.to_owned(),
                 known: BUILTINS.iter().map(|b| format!("{BUILTIN_PREFIX}{}", b.name)).collect(),
             })?;
-            return Ok(Self { source: Source::Builtin(builtin), tokenizer: None });
+            return Ok(Self { backing: Backing::Builtin(builtin), tokenizer: None });
         }
         Self::at(Path::new(location))
     }
@@ -62,7 +62,7 @@ impl ModelFolder {
     pub fn at(path: &Path) -> Result<Self, Error> {
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => {
-                Ok(Self { source: Source::Disk(path.to_path_buf()), tokenizer: None })
+                Ok(Self { backing: Backing::Disk(path.to_path_buf()), tokenizer: None })
             }
             Ok(_) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -79,7 +79,7 @@ impl ModelFolder {
 
     /// A folder that is still to be made: every file of it is missing.
     pub fn to_come(path: &Path) -> Self {
-        Self { source: Source::Disk(path.to_path_buf()), tokenizer: None }
+        Self { backing: Backing::Disk(path.to_path_buf()), tokenizer: None }
     }
 
     /// The same model, to be used with the tokenizer and chat templates of another folder: models that
@@ -113,17 +113,17 @@ impl ModelFolder {
 
     /// The path on disk; `None` for an embedded model.
     pub fn path(&self) -> Option<&Path> {
-        match &self.source {
-            Source::Disk(path) => Some(path),
-            Source::Builtin(_) => None,
+        match &self.backing {
+            Backing::Disk(path) => Some(path),
+            Backing::Builtin(_) => None,
         }
     }
 
     /// How errors name the folder: its path, or `builtin:NAME`.
     pub fn display(&self) -> String {
-        match &self.source {
-            Source::Disk(path) => path.display().to_string(),
-            Source::Builtin(builtin) => format!("{BUILTIN_PREFIX}{}", builtin.name),
+        match &self.backing {
+            Backing::Disk(path) => path.display().to_string(),
+            Backing::Builtin(builtin) => format!("{BUILTIN_PREFIX}{}", builtin.name),
         }
     }
 
@@ -134,11 +134,11 @@ impl ModelFolder {
 
     /// The folder's files by name, sorted; folders inside are left out.
     pub fn names(&self) -> Result<Vec<String>, Error> {
-        let mut names: Vec<String> = match &self.source {
-            Source::Builtin(builtin) => {
+        let mut names: Vec<String> = match &self.backing {
+            Backing::Builtin(builtin) => {
                 builtin.files.iter().map(|(name, _)| (*name).to_owned()).collect()
             }
-            Source::Disk(path) => {
+            Backing::Disk(path) => {
                 let failed = |source| Error::Io { action: "list", path: path.clone(), source };
                 let mut names = Vec::new();
                 for entry in fs::read_dir(path).map_err(failed)? {
@@ -184,7 +184,7 @@ impl ModelFolder {
     /// What a file that gets published calls the model: the folder's own name, as a hub writes it where
     /// the folder is one of a hub's cache, and nothing of where it lies.
     pub fn published_name(&self) -> String {
-        let Source::Disk(path) = &self.source else { return self.display() };
+        let Backing::Disk(path) = &self.backing else { return self.display() };
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
         let names: Vec<_> = path.iter().map(|name| name.to_string_lossy()).collect();
         let cached = |name: &&std::borrow::Cow<'_, str>| name.strip_prefix(CACHED).is_some();
@@ -196,17 +196,17 @@ impl ModelFolder {
 
     /// Whether the folder has the file.
     pub fn contains(&self, name: &str) -> bool {
-        match &self.source {
-            Source::Builtin(builtin) => builtin.files.iter().any(|(found, _)| *found == name),
-            Source::Disk(path) => is_plain(name) && path.join(name).is_file(),
+        match &self.backing {
+            Backing::Builtin(builtin) => builtin.files.iter().any(|(found, _)| *found == name),
+            Backing::Disk(path) => is_plain(name) && path.join(name).is_file(),
         }
     }
 
     /// Reads a small file, up to what one of its name may have; `None` where it does not exist.
     pub fn bytes(&self, name: &str) -> Result<Option<Bytes>, Error> {
-        match &self.source {
-            Source::Builtin(builtin) => Ok(builtin_file(builtin, name)),
-            Source::Disk(_) => {
+        match &self.backing {
+            Backing::Builtin(builtin) => Ok(builtin_file(builtin, name)),
+            Backing::Disk(_) => {
                 let path = self.disk_path(name)?;
                 match plain_file::read(&path, limits::limit_of(name)) {
                     Ok(bytes) => Ok(Some(bytes.into())),
@@ -228,7 +228,7 @@ impl ModelFolder {
     /// process, or the frozen weights would change under it. Graft itself only replaces files
     /// whole, which leaves an existing map as it was.
     pub fn map(&self, name: &str) -> Result<Bytes, Error> {
-        let Source::Disk(_) = &self.source else { return self.required(name) };
+        let Backing::Disk(_) = &self.backing else { return self.required(name) };
         let path = self.disk_path(name)?;
         let file = match plain_file::open(&path) {
             Ok(file) => file,
@@ -271,8 +271,8 @@ impl ModelFolder {
     }
 
     fn disk_path(&self, name: &str) -> Result<PathBuf, Error> {
-        match &self.source {
-            Source::Disk(path) if is_plain(name) => Ok(path.join(name)),
+        match &self.backing {
+            Backing::Disk(path) if is_plain(name) => Ok(path.join(name)),
             _ => Err(Error::UnsafeName { folder: self.display(), name: name.to_owned() }),
         }
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::named::named;
-use crate::place::written;
+use crate::paths::written;
 use crate::section::{Section, list, text};
 use crate::tree;
 

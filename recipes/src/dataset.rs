@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use serde_json::{Value, json};
 
 use crate::named::named;
-use crate::place::Place;
+use crate::paths::PathOrBuiltin;
 use crate::section::{Section, list, text};
 use crate::tree;
 
@@ -65,7 +65,7 @@ named! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// A file, or `builtin:…`. Required.
-    pub path: Place,
+    pub path: PathOrBuiltin,
     /// The form of its rows. Required.
     pub format: SourceFormat,
 }
@@ -122,7 +122,7 @@ pub struct Data {
 
 impl Source {
     pub(crate) fn read(mut section: Section<'_>) -> Self {
-        let path = section.place("path", "a file, or `builtin:quickstart/train`");
+        let path = section.path_or_builtin("path", "a file, or `builtin:quickstart/train`");
         if section.get("format").is_none() {
             section.missing("format", "messages, sharegpt, alpaca, completion, text");
         }

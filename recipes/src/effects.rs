@@ -20,7 +20,7 @@ use crate::training::{Duration, Warmup};
 pub(crate) struct Layers<'a> {
     /// The lowest first.
     files: Vec<Arc<str>>,
-    /// Those of them that are no shipped ones.
+    /// Paths of the files that are not shipped with the program.
     paths: Vec<PathBuf>,
     arguments: &'a [String],
 }

@@ -20,7 +20,7 @@ mod model;
 mod named;
 mod outcome;
 mod overrides;
-mod place;
+mod paths;
 mod problem;
 mod recipe;
 mod section;
@@ -33,7 +33,7 @@ pub use keys::{Key, hint, keys};
 pub use load::load;
 pub use model::{Init, Model, Preset, Quantization};
 pub use outcome::{Checkpoint, Evaluation, Finish, Logging, MergeOnto};
-pub use place::{Place, expand};
+pub use paths::{PathOrBuiltin, expand};
 pub use problem::{Location, Problem, Problems};
 pub use recipe::Recipe;
 pub use training::{

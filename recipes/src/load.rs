@@ -9,7 +9,7 @@ use crate::effects::{self, Layers};
 use crate::layers::overlay;
 use crate::library;
 use crate::overrides;
-use crate::place::expand;
+use crate::paths::expand;
 use crate::problem::{Problem, Problems, escaped, nearest, printable};
 use crate::recipe::Recipe;
 use crate::section::{Sink, text};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::named::named;
-use crate::place::{Place, written};
+use crate::paths::{PathOrBuiltin, written};
 use crate::section::Section;
 use crate::tree;
 
@@ -41,7 +41,7 @@ named! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
     /// A Hugging Face folder, or `builtin:quickstart`. Required.
-    pub path: Place,
+    pub path: PathOrBuiltin,
     /// A folder with the tokenizer, where it is not the model's own. Default: none.
     pub tokenizer: Option<PathBuf>,
     /// The release the folder must be. Default: none, any Llama 3.x shape.
@@ -53,7 +53,7 @@ pub struct Model {
 impl Model {
     pub(crate) fn read(mut section: Section<'_>) -> Self {
         let model = Self {
-            path: section.place("path", "a model folder or `builtin:quickstart`"),
+            path: section.path_or_builtin("path", "a model folder or `builtin:quickstart`"),
             tokenizer: section.path("tokenizer"),
             preset: section.named("preset", Preset::ALL),
             init: section.choice("init", Init::Checkpoint, Init::ALL),

@@ -46,10 +46,10 @@ pub struct Logging {
 named! {
     /// Which weights an adapter is merged onto.
     pub enum MergeOnto {
-        /// Those it was trained beside, as quantisation left them: the merged model answers as
+        /// The weights that it was trained beside, as quantisation left them: the merged model answers as
         /// the tuned one did.
         Dequantised = "dequantised",
-        /// Those of the checkpoint, which the adapter has not seen.
+        /// The weights of the checkpoint, which the adapter has not seen.
         Original = "original",
     }
 }

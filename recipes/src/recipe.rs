@@ -13,7 +13,7 @@ use crate::dataset::Data;
 use crate::emit;
 use crate::model::{Model, Quantization};
 use crate::outcome::{Checkpoint, Evaluation, Finish, Logging};
-use crate::place::written;
+use crate::paths::written;
 use crate::problem::Location;
 use crate::section::{Section, Sink};
 use crate::training::Training;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::elsewhere;
 use crate::keys;
-use crate::place::{Place, expand};
+use crate::paths::{PathOrBuiltin, expand};
 use crate::problem::{Location, MAX_PROBLEMS, Problem, nearest};
 use crate::tree::{Entry, Node, Value, join};
 
@@ -152,16 +152,16 @@ impl<'a> Section<'a> {
     }
 
     /// A place; an empty one where it is missing or wrong, which is recorded.
-    pub(crate) fn place(&mut self, key: &'static str, allowed: &str) -> Place {
-        let unknown = Place::Path(PathBuf::new());
+    pub(crate) fn path_or_builtin(&mut self, key: &'static str, allowed: &str) -> PathOrBuiltin {
+        let unknown = PathOrBuiltin::Path(PathBuf::new());
         let Some(node) = self.get(key) else {
             self.missing(key, allowed);
             return unknown;
         };
-        match text(node).and_then(Place::parse) {
-            Some(Place::Path(path)) => {
+        match text(node).and_then(PathOrBuiltin::parse) {
+            Some(PathOrBuiltin::Path(path)) => {
                 let path = path.to_string_lossy();
-                self.expanded(key, node, &path).map_or(unknown, Place::Path)
+                self.expanded(key, node, &path).map_or(unknown, PathOrBuiltin::Path)
             }
             Some(builtin) => builtin,
             None => {

@@ -1,6 +1,6 @@
 //! Input that nobody means: never a panic, never a value that was not written.
 
-use graft_recipes::{Place, Preamble, Recipe, keys, load};
+use graft_recipes::{PathOrBuiltin, Preamble, Recipe, keys, load};
 use proptest::prelude::*;
 
 /// Text that looks enough like YAML to get deep into the reader.
@@ -105,8 +105,8 @@ fn deep_nesting_is_refused_not_followed() {
 
 #[test]
 fn a_place_is_never_empty() {
-    assert_eq!(Place::parse(""), None);
-    assert_eq!(Place::parse("builtin:"), None);
-    assert_eq!(Place::parse("a b").unwrap().to_string(), "a b");
-    assert_eq!(Place::parse("builtin:q/t"), Some(Place::Builtin("q/t".to_owned())));
+    assert_eq!(PathOrBuiltin::parse(""), None);
+    assert_eq!(PathOrBuiltin::parse("builtin:"), None);
+    assert_eq!(PathOrBuiltin::parse("a b").unwrap().to_string(), "a b");
+    assert_eq!(PathOrBuiltin::parse("builtin:q/t"), Some(PathOrBuiltin::Builtin("q/t".to_owned())));
 }

@@ -5,8 +5,8 @@
 use std::path::Path;
 
 use graft_recipes::{
-    AdapterMethod, Duration, Layers, Location, Place, Quantization, Recipe, Schedule, SourceFormat,
-    Validation, Warmup, load,
+    AdapterMethod, Duration, Layers, Location, PathOrBuiltin, Quantization, Recipe, Schedule,
+    SourceFormat, Validation, Warmup, load,
 };
 
 fn quickstart(overrides: &[&str]) -> Recipe {
@@ -44,7 +44,7 @@ fn an_override_wins_and_says_where_it_was_written() {
 fn an_index_names_an_item_and_the_next_one_appends() {
     for key in ["data.train.0.path=x.jsonl", "data.train[0].path=x.jsonl"] {
         let recipe = quickstart(&[key]);
-        assert_eq!(recipe.data.train[0].path, Place::Path("x.jsonl".into()));
+        assert_eq!(recipe.data.train[0].path, PathOrBuiltin::Path("x.jsonl".into()));
         assert_eq!(recipe.data.train[0].format, SourceFormat::Messages);
         assert!(recipe.locate("data.train[0].path").is_some());
     }

@@ -17,7 +17,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::conversation::{Content, Conversation};
-use crate::error::{Error, Place, RowProblem};
+use crate::error::{Error, RowPlace, RowProblem};
 use crate::python_text::strip;
 
 pub use containers::FileDigest;
@@ -122,9 +122,9 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The same for people.
-    pub fn place(&self, sources: &[SourceFile]) -> Place {
-        Place { path: sources[self.file].path.clone(), line: self.line, item: self.item }
+    /// The row's place as people read it: with the file's path for its index.
+    pub fn place(&self, sources: &[SourceFile]) -> RowPlace {
+        RowPlace { path: sources[self.file].path.clone(), line: self.line, item: self.item }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::containers::{FileDigest, Record, Records};
 use super::forms::ParsedRow;
 use super::{Origin, Row, SourceFile};
-use crate::error::{Error, Place, RowProblem};
+use crate::error::{Error, RowPlace, RowProblem};
 
 /// Names of notes that are counted in a file; more are left out.
 const MOST_NOTES: usize = 64;
@@ -93,7 +93,7 @@ impl<'a> RowReader<'a> {
                 }
                 Err(RowProblem::EmptyAnswer(_)) if self.leave_out_empty => self.left_out += 1,
                 Err(problem) => {
-                    let place = Place { path: source.path.clone(), line, item };
+                    let place = RowPlace { path: source.path.clone(), line, item };
                     return Err(Error::Row { place: Box::new(place), problem });
                 }
             }

@@ -5,7 +5,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehav
 
 use super::{budget, clock, mask, python};
 use crate::python_text::strip;
-use crate::template_json::Layout;
+use crate::template_json::JsonStyle;
 
 /// Name of the variable that holds the pinned date.
 pub(super) const DATE: &str = "date_string";
@@ -107,8 +107,12 @@ fn tojson(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<Strin
             })?)
         }
     };
-    let mut layout =
-        Layout { indent, sorted: is_true(sorted), ascii: is_true(ascii), ..Layout::default() };
+    let mut layout = JsonStyle {
+        indent,
+        sorted: is_true(sorted),
+        ascii: is_true(ascii),
+        ..JsonStyle::default()
+    };
     if let Some([between, behind_key]) = &separators {
         layout.between = Some(between);
         layout.behind_key = behind_key;
@@ -125,7 +129,7 @@ fn trim(value: &Value, characters: Option<&str>) -> String {
     }
 }
 
-/// Also the method of a text.
+/// Filter `join`, by texts or by an attribute of each, and `str.join`.
 pub(super) fn join(list: &Value, separator: Option<&str>, named: Kwargs) -> Result<String, Error> {
     let separator = separator.map(str::to_owned).or(named.get("d")?).unwrap_or_default();
     let attribute: Option<String> = named.get("attribute")?;

@@ -173,7 +173,8 @@ fn broken(value: &Json, breaker: char, speaker: Speaker, tokenizer: &Tokenizer) 
     }
 }
 
-/// Also what a text ends with, if another text could complete it.
+/// The text with the breaker in each control token that it spells, and behind what it ends with where the text
+/// that follows could complete one.
 fn broken_text(text: &str, breaker: char, speaker: Speaker, tokenizer: &Tokenizer) -> String {
     let mut out = String::with_capacity(text.len());
     for (at, character) in text.char_indices() {

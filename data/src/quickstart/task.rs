@@ -14,7 +14,7 @@ const RULES_OF_A_SERVICE: usize = 5;
 pub struct Task {
     /// Conversations to train on: a question, and the fact's one answer.
     pub train: Vec<Document>,
-    /// The same facts in wordings that `train` never uses.
+    /// Conversations to ask: the facts of `train` in wordings that it never uses.
     pub held_out: Vec<Document>,
 }
 

@@ -10,11 +10,11 @@ use super::*;
 #[derive(serde::Deserialize)]
 struct Fixture {
     model: String,
-    rows: Vec<Row>,
+    rows: Vec<Vector>,
 }
 
 #[derive(serde::Deserialize)]
-struct Row {
+struct Vector {
     text: String,
     ids: Vec<u32>,
 }
@@ -61,7 +61,7 @@ fn ids_are_those_of_tiktoken() {
     let Fixture { model, rows } = fixture();
     let tokenizer = read(model).unwrap();
     assert!(rows.len() > 140);
-    for Row { text, ids } in rows {
+    for Vector { text, ids } in rows {
         assert_eq!(&tokenizer.encode(text).unwrap(), ids, "{text:?}");
         assert_eq!(&tokenizer.decode(ids, false).unwrap(), text);
     }
@@ -87,7 +87,7 @@ fn order_of_lines_blank_lines_and_line_ends_do_not_matter() {
     let mut lines: Vec<&str> = model.lines().collect();
     lines.reverse();
     let other = read(&format!("\r\n{}", lines.join("\r\n"))).unwrap();
-    for Row { text, .. } in &fixture().rows {
+    for Vector { text, .. } in &fixture().rows {
         assert_eq!(plain.encode(text).unwrap(), other.encode(text).unwrap(), "{text:?}");
     }
     assert_ne!(plain.sha256(), other.sha256());
@@ -165,7 +165,7 @@ fn what_is_wrong_with_a_file_is_said_with_its_line() {
 }
 
 /// tiktoken's loop on one piece: the leftmost adjacent pair of the lowest rank is joined.
-fn reference(piece: &[u8], tokens: &HashMap<Vec<u8>, Entry>) -> Vec<u32> {
+fn reference(piece: &[u8], tokens: &HashMap<Vec<u8>, Ranked>) -> Vec<u32> {
     let rank = |token: &[u8]| tokens.get(token).map(|entry| entry.rank);
     let mut cuts: Vec<usize> = (0..=piece.len()).collect();
     if rank(piece).is_some() {

@@ -26,7 +26,7 @@ struct Group {
     alternatives: u32,
     /// Ways to match the present alternative, as a power of two.
     choices: f64,
-    /// Those of the alternative that had most.
+    /// Ways to match the alternative that has most, as a power of two.
     most: f64,
 }
 

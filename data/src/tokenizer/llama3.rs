@@ -48,7 +48,7 @@ impl Tokenizer {
     /// `<|begin_of_text|>` of Graft's own chat format.
     ///
     /// # Errors
-    /// The tokenizer is not Llama 3's; so for the others.
+    /// The tokenizer is not Llama 3's.
     pub(crate) fn begin_of_text(&self) -> Result<u32, Error> {
         Ok(self.llama3()?.bos)
     }

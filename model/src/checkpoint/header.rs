@@ -106,7 +106,7 @@ fn cut(found: usize, expected: usize) -> &'static str {
 
 /// Where one tensor lies in the file.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct StoredTensor {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
     pub(super) range: Range<usize>,
@@ -116,7 +116,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) metadata: BTreeMap<String, String>,
-    pub(super) tensors: Vec<(String, Place)>,
+    pub(super) tensors: Vec<(String, StoredTensor)>,
 }
 
 pub(super) fn read(file: &[u8]) -> Result<Header, HeaderProblem> {
@@ -153,7 +153,7 @@ pub(super) fn read(file: &[u8]) -> Result<Header, HeaderProblem> {
         end = last;
         // Beyond the file the sum may overflow; such a header is refused after the loop.
         let range = start.saturating_add(first)..start.saturating_add(last);
-        places.push((name, Place { dtype, shape, range }));
+        places.push((name, StoredTensor { dtype, shape, range }));
     }
     if end != data.len() {
         return Err(HeaderProblem::Data { found: data.len(), expected: end });

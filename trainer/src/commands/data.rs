@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use anyhow::Context as _;
 use graft_data::{
-    Dataset, Origin, Place, PreviewStyle, Sample, SampleOptions, SourceFile, Statistics, Tokenizer,
-    preview, preview_cut, visible,
+    Dataset, Origin, PreviewStyle, RowPlace, Sample, SampleOptions, SourceFile, Statistics,
+    Tokenizer, preview, preview_cut, visible,
 };
 use graft_recipes::Preamble;
 use serde_json::{Value, json};
@@ -76,9 +76,9 @@ fn of_file(args: &DataArgs) -> anyhow::Result<(Tokenizer, Dataset)> {
 }
 
 /// Where the sample's row stands.
-fn place(sample: &Sample, statistics: &Statistics) -> Place {
+fn place(sample: &Sample, statistics: &Statistics) -> RowPlace {
     let Origin { file, line, item } = sample.origin;
-    Place { path: statistics.files[file].path.clone(), line, item }
+    RowPlace { path: statistics.files[file].path.clone(), line, item }
 }
 
 /// A file, or an embedded text by `builtin:NAME`, as a flag names it.

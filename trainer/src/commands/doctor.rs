@@ -40,13 +40,13 @@ struct Found {
     /// What `--device` asks for, and what that is here.
     asked: String,
     device: Device,
-    devices: Vec<Place>,
+    devices: Vec<ListedDevice>,
     /// For each kind of device that cannot be used, why.
     missing: Vec<(Api, String)>,
 }
 
 /// A place where tensors can live.
-struct Place {
+struct ListedDevice {
     /// As `--device` takes it.
     device: String,
     found: device::Found,
@@ -66,7 +66,7 @@ impl Found {
                     }
                     Api::Wgpu | Api::Cuda => format!("{}:{}", api.name(), found.index),
                 };
-                Place { device, found }
+                ListedDevice { device, found }
             };
             match device::found(api) {
                 Ok(found) => devices.extend(found.into_iter().map(named)),
@@ -128,7 +128,7 @@ impl Found {
         let mut text = page::table(&rows);
         text.push_str("\ndevices\n");
         let width = self.devices.iter().map(|place| place.device.len()).max().unwrap_or(0);
-        for Place { device, found } in &self.devices {
+        for ListedDevice { device, found } in &self.devices {
             let played = if found.software { ", played by the processor" } else { "" };
             let (memory, types) = (size(found.memory_bytes), found.dtypes().join(", "));
             let _ = writeln!(
@@ -148,7 +148,7 @@ impl Found {
         let devices: Vec<Value> = self
             .devices
             .iter()
-            .map(|Place { device, found }| {
+            .map(|ListedDevice { device, found }| {
                 json!({
                     "device": device,
                     "name": found.full_name(),

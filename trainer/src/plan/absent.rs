@@ -9,7 +9,7 @@ use graft_model::checkpoint::{INDEX_FILE, SINGLE_FILE};
 use graft_model::folder::ModelFolder;
 use graft_model::presets::parameter_count;
 use graft_model::{LlamaConfig, releases};
-use graft_recipes::{Init, Place, Preset, Recipe, Source};
+use graft_recipes::{Init, PathOrBuiltin, Preset, Recipe, Source};
 use serde::Serialize;
 
 use super::findings::Findings;
@@ -80,7 +80,7 @@ pub(super) fn how_to_write(path: &Path) -> Option<String> {
 /// the model is, or what is there is broken: then its errors are those of every command.
 pub(super) fn model(recipe: &Recipe, findings: &mut Findings<'_>) -> Option<ModelPart> {
     findings.absent()?;
-    let Place::Path(path) = &recipe.model.path else { return None };
+    let PathOrBuiltin::Path(path) = &recipe.model.path else { return None };
     if recipe.model.tokenizer.is_some() || path.is_file() {
         return None;
     }

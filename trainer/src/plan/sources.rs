@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use graft_data::{ChatTemplate, Error, Format, ModelTemplate, SampleOptions, SourceFile};
 use graft_model::LlamaConfig;
-use graft_recipes::{Chat, Data, Losses, Overlong, Place, Preamble, Recipe, Source, SourceFormat};
+use graft_recipes::{
+    Chat, Data, Losses, Overlong, PathOrBuiltin, Preamble, Recipe, Source, SourceFormat,
+};
 
 use super::findings::Findings;
 use super::leaks;
@@ -118,7 +120,7 @@ fn files(key: &str, sources: &[Source], findings: &mut Findings<'_>) -> Vec<Sour
         let Source { path, format } = row;
         let (key, format) = (format!("{key}.{index}.path"), file_format(*format));
         match path {
-            Place::Path(path) => {
+            PathOrBuiltin::Path(path) => {
                 let source = SourceFile::new(path, format);
                 match source.check() {
                     Err(Error::Read { source: error, .. }) => {
@@ -129,7 +131,7 @@ fn files(key: &str, sources: &[Source], findings: &mut Findings<'_>) -> Vec<Sour
                 }
                 files.push(source);
             }
-            Place::Builtin(name) => {
+            PathOrBuiltin::Builtin(name) => {
                 let source = SourceFile::builtin(name, format);
                 if source.is_none() {
                     let names: Vec<String> = SourceFile::builtin_names().collect();

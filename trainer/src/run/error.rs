@@ -87,7 +87,7 @@ pub enum RunError {
     #[error("{place} has no score: {error}")]
     Unscored {
         /// File and line.
-        place: Box<graft_data::Place>,
+        place: Box<graft_data::RowPlace>,
         /// Its loss, and the way out.
         error: Box<ScoreError>,
     },

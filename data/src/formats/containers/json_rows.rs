@@ -4,7 +4,7 @@
 use super::foreign::foreign_rows;
 use super::input::{FileDigest, Input};
 use super::{Container, Record, Records};
-use crate::error::{Error, Place, RowProblem};
+use crate::error::{Error, RowPlace, RowProblem};
 use crate::formats::notes::is_note;
 use crate::formats::{MOST_BYTES_OF_A_ROW, json};
 
@@ -76,7 +76,7 @@ impl Records for RowTexts {
             Ok(value) => Ok(Some(Record { value, line, item, bytes })),
             Err(problem) => {
                 let (line, problem) = placed(problem, line, column);
-                let place = Place { path: self.input.path.clone(), line, item };
+                let place = RowPlace { path: self.input.path.clone(), line, item };
                 Err(Error::Row { place: Box::new(place), problem })
             }
         }
@@ -253,12 +253,12 @@ impl RowTexts {
         Error::LongRow { place: Box::new(self.place(line)), limit: self.limit }
     }
 
-    fn place(&self, line: usize) -> Place {
+    fn place(&self, line: usize) -> RowPlace {
         let item = match self.shape {
             Shape::List { items, .. } => Some(items + 1),
             Shape::Lines | Shape::Values => None,
         };
-        Place { path: self.input.path.clone(), line, item }
+        RowPlace { path: self.input.path.clone(), line, item }
     }
 }
 

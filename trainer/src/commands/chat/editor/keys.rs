@@ -34,7 +34,7 @@ pub(super) enum Key {
 }
 
 /// Where bytes come from.
-pub(super) trait Source {
+pub(super) trait KeyBytes {
     /// The next byte; `None` at the end, and where it does not `wait`, if there is none yet.
     ///
     /// # Errors
@@ -46,7 +46,7 @@ pub(super) trait Source {
 const LONGEST_PASTE: usize = 16 << 20;
 
 /// The next key; `None` at the end of input.
-pub(super) fn next(source: &mut impl Source) -> io::Result<Option<Key>> {
+pub(super) fn next(source: &mut impl KeyBytes) -> io::Result<Option<Key>> {
     let Some(byte) = source.byte(true)? else { return Ok(None) };
     let key = match byte {
         0x01 => Key::Home,
@@ -72,7 +72,7 @@ pub(super) fn next(source: &mut impl Source) -> io::Result<Option<Key>> {
 }
 
 /// The rest of a character of UTF-8; `None` for what is none.
-fn character(first: u8, source: &mut impl Source) -> io::Result<Option<char>> {
+fn character(first: u8, source: &mut impl KeyBytes) -> io::Result<Option<char>> {
     let length = match first {
         0x00..0x80 => 1,
         0xc0..0xe0 => 2,
@@ -90,7 +90,7 @@ fn character(first: u8, source: &mut impl Source) -> io::Result<Option<char>> {
     Ok(std::str::from_utf8(&bytes).ok().and_then(|text| text.chars().next()))
 }
 
-fn escape(source: &mut impl Source) -> io::Result<Key> {
+fn escape(source: &mut impl KeyBytes) -> io::Result<Key> {
     Ok(match source.byte(false)? {
         Some(b'[') => return sequence(source),
         // Arrows of a keypad in application mode.
@@ -103,7 +103,7 @@ fn escape(source: &mut impl Source) -> io::Result<Key> {
 }
 
 /// A control sequence: parameters, and the byte that says what they are of.
-fn sequence(source: &mut impl Source) -> io::Result<Key> {
+fn sequence(source: &mut impl KeyBytes) -> io::Result<Key> {
     let mut parameters = String::new();
     loop {
         match source.byte(true)? {
@@ -138,7 +138,7 @@ fn plain(last: u8, parameters: &str) -> Key {
 }
 
 /// A pasted text up to the sequence that ends it.
-fn paste(source: &mut impl Source) -> io::Result<Key> {
+fn paste(source: &mut impl KeyBytes) -> io::Result<Key> {
     const END: &[u8] = b"\x1b[201~";
     let mut bytes = Vec::new();
     while let Some(byte) = source.byte(true)? {
@@ -161,7 +161,7 @@ mod tests {
 
     struct Typed<'a>(std::slice::Iter<'a, u8>);
 
-    impl Source for Typed<'_> {
+    impl KeyBytes for Typed<'_> {
         fn byte(&mut self, _wait: bool) -> io::Result<Option<u8>> {
             Ok(self.0.next().copied())
         }

@@ -15,12 +15,12 @@ pub(super) struct Rows {
 
 /// A place on the screen, relative to where the line begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct Cell {
     row: usize,
     column: usize,
 }
 
-impl Place {
+impl Cell {
     /// Behind a text of `columns` columns a row that begins here.
     fn behind(mut self, text: &str, columns: usize) -> Self {
         for character in text.chars() {
@@ -42,7 +42,7 @@ impl Rows {
         let split = line.char_indices().nth(at).map_or(line.len(), |(place, _)| place);
         let (before, behind) = line.split_at(split);
         let (before, behind) = (shown(before), shown(behind));
-        let start = Place { row: 0, column: 0 };
+        let start = Cell { row: 0, column: 0 };
         let mut cursor = start.behind(prompt, columns).behind(&before, columns);
         let end = cursor.behind(&behind, columns);
         let up = |rows: usize| if rows > 0 { format!("\x1b[{rows}A") } else { String::new() };
@@ -54,7 +54,7 @@ impl Rows {
             bottom += 1;
         }
         if cursor.column == columns {
-            cursor = Place { row: cursor.row + 1, column: 0 };
+            cursor = Cell { row: cursor.row + 1, column: 0 };
         }
         text.push_str(&up(bottom - cursor.row));
         text.push('\r');

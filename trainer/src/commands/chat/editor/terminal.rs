@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::keys::Source;
+use super::keys::KeyBytes;
 
 /// Bytes that came and were not read as keys yet.
 #[derive(Default)]
@@ -16,7 +16,7 @@ impl Bytes {
     }
 }
 
-impl Source for Bytes {
+impl KeyBytes for Bytes {
     fn byte(&mut self, wait: bool) -> io::Result<Option<u8>> {
         if self.0.is_empty() && (wait || system::comes_soon()?) {
             self.0.extend(system::read()?);

@@ -10,18 +10,18 @@ use crate::problem::printable;
 /// What `builtin:` precedes in a recipe.
 const BUILTIN: &str = "builtin:";
 
-/// A place. A relative path in a recipe is meant from the working directory of the command that
-/// reads it, wherever the recipe lies; nothing here touches the disk.
+/// A path on disk, or the name of something built in. A relative path in a recipe is meant from the working
+/// directory of the command that reads it, wherever the recipe lies; nothing here touches the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum PathOrBuiltin {
     /// A file or folder.
     Path(PathBuf),
     /// Something embedded: `builtin:quickstart/train` is `Builtin("quickstart/train")`.
     Builtin(String),
 }
 
-impl Place {
-    /// Reads a place as it is written, a path not yet [expanded](expand); `None` for an empty text.
+impl PathOrBuiltin {
+    /// Reads what a recipe says, a path not yet [expanded](expand); `None` for an empty text.
     pub fn parse(text: &str) -> Option<Self> {
         match text.strip_prefix(BUILTIN) {
             Some(name) if !name.is_empty() => Some(Self::Builtin(name.to_owned())),
@@ -39,7 +39,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for PathOrBuiltin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(path) => write!(f, "{}", path.display()),
