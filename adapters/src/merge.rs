@@ -72,11 +72,11 @@ pub fn write(
     write_checked(out, merge, progress, |_| Ok(()))
 }
 
-/// As [`write`], and `check` is given the folder before it takes its place, and keeps it from there with an
+/// As [`write()`], and `check` is given the folder before it takes its place, and keeps it from there with an
 /// error.
 ///
 /// # Errors
-/// As [`write`], and those of `check`.
+/// As [`write()`], and those of `check`.
 pub fn write_checked<E: From<Error>>(
     out: &Path,
     merge: &Merge<'_>,
