@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use graft_files::plain_file::{Kind, Unreadable};
 
+use crate::formats::Format;
 use crate::overlong::OverlongReport;
 
 /// Why a file of rows was not opened, without its name.
@@ -121,7 +122,8 @@ pub enum Error {
     },
     /// The name of a format is not known.
     #[error(
-        "unknown data format `{found}`, expected one of: messages, sharegpt, alpaca, completion, text"
+        "unknown data format `{found}`, expected one of: {}",
+        Format::ALL.map(Format::name).join(", ")
     )]
     UnknownFormat {
         /// What was written.

@@ -124,7 +124,7 @@ impl Source {
     pub(crate) fn read(mut section: Section<'_>) -> Self {
         let path = section.path_or_builtin("path", "a file, or `builtin:quickstart/train`");
         if section.get("format").is_none() {
-            section.missing("format", "messages, sharegpt, alpaca, completion, text");
+            section.missing("format", SourceFormat::LISTED);
         }
         let source = Self {
             path,

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::dataset::SourceFormat;
 use crate::elsewhere;
 use crate::problem::nearest;
 
@@ -52,11 +53,11 @@ const KEYS: &[Key] = &[
     key("adapter.init_from", "folder", "null", "runs/first/adapter", "A PEFT adapter to go on from."),
     key("data.train", "list of sources", "required", "[{path: other.jsonl, format: alpaca}]", "What is trained on."),
     key("data.train[].path", "file or builtin:…", "required", "other.jsonl", "A file of rows."),
-    key("data.train[].format", "messages, sharegpt, alpaca, completion, text", "required", "completion", "The form of its rows."),
+    key("data.train[].format", SourceFormat::LISTED, "required", "completion", "The form of its rows."),
     key("data.validation", "none, {fraction} or list", "none", "[{path: v.jsonl, format: messages}]", "What the loss is measured on while training."),
     key("data.validation.fraction", "number in (0, 1)", "–", "0.25", "Share of the training rows kept out of training and measured."),
     key("data.validation[].path", "file or builtin:…", "required", "v.jsonl", "A file of rows that are measured, never trained on."),
-    key("data.validation[].format", "messages, sharegpt, alpaca, completion, text", "required", "completion", "The form of its rows."),
+    key("data.validation[].format", SourceFormat::LISTED, "required", "completion", "The form of its rows."),
     key("data.chat.preamble", "official, none", "official", "none", "The system block that opens a chat."),
     key("data.chat.date", "text", "26 Jul 2024", "1 Jan 2025", "Today's date as the official preamble gives it."),
     key("data.chat.losses", "error, allow", "error", "allow", "Whether the model's chat template may leave out parts of a conversation."),
@@ -100,10 +101,10 @@ const KEYS: &[Key] = &[
     key("evaluation.every_steps", "count or none", "none", "10", "Steps between measurements of the validation loss."),
     key("evaluation.held_out", "list of sources", "[]", "[{path: q.jsonl, format: completion}]", "Questions with answers, scored by exact match before and after."),
     key("evaluation.held_out[].path", "file or builtin:…", "required", "q.jsonl", "A file of questions with answers."),
-    key("evaluation.held_out[].format", "messages, sharegpt, alpaca, completion, text", "required", "completion", "The form of its rows."),
+    key("evaluation.held_out[].format", SourceFormat::LISTED, "required", "completion", "The form of its rows."),
     key("evaluation.general", "list of sources", "[]", "[{path: g.txt, format: text}]", "Text whose perplexity shows what the tuned model has forgotten."),
     key("evaluation.general[].path", "file or builtin:…", "required", "general.jsonl", "A file of general text."),
-    key("evaluation.general[].format", "messages, sharegpt, alpaca, completion, text", "required", "completion", "The form of its rows."),
+    key("evaluation.general[].format", SourceFormat::LISTED, "required", "completion", "The form of its rows."),
     key("evaluation.max_new_tokens", "count", "64", "32", "Tokens an answer may have."),
     key("evaluation.samples", "whole number", "8", "0", "Answers shown side by side in the report."),
     key("checkpoint.every_steps", "count or none", "100", "none", "Steps between checkpoints."),

@@ -11,6 +11,13 @@ macro_rules! named {
             /// Every value with the word that names it in a recipe.
             pub const ALL: &'static [(&'static str, Self)] = &[$(($word, Self::$value),)+];
 
+            /// The words of all values, for lists of what is allowed.
+            #[allow(dead_code, reason = "not every choice is listed outside of its own messages")]
+            pub(crate) const LISTED: &str = {
+                let words = concat!($($word, ", ",)+);
+                words.split_at(words.len() - ", ".len()).0
+            };
+
             /// The word that names it in a recipe.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$value => $word,)+ }

@@ -53,7 +53,7 @@ struct Container {
 }
 
 /// All of them.
-static CONTAINERS: [&Container; 2] = [&json_rows::CONTAINER, &document::CONTAINER];
+static CONTAINERS: &[&Container] = &[&json_rows::CONTAINER, &document::CONTAINER];
 
 impl SourceFile {
     /// Looks at the beginning of the file: whether it can be read, and may hold rows of the format.
@@ -94,7 +94,7 @@ fn container(source: &SourceFile) -> Option<&'static Container> {
         return Some(&json_rows::CONTAINER);
     }
     let ending = ending(&source.path);
-    let known = CONTAINERS.into_iter().find(|container| {
+    let known = CONTAINERS.iter().copied().find(|container| {
         container.endings.contains(&ending.as_str()) && (of_text || !container.of_text)
     });
     known.or((!of_text).then_some(&json_rows::CONTAINER))

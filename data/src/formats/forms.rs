@@ -1,7 +1,7 @@
 //! What a row says: its form reads a value, wherever that came from.
 //!
-//! A form is a file with its [`Form`], an entry of [`Format`] and one of [`Format::form`]; recipes and the
-//! command line know it by its name.
+//! A form is a file with its [`Form`] and an entry of [`Format`], by which the rest knows it; a recipe's
+//! `format` names the same ones.
 
 mod alpaca;
 mod completion;
@@ -15,9 +15,40 @@ mod tools;
 
 use serde_json::Value;
 
-use super::{Format, Row};
+use super::Row;
 use crate::error::RowProblem;
 use fields::Object;
+
+/// The forms by name, and each by the file that reads it.
+macro_rules! formats {
+    ($($(#[$doc:meta])* $format:ident = $file:ident,)+) => {
+        /// How the rows of a file are written.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Format { $($(#[$doc])* $format,)+ }
+
+        impl Format {
+            /// Every format, in the order of the documentation.
+            pub const ALL: [Self; [$(stringify!($format)),+].len()] = [$(Self::$format),+];
+
+            pub(super) fn form(self) -> &'static Form {
+                match self { $(Self::$format => &$file::FORM,)+ }
+            }
+        }
+    };
+}
+
+formats! {
+    /// `{"messages":[{"role","content"}],"tools":[…]}`, as in the OpenAI API.
+    Messages = messages,
+    /// `{"conversations":[{"from","value"}]}`, as in ShareGPT and LLaMA-Factory.
+    ShareGpt = sharegpt,
+    /// `{"instruction","input","output"}`, as in Stanford Alpaca.
+    Alpaca = alpaca,
+    /// `{"prompt","completion"}`, without a chat template.
+    Completion = completion,
+    /// `{"text"}`, or a plain .txt or .md file as one document.
+    Text = text,
+}
 
 /// A row form.
 pub(super) struct Form {
@@ -48,17 +79,5 @@ impl Form {
         let row = (self.read)(&object)?;
         let notes = keys::notes(&object, self)?;
         Ok(ParsedRow { row, notes })
-    }
-}
-
-impl Format {
-    pub(super) fn form(self) -> &'static Form {
-        match self {
-            Self::Messages => &messages::FORM,
-            Self::ShareGpt => &sharegpt::FORM,
-            Self::Alpaca => &alpaca::FORM,
-            Self::Completion => &completion::FORM,
-            Self::Text => &text::FORM,
-        }
     }
 }

@@ -21,30 +21,12 @@ use crate::error::{Error, RowPlace, RowProblem};
 use crate::python_text::strip;
 
 pub use containers::FileDigest;
+pub use forms::Format;
 pub use notes::NOTES;
 pub use reader::{FileRows, ReadRows, RowReader, read_rows};
 pub use source::SourceFile;
 
-/// How the rows of a file are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Format {
-    /// `{"messages":[{"role","content"}],"tools":[…]}`, as in the OpenAI API.
-    Messages,
-    /// `{"conversations":[{"from","value"}]}`, as in ShareGPT and LLaMA-Factory.
-    ShareGpt,
-    /// `{"instruction","input","output"}`, as in Stanford Alpaca.
-    Alpaca,
-    /// `{"prompt","completion"}`, without a chat template.
-    Completion,
-    /// `{"text"}`, or a plain .txt or .md file as one document.
-    Text,
-}
-
 impl Format {
-    /// Every format, in the order of the documentation.
-    pub const ALL: [Self; 5] =
-        [Self::Messages, Self::ShareGpt, Self::Alpaca, Self::Completion, Self::Text];
-
     /// The name in recipes and on the command line.
     pub fn name(self) -> &'static str {
         self.form().name

@@ -55,11 +55,19 @@ pub(super) fn resolve(
         }
     };
     let held_out = files("evaluation.held_out", &recipe.evaluation.held_out, findings);
+    let with_questions: Vec<&str> = SourceFormat::ALL
+        .iter()
+        .filter(|(_, format)| *format != SourceFormat::Text)
+        .map(|(name, _)| *name)
+        .collect();
     for (index, source) in recipe.evaluation.held_out.iter().enumerate() {
         if source.format == SourceFormat::Text {
             findings.problem(
                 &format!("evaluation.held_out.{index}.format"),
-                "found text, which has no questions; allowed: messages, sharegpt, alpaca, completion",
+                format!(
+                    "found text, which has no questions; allowed: {}",
+                    with_questions.join(", ")
+                ),
             );
         }
     }
@@ -170,11 +178,19 @@ fn overlong_policy(policy: Overlong) -> graft_data::Overlong {
 }
 
 fn file_format(format: SourceFormat) -> Format {
-    match format {
-        SourceFormat::Messages => Format::Messages,
-        SourceFormat::Sharegpt => Format::ShareGpt,
-        SourceFormat::Alpaca => Format::Alpaca,
-        SourceFormat::Completion => Format::Completion,
-        SourceFormat::Text => Format::Text,
+    format.name().parse().expect("the forms of rows have the same names in recipes and data")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipes_and_data_name_the_same_forms_of_rows() {
+        let named = SourceFormat::ALL.iter().map(|(name, _)| *name);
+        assert!(named.eq(Format::ALL.into_iter().map(Format::name)));
+        for (name, format) in SourceFormat::ALL {
+            assert_eq!(file_format(*format).name(), *name);
+        }
     }
 }

@@ -121,7 +121,7 @@ mod tests {
     use crate::formats::notes::NOTES;
     use crate::formats::{Format, json};
 
-    const ROWS: [(Format, &str); 5] = [
+    const ROWS: &[(Format, &str)] = &[
         (
             Format::Messages,
             r#""messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]"#,
@@ -173,7 +173,7 @@ mod tests {
         .chain(MEDIA)
         .chain(PREFERENCES)
         .collect();
-        for (format, row) in ROWS {
+        for &(format, row) in ROWS {
             for key in &lost {
                 if format.form().fields.contains(key) {
                     continue;
