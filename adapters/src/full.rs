@@ -14,11 +14,42 @@ use graft_model::{
 };
 use half::{bf16, f16};
 
-use crate::method::Trainable;
+use crate::method::{Learns, Learnt, Method, Trainable, TrainedTensor};
 use crate::out_folder::{OutFolder, Summary};
 
 /// Values that are rounded before they are written.
 const PIECE: usize = 1 << 20;
+
+/// Every weight, as a method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl Method for Full {
+    fn name(&self) -> &'static str {
+        "full"
+    }
+
+    fn phrase(&self) -> String {
+        "every weight".to_owned()
+    }
+
+    fn learns(&self) -> Learns {
+        Learns::Model
+    }
+
+    fn trained(&self, model: &LlamaConfig) -> Vec<TrainedTensor> {
+        let tensor = |seat: Seat| TrainedTensor { seat, shape: seat.shape(model) };
+        Seat::all(model).into_iter().map(tensor).collect()
+    }
+
+    fn way_out(&self) -> Option<&'static str> {
+        Some("adapter.method=lora with quantization=nf4 trains a small part of it")
+    }
+
+    fn write(&self, out: &Path, learnt: &Learnt<'_>) -> Result<(), crate::Error> {
+        write(out, learnt.base, learnt.config, learnt.values).map(drop)
+    }
+}
 
 /// A projection whose weight `[out, in]` is trained itself.
 #[derive(Clone, Debug)]

@@ -14,8 +14,8 @@ pub mod peft;
 pub mod quantize;
 
 pub use error::Error;
-pub use full::{DenseLinear, FullFactory};
+pub use full::{DenseLinear, Full, FullFactory};
 pub use lora::{Fresh, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Size, Start};
-pub use method::Trainable;
+pub use method::{AnyMethod, Learns, Learnt, Method, Trainable, TrainedTensor};
 pub use out_folder::{Summary, companions};
 pub use peft::PeftAdapter;

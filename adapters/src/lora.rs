@@ -4,15 +4,18 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::Path;
 
 use burn::tensor::ops::FloatTensor;
 use graft_kernels::{FrozenMatrix, Kernels, LowRank, Ops};
 use graft_model::load::{Factory, is_kept, quantise};
 use graft_model::{
-    Error, FrozenLinear, OwnOutput, Param, Pass, Projection, ProjectionKind, Seat, Site, Table,
+    Error, FrozenLinear, LlamaConfig, OwnOutput, Param, Pass, Projection, ProjectionKind, Seat,
+    Site, Table,
 };
 
-use crate::method::Trainable;
+use crate::method::{AnyMethod, Learns, Learnt, Method, Trainable, TrainedTensor};
+use crate::peft;
 use crate::peft::names::{LoraMatrix, tensor_name};
 
 /// Width of an update; at least one.
@@ -98,6 +101,59 @@ impl LoraConfig {
     pub fn one_size(&self) -> Option<Size> {
         let usual = self.usual_size()?;
         self.sites.values().all(|size| *size == usual).then_some(usual)
+    }
+}
+
+impl Method for LoraConfig {
+    fn name(&self) -> &'static str {
+        "lora"
+    }
+
+    fn phrase(&self) -> String {
+        let rank = self.usual_size().map_or(0, |size| size.rank.get());
+        format!("lora of rank {rank} on {} projections", self.sites.len())
+    }
+
+    fn learns(&self) -> Learns {
+        Learns::Adapter
+    }
+
+    fn trained(&self, model: &LlamaConfig) -> Vec<TrainedTensor> {
+        let matrices = |(&site, size): (&Site, &Size)| {
+            let ([out, inner], rank) = (site.weight_shape(model), size.rank.get());
+            let at = move |shape: [usize; 2]| TrainedTensor {
+                seat: Seat::Projection(site),
+                shape: shape.to_vec(),
+            };
+            [at([rank, inner]), at([out, rank])]
+        };
+        self.sites.iter().flat_map(matrices).collect()
+    }
+
+    fn low_width(&self, site: Site) -> usize {
+        self.sites.get(&site).map_or(0, |size| size.rank.get())
+    }
+
+    fn drops(&self, site: Site) -> bool {
+        self.dropout > 0.0 && self.sites.contains_key(&site)
+    }
+
+    fn rank(&self) -> Option<usize> {
+        self.one_size().map(|size| size.rank.get())
+    }
+
+    fn of_rank(&self, rank: usize) -> Option<AnyMethod> {
+        let rank = Rank(NonZeroUsize::new(rank)?);
+        let mut other = self.clone();
+        other.sites.values_mut().for_each(|size| size.rank = rank);
+        Some(AnyMethod::Lora(other))
+    }
+
+    fn write(&self, out: &Path, learnt: &Learnt<'_>) -> Result<(), crate::Error> {
+        let Learnt { base, config, tensors, values, metadata } = learnt;
+        // An adapter gets published: it names its base, not where that lay on this machine.
+        let base = base.published_name();
+        peft::save_from(out, self, config.layers, &base, tensors, values, metadata.clone())
     }
 }
 

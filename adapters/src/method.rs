@@ -1,10 +1,140 @@
-//! What a training method makes of a model's projections, and which tensors it trains.
+//! A training method: what it makes of a model's projections, which tensors it trains, what it takes, and how
+//! what was learnt is written.
+//!
+//! A method is two things. Its [`Trainable`] projection computes; a factory makes a model of it. Its [`Method`]
+//! is a value that everything else asks: the plan of a run what it takes, the manifest what it is called, the
+//! end of a run to write what was learnt. Nobody else tells methods apart: a new one is a file beside `lora.rs`,
+//! and an entry in [`AnyMethod`].
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::ops::Deref;
+use std::path::Path;
 
 use graft_kernels::Kernels;
-use graft_model::{Projection, Seat};
+use graft_model::folder::ModelFolder;
+use graft_model::{LlamaConfig, Projection, Seat, Site};
+
+use crate::error::Error;
+use crate::full::Full;
+use crate::lora::LoraConfig;
 
 /// A projection that can be trained; a plain one cannot.
 pub trait Trainable<B: Kernels>: Projection<B> {
     /// Whether the dense tensors at this seat are trained.
     fn trains(seat: Seat) -> bool;
+}
+
+/// What a run learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learns {
+    /// Something beside a base whose weights stay as they are.
+    Adapter,
+    /// A model in the place of the base.
+    Model,
+}
+
+/// A tensor that a method trains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrainedTensor {
+    /// Where it stands.
+    pub seat: Seat,
+    /// Its sizes.
+    pub shape: Vec<usize>,
+}
+
+impl TrainedTensor {
+    /// Number of its values.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What a run has learnt, to be written.
+pub struct Learnt<'a> {
+    /// The base's folder.
+    pub base: &'a ModelFolder,
+    /// The base's configuration.
+    pub config: &'a LlamaConfig,
+    /// Name and shape of each trained tensor.
+    pub tensors: &'a [(String, Vec<usize>)],
+    /// The values of the tensor of a name, row-major.
+    pub values: &'a dyn Fn(&str) -> Vec<f32>,
+    /// What the files say of it beside the values.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A training method with its sizes.
+pub trait Method: Debug {
+    /// What recipes call it.
+    fn name(&self) -> &'static str;
+
+    /// What it does to the model, in a phrase: `lora of rank 16 on 210 projections`.
+    fn phrase(&self) -> String;
+
+    /// What is there when it is done.
+    fn learns(&self) -> Learns;
+
+    /// The tensors that it trains in a model, in the order in which they are visited.
+    fn trained(&self, model: &LlamaConfig) -> Vec<TrainedTensor>;
+
+    /// Values a token of the narrow product that its update of this projection keeps for the way back; 0 where
+    /// there is none.
+    fn low_width(&self, site: Site) -> usize {
+        let _ = site;
+        0
+    }
+
+    /// Whether its update of this projection leaves out values of the input by chance.
+    fn drops(&self, site: Site) -> bool {
+        let _ = site;
+        false
+    }
+
+    /// Its size as `adapter.rank`, where one number is the size of all updates.
+    fn rank(&self) -> Option<usize> {
+        None
+    }
+
+    /// It in this `adapter.rank`, which takes less memory than a larger one.
+    fn of_rank(&self, rank: usize) -> Option<AnyMethod> {
+        let _ = rank;
+        None
+    }
+
+    /// A recipe's keys that take much less memory than the method does, and what they do.
+    fn way_out(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Writes what was learnt into the folder `out`, whole or not at all.
+    ///
+    /// # Errors
+    /// `out` cannot be written; a value is not finite in the type that is written.
+    fn write(&self, out: &Path, learnt: &Learnt<'_>) -> Result<(), Error>;
+}
+
+/// The table of all methods.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AnyMethod {
+    /// Low-rank updates beside frozen weights.
+    Lora(LoraConfig),
+    /// Every weight.
+    Full(Full),
+}
+
+impl Deref for AnyMethod {
+    type Target = dyn Method;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Lora(method) => method,
+            Self::Full(method) => method,
+        }
+    }
 }

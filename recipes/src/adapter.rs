@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -96,6 +96,27 @@ pub enum AdapterMethod {
 }
 
 impl AdapterMethod {
+    /// Whether what is learnt is a model, not an adapter beside the base.
+    pub fn learns_a_model(&self) -> bool {
+        *self == Self::Full
+    }
+
+    /// The PEFT folder to go on from, where there is one.
+    pub fn init_from(&self) -> Option<&Path> {
+        match self {
+            Self::Lora { init_from, .. } => init_from.as_deref(),
+            Self::Full => None,
+        }
+    }
+
+    /// The rank of its updates, where it has any.
+    pub fn rank(&self) -> Option<usize> {
+        match self {
+            Self::Lora { rank, .. } => Some(rank.get()),
+            Self::Full => None,
+        }
+    }
+
     pub(crate) fn read(mut section: Section<'_>) -> Self {
         let lora = section.choice("method", true, &[("lora", true), ("full", false)]);
         let method = if lora {

@@ -93,7 +93,7 @@ impl Recipe {
 
     /// Records what is right key by key but means nothing together.
     fn check_agreement(&self, root: &Section<'_>) {
-        if self.adapter != AdapterMethod::Full {
+        if !self.adapter.learns_a_model() {
             return;
         }
         let full = "adapter.method = full";

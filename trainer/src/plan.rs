@@ -5,27 +5,27 @@
 //! written, so a plan that is refused leaves nothing behind.
 
 mod absent;
-mod adapter;
 mod data;
 mod findings;
 mod held_out;
 mod leaks;
+mod method;
 mod model;
 mod model_files;
 mod output;
 mod sources;
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use graft_adapters::{LoraConfig, Size};
+use graft_adapters::{AnyMethod, Learns};
 use graft_data::{
     ChatTemplate, Packing, SampleOptions, Schedule, ScheduleOptions, SourceFile, Tokenizer,
 };
 use graft_kernels::Precision;
+use graft_model::LlamaConfig;
 use graft_model::checkpoint::expected;
 use graft_model::folder::ModelFolder;
-use graft_model::{LlamaConfig, Site};
 use graft_recipes::{
     ActivationOffload, Checkpoint, Checkpointing, Duration, Evaluation, Finish, Init, Logging,
     Optimizer, Recipe, Threads, Training, Warmup,
@@ -34,11 +34,11 @@ use graft_recipes::{
 use crate::base_mark::BaseMark;
 use crate::device::Device;
 pub use absent::{Absent, ToFetch};
-pub use adapter::Adapter;
 pub use data::{LoadedData, Questions, TrainingData, measured_options};
 use graft_engine::optimizer::StateFormat;
 pub use graft_recipes::Problems as PlanErrors;
 pub use held_out::{HeldOut, HeldOutRows, held_out_rows, no_room, without_room};
+pub use method::result as result_name;
 pub use model_files::{ModelFiles, ModelFilesError};
 pub use sources::{DataPlan, Validation};
 
@@ -74,8 +74,10 @@ pub struct Plan {
     pub init: Init,
     /// `Some(double)` where frozen projections are kept in NF4.
     pub nf4: Option<bool>,
-    /// What trains.
-    pub adapter: Adapter,
+    /// How it trains.
+    pub method: AnyMethod,
+    /// A PEFT folder to go on from.
+    pub init_from: Option<PathBuf>,
     /// How rows become samples, the chat template included.
     pub sample: SampleOptions,
     /// Rows to train on; never empty.
@@ -171,9 +173,9 @@ impl Plan {
             None => model::resolve(&recipe, &mut findings),
         };
         let config = model.config.as_ref();
-        let adapter = adapter::resolve(&recipe, config, &mut findings);
-        if let (Some(adapter), Some(folder), Some(config)) = (&adapter, &model.folder, config) {
-            adapter::warn_of_another_base(adapter, folder, config, &recipe, &mut findings);
+        let method = method::resolve(&recipe, config, &mut findings);
+        if let (Some(folder), Some(config)) = (&model.folder, config) {
+            method::warn_of_another_base(&recipe, folder, config, &mut findings);
         }
         let data = sources::resolve(&recipe, config, model.template.as_ref(), &mut findings);
         output::check(&recipe, model.folder.as_ref(), start, &mut findings);
@@ -228,7 +230,8 @@ impl Plan {
             pad: tokenizer.pad(),
             init: recipe.model.init,
             nf4: model.nf4,
-            adapter: adapter.expect(complete),
+            method: method.expect(complete),
+            init_from: recipe.adapter.init_from().map(Path::to_path_buf),
             sample,
             train,
             validation,
@@ -281,7 +284,7 @@ impl Plan {
         let rows = [&self.train[..], validation, &self.held_out, &self.general].concat();
         let mut files: Vec<PathBuf> = rows.into_iter().map(|file| file.path).collect();
         files.extend(self.model_folder.paths()?);
-        if let Adapter::Lora { init_from: Some(start), .. } = &self.adapter {
+        if let Some(start) = &self.init_from {
             files.extend(ModelFolder::at(start)?.paths()?);
         }
         Ok(files)
@@ -362,7 +365,7 @@ impl Plan {
 
     /// Whether a merged model is written: what trains every weight has nothing to merge.
     pub fn merges(&self) -> bool {
-        self.finish.merge && self.adapter != Adapter::Full
+        self.finish.merge && self.method.learns() == Learns::Adapter
     }
 
     /// How the optimizer keeps its moments.
@@ -377,7 +380,7 @@ impl Plan {
 
     /// Parameters that train.
     pub fn trainable_parameters(&self) -> u64 {
-        self.adapter.trainable_parameters(&self.config)
+        self.method.trained(&self.config).iter().map(|tensor| tensor.len() as u64).sum()
     }
 }
 
@@ -401,14 +404,6 @@ pub fn thread_count(threads: Threads) -> NonZeroUsize {
         Threads::Count(count) => count,
         Threads::Auto => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
     }
-}
-
-/// Parameters of an adapter.
-fn adapter_parameters(lora: &LoraConfig, config: &LlamaConfig) -> u64 {
-    let of = |(site, size): (&Site, &Size)| {
-        (site.weight_shape(config).iter().sum::<usize>() * size.rank.get()) as u64
-    };
-    lora.sites.iter().map(of).sum()
 }
 
 #[cfg(test)]

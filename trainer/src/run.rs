@@ -16,7 +16,7 @@ mod training;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use graft_adapters::{Fresh, FullFactory, LoraFactory};
+use graft_adapters::{AnyMethod, Fresh, FullFactory, LoraFactory};
 use graft_data::{CounterRng, Purpose};
 use graft_model::checkpoint::Checkpoint;
 use graft_model::load::{Factory, Weights, left_to_quantise};
@@ -30,7 +30,7 @@ pub use stage::{Part, Stage};
 use crate::device::{Backend, OnBackend};
 use crate::ledger::{Asked, Available, Ledger};
 use crate::memory::give_freed_memory_back;
-use crate::plan::{Adapter, LoadedData, Plan, Resolved};
+use crate::plan::{LoadedData, Plan, Resolved};
 use crate::progress::{Progress, Unit, note};
 use crate::random_weights::RandomWeights;
 use crate::run_folder::manifest::Inputs;
@@ -112,18 +112,18 @@ impl OnBackend for Training<'_> {
     fn on<B: Backend>(self, device: &B::Device) -> Self::Output {
         let plan = self.plan;
         let nf4 = left_to_quantise(&plan.config, plan.nf4);
-        match &plan.adapter {
-            Adapter::Full => {
+        match &plan.method {
+            AnyMethod::Full(_) => {
                 let model = load::<B, _>(plan, &mut FullFactory { device }, device)?;
                 training::train(self, model)
             }
-            Adapter::Lora { config, init_from: None } => {
-                let start = Fresh(|site, len| initial(plan.seed, site, len));
-                let mut factory = LoraFactory { config, start, nf4, device };
-                let model = load::<B, _>(plan, &mut factory, device)?;
-                training::train(self, model)
-            }
-            Adapter::Lora { config, init_from: Some(folder) } => {
+            AnyMethod::Lora(config) => {
+                let Some(folder) = &plan.init_from else {
+                    let start = Fresh(|site, len| initial(plan.seed, site, len));
+                    let mut factory = LoraFactory { config, start, nf4, device };
+                    let model = load::<B, _>(plan, &mut factory, device)?;
+                    return training::train(self, model);
+                };
                 let start = graft_adapters::peft::PeftAdapter::open(folder)?;
                 start.check_model(&plan.config)?;
                 start.check_same(config)?;

@@ -35,7 +35,7 @@ pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
         page::grouped(trained),
         page::grouped(all),
         100.0 * trained as f64 / all as f64,
-        plan.adapter.name(),
+        plan.method.name(),
         plan.precision.name(),
         plan.device.name(),
         plan.threads

@@ -1,13 +1,13 @@
 //! `graft validate`: the plan in a few lines, or every problem.
 
 use graft_data::Schedule;
-use graft_recipes::{AdapterMethod, Duration, Problems};
+use graft_recipes::{Duration, Problems};
 use serde_json::{Value, json};
 
 use crate::cli::recipe_args::ValidateArgs;
 use crate::cli::{Globals, page};
 use crate::ledger::{Asked, Available, Ledger};
-use crate::plan::{Adapter, LoadedData, Plan, Resolved, Validation};
+use crate::plan::{LoadedData, Plan, Resolved, Validation};
 
 /// Resolves the recipe, reads its data, and prints what a run would do. Nothing is written.
 ///
@@ -110,20 +110,11 @@ fn as_text(plan: &Plan, data: &LoadedData, schedule: &Schedule) -> String {
 }
 
 fn method(plan: &Plan) -> String {
-    match &plan.adapter {
-        Adapter::Lora { config, init_from: _ } => {
-            let rank = config.usual_size().map_or(0, |size| size.rank.get());
-            format!("lora of rank {rank} on {} projections", config.sites.len())
-        }
-        Adapter::Full => "every weight".to_owned(),
-    }
+    plan.method.phrase()
 }
 
 fn as_json(plan: &Plan, data: &LoadedData, schedule: &Schedule, warnings: &[String]) -> Value {
-    let rank = match &plan.recipe.adapter {
-        AdapterMethod::Lora { rank, .. } => Some(rank.get()),
-        AdapterMethod::Full => None,
-    };
+    let rank = plan.recipe.adapter.rank();
     let fraction = match plan.validation {
         Validation::Fraction(fraction) => Some(fraction),
         Validation::None | Validation::Files(_) => None,
@@ -134,7 +125,7 @@ fn as_json(plan: &Plan, data: &LoadedData, schedule: &Schedule, warnings: &[Stri
         "model": plan.model_folder.display(),
         "parameters": plan.parameters(),
         "trainable_parameters": plan.trainable_parameters(),
-        "method": plan.adapter.name(),
+        "method": plan.method.name(),
         "rank": rank,
         "quantization": plan.nf4.map(|double| json!({"format": "nf4", "double": double})),
         "compute_dtype": plan.precision.name(),

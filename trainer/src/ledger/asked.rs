@@ -2,17 +2,18 @@
 
 use std::path::PathBuf;
 
+use graft_adapters::{AnyMethod, Learns, TrainedTensor};
 use graft_data::Sample;
 use graft_kernels::Precision;
 use graft_kernels::flex::isa::Isa;
 use graft_model::checkpoint::{Checkpoint, expected};
 use graft_model::config::FloatType;
-use graft_model::{LlamaConfig, ProjectionKind, Site};
+use graft_model::{LlamaConfig, ProjectionKind, Seat, Site};
 use graft_recipes::{ActivationOffload, Checkpointing, Init, MergeOnto};
 
 use super::Place;
 use crate::device::Device;
-use crate::plan::{Adapter, LoadedData, Plan, parameters};
+use crate::plan::{LoadedData, Plan, parameters};
 use graft_engine::optimizer::StateFormat;
 use graft_engine::{generate, score};
 
@@ -92,8 +93,10 @@ impl Merging {
 pub struct Asked {
     /// The model.
     pub config: LlamaConfig,
-    /// What trains.
-    pub adapter: Adapter,
+    /// How it trains.
+    pub method: AnyMethod,
+    /// The adapter's rank, where another could be chosen: not of one that the run goes on from.
+    pub rank: Option<usize>,
     /// How the optimizer remembers.
     pub states: StateFormat,
     /// How the frozen weights are held; `None` where every weight trains.
@@ -163,10 +166,11 @@ impl Asked {
         let scoring =
             Scoring::of([&data.general, &data.validation], asked, plan.max_new_tokens.get());
         let model_bytes = written_bytes(plan);
-        let stored = (plan.adapter != Adapter::Full).then(|| stored(plan));
+        let stored = (plan.method.learns() == Learns::Adapter).then(|| stored(plan));
         Ok(Self {
             config: plan.config.clone(),
-            adapter: plan.adapter.clone(),
+            method: plan.method.clone(),
+            rank: plan.method.rank().filter(|_| plan.init_from.is_none()),
             states: plan.state_format(),
             embedded: stored.map_or(0, |stored| embedded(plan, data, stored)),
             stored,
@@ -241,30 +245,27 @@ impl Asked {
 
     /// Sizes of the tensors that train.
     pub fn trained(&self) -> Vec<usize> {
-        match &self.adapter {
-            Adapter::Full => {
-                let tensors = graft_model::checkpoint::expected(&self.config);
-                tensors.iter().map(|tensor| tensor.shape.iter().product()).collect()
-            }
-            Adapter::Lora { config, init_from: _ } => config
-                .sites
-                .iter()
-                .flat_map(|(site, size)| {
-                    site.weight_shape(&self.config).map(|side| side * size.rank.get())
-                })
-                .collect(),
-        }
+        self.method.trained(&self.config).iter().map(TrainedTensor::len).collect()
     }
 
     /// Blocks from the lowest trained one up: only their inputs are kept.
     pub fn trained_blocks(&self) -> usize {
-        match &self.adapter {
-            Adapter::Full => self.config.layers,
-            Adapter::Lora { config, init_from: _ } => {
-                let lowest = config.sites.keys().map(|site| site.layer).min();
-                lowest.map_or(0, |lowest| self.config.layers - lowest)
-            }
-        }
+        let layer = |tensor: TrainedTensor| match tensor.seat {
+            Seat::Embedding => Some(0),
+            seat => seat.branch().map(|(layer, _)| layer),
+        };
+        let lowest = self.method.trained(&self.config).into_iter().filter_map(layer).min();
+        lowest.map_or(0, |lowest| self.config.layers - lowest)
+    }
+
+    /// Whether a table of this seat is trained.
+    pub(super) fn trains(&self, seat: Seat) -> bool {
+        self.method.trained(&self.config).iter().any(|tensor| tensor.seat == seat)
+    }
+
+    /// The widest narrow product of an update; 0 without any.
+    pub(super) fn widest_low(&self) -> usize {
+        Site::all(&self.config).map(|site| self.method.low_width(site)).max().unwrap_or(0)
     }
 
     /// Tokens of the longest row or bin.
@@ -320,7 +321,7 @@ fn written_bytes(plan: &Plan) -> u64 {
         FloatType::F16 | FloatType::Bf16 => 2,
     };
     let usual = of(plan.config.dtype.unwrap_or(FloatType::Bf16));
-    if plan.adapter == Adapter::Full {
+    if plan.method.learns() == Learns::Model {
         return usual * parameters(&plan.config);
     }
     if !plan.merges() {

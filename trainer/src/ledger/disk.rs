@@ -1,8 +1,10 @@
 //! What a run leaves in its folder.
 
+use graft_adapters::Learns;
+
 use super::asked::Asked;
 use super::{Entry, Place};
-use crate::plan::{Adapter, parameters};
+use crate::plan::parameters;
 use crate::quantity::grouped;
 
 /// A line of metrics.jsonl and its TensorBoard events.
@@ -13,7 +15,7 @@ pub(super) fn lines(asked: &Asked) -> Vec<Entry> {
     let sizes = asked.trained();
     let values: u64 = 4 * sizes.iter().map(|&len| len as u64).sum::<u64>();
     let states: u64 = sizes.iter().map(|&len| asked.states.bytes(len)).sum();
-    let is_full = asked.adapter == Adapter::Full;
+    let is_full = asked.method.learns() == Learns::Model;
     // A checkpoint of a LoRA also holds its PEFT folder.
     let copies = if is_full { 1 } else { 2 };
     let checkpoint = copies * values + states;

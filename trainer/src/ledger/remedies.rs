@@ -4,7 +4,6 @@ use graft_recipes::{ActivationOffload, Checkpointing};
 
 use super::asked::{Asked, Merging};
 use super::{Ledger, Place};
-use crate::plan::Adapter;
 use crate::quantity;
 use graft_engine::optimizer::StateFormat;
 
@@ -59,12 +58,13 @@ fn ladders(asked: &Asked) -> Vec<Vec<Change>> {
         let key = "training.optimizer=adamw_8bit".to_owned();
         with(key, &|a| a.states = StateFormat::Blockwise8)
     });
-    let rank = match &asked.adapter {
-        Adapter::Lora { config, init_from: None } => config.one_size().map(|size| size.rank.get()),
-        Adapter::Lora { .. } | Adapter::Full => None,
-    };
-    let ranks = halves(rank.unwrap_or(0), NARROWEST)
-        .map(|n| with(format!("adapter.rank={n}"), &|a| narrow(&mut a.adapter, n)));
+    let ranks = halves(asked.rank.unwrap_or(0), NARROWEST).map(|n| {
+        with(format!("adapter.rank={n}"), &|a| {
+            if let Some(narrower) = a.method.of_rank(n) {
+                (a.method, a.rank) = (narrower, Some(n));
+            }
+        })
+    });
     let merge = (asked.merging != Merging::Nothing).then(|| {
         with("finish.merge=false".to_owned(), &|a| {
             (a.merging, a.model_bytes) = (Merging::Nothing, 0);
@@ -80,14 +80,6 @@ fn ladders(asked: &Asked) -> Vec<Vec<Change>> {
         length.collect(),
         ranks.collect(),
     ]
-}
-
-fn narrow(adapter: &mut Adapter, rank: usize) {
-    let Adapter::Lora { config, init_from: _ } = adapter else { return };
-    let Some(rank) = std::num::NonZeroUsize::new(rank) else { return };
-    for size in config.sites.values_mut() {
-        size.rank = graft_adapters::Rank(rank);
-    }
 }
 
 /// The mildest change of each kind that fits by itself, or what all of them together come to.
@@ -127,8 +119,9 @@ pub(super) fn text(asked: &Asked, place: Place, memory: u64) -> String {
     {
         text.push_str("\n  quantization=nf4 holds the frozen projections at 4 bits");
     }
-    if asked.adapter == Adapter::Full {
-        text.push_str("\n  adapter.method=lora with quantization=nf4 trains a small part of it");
+    if let Some(way_out) = asked.method.way_out() {
+        text.push_str("\n  ");
+        text.push_str(way_out);
     }
     text
 }

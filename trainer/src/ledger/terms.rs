@@ -1,4 +1,4 @@
-//! The lines of memory, one function each: `trainer/src/engine`, `kernels/src/flex` and
+//! The lines of memory, one function each: `engine/src`, `kernels/src/flex` and
 //! `kernels/src/cube` say why. Here is what is held from the start to the end; `step`, `scores` and `finish`
 //! have what comes and goes.
 
@@ -8,11 +8,10 @@ mod step;
 
 use graft_kernels::Precision;
 use graft_model::table::BAND;
-use graft_model::{ProjectionKind, Site};
+use graft_model::{ProjectionKind, Seat, Site};
 
 use super::asked::Asked;
 use super::{Entry, Moment, Place};
-use crate::plan::Adapter;
 use crate::quantity::grouped;
 use graft_engine::loss::CHUNK;
 
@@ -146,7 +145,7 @@ fn touched(asked: &Asked, line: Entry) -> Entry {
 
 fn norms(asked: &Asked) -> Entry {
     let (layers, d_model) = (asked.config.layers, asked.config.d_model);
-    let frozen = usize::from(asked.adapter != Adapter::Full);
+    let frozen = usize::from(!asked.trains(Seat::LastNorm));
     let arithmetic = format!("({layers} · 2 + 1) · {} · {F32}", group(d_model));
     tensors(asked, "norms", frozen * (2 * layers + 1) * d_model * F32, arithmetic)
 }
@@ -230,13 +229,7 @@ fn packed(asked: &Asked) -> Option<Entry> {
     }
     let each = asked.precision.packed_bytes();
     let config = &asked.config;
-    let rank = match &asked.adapter {
-        Adapter::Lora { config, init_from: _ } => {
-            config.sites.values().map(|size| size.rank.get()).max()
-        }
-        Adapter::Full => None,
-    };
-    let widest = widths(asked)[0].max(config.d_ff).max(config.d_model).max(rank.unwrap_or(0));
+    let widest = widths(asked)[0].max(config.d_ff).max(config.d_model).max(asked.widest_low());
     let tokens = [
         asked.micro_batch_tokens(),
         asked.scoring.tokens,
@@ -253,12 +246,7 @@ fn packed(asked: &Asked) -> Option<Entry> {
 
 /// Projections whose inputs dropout thins, in the order of a pass.
 fn dropped(asked: &Asked) -> impl Iterator<Item = Site> + '_ {
-    let config = match &asked.adapter {
-        Adapter::Lora { config, init_from: _ } => Some(config),
-        Adapter::Full => None,
-    };
-    let on = config.filter(|config| config.dropout > 0.0);
-    on.into_iter().flat_map(|config| config.sites.keys().copied())
+    Site::all(&asked.config).filter(|&site| asked.method.drops(site))
 }
 
 /// What dropout keeps on the host: a bit for each value of the last four inputs that it thinned. Without

@@ -1,13 +1,12 @@
 use std::num::NonZeroUsize;
 
-use graft_adapters::{LoraConfig, Rank, Scaling, Size};
+use graft_adapters::{AnyMethod, LoraConfig, Rank, Scaling, Size};
 use graft_kernels::Precision;
 use graft_model::{ProjectionKind, Site, presets};
 use graft_recipes::{ActivationOffload, Checkpointing};
 
 use super::*;
 use crate::device::Device;
-use crate::plan::Adapter;
 use graft_engine::optimizer::StateFormat;
 
 /// Llama 3.2 1B in NF4, rank 16, four rows of 512 tokens.
@@ -17,7 +16,8 @@ fn asked() -> Asked {
     let lora = LoraConfig::uniform(size, Scaling::Standard, 0.0, Site::all(&config));
     Asked {
         config,
-        adapter: Adapter::Lora { config: lora, init_from: None },
+        method: AnyMethod::Lora(lora),
+        rank: Some(16),
         states: StateFormat::F32,
         stored: Some(Stored {
             projection: 562_500,
@@ -124,7 +124,7 @@ fn what_a_recipe_asks_for_shows_in_its_line() {
     assert_eq!(of(&asked_much, "of the block at hand"), 100_000 * 2 * 512 * 4);
     assert_eq!(of(&asked_much, "tokenizer"), 128_256 * 520);
     let high = with(&|a| {
-        let Adapter::Lora { config, .. } = &mut a.adapter else { return };
+        let AnyMethod::Lora(config) = &mut a.method else { return };
         config.sites.retain(|site, _| site.layer >= 12);
     });
     assert_eq!(4 * of(&high, "block inputs"), of(&base, "block inputs"));
@@ -137,7 +137,7 @@ fn what_a_recipe_asks_for_shows_in_its_line() {
 fn dropout_takes_a_bit_a_value_on_the_host_and_a_gradient_for_a_moment_on_a_gpu() {
     let with = |base: Asked, rate: f64, kinds: &[ProjectionKind]| {
         let mut asked = base;
-        if let Adapter::Lora { config, .. } = &mut asked.adapter {
+        if let AnyMethod::Lora(config) = &mut asked.method {
             config.dropout = rate;
             config.sites.retain(|site, _| kinds.contains(&site.kind));
         }
@@ -222,7 +222,7 @@ fn a_change_that_is_named_is_one_that_fits() {
 fn a_merge_that_takes_most_is_named_as_what_to_leave_out() {
     // Little is trained, on short rows.
     let mut asked = Asked { units: vec![16; 4], targets: vec![1; 4], vocabulary: 2_000, ..asked() };
-    if let Adapter::Lora { config, .. } = &mut asked.adapter {
+    if let AnyMethod::Lora(config) = &mut asked.method {
         config.sites.retain(|site, _| site.layer == 15);
     }
     (asked.merging, asked.model_bytes) = (Merging::Dequantised, 1 << 31);

@@ -6,7 +6,7 @@ use graft_data::{ModelTemplate, Tokenizer};
 use graft_model::checkpoint::{Checkpoint, INDEX_FILE, SINGLE_FILE};
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, presets};
-use graft_recipes::{AdapterMethod, Init, MergeOnto, Model, Preset, Quantization, Recipe};
+use graft_recipes::{Init, MergeOnto, Model, Preset, Quantization, Recipe};
 
 use super::findings::Findings;
 use super::model_files::{
@@ -128,7 +128,7 @@ fn check_quantization(recipe: &Recipe, config: &LlamaConfig, findings: &mut Find
     }
     let stored = stored.double;
     match recipe.quantization {
-        _ if recipe.adapter == AdapterMethod::Full => findings.problem_with_hint(
+        _ if recipe.adapter.learns_a_model() => findings.problem_with_hint(
             "adapter.method",
             "found full, but the model folder holds NF4 weights, which cannot be trained",
             "take the release's bf16 folder, or train adapters with `adapter.method: lora`",

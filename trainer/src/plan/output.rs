@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use graft_adapters::Learns;
 use graft_files::disk;
 use graft_model::folder::ModelFolder;
-use graft_recipes::{AdapterMethod, Recipe};
+use graft_recipes::Recipe;
 
 use super::Start;
 use super::findings::Findings;
@@ -35,7 +36,7 @@ pub(super) fn check(
         );
         findings.problem(KEY, message);
     }
-    let makes_model = recipe.finish.merge || matches!(recipe.adapter, AdapterMethod::Full);
+    let makes_model = recipe.finish.merge || recipe.adapter.learns_a_model();
     if let (Some(base), true) = (base, makes_model)
         && let Err(error) = graft_adapters::companions(base)
     {
@@ -85,8 +86,8 @@ fn beside(path: &Path, base: &ModelFolder) -> Result<(), String> {
 /// What the run will make in its folder beside its log and checkpoints.
 fn results(recipe: &Recipe) -> Vec<&'static str> {
     let mut results = vec![run_folder::BEFORE, run_folder::AFTER, run_folder::REPORT];
-    let full = matches!(recipe.adapter, AdapterMethod::Full);
-    results.push(if full { run_folder::MODEL } else { run_folder::ADAPTER });
+    let learns = if recipe.adapter.learns_a_model() { Learns::Model } else { Learns::Adapter };
+    results.push(super::method::result(learns));
     if recipe.finish.merge {
         results.push(run_folder::MERGED);
     }

@@ -51,7 +51,7 @@ fn a_good_recipe_becomes_a_plan() {
     let lines = "adapter: {rank: 4, target_modules: [q_proj, v_proj], layers: {last: 2}}\n";
     let Resolved { plan, tokenizer } =
         Plan::resolve(recipe(root.path(), lines, &["quantization=nf4"]), Device::cpu()).unwrap();
-    let Adapter::Lora { config, init_from: None } = &plan.adapter else { panic!("lora") };
+    let (AnyMethod::Lora(config), None) = (&plan.method, &plan.init_from) else { panic!("lora") };
     let sites: Vec<_> = config.sites.keys().map(|site| (site.layer, site.kind)).collect();
     let (q, v) = (ProjectionKind::Q, ProjectionKind::V);
     assert_eq!(sites, [(2, q), (2, v), (3, q), (3, v)]);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use graft_adapters::merge::Merge;
-use graft_adapters::{PeftAdapter, Trainable, full, peft};
+use graft_adapters::{Learns, Learnt, PeftAdapter, Trainable};
 use graft_model::checkpoint::ShardedWriter;
 use graft_model::stop;
 use serde::Serialize;
@@ -18,7 +18,7 @@ use crate::device::Backend;
 use crate::memory::{give_freed_memory_back, peak_resident_bytes};
 use crate::merge_bound::{MergeBound, onto};
 use crate::merging::{self, Comparison};
-use crate::plan::{Adapter, LoadedData, Plan};
+use crate::plan::{LoadedData, Plan, result_name};
 use crate::progress::{note, warn};
 use crate::report::{Answer, Better, PromptAnswer, Report, Sample, Score, ScoreUnit};
 use crate::run_folder::manifest::{FileHash, Mended, Status};
@@ -151,19 +151,15 @@ fn outcome<B: Backend, P: Trainable<B>>(
     }
 }
 
-/// Writes a LoRA's PEFT folder; full training has none. `base` are the files of the base's folder.
-pub(super) fn save_adapter<B: Backend, P: Trainable<B>>(
-    folder: &Path,
+/// Writes what was learnt into a folder. `base` are the files of the base's folder.
+pub(super) fn write_learnt<B: Backend, P: Trainable<B>>(
+    out: &Path,
     plan: &Plan,
     base: &BTreeMap<String, FileHash>,
     trainer: &mut Trainer<B, P>,
 ) -> Result<(), RunError> {
-    let Adapter::Lora { config, init_from: _ } = &plan.adapter else {
-        return Ok(());
-    };
     let shapes = trainer.parameters.slots().iter();
-    let shapes: Vec<_> = shapes.map(|slot| (slot.name.clone(), slot.shape.clone())).collect();
-    let layers = plan.config.layers;
+    let tensors: Vec<_> = shapes.map(|slot| (slot.name.clone(), slot.shape.clone())).collect();
     let with = TrainedWith {
         nf4: plan.nf4,
         chat: plan.chat().clone(),
@@ -172,18 +168,18 @@ pub(super) fn save_adapter<B: Backend, P: Trainable<B>>(
     };
     let mut metadata = with.to_metadata();
     metadata.insert(BASE_HASH.to_owned(), base_hash(base));
-    // An adapter gets published: it names its base, not where that lay on this machine.
-    let base = plan.model_folder.published_name();
     let values = trainer.values_by_name();
-    peft::save_from(folder, config, layers, &base, &shapes, &values, metadata)?;
-    Ok(())
+    let (base, config) = (&plan.model_folder, &plan.config);
+    let learnt = Learnt { base, config, tensors: &tensors, values: &values, metadata };
+    Ok(plan.method.write(out, &learnt)?)
 }
 
 /// Writes what was learnt: the adapter, or the fully trained model. A model of it that answers with what
 /// is no number is not written.
 fn write_result<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<PathBuf, RunError> {
     let (plan, step) = (run.plan, run.position.step);
-    let name = plan.adapter.result();
+    let learns = plan.method.learns();
+    let name = result_name(learns);
     let of = run.folder.trained_sha256().to_owned();
     if run.folder.has(name, step, &of)? {
         return Ok(run.folder.path().join(name));
@@ -200,12 +196,10 @@ fn write_result<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<
     let base = run.folder.manifest().inputs.base.clone();
     let trainer = &mut run.trainer;
     let make = |path: &Path| -> Result<(), RunError> {
-        if let Adapter::Full = plan.adapter {
+        if learns == Learns::Model {
             empty(path)?;
-            full::write(path, &plan.model_folder, &plan.config, &trainer.values_by_name())?;
-            return Ok(());
         }
-        save_adapter(path, plan, &base, trainer)
+        write_learnt(path, plan, &base, trainer)
     };
     let (made, told) = run.folder.make_folder(name, step, &of, make);
     tell_of_kept(&told);
@@ -247,7 +241,7 @@ fn merge<B: Backend, P: Trainable<B>>(
     run: &mut Run<'_, B, P>,
 ) -> Result<Option<(PathBuf, Option<f64>)>, RunError> {
     let (plan, step) = (run.plan, run.position.step);
-    if !plan.finish.merge || plan.adapter.result() != ADAPTER {
+    if !plan.merges() {
         if let Some(earlier) = run.folder.left_behind(MERGED) {
             warn(&format!(
                 "`{}` holds a model as it was after step {earlier}, and not what the run came to at \

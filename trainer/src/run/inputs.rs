@@ -10,7 +10,7 @@ use graft_recipes::{Init, Source, Validation};
 use serde_json::json;
 
 use super::RunError;
-use crate::plan::{Adapter, LoadedData, Plan, text_files};
+use crate::plan::{LoadedData, Plan, text_files};
 use crate::run_folder::contract::{self, Rule};
 use crate::run_folder::manifest::{FileHash, Inputs, hash_weights};
 
@@ -27,7 +27,7 @@ pub(super) fn inputs(plan: &Plan, data: &LoadedData) -> Result<Inputs, RunError>
     Ok(Inputs {
         run: plan.recipe.name.clone(),
         model: plan.recipe.model.path.to_string(),
-        method: plan.adapter.name().to_owned(),
+        method: plan.method.name().to_owned(),
         quantization: quantization.to_owned(),
         optimizer: plan.optimizer.name().to_owned(),
         compute_dtype: plan.precision.name().to_owned(),
@@ -113,9 +113,7 @@ fn tokenizer_hashes(plan: &Plan) -> Result<BTreeMap<String, FileHash>, RunError>
 
 /// Hashes of the adapter that the run goes on from.
 fn start_hashes(plan: &Plan) -> Result<BTreeMap<String, FileHash>, RunError> {
-    let Adapter::Lora { init_from: Some(path), .. } = &plan.adapter else {
-        return Ok(BTreeMap::new());
-    };
+    let Some(path) = &plan.init_from else { return Ok(BTreeMap::new()) };
     let files = graft_adapters::peft::files(path)?;
     let hash = |path: std::path::PathBuf| {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());

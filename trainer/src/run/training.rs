@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use graft_adapters::Trainable;
+use graft_adapters::{Learns, Trainable};
 use graft_data::{Batch, Sample, Schedule};
 use graft_files::atomic;
 use graft_model::Llama;
@@ -384,9 +384,11 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         }
         let mut trained = String::new();
         atomic::replace_folder(&path, |temporary| -> Result<(), CheckpointError> {
-            let adapter = temporary.join("adapter");
-            let base = &self.folder.manifest().inputs.base;
-            finish::save_adapter(&adapter, self.plan, base, &mut self.trainer)?;
+            if self.plan.method.learns() == Learns::Adapter {
+                let adapter = temporary.join("adapter");
+                let base = &self.folder.manifest().inputs.base;
+                finish::write_learnt(&adapter, self.plan, base, &mut self.trainer)?;
+            }
             let so_far = self.metrics.so_far();
             let state = state::save(temporary, &mut self.trainer, self.position, so_far)?;
             state.trained_sha256().clone_into(&mut trained);

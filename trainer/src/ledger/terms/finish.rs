@@ -1,12 +1,12 @@
 //! What is taken beside the model while something is written, and while a merged model is compared: one tensor
 //! at a time, some rows of it where that is enough.
 
+use graft_adapters::Learns;
 use graft_adapters::merge::BUFFER;
 
 use super::{F32, anonymous, band, group, largest_projection, scores};
 use crate::ledger::asked::{Asked, Merging};
 use crate::ledger::{Entry, Place};
-use crate::plan::Adapter;
 use graft_engine::probe::{self, TOKENS};
 
 /// A checkpoint: the largest trained tensor, and its bytes as they are written.
@@ -21,9 +21,9 @@ pub(super) fn saving(asked: &Asked) -> Vec<Entry> {
 
 /// The model, or a merged one.
 pub(super) fn writing(asked: &Asked) -> Vec<Entry> {
-    match &asked.adapter {
-        Adapter::Full => saving(asked),
-        Adapter::Lora { .. } => merging(asked),
+    match asked.method.learns() {
+        Learns::Model => saving(asked),
+        Learns::Adapter => merging(asked),
     }
 }
 
@@ -35,12 +35,7 @@ fn merging(asked: &Asked) -> Vec<Entry> {
     };
     let [out, inner] = largest_projection(asked);
     let weights = out * inner;
-    let rank = match &asked.adapter {
-        Adapter::Lora { config, init_from: _ } => {
-            config.sites.values().map(|size| size.rank.get()).max().unwrap_or(0)
-        }
-        Adapter::Full => 0,
-    };
+    let rank = asked.widest_low();
     let update = rank * (out + inner) * F32;
     let rows = BUFFER.min(weights * asked.merged_bytes_a_weight());
     let buffer = rows + 2 * asked.threads * inner * F32;

@@ -1,7 +1,9 @@
 //! What a step takes: what is kept for the way back, and the largest of its moments.
 
+use std::collections::BTreeMap;
+
 use graft_kernels::Precision;
-use graft_model::{ProjectionKind, Site};
+use graft_model::{ProjectionKind, Seat, Site};
 use graft_recipes::Checkpointing;
 
 use super::{
@@ -10,7 +12,6 @@ use super::{
 };
 use crate::ledger::asked::Asked;
 use crate::ledger::{Entry, Place};
-use crate::plan::Adapter;
 
 /// All lines of a step.
 pub(super) fn lines(asked: &Asked) -> Vec<Entry> {
@@ -42,7 +43,7 @@ fn gradient(asked: &Asked) -> Entry {
 
 /// The largest matrix of an update, in the order in which a product reads it.
 fn packed_update(asked: &Asked) -> Option<Entry> {
-    if asked.tensors() == Place::Device || asked.adapter == Adapter::Full {
+    if asked.tensors() == Place::Device || asked.widest_low() == 0 {
         return None;
     }
     let most = asked.trained().into_iter().max().unwrap_or(0);
@@ -86,27 +87,19 @@ fn feed_forward_tape(asked: &Asked) -> usize {
 
 /// Bytes a token that the updates of all blocks keep of their narrow products.
 fn narrow(asked: &Asked) -> usize {
-    match &asked.adapter {
-        Adapter::Full => 0,
-        Adapter::Lora { config, init_from: _ } => {
-            F32 * config.sites.values().map(|size| size.rank.get()).sum::<usize>()
-        }
-    }
+    F32 * Site::all(&asked.config).map(|site| asked.method.low_width(site)).sum::<usize>()
 }
 
 /// Bytes a token of the narrow products of attention's and of the feed-forward branch, where a block has
 /// most, each with the gradient of one.
 fn narrow_of_branches(asked: &Asked) -> [[usize; 2]; 2] {
-    let Adapter::Lora { config, init_from: _ } = &asked.adapter else { return Default::default() };
     let (attention, feed_forward) = ProjectionKind::ALL.split_at(4);
     [attention, feed_forward].map(|kinds| {
-        let ranks = |layer| {
-            let of = move |site: &Site| site.layer == layer && kinds.contains(&site.kind);
-            config.sites.iter().filter(move |(site, _)| of(site)).map(|(_, size)| size.rank.get())
-        };
+        let widths =
+            |layer| kinds.iter().map(move |&kind| asked.method.low_width(Site { layer, kind }));
         let layers = 0..asked.config.layers;
-        let all = layers.clone().map(|layer| ranks(layer).sum::<usize>()).max().unwrap_or(0);
-        let one = layers.flat_map(ranks).max().unwrap_or(0);
+        let all = layers.clone().map(|layer| widths(layer).sum::<usize>()).max().unwrap_or(0);
+        let one = layers.flat_map(widths).max().unwrap_or(0);
         [F32 * all, F32 * one]
     })
 }
@@ -226,16 +219,17 @@ fn logits(asked: &Asked) -> Entry {
 
 /// The gradient of a head that is trained, before it joins the others.
 fn head_gradient(asked: &Asked) -> Entry {
-    table_gradient(asked, "the head's gradient", band(asked))
+    let seat = if asked.config.tied { Seat::Embedding } else { Seat::Head };
+    table_gradient(asked, "the head's gradient", seat, band(asked))
 }
 
 /// The embedding's, last of all.
 fn embedding_gradient(asked: &Asked) -> Entry {
-    table_gradient(asked, "the embedding's gradient", asked.config.vocab_size)
+    table_gradient(asked, "the embedding's gradient", Seat::Embedding, asked.config.vocab_size)
 }
 
-fn table_gradient(asked: &Asked, name: &'static str, rows: usize) -> Entry {
-    let trains = usize::from(asked.adapter == Adapter::Full);
+fn table_gradient(asked: &Asked, name: &'static str, seat: Seat, rows: usize) -> Entry {
+    let trains = usize::from(asked.trains(seat));
     let d_model = asked.config.d_model;
     let arithmetic = format!("{} tokens · {} · {F32}", group(rows), group(d_model));
     tensors(asked, name, trains * rows * d_model * F32, arithmetic)
@@ -244,22 +238,13 @@ fn table_gradient(asked: &Asked, name: &'static str, rows: usize) -> Entry {
 /// The gradients of what trains of a branch, before they join the others: its weights, or the two matrices of
 /// each update.
 fn weight_gradients(asked: &Asked) -> Entry {
-    let config = &asked.config;
-    let (attention, feed_forward) = ProjectionKind::ALL.split_at(4);
-    let values = |site: Site| {
-        let [rows, cols] = site.weight_shape(config);
-        match &asked.adapter {
-            Adapter::Full => rows * cols,
-            Adapter::Lora { config, init_from: _ } => {
-                config.sites.get(&site).map_or(0, |size| size.rank.get() * (rows + cols))
-            }
+    let mut branches: BTreeMap<_, usize> = BTreeMap::new();
+    for tensor in asked.method.trained(&asked.config) {
+        if let Seat::Projection(_) = tensor.seat {
+            *branches.entry(tensor.seat.branch()).or_default() += tensor.len();
         }
-    };
-    let branches = (0..config.layers).flat_map(|layer| {
-        [attention, feed_forward]
-            .map(|kinds| kinds.iter().map(|&kind| values(Site { layer, kind })).sum::<usize>())
-    });
-    let most = branches.max().unwrap_or(0);
+    }
+    let most = branches.into_values().max().unwrap_or(0);
     let arithmetic = format!("{} · {F32}", group(most));
     tensors(asked, "a branch's gradients", most * F32, arithmetic)
 }

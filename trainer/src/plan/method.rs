@@ -2,55 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use graft_adapters::{LoraConfig, PeftAdapter, Rank, Scaling, Size};
+use graft_adapters::{AnyMethod, Full, Learns, LoraConfig, PeftAdapter, Rank, Scaling, Size};
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, ProjectionKind, Site};
 use graft_recipes::{AdapterMethod, Init, Layers, ProjectionName, Recipe, TargetModules};
 
 use super::findings::Findings;
-use super::{adapter_parameters, parameters};
 use crate::base_mark;
 use crate::run_folder;
 
-/// What trains.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Adapter {
-    /// Low-rank updates beside frozen weights.
-    Lora {
-        /// Rank, scale, dropout and sites.
-        config: LoraConfig,
-        /// A PEFT folder to go on from.
-        init_from: Option<PathBuf>,
-    },
-    /// Every weight.
-    Full,
-}
-
-impl Adapter {
-    /// Parameters that train.
-    pub fn trainable_parameters(&self, config: &LlamaConfig) -> u64 {
-        match self {
-            Self::Lora { config: lora, init_from: _ } => adapter_parameters(lora, config),
-            Self::Full => parameters(config),
-        }
-    }
-
-    /// What a run's folder calls that which was learnt.
-    pub fn result(&self) -> &'static str {
-        match self {
-            Self::Lora { .. } => run_folder::ADAPTER,
-            Self::Full => run_folder::MODEL,
-        }
-    }
-
-    /// As the recipe names it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Lora { .. } => "lora",
-            Self::Full => "full",
-        }
+/// What a run's folder calls that which was learnt.
+pub fn result(learns: Learns) -> &'static str {
+    match learns {
+        Learns::Adapter => run_folder::ADAPTER,
+        Learns::Model => run_folder::MODEL,
     }
 }
 
@@ -59,11 +26,11 @@ pub(super) fn resolve(
     recipe: &Recipe,
     config: Option<&LlamaConfig>,
     findings: &mut Findings<'_>,
-) -> Option<Adapter> {
+) -> Option<AnyMethod> {
     let AdapterMethod::Lora { rank, alpha, dropout, rslora, target_modules, layers, init_from } =
         &recipe.adapter
     else {
-        return config.map(|_| Adapter::Full);
+        return config.map(|_| AnyMethod::Full(Full));
     };
     let start = init_from.as_deref().and_then(|folder| open_start(folder, findings));
     let model = config?;
@@ -88,7 +55,7 @@ pub(super) fn resolve(
     {
         findings.problem("adapter.init_from", error);
     }
-    Some(Adapter::Lora { config, init_from: init_from.clone() })
+    Some(AnyMethod::Lora(config))
 }
 
 fn open_start(folder: &Path, findings: &mut Findings<'_>) -> Option<PeftAdapter> {
@@ -97,13 +64,12 @@ fn open_start(folder: &Path, findings: &mut Findings<'_>) -> Option<PeftAdapter>
 
 /// An adapter to go on from that was trained beside other weights goes on from another model.
 pub(super) fn warn_of_another_base(
-    adapter: &Adapter,
+    recipe: &Recipe,
     folder: &ModelFolder,
     config: &LlamaConfig,
-    recipe: &Recipe,
     findings: &mut Findings<'_>,
 ) {
-    let Adapter::Lora { init_from: Some(path), config: _ } = adapter else { return };
+    let Some(path) = recipe.adapter.init_from() else { return };
     if recipe.model.init != Init::Checkpoint {
         return;
     }
