@@ -17,6 +17,8 @@ mod own_output;
 mod runs;
 #[path = "laws/sinks.rs"]
 mod sinks;
+#[path = "laws/starts.rs"]
+mod starts;
 
 use drawn::Drawn;
 use graft_data::{Batch, Sample};

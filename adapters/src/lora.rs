@@ -222,8 +222,24 @@ impl<B: Kernels> Trainable<B> for LoraLinear<B> {
 
 /// Where the first values of an adapter come from.
 pub trait Start {
-    /// `A` `[rank, in]` and `B` `[out, rank]` of a site, row-major.
-    fn matrices(&mut self, site: Site, rank: usize, shape: [usize; 2]) -> [Vec<f32>; 2];
+    /// What the update of a projection begins as, and what stays below it of `weight` `[out, in]`, which is as
+    /// it is stored: quantised it is afterwards.
+    fn begin(&mut self, site: Site, rank: usize, weight: FrozenMatrix) -> Beginning;
+
+    /// Whether it gives every weight back as it came, so that it can be read where it is stored.
+    fn keeps_weights(&self) -> bool {
+        true
+    }
+}
+
+/// What a projection begins as: `weight + scale · B·A`.
+pub struct Beginning {
+    /// `A` `[rank, in]`, row-major.
+    pub a: Vec<f32>,
+    /// `B` `[out, rank]`, row-major.
+    pub b: Vec<f32>,
+    /// The frozen part, `[out, in]`.
+    pub weight: FrozenMatrix,
 }
 
 /// PEFT's initialisation: `A` uniform in `±1/√in` (Kaiming with a = √5), `B` zero, so that the first
@@ -234,13 +250,14 @@ pub struct Fresh<F>(
 );
 
 impl<F: FnMut(Site, usize) -> Vec<f32>> Start for Fresh<F> {
-    fn matrices(&mut self, site: Site, rank: usize, [out, inner]: [usize; 2]) -> [Vec<f32>; 2] {
+    fn begin(&mut self, site: Site, rank: usize, weight: FrozenMatrix) -> Beginning {
+        let [out, inner] = weight.shape();
         let bound = 1.0 / (inner as f32).sqrt();
         let mut a = (self.0)(site, rank * inner);
         for value in &mut a {
             *value = (2.0 * *value - 1.0) * bound;
         }
-        [a, vec![0.0; out * rank]]
+        Beginning { a, b: vec![0.0; out * rank], weight }
     }
 }
 
@@ -260,15 +277,21 @@ impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
     type Projection = LoraLinear<B>;
 
     fn projection(&mut self, site: Site, weight: FrozenMatrix) -> Result<LoraLinear<B>, Error> {
+        let [out, inner] = weight.shape();
+        let (weight, begun) = match self.config.sites.get(&site) {
+            None => (weight, None),
+            Some(&size) => {
+                let Beginning { a, b, weight } = self.start.begin(site, size.rank.get(), weight);
+                (weight, Some((size, a, b)))
+            }
+        };
         let weight = match self.nf4 {
             Some(double) => quantise(&site.checkpoint_name(), weight, double)?,
             None => weight,
         };
-        let shape @ [out, inner] = weight.shape();
         let base = FrozenLinear::new(site, weight, self.device);
-        let update = self.config.sites.get(&site).map(|&size| {
+        let update = begun.map(|(size, a, b)| {
             let rank = size.rank.get();
-            let [a, b] = self.start.matrices(site, rank, shape);
             let param = |matrix, values, shape: [usize; 2]| {
                 let seat = Seat::Projection(site);
                 Param::new(tensor_name(site, matrix), seat, values, &shape, self.device)
@@ -284,7 +307,7 @@ impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
     }
 
     fn keeps(&self, weight: &FrozenMatrix) -> bool {
-        is_kept(self.nf4, weight)
+        self.start.keeps_weights() && is_kept(self.nf4, weight)
     }
 
     fn table(&mut self, _seat: Seat, weight: FrozenMatrix) -> Result<Table<B>, Error> {

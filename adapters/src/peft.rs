@@ -16,6 +16,7 @@ mod tensors;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use graft_kernels::FrozenMatrix;
 use graft_model::checkpoint::{Checkpoint, TensorView};
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, Site};
@@ -25,7 +26,7 @@ pub use save::{save, save_from};
 pub use tables::WithTables;
 
 use crate::error::Error;
-use crate::lora::{LoraConfig, Size, Start};
+use crate::lora::{Beginning, LoraConfig, Size, Start};
 use targets::Targets;
 use tensors::Tensors;
 
@@ -222,12 +223,14 @@ fn differences(whose: &str, found: Size, asked: Size) -> Vec<String> {
 /// Goes on from a saved adapter that [`PeftAdapter::check_model`] and [`PeftAdapter::check_same`]
 /// have passed.
 impl Start for &PeftAdapter {
-    fn matrices(&mut self, site: Site, rank: usize, [out, inner]: [usize; 2]) -> [Vec<f32>; 2] {
+    fn begin(&mut self, site: Site, rank: usize, weight: FrozenMatrix) -> Beginning {
+        let [out, inner] = weight.shape();
         let values = self.values(site);
         let values = values.unwrap_or_else(|| panic!("the adapter was not checked for {site}"));
         let found = values.each_ref().map(Vec::len);
         assert_eq!(found, [rank * inner, out * rank], "the adapter was not checked for {site}");
-        values
+        let [a, b] = values;
+        Beginning { a, b, weight }
     }
 }
 

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use graft_adapters::peft::names::{LoraMatrix, tensor_name};
 use graft_adapters::peft::{self, CONFIG_FILE, WEIGHTS_FILE};
-use graft_adapters::{Error, LoraConfig, PeftAdapter, Rank, Scaling, Size, Start};
+use graft_adapters::{Beginning, Error, LoraConfig, PeftAdapter, Rank, Scaling, Size, Start};
+use graft_kernels::FrozenMatrix;
 use graft_model::checkpoint::{Dtype, TensorView, write_safetensors};
 use graft_model::presets::llama3_2_1b;
 use graft_model::{LlamaConfig, ProjectionKind, Site};
@@ -70,7 +71,10 @@ fn what_is_saved_reads_back() {
             let written: BTreeMap<_, _> =
                 tensors(&config).into_iter().map(|(name, _, values)| (name, values)).collect();
             for (&site, size) in &config.sites {
-                let [a, b] = (&read).matrices(site, size.rank.get(), site.weight_shape(&tiny()));
+                let [out, inner] = site.weight_shape(&tiny());
+                let weight = FrozenMatrix::from_f32(out, inner, &vec![0.5; out * inner]);
+                let Beginning { a, b, weight } = (&read).begin(site, size.rank.get(), weight);
+                assert!(weight.to_f32().iter().all(|value| value.to_bits() == 0.5_f32.to_bits()));
                 assert_eq!(a, written[&tensor_name(site, LoraMatrix::A)]);
                 assert_eq!(b, written[&tensor_name(site, LoraMatrix::B)]);
             }
