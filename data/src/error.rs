@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use graft_files::plain_file::{Kind, Unreadable};
+use graft_files::plain_file::{FileKind, Unreadable};
 
 use crate::formats::Format;
 use crate::overlong::OverlongReport;
@@ -13,7 +13,7 @@ use crate::overlong::OverlongReport;
 pub enum FileProblem {
     /// It never ends, or gives other bytes each time.
     #[error("it is {0}, and only plain files are read: write what it gives into a file first")]
-    Endless(Kind),
+    Endless(FileKind),
     /// It is a folder.
     #[error("it is a folder")]
     Folder,
@@ -274,7 +274,7 @@ impl Error {
     pub(crate) fn unreadable(path: &Path, why: Unreadable) -> Self {
         let path = path.to_path_buf();
         let problem = match why {
-            Unreadable::NotPlain(Kind::Folder) => FileProblem::Folder,
+            Unreadable::NotPlain(FileKind::Folder) => FileProblem::Folder,
             Unreadable::NotPlain(kind) => FileProblem::Endless(kind),
             Unreadable::System(source) => match std::fs::read_link(&path) {
                 Ok(target) if source.kind() == std::io::ErrorKind::NotFound => {

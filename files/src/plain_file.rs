@@ -14,12 +14,12 @@ pub enum Unreadable {
     System(#[from] io::Error),
     /// A pipe may never end, a device has no end, a folder no bytes.
     #[error("it is {0}, and only plain files are read")]
-    NotPlain(Kind),
+    NotPlain(FileKind),
     /// More bytes than a file of its kind has.
     #[error("it has {found} bytes; allowed: at most {limit}")]
     TooLarge {
         /// Its size.
-        found: Size,
+        found: FileSize,
         /// The most that is read.
         limit: u64,
     },
@@ -34,7 +34,7 @@ impl Unreadable {
 
 /// What is no plain file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A folder.
     Folder,
     /// A pipe with a name.
@@ -45,7 +45,7 @@ pub enum Kind {
     Device,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for FileKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Folder => "a folder",
@@ -58,14 +58,14 @@ impl fmt::Display for Kind {
 
 /// How many bytes a file has, as far as that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Size {
+pub enum FileSize {
     /// So many.
     Exactly(u64),
     /// More: it was read no further.
     MoreThan(u64),
 }
 
-impl fmt::Display for Size {
+impl fmt::Display for FileSize {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exactly(bytes) => write!(formatter, "{bytes}"),
@@ -95,13 +95,13 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Unreadable> {
     let file = open(path)?;
     let size = file.metadata()?.len();
     if size > limit {
-        return Err(Unreadable::TooLarge { found: Size::Exactly(size), limit });
+        return Err(Unreadable::TooLarge { found: FileSize::Exactly(size), limit });
     }
     let mut bytes = Vec::new();
     // It may grow meanwhile, and files of the system have no size until they are read.
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        return Err(Unreadable::TooLarge { found: Size::MoreThan(limit), limit });
+        return Err(Unreadable::TooLarge { found: FileSize::MoreThan(limit), limit });
     }
     Ok(bytes)
 }
@@ -110,22 +110,22 @@ fn check(found: &Metadata) -> Result<(), Unreadable> {
     if found.is_file() { Ok(()) } else { Err(Unreadable::NotPlain(kind(found))) }
 }
 
-fn kind(found: &Metadata) -> Kind {
+fn kind(found: &Metadata) -> FileKind {
     if found.is_dir() {
-        return Kind::Folder;
+        return FileKind::Folder;
     }
     #[cfg(unix)]
     {
         use std::os::unix::fs::FileTypeExt;
         let kind = found.file_type();
         if kind.is_fifo() {
-            return Kind::Pipe;
+            return FileKind::Pipe;
         }
         if kind.is_socket() {
-            return Kind::Socket;
+            return FileKind::Socket;
         }
     }
-    Kind::Device
+    FileKind::Device
 }
 
 #[cfg(all(test, unix))]

@@ -27,7 +27,7 @@ pub enum Error {
         /// Its path.
         path: PathBuf,
         /// What it is.
-        found: plain_file::Kind,
+        found: plain_file::FileKind,
     },
     /// More bytes than a file of its kind has.
     #[error("`{}` has {found} bytes; of such a file at most {limit} are read", path.display())]
@@ -35,7 +35,7 @@ pub enum Error {
         /// Its path.
         path: PathBuf,
         /// Its size.
-        found: plain_file::Size,
+        found: plain_file::FileSize,
         /// The most that is read.
         limit: u64,
     },

@@ -17,7 +17,7 @@ use crate::training::{Duration, Warmup};
 
 /// The files of a recipe, and the command line above them.
 #[derive(Debug)]
-pub(crate) struct Layers<'a> {
+pub(crate) struct RecipeFiles<'a> {
     /// The lowest first.
     files: Vec<Arc<str>>,
     /// Paths of the files that are not shipped with the program.
@@ -25,7 +25,7 @@ pub(crate) struct Layers<'a> {
     arguments: &'a [String],
 }
 
-impl<'a> Layers<'a> {
+impl<'a> RecipeFiles<'a> {
     /// No file yet below these overrides.
     pub(crate) fn below(arguments: &'a [String]) -> Self {
         Self { files: Vec::new(), paths: Vec::new(), arguments }
@@ -174,7 +174,7 @@ fn is_all_text(recipe: &Recipe) -> bool {
 }
 
 /// Refuses what has no effect, or takes it back where a layer above left it none.
-pub(crate) fn check(recipe: &mut Recipe, layers: &Layers<'_>, sink: &Sink) {
+pub(crate) fn check(recipe: &mut Recipe, layers: &RecipeFiles<'_>, sink: &Sink) {
     for need in NEEDS {
         if !(need.in_vain)(recipe) {
             continue;
@@ -200,7 +200,7 @@ pub(crate) fn check(recipe: &mut Recipe, layers: &Layers<'_>, sink: &Sink) {
 }
 
 /// Whether `key` is written no lower than all of the others that are written.
-fn is_above(key: &str, others: &[&str], recipe: &Recipe, layers: &Layers<'_>) -> bool {
+fn is_above(key: &str, others: &[&str], recipe: &Recipe, layers: &RecipeFiles<'_>) -> bool {
     let own = layers.height_of(key, recipe);
     let others = others.iter().filter_map(|other| layers.height_of(other, recipe));
     others.into_iter().all(|other| own >= Some(other))

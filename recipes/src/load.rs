@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use graft_files::plain_file::{self, Unreadable};
 
-use crate::effects::{self, Layers};
+use crate::effects::{self, RecipeFiles};
 use crate::layers::overlay;
 use crate::library;
 use crate::overrides;
@@ -155,7 +155,7 @@ fn missing(name: &str, path: &Path, error: &Unreadable) -> Refusal {
 fn resolve(source: &str, text: Text, arguments: &[String]) -> Result<Recipe, Problems> {
     let sink = Sink::default();
     let default_name = text.default_name();
-    let mut layers = Layers::below(arguments);
+    let mut layers = RecipeFiles::below(arguments);
     let tree = layered(text, &mut Vec::new(), &mut layers, &sink);
     let recipe = tree.map(|mut tree| {
         overrides::apply(&mut tree, arguments, &sink);
@@ -177,7 +177,7 @@ fn resolve(source: &str, text: Text, arguments: &[String]) -> Result<Recipe, Pro
 fn layered(
     text: Text,
     above: &mut Vec<Home>,
-    layers: &mut Layers<'_>,
+    layers: &mut RecipeFiles<'_>,
     sink: &Sink,
 ) -> Option<Node> {
     let label: Arc<str> = Arc::from(text.label.as_str());

@@ -1,6 +1,6 @@
 //! What a row says: its form reads a value, wherever that came from.
 //!
-//! A form is a file with its [`Form`] and an entry of [`Format`], by which the rest knows it; a recipe's
+//! A form is a file with its [`RowForm`] and an entry of [`Format`], by which the rest knows it; a recipe's
 //! `format` names the same ones.
 
 mod alpaca;
@@ -30,7 +30,7 @@ macro_rules! formats {
             /// Every format, in the order of the documentation.
             pub const ALL: [Self; [$(stringify!($format)),+].len()] = [$(Self::$format),+];
 
-            pub(super) fn form(self) -> &'static Form {
+            pub(super) fn form(self) -> &'static RowForm {
                 match self { $(Self::$format => &$file::FORM,)+ }
             }
         }
@@ -51,7 +51,7 @@ formats! {
 }
 
 /// A row form.
-pub(super) struct Form {
+pub(super) struct RowForm {
     /// In recipes and on the command line.
     pub(super) name: &'static str,
     /// The fields that a row is made of.
@@ -72,7 +72,7 @@ pub(super) struct ParsedRow {
     pub(super) notes: Vec<String>,
 }
 
-impl Form {
+impl RowForm {
     /// Reads one row, and says which of its fields are notes.
     pub(super) fn read(&self, value: &Value) -> Result<ParsedRow, RowProblem> {
         let object = Object::new(value, self.expected)?;

@@ -12,16 +12,16 @@ pub(super) static CONTAINER: Container = Container {
     endings: &["txt", "md"],
     of_text: true,
     foreign,
-    open: |input| Ok(Box::new(Document { input, is_read: false })),
+    open: |input| Ok(Box::new(PlainText { input, is_read: false })),
 };
 
 #[derive(Debug)]
-struct Document {
+struct PlainText {
     input: Input,
     is_read: bool,
 }
 
-impl Records for Document {
+impl Records for PlainText {
     fn next(&mut self) -> Result<Option<Record>, Error> {
         if std::mem::replace(&mut self.is_read, true) {
             return Ok(None);

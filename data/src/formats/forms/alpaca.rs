@@ -4,13 +4,13 @@
 
 use serde_json::Value;
 
-use super::Form;
+use super::RowForm;
 use super::fields::{Object, as_text, wrong_type};
 use crate::conversation::{Conversation, Message, Role};
 use crate::error::RowProblem;
 use crate::formats::Row;
 
-pub(super) static FORM: Form = Form {
+pub(super) static FORM: RowForm = RowForm {
     name: "alpaca",
     fields: &["instruction", "input", "output", "system", "history"],
     expected: "`instruction`, `input` and `output`",

@@ -1,11 +1,11 @@
 //! `{"prompt","completion"}`: the completion is learnt after the prompt, without a chat template.
 
-use super::Form;
+use super::RowForm;
 use super::fields::Object;
 use crate::error::RowProblem;
 use crate::formats::Row;
 
-pub(super) static FORM: Form = Form {
+pub(super) static FORM: RowForm = RowForm {
     name: "completion",
     fields: &["prompt", "completion"],
     expected: "`prompt` and `completion`",

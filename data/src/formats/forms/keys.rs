@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::Form;
+use super::RowForm;
 use super::fields::{Object, is_empty};
 use crate::error::RowProblem;
 use crate::formats::notes::is_note;
@@ -31,7 +31,7 @@ const MEDIA: [&str; 7] = ["audio", "audios", "documents", "image", "images", "vi
 const PREFERENCES: [&str; 4] = ["chosen", "margin", "ranking", "rejected"];
 
 /// The notes among a row's fields, where every other field is one that the form is made of.
-pub(super) fn notes(row: &Object<'_>, form: &Form) -> Result<Vec<String>, RowProblem> {
+pub(super) fn notes(row: &Object<'_>, form: &RowForm) -> Result<Vec<String>, RowProblem> {
     let mut notes = Vec::new();
     for (key, value) in row.fields() {
         if form.fields.contains(&key.as_str()) || value.is_null() || is_empty(value) {
@@ -59,8 +59,8 @@ fn asks_for_what_is(key: &str, value: &Value) -> bool {
 }
 
 /// Why a field at the top of a row is refused, and the way out.
-fn why(key: &str, form: &Form) -> String {
-    let Form { name, fields, of_turns, .. } = *form;
+fn why(key: &str, form: &RowForm) -> String {
+    let RowForm { name, fields, of_turns, .. } = *form;
     match key {
         _ if MASKS.contains(&key) && of_turns => {
             "every row counts alike; leave the row out, or write `\"weight\": 0` into those turns of \

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::fields::{Object, as_text, element, wrong_type};
-use super::{Form, learnt, tools};
+use super::{RowForm, learnt, tools};
 use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::RowProblem;
 use crate::formats::Row;
@@ -11,7 +11,7 @@ use crate::shown::shown;
 
 const ROLES: &str = "system, user, assistant, tool, ipython";
 
-pub(super) static FORM: Form = Form {
+pub(super) static FORM: RowForm = RowForm {
     name: "messages",
     fields: &["messages", "system", "tools", "builtin_tools", "tools_in_user_message"],
     expected: "`messages`",

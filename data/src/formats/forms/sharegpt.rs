@@ -4,14 +4,14 @@
 use serde_json::Value;
 
 use super::fields::{Object, element};
-use super::{Form, learnt, tools};
+use super::{RowForm, learnt, tools};
 use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::RowProblem;
 use crate::formats::Row;
 
 const ROLES: &str = "system, human, user, gpt, assistant, function_call, observation, tool";
 
-pub(super) static FORM: Form = Form {
+pub(super) static FORM: RowForm = RowForm {
     name: "sharegpt",
     fields: &["conversations", "system", "tools", "builtin_tools", "tools_in_user_message"],
     expected: "`conversations`",

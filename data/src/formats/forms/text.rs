@@ -1,11 +1,11 @@
 //! `{"text"}`: all of it is learnt, without a chat template.
 
-use super::Form;
+use super::RowForm;
 use super::fields::Object;
 use crate::error::RowProblem;
 use crate::formats::Row;
 
-pub(super) static FORM: Form = Form {
+pub(super) static FORM: RowForm = RowForm {
     name: "text",
     fields: &["text"],
     expected: "`text`",
