@@ -8,6 +8,7 @@ mod error;
 pub mod full;
 pub mod lora;
 pub mod merge;
+pub mod merged;
 mod method;
 mod out_folder;
 pub mod peft;

@@ -1,0 +1,216 @@
+//! Base and adapter as one model, tensor by tensor: `W' = W + scale · B·A`, Hu et al. 2021, section 4.1.
+//!
+//! An adapter that was trained over NF4 weights has learnt to correct *those*: merged onto the
+//! original weights it gives another model than the one that was trained. [`Onto`] says which `W` is
+//! meant. The sum is computed in f32; whoever writes it rounds it. A table that the adapter brings whole takes
+//! the place of the base's. Every export of a model reads this.
+
+use graft_kernels::FrozenMatrix;
+use graft_model::checkpoint::{Checkpoint, Dtype, Expected, TensorSpec, TensorView, expected};
+use graft_model::config::FloatType;
+use graft_model::folder::ModelFolder;
+use graft_model::load::{Weights, left_to_quantise, quantise};
+use graft_model::pages::Mapped;
+use graft_model::{LlamaConfig, Site};
+
+use crate::error::Error;
+use crate::peft::{PeftAdapter, WithTables};
+
+/// Which weights the update is added to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onto {
+    /// What the model computed with in training over NF4: every projection, adapted or not, is
+    /// quantised and decoded again. Of a folder that is in NF4 they are decoded as they are.
+    Dequantised {
+        /// Double quantisation, for projections that are stored dense.
+        double: bool,
+    },
+    /// The weights as stored, which must not be in NF4.
+    Original,
+}
+
+/// What to merge.
+#[derive(Clone, Copy, Debug)]
+pub struct Merge<'a> {
+    /// The base's folder.
+    pub base: &'a ModelFolder,
+    /// Its configuration.
+    pub config: &'a LlamaConfig,
+    /// The adapter.
+    pub adapter: &'a PeftAdapter,
+    /// Which weights of the base are meant.
+    pub onto: Onto,
+    /// Size at which a new weight file begins, [`ShardedWriter::MAX_SHARD_BYTES`] by default.
+    pub max_shard_bytes: u64,
+}
+
+/// The tensors of base and adapter together.
+#[derive(Debug)]
+pub struct MergedWeights<'a> {
+    merge: &'a Merge<'a>,
+    checkpoint: &'a Checkpoint,
+    /// The base's, with the adapter's tables in the place of its own.
+    weights: WithTables<'a, Checkpoint>,
+    config: LlamaConfig,
+}
+
+/// A tensor of a merged model.
+pub enum MergedTensor {
+    /// The base's, bit for bit.
+    Stored(TensorView),
+    /// A matrix that is computed.
+    Sum(Sum),
+}
+
+/// A matrix `[out, in]` with the update of its projection, where it has one, added to it.
+pub struct Sum {
+    weight: FrozenMatrix,
+    update: Option<Update>,
+}
+
+impl Sum {
+    /// `[out, in]`.
+    pub fn shape(&self) -> [usize; 2] {
+        self.weight.shape()
+    }
+
+    /// Row `row` in f32; `room` is as long as a row, and holds nothing afterwards. Rows do not depend on each
+    /// other.
+    pub fn row(&self, row: usize, values: &mut [f32], room: &mut [f32]) {
+        self.weight.decode(row, 0, values);
+        if let Some(update) = &self.update {
+            update.add(row, values, room);
+        }
+    }
+}
+
+impl<'a> MergedWeights<'a> {
+    /// The tensors of `merge`, whose base is `checkpoint`.
+    ///
+    /// # Errors
+    /// Base, configuration and adapter do not belong together.
+    pub fn of(merge: &'a Merge<'a>, checkpoint: &'a Checkpoint) -> Result<Self, Error> {
+        checkpoint.verify(merge.config)?;
+        merge.adapter.check_model(merge.config)?;
+        let weights = merge.adapter.weights(checkpoint, merge.config);
+        let config = merge.adapter.model_config(merge.config);
+        Ok(Self { merge, checkpoint, weights, config })
+    }
+
+    /// The configuration of the merged model.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Name, type and shape of every tensor, in the model's order: the types are the base's, or those that it
+    /// had before it was quantised.
+    ///
+    /// # Errors
+    /// The base is in NF4, and [`Onto::Original`] is asked for.
+    pub fn specs(&self) -> Result<Vec<TensorSpec>, Error> {
+        expected(&self.config).iter().map(|tensor| self.spec(tensor)).collect()
+    }
+
+    fn spec(&self, tensor: &Expected) -> Result<TensorSpec, Error> {
+        let Expected { name, shape, site } = tensor.clone();
+        let nf4 = if site.is_some() { self.checkpoint.nf4(&name)? } else { None };
+        let dtype = match nf4 {
+            Some(_) if self.merge.onto == Onto::Original => {
+                return Err(Error::NoOriginal { base: self.merge.base.display(), tensor: name });
+            }
+            Some(nf4) => match nf4.dtype {
+                FloatType::F32 => Dtype::F32,
+                FloatType::F16 => Dtype::F16,
+                FloatType::Bf16 => Dtype::BF16,
+            },
+            None => self.stored(&name)?.dtype,
+        };
+        Ok(TensorSpec { name, dtype, shape })
+    }
+
+    /// The base's tensor that stands for this one.
+    fn stored(&self, name: &str) -> Result<TensorView, Error> {
+        let name = self.weights.base_name(name);
+        let missing = || graft_model::Error::NoTensor { tensor: name.to_owned() };
+        Ok(self.checkpoint.tensor(name).ok_or_else(missing)?)
+    }
+
+    /// How many weights are not the base's, bit for bit.
+    pub fn changed(&self) -> usize {
+        let projections = match self.merge.onto {
+            Onto::Dequantised { .. } => Site::all(self.merge.config).count(),
+            Onto::Original => self.merge.adapter.config().sites.len(),
+        };
+        projections + self.merge.adapter.table_names().count()
+    }
+
+    /// The tensor of this name.
+    ///
+    /// # Errors
+    /// The base has none of this name; it cannot be quantised.
+    pub fn tensor(&self, name: &str) -> Result<MergedTensor, Error> {
+        let Merge { config, adapter, onto, .. } = *self.merge;
+        let site = Site::from_checkpoint_name(name);
+        let update = site.and_then(|site| Update::of(adapter, site));
+        let weight = match (site, onto) {
+            (Some(site), Onto::Dequantised { double }) => {
+                let weight = self.weights.matrix(name, site.weight_shape(config))?;
+                match left_to_quantise(config, Some(double)) {
+                    Some(double) => quantise(name, weight, double)?,
+                    None => weight,
+                }
+            }
+            (Some(site), Onto::Original) if update.is_some() => {
+                self.weights.matrix(name, site.weight_shape(config))?
+            }
+            (None, _) if adapter.table(name).is_some() => {
+                self.weights.matrix(name, [config.vocab_size, config.d_model])?
+            }
+            _ => return Ok(MergedTensor::Stored(self.stored(name)?)),
+        };
+        Ok(MergedTensor::Sum(Sum { weight, update }))
+    }
+
+    /// The mapped pages of a tensor of the base.
+    pub fn pages(&self, name: &str) -> Vec<Mapped> {
+        self.checkpoint.pages(name)
+    }
+
+    /// Hands the pages back that the tensor of this name was read from.
+    pub fn release(&self, name: &str) {
+        self.checkpoint.release(self.weights.base_name(name));
+    }
+}
+
+/// The two matrices of a projection and their factor.
+struct Update {
+    a: Vec<f32>,
+    b: Vec<f32>,
+    rank: usize,
+    scale: f32,
+}
+
+impl Update {
+    fn of(adapter: &PeftAdapter, site: Site) -> Option<Self> {
+        let [a, b] = adapter.values(site)?;
+        let config = adapter.config();
+        let size = *config.sites.get(&site)?;
+        Some(Self { a, b, rank: size.rank.get(), scale: config.scaling.factor(size) as f32 })
+    }
+
+    /// Adds row `row` of `scale · B·A` to `sum`; `delta` is room for it.
+    fn add(&self, row: usize, sum: &mut [f32], delta: &mut [f32]) {
+        delta.fill(0.0);
+        let factors = &self.b[row * self.rank..(row + 1) * self.rank];
+        for (factor, a) in factors.iter().zip(self.a.chunks_exact(sum.len())) {
+            for (delta, a) in delta.iter_mut().zip(a) {
+                *delta += factor * a;
+            }
+        }
+        for (sum, delta) in sum.iter_mut().zip(delta) {
+            let delta = self.scale * *delta;
+            // Adding a zero would turn a weight of -0 into +0.
+            *sum = if delta == 0.0 { *sum } else { *sum + delta };
+        }
+    }
+}
