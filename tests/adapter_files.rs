@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Tensor, TensorPrimitive};
 use graft_adapters::merge::{self, Merge, Onto};
 use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, PeftAdapter, Scaling};
-use graft_kernels::{Precision, nf4};
+use graft_kernels::{Home, Precision, nf4};
 use graft_model::checkpoint::{Checkpoint, Dtype, TensorView};
 use graft_model::folder::ModelFolder;
 use graft_model::load::{Weights, left_to_quantise};
@@ -99,8 +99,13 @@ impl Base {
         let config = adapter.model_config(&self.config);
         let weights = adapter.weights(&self.checkpoint, &self.config);
         let nf4 = self.nf4();
-        let mut factory =
-            LoraFactory { config: adapter.config(), start: adapter, nf4, device: &device };
+        let mut factory = LoraFactory {
+            config: adapter.config(),
+            start: adapter,
+            nf4,
+            home: Home::Device,
+            device: &device,
+        };
         Llama::load(&config, &weights, &mut factory, &device, &mut |_| ())
             .unwrap_or_else(|error| panic!("{error}"))
     }
@@ -110,7 +115,8 @@ impl Base {
         let config = LoraConfig { scaling: Scaling::Standard, dropout: 0.0, sites: [].into() };
         let start = Fresh(|_, len| vec![0.0; len]);
         let nf4 = self.nf4();
-        let mut factory = LoraFactory { config: &config, start, nf4, device: &device };
+        let mut factory =
+            LoraFactory { config: &config, start, nf4, home: Home::Device, device: &device };
         Llama::load(&self.config, &self.checkpoint, &mut factory, &device, &mut |_| ())
             .unwrap_or_else(|error| panic!("{error}"))
     }

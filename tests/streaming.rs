@@ -15,7 +15,7 @@ use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear};
 use graft_data::Batch;
 use graft_engine::{Checkpointing, Offload};
 use graft_kernels::frozen::Storage;
-use graft_kernels::{FrozenMatrix, Precision};
+use graft_kernels::{FrozenMatrix, Home, Precision};
 use graft_model::checkpoint::{
     Checkpoint, Dtype, SINGLE_FILE, TensorView, expected, write_safetensors,
 };
@@ -95,7 +95,7 @@ fn load(
 ) -> Llama<Cpu, LoraLinear<Cpu>> {
     let device = Default::default();
     let start = Fresh(|site: graft_model::Site, len| uniform(11, site.layer as u64, len));
-    let mut factory = LoraFactory { config: lora, start, nf4, device: &device };
+    let mut factory = LoraFactory { config: lora, start, nf4, home: Home::Device, device: &device };
     let mut model = Llama::load(config, weights, &mut factory, &device, &mut |_| ()).unwrap();
     model.visit(&mut |param| {
         let values: Vec<f32> =

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use burn::tensor::ops::FloatTensor;
-use graft_kernels::{FrozenMatrix, Kernels, LowRank, Ops};
+use graft_kernels::{FrozenMatrix, Home, Kernels, LowRank, Ops};
 use graft_model::load::{Factory, is_kept, quantise};
 use graft_model::{
     Error, FrozenLinear, LlamaConfig, OwnOutput, Param, Pass, Projection, ProjectionKind, Seat,
@@ -269,6 +269,8 @@ pub struct LoraFactory<'a, B: Kernels, S> {
     pub start: S,
     /// `Some(double)` to quantise dense projections to NF4.
     pub nf4: Option<bool>,
+    /// Where projections live.
+    pub home: Home,
     /// Where the model goes.
     pub device: &'a B::Device,
 }
@@ -289,7 +291,7 @@ impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
             Some(double) => quantise(&site.checkpoint_name(), weight, double)?,
             None => weight,
         };
-        let base = FrozenLinear::new(site, weight, self.device);
+        let base = FrozenLinear::new(site, weight, self.home, self.device);
         let update = begun.map(|(size, a, b)| {
             let rank = size.rank.get();
             let param = |matrix, values, shape: [usize; 2]| {
@@ -307,7 +309,7 @@ impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
     }
 
     fn keeps(&self, weight: &FrozenMatrix) -> bool {
-        self.start.keeps_weights() && is_kept(self.nf4, weight)
+        self.start.keeps_weights() && is_kept::<B>(self.nf4, self.home, weight)
     }
 
     fn table(&mut self, _seat: Seat, weight: FrozenMatrix) -> Result<Table<B>, Error> {

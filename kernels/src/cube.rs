@@ -42,7 +42,7 @@ use cubecl::prelude::InputScalar;
 
 use crate::dropout::Dropout;
 use crate::frozen::FrozenMatrix;
-use crate::kernels::{AttentionSaved, Kernels, LoraGradients, LoraSaved, LowRank};
+use crate::kernels::{AttentionSaved, Home, Kernels, LoraGradients, LoraSaved, LowRank};
 use crate::layout::{AttentionShape, Direction, Rotation};
 use crate::precision::{Precision, Rounding};
 
@@ -57,7 +57,7 @@ use launch::Place;
 pub use matrix::DeviceMatrix;
 use product::{High, operand, product, sums, transposed, with_low_rank};
 pub use sums::DeviceSums;
-pub use weight::{Weight, keep_projections_on_host};
+pub use weight::Weight;
 
 /// A backend of these kernels.
 type Cube<R, BT> = CubeBackend<R, f32, i32, BT>;
@@ -76,19 +76,15 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
         Some(usage.bytes_reserved + ahead::device_memory::<R>(device))
     }
 
-    fn projections_on_host() -> bool {
-        weight::projections_on_host()
-    }
-
     fn freeze(matrix: FrozenMatrix, device: &R::Device) -> Weight<R> {
         Weight::resident(&matrix, device)
     }
 
-    fn freeze_projection(matrix: FrozenMatrix, device: &R::Device) -> Weight<R> {
-        if Self::projections_on_host() {
-            return Weight::OnHost(Arc::new(Waiting::new(matrix, device.clone())));
+    fn freeze_at(home: Home, matrix: FrozenMatrix, device: &R::Device) -> Weight<R> {
+        match home {
+            Home::Device => Self::freeze(matrix, device),
+            Home::Host => Weight::OnHost(Arc::new(Waiting::new(matrix, device.clone()))),
         }
-        Self::freeze(matrix, device)
     }
 
     fn visit(now: &[&Weight<R>], next: &[&Weight<R>]) {

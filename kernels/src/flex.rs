@@ -49,7 +49,8 @@ pub(crate) fn bf16_is_native() -> bool {
 
 thread_local! {
     /// The last input that was packed, with its packed form: the projections of a layer share theirs.
-    /// Holding the tensor keeps others from writing to its memory.
+    /// Holding the tensor keeps others from writing to its memory, so that the pair is right for this tensor
+    /// alone, of whatever model.
     static LAST: RefCell<Option<(FlexTensor, Rc<Left>)>> = RefCell::default();
 }
 

@@ -16,6 +16,24 @@ use crate::frozen::FrozenMatrix;
 use crate::layout::{AttentionShape, Direction, Rotation};
 use crate::precision::{Precision, Rounding};
 
+/// Where the frozen weights of a model's blocks live. A backend that reads them where the host has them
+/// knows one home only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Home {
+    /// On the device, as long as the model lives.
+    #[default]
+    Device,
+    /// On the host, from where a device without room for all of them copies them block by block.
+    Host,
+}
+
+impl Home {
+    /// Whether weights that live here are read where the host has them.
+    pub fn is_on_host<B: Kernels>(self) -> bool {
+        B::READS_HOST || self == Self::Host
+    }
+}
+
 /// Fused ops and their gradients.
 pub trait Kernels: Backend<FloatElem = f32> {
     /// A frozen weight where the kernels can read it.
@@ -36,16 +54,12 @@ pub trait Kernels: Backend<FloatElem = f32> {
         None
     }
 
-    /// Whether the projections of blocks are, which a device without room for them copies block by block.
-    fn projections_on_host() -> bool {
-        Self::READS_HOST
-    }
-
     /// Takes a host matrix to the device; on the CPU this copies nothing.
     fn freeze(matrix: FrozenMatrix, device: &Self::Device) -> Self::Frozen;
 
-    /// The same for a projection of a block, which may wait on the host.
-    fn freeze_projection(matrix: FrozenMatrix, device: &Self::Device) -> Self::Frozen {
+    /// Takes the weight of a block's projection to its home.
+    fn freeze_at(home: Home, matrix: FrozenMatrix, device: &Self::Device) -> Self::Frozen {
+        let _ = home;
         Self::freeze(matrix, device)
     }
 
@@ -73,8 +87,8 @@ pub trait Kernels: Backend<FloatElem = f32> {
         rounding: Rounding,
     ) -> FloatTensor<Self>;
 
-    /// The same for the next token of a few sequences, where reading the weight is the work: exact, but
-    /// the sums may run in another order.
+    /// `x·Wᵀ` for the next token of a few sequences, where reading the weight is the work: exact, but the
+    /// sums may run in another order than those of [`Kernels::frozen_linear`].
     fn frozen_linear_decode(
         x: &FloatTensor<Self>,
         weight: &Self::Frozen,

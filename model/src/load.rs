@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use graft_kernels::frozen::{Absmax, Storage};
-use graft_kernels::{FrozenMatrix, Kernels, nf4};
+use graft_kernels::{FrozenMatrix, Home, Kernels, nf4};
 use safetensors::Dtype;
 
 use crate::block::{Block, Branch};
@@ -31,7 +31,7 @@ pub trait Factory<B: Kernels> {
     /// A linear map from its stored weight.
     fn projection(&mut self, site: Site, weight: FrozenMatrix) -> Result<Self::Projection, Error>;
 
-    /// Whether a projection holds on to a stored weight of this form, or takes its values over.
+    /// Whether a projection reads a stored weight of this form where it lies, or takes its values over.
     fn keeps(&self, weight: &FrozenMatrix) -> bool;
 
     /// An embedding or head, which stands at `seat`, from its stored weight.
@@ -131,9 +131,10 @@ pub fn left_to_quantise(config: &LlamaConfig, nf4: Option<bool>) -> Option<bool>
     nf4.filter(|_| config.quantization.is_none())
 }
 
-/// Whether [`quantise`], if it is asked at all, gives a weight back as it is.
-pub fn is_kept(nf4: Option<bool>, weight: &FrozenMatrix) -> bool {
-    nf4.is_none() || matches!(weight.storage(), Storage::Nf4 { .. })
+/// Whether a projection that is frozen at `home` reads the stored weight where it lies: [`quantise`], if it
+/// is asked at all, gives it back as it is, and it stays on the host.
+pub fn is_kept<B: Kernels>(nf4: Option<bool>, home: Home, weight: &FrozenMatrix) -> bool {
+    home.is_on_host::<B>() && (nf4.is_none() || matches!(weight.storage(), Storage::Nf4 { .. }))
 }
 
 /// Quantises a dense matrix to NF4, a run of its values after the other; one that is quantised already stays
@@ -240,7 +241,7 @@ fn block<B: Kernels, F: Factory<B>>(
         let weight = weights.matrix(&name, site.weight_shape(config))?;
         let keeps = factory.keeps(&weight);
         let projection = factory.projection(site, weight)?;
-        if keeps && B::projections_on_host() {
+        if keeps {
             pages.extend(weights.pages(&name));
         } else {
             weights.release(&name);
@@ -281,6 +282,8 @@ fn norm<B: Kernels>(
 pub struct Frozen<'a, B: Kernels> {
     /// `Some(double)` to quantise dense projections to NF4.
     pub nf4: Option<bool>,
+    /// Where projections live.
+    pub home: Home,
     /// Where the model goes.
     pub device: &'a B::Device,
 }
@@ -293,11 +296,11 @@ impl<B: Kernels> Factory<B> for Frozen<'_, B> {
             Some(double) => quantise(&site.checkpoint_name(), weight, double)?,
             None => weight,
         };
-        Ok(crate::projection::FrozenLinear::new(site, weight, self.device))
+        Ok(crate::projection::FrozenLinear::new(site, weight, self.home, self.device))
     }
 
     fn keeps(&self, weight: &FrozenMatrix) -> bool {
-        is_kept(self.nf4, weight)
+        is_kept::<B>(self.nf4, self.home, weight)
     }
 
     fn table(&mut self, _seat: Seat, weight: FrozenMatrix) -> Result<Table<B>, Error> {

@@ -1,7 +1,7 @@
 //! One of the seven linear maps of a decoder layer, and the seam that adapters fill.
 
 use burn::tensor::ops::FloatTensor;
-use graft_kernels::{FrozenMatrix, Kernels, Ops};
+use graft_kernels::{FrozenMatrix, Home, Kernels, Ops};
 
 use crate::param::Param;
 use crate::pass::{OwnOutput, Pass};
@@ -39,8 +39,8 @@ pub struct FrozenLinear<B: Kernels> {
 
 impl<B: Kernels> FrozenLinear<B> {
     /// The weight at a site.
-    pub fn new(site: Site, weight: FrozenMatrix, device: &B::Device) -> Self {
-        Self { site, weight: B::freeze_projection(weight, device) }
+    pub fn new(site: Site, weight: FrozenMatrix, home: Home, device: &B::Device) -> Self {
+        Self { site, weight: B::freeze_at(home, weight, device) }
     }
 
     /// Where it stands.

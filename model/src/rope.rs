@@ -54,19 +54,16 @@ impl Rope {
     /// Cosines and sines at these positions.
     pub fn rotation(&self, positions: &[u32]) -> Rotation {
         let half = self.frequencies.len();
-        let mut rotation = Rotation {
-            half,
-            cos: Vec::with_capacity(positions.len() * half),
-            sin: Vec::with_capacity(positions.len() * half),
-        };
+        let [mut all_cos, mut all_sin] =
+            [(); 2].map(|()| Vec::with_capacity(positions.len() * half));
         for &position in positions {
             for frequency in &self.frequencies {
                 let (sin, cos) = (position as f32 * frequency).sin_cos();
-                rotation.cos.push(cos);
-                rotation.sin.push(sin);
+                all_cos.push(cos);
+                all_sin.push(sin);
             }
         }
-        rotation
+        Rotation::new(half, all_cos, all_sin)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
+/// A signal is for the whole process, and its handler sees nothing but what that has.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 
 /// The process was asked to stop.

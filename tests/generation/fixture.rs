@@ -1,5 +1,6 @@
 //! What `fixtures/generation` holds; the header of `generate.py` there describes every file.
 
+use graft_kernels::Home;
 use graft_model::checkpoint::{Checkpoint, Dtype, TensorView};
 use graft_model::folder::ModelFolder;
 use graft_model::load::Frozen;
@@ -35,7 +36,7 @@ impl Fixture {
             let checkpoint = Checkpoint::open(&folder)?;
             checkpoint.verify(&config)?;
             let device = Default::default();
-            let mut frozen = Frozen { nf4: None, device: &device };
+            let mut frozen = Frozen { nf4: None, home: Home::Device, device: &device };
             Ok(Llama::load(&config, &checkpoint, &mut frozen, &device, &mut |_| ())?)
         };
         let model = load().unwrap_or_else(|error| panic!("{error}"));

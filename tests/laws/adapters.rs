@@ -7,7 +7,7 @@ use graft_adapters::merge::{self, Merge, Onto};
 use graft_adapters::{PeftAdapter, peft};
 use graft_data::Batch;
 use graft_files::atomic;
-use graft_kernels::Precision;
+use graft_kernels::{Home, Precision};
 use graft_model::checkpoint::{Checkpoint, Dtype, TensorView, expected, write_safetensors};
 use graft_model::config::FloatType;
 use graft_model::folder::ModelFolder;
@@ -80,7 +80,7 @@ fn merged(drawn: &Drawn, batch: &Batch) -> Outcome<Vec<f32>> {
     let checkpoint = Checkpoint::open(&folder)?;
     checkpoint.verify(&config)?;
     let device = Default::default();
-    let mut frozen = Frozen { nf4: None, device: &device };
+    let mut frozen = Frozen { nf4: None, home: Home::Device, device: &device };
     let model = Llama::load(&config, &checkpoint, &mut frozen, &device, &mut |_| ())?;
     Ok(logits(&model, batch))
 }

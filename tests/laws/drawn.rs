@@ -3,7 +3,7 @@
 
 use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Size};
 use graft_data::{CounterRng, Purpose, Sample};
-use graft_kernels::{FrozenMatrix, Precision};
+use graft_kernels::{FrozenMatrix, Home, Precision};
 use graft_model::load::{Frozen, Weights};
 use graft_model::{Error, FrozenLinear, Llama, LlamaConfig, Site};
 use graft_tests::{Cpu, Sizes, samples, uniform};
@@ -94,7 +94,13 @@ impl Drawn {
         let start = Fresh(move |site: Site, len: usize| {
             uniform(seed, (site.layer * 7) as u64 + site.kind as u64, len)
         });
-        let mut factory = LoraFactory { config: &lora, start, nf4: self.nf4, device: &device };
+        let mut factory = LoraFactory {
+            config: &lora,
+            start,
+            nf4: self.nf4,
+            home: Home::Device,
+            device: &device,
+        };
         let mut model = Llama::load(&config, &self.weights(), &mut factory, &device, &mut |_| ())
             .expect("every tensor is drawn");
         let mut place = 1_000;
@@ -113,7 +119,7 @@ impl Drawn {
     /// The model without adapters.
     pub(crate) fn frozen(&self) -> Llama<Cpu, FrozenLinear<Cpu>> {
         let device = Default::default();
-        let mut factory = Frozen { nf4: self.nf4, device: &device };
+        let mut factory = Frozen { nf4: self.nf4, home: Home::Device, device: &device };
         Llama::load(&self.config(), &self.weights(), &mut factory, &device, &mut |_| ())
             .expect("every tensor is drawn")
     }

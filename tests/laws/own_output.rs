@@ -6,7 +6,7 @@ use graft_adapters::Trainable;
 use graft_data::Batch;
 use graft_engine::Checkpointing;
 use graft_engine::step::{Diverged, StepError};
-use graft_kernels::{FrozenMatrix, Kernels, Precision};
+use graft_kernels::{FrozenMatrix, Home, Kernels, Precision};
 use graft_model::load::Factory;
 use graft_model::{
     Error, FrozenLinear, Llama, OwnOutput, Param, Pass, Projection, ProjectionKind, Seat, Site,
@@ -70,7 +70,7 @@ impl Factory<Cpu> for ScaledFactory {
         let values = uniform(3, (site.layer * 7) as u64 + site.kind as u64, out);
         let values = values.iter().map(|value| 0.5 + value).collect();
         let m = Param::new(name, Seat::Projection(site), values, &[out], &device);
-        Ok(Scaled { base: FrozenLinear::new(site, weight, &device), m, says: self.0 })
+        Ok(Scaled { base: FrozenLinear::new(site, weight, Home::Device, &device), m, says: self.0 })
     }
 
     fn keeps(&self, _weight: &FrozenMatrix) -> bool {

@@ -1,16 +1,20 @@
 //! Threads, an interruption and a cache change nothing.
 
 use std::convert::Infallible;
+use std::sync::Barrier;
 
-use graft_adapters::LoraLinear;
+use graft_adapters::{LoraLinear, Trainable};
 use graft_data::Batch;
 use graft_engine::Checkpointing;
 use graft_engine::generate::{Generator, Sampling};
 use graft_engine::optimizer::{AdamW, AdamWConfig, Moments, StateFormat};
 use graft_engine::step::Trainer;
+use graft_kernels::Precision;
 use graft_model::param::host_values;
-use graft_model::{Context, Layout};
-use graft_tests::{ADAMW, Cpu, Sizes, trainer};
+use graft_model::{Context, Layout, Llama};
+use graft_tests::{
+    ADAMW, Cpu, Sizes, full_model, lora_model, samples, tiny_config, tiny_lora, trainer,
+};
 use proptest::prelude::*;
 
 use super::drawn::{Drawn, config, drawn};
@@ -84,6 +88,58 @@ proptest! {
             prop_assert_eq!(&one, &run(threads), "{} threads", threads);
         }
     }
+}
+
+/// Two steps of full training, and of the adapters of a model in NF4.
+fn two_runs() -> [Box<dyn Fn(u64) -> Vec<u32> + Sync>; 2] {
+    /// What a run of so many steps ends with.
+    fn ends<P: Trainable<Cpu>>(
+        model: Llama<Cpu, P>,
+        checkpointing: Checkpointing,
+        precision: Precision,
+        steps: u64,
+    ) -> Vec<u32> {
+        let mut trainer = trainer(model, checkpointing, precision);
+        for step in 1..=steps {
+            let rows = samples(&[40 + step as usize, 17, 33], 101);
+            let batches: Vec<Batch> = rows.chunks(2).map(collate).collect();
+            trainer.step(step, &batches).expect("finite");
+        }
+        bits(&trainer.values())
+    }
+    let config = tiny_config(true);
+    let lora = tiny_lora(&config, 0.1);
+    let full = tiny_config(false);
+    [
+        Box::new(move |steps| {
+            let model = lora_model(&config, &lora, Some(true));
+            ends(model, Checkpointing::Block, Precision::Bf16, steps)
+        }),
+        Box::new(move |steps| ends(full_model(&full), Checkpointing::None, Precision::F32, steps)),
+    ]
+}
+
+#[test]
+fn two_runs_at_once_in_one_process_end_with_the_bytes_that_each_has_alone() {
+    const STEPS: u64 = 6;
+    let runs = two_runs();
+    let alone = runs.each_ref().map(|run| run(STEPS));
+    assert!(alone[0] != runs[0](STEPS - 1), "steps change what is trained");
+    let both = |together: &Barrier| {
+        std::thread::scope(|scope| {
+            let threads = runs.each_ref().map(|run| {
+                scope.spawn(move || {
+                    together.wait();
+                    run(STEPS)
+                })
+            });
+            threads.map(|thread| thread.join().expect("no panic"))
+        })
+    };
+    assert!(both(&Barrier::new(2)) == alone, "on two threads");
+    // On one thread in turn, where what it keeps of one model is there for the other.
+    let turns: [_; 2] = std::array::from_fn(|_| runs.each_ref().map(|run| run(STEPS)));
+    assert!(turns.iter().all(|turn| *turn == alone), "in turn");
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! A start sees each weight before it is quantised, and may keep part of it for the update.
 
 use graft_adapters::{Beginning, LoraConfig, LoraFactory, LoraLinear, Start};
-use graft_kernels::{FrozenMatrix, Precision};
+use graft_kernels::{FrozenMatrix, Home, Precision};
 use graft_model::load::{Factory, Weights};
 use graft_model::{Error, Llama, Projection, Site};
 use graft_tests::{Cpu, samples, uniform};
@@ -102,7 +102,8 @@ fn model(
     nf4: Option<bool>,
 ) -> Llama<Cpu, LoraLinear<Cpu>> {
     let (lora, device) = (drawn.lora(), Default::default());
-    let mut factory = LoraFactory { config: &lora, start, nf4, device: &device };
+    let mut factory =
+        LoraFactory { config: &lora, start, nf4, home: Home::Device, device: &device };
     Llama::load(&drawn.config(), weights, &mut factory, &device, &mut |_| ())
         .expect("every tensor is drawn")
 }
@@ -118,8 +119,15 @@ fn a_weight_that_a_start_changes_is_not_read_where_it_is_stored() {
     let device = Default::default();
     let weight = FrozenMatrix::from_f32(1, 1, &[1.0]);
     let start = Moved { seed: 1, scale: 1.0 };
-    let changes = LoraFactory { config: &lora, start, nf4: None, device: &device };
-    let keeps = LoraFactory { config: &lora, start: Beside(start), nf4: None, device: &device };
+    let changes =
+        LoraFactory { config: &lora, start, nf4: None, home: Home::Device, device: &device };
+    let keeps = LoraFactory {
+        config: &lora,
+        start: Beside(start),
+        nf4: None,
+        home: Home::Device,
+        device: &device,
+    };
     assert!(!Factory::<Cpu>::keeps(&changes, &weight) && Factory::<Cpu>::keeps(&keeps, &weight));
 }
 

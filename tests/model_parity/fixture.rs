@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use graft_adapters::{LoraFactory, LoraLinear, PeftAdapter};
 use graft_data::{Origin, Sample};
-use graft_kernels::nf4;
+use graft_kernels::{Home, nf4};
 use graft_model::checkpoint::{Checkpoint, Dtype, TensorView};
 use graft_model::folder::ModelFolder;
 use graft_model::{Llama, LlamaConfig, Site};
@@ -101,7 +101,8 @@ impl Fixture {
             adapter.check_model(&config)?;
             let device = Default::default();
             let (lora, start) = (adapter.config(), &adapter);
-            let mut factory = LoraFactory { config: lora, start, nf4, device: &device };
+            let mut factory =
+                LoraFactory { config: lora, start, nf4, home: Home::Device, device: &device };
             Ok(Llama::load(&config, &checkpoint, &mut factory, &device, &mut |_| ())?)
         };
         load().unwrap_or_else(|error| panic!("{error}"))

@@ -14,7 +14,7 @@ use graft_engine::loss::NextToken;
 use graft_engine::optimizer::{AdamW, AdamWConfig, StateFormat};
 use graft_engine::step::{StepOptions, Trainer};
 use graft_engine::{Checkpointing, Parameters};
-use graft_kernels::Precision;
+use graft_kernels::{Home, Precision};
 use graft_model::load::Frozen;
 use graft_model::{FrozenLinear, Llama, LlamaConfig, Site};
 
@@ -97,7 +97,8 @@ pub fn lora_model(
     nf4: Option<bool>,
 ) -> Llama<Cpu, LoraLinear<Cpu>> {
     let device = Default::default();
-    let mut factory = LoraFactory { config: lora, start: Fresh(start), nf4, device: &device };
+    let mut factory =
+        LoraFactory { config: lora, start: Fresh(start), nf4, home: Home::Device, device: &device };
     let weights = RandomWeights::new(config, 5);
     let mut model = Llama::load(config, &weights, &mut factory, &device, &mut |_| ())
         .expect("random weights have every tensor");
@@ -123,8 +124,14 @@ pub fn full_model(config: &LlamaConfig) -> Llama<Cpu, DenseLinear<Cpu>> {
 pub fn frozen_model(config: &LlamaConfig, nf4: Option<bool>) -> Llama<Cpu, FrozenLinear<Cpu>> {
     let device = Default::default();
     let weights = RandomWeights::new(config, 5);
-    Llama::load(config, &weights, &mut Frozen { nf4, device: &device }, &device, &mut |_| ())
-        .expect("random weights have every tensor")
+    Llama::load(
+        config,
+        &weights,
+        &mut Frozen { nf4, home: Home::Device, device: &device },
+        &device,
+        &mut |_| (),
+    )
+    .expect("random weights have every tensor")
 }
 
 /// PyTorch's defaults.

@@ -143,14 +143,6 @@ impl Device {
         })
     }
 
-    /// Says whether the projections of models that are loaded from now on stay on the host, to be copied
-    /// block by block.
-    pub fn keep_projections_on_host(&self, yes: bool) {
-        #[cfg(any(feature = "wgpu", feature = "cuda"))]
-        graft_kernels::cube::keep_projections_on_host(yes && !self.is_cpu());
-        let _ = yes;
-    }
-
     /// Does work on its backend.
     pub fn run<T: OnBackend>(&self, task: T) -> T::Output {
         match self.api {

@@ -7,7 +7,7 @@ use burn_flex::Flex;
 use graft_adapters::Summary;
 use graft_adapters::merge::{self, Merge};
 use graft_engine::probe::{Divergence, Heard, Probe};
-use graft_kernels::Precision;
+use graft_kernels::{Home, Precision};
 use graft_model::checkpoint::Checkpoint;
 use graft_model::folder::ModelFolder;
 use graft_model::load::Frozen;
@@ -87,7 +87,7 @@ fn open_frozen(
 ) -> Result<Llama<Flex, FrozenLinear<Flex>>, graft_model::Error> {
     let device = Default::default();
     let checkpoint = Checkpoint::open(&ModelFolder::at(path)?)?;
-    let mut factory = Frozen { nf4: None, device: &device };
+    let mut factory = Frozen { nf4: None, home: Home::Device, device: &device };
     let model = Llama::load(config, &checkpoint, &mut factory, &device, &mut |_| ())?;
     model.residency.keep_nothing();
     Ok(model)

@@ -57,6 +57,7 @@ fn given(block: *mut u8, size: usize) -> *mut u8 {
 #[cold]
 #[expect(unsafe_code, reason = "write, pause and _exit are C calls that need no memory")]
 fn end(size: usize) -> ! {
+    // Whoever asks for memory may be any thread.
     static SAID: AtomicBool = AtomicBool::new(false);
     if SAID.swap(true, Ordering::SeqCst) {
         loop {

@@ -18,6 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use graft_adapters::{AnyMethod, Fresh, FullFactory, LoraFactory};
 use graft_data::{CounterRng, Purpose};
+use graft_kernels::Home;
 use graft_model::checkpoint::Checkpoint;
 use graft_model::load::{Factory, Weights, left_to_quantise};
 use graft_model::{Llama, Site};
@@ -76,9 +77,9 @@ pub fn run(resolved: Resolved, options: RunOptions) -> Result<Outcome, RunError>
     Ledger::settle(&mut asked, &options.room);
     plan.checkpointing = asked.checkpointing;
     Ledger::for_run(&asked).check(&asked, &options.room)?;
-    plan.device.keep_projections_on_host(asked.streams);
+    let home = if asked.streams { Home::Host } else { Home::Device };
     give_freed_memory_back();
-    let training = Training { plan: &plan, data: &data, inputs, going_on };
+    let training = Training { plan: &plan, data: &data, inputs, going_on, home };
     let work = || plan.device.run(training);
     if plan.device.is_cpu() { work() } else { unless_lost(&plan.device.name(), work) }
 }
@@ -104,13 +105,15 @@ struct Training<'a> {
     inputs: Inputs,
     /// The run that goes on; `None` where it begins.
     going_on: Option<GoingOn>,
+    /// Where the frozen weights of its blocks live.
+    home: Home,
 }
 
 impl OnBackend for Training<'_> {
     type Output = Result<Outcome, RunError>;
 
     fn on<B: Backend>(self, device: &B::Device) -> Self::Output {
-        let plan = self.plan;
+        let (plan, home) = (self.plan, self.home);
         let nf4 = left_to_quantise(&plan.config, plan.nf4);
         match &plan.method {
             AnyMethod::Full(_) => {
@@ -120,14 +123,14 @@ impl OnBackend for Training<'_> {
             AnyMethod::Lora(config) => {
                 let Some(folder) = &plan.init_from else {
                     let start = Fresh(|site, len| initial(plan.seed, site, len));
-                    let mut factory = LoraFactory { config, start, nf4, device };
+                    let mut factory = LoraFactory { config, start, nf4, home, device };
                     let model = load::<B, _>(plan, &mut factory, device)?;
                     return training::train(self, model);
                 };
                 let start = graft_adapters::peft::PeftAdapter::open(folder)?;
                 start.check_model(&plan.config)?;
                 start.check_same(config)?;
-                let mut factory = LoraFactory { config, start: &start, nf4, device };
+                let mut factory = LoraFactory { config, start: &start, nf4, home, device };
                 let model = load::<B, _>(plan, &mut factory, device)?;
                 training::train(self, model)
             }

@@ -349,7 +349,7 @@ impl RunFolder {
                 End::ALL.map(|end| self.ending(&on_the_spot(end)).to_text()),
             );
         } else {
-            last_words::forget();
+            last_words::forget(&path);
         }
         self.manifest.write(&path)
     }

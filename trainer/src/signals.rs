@@ -12,6 +12,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::last_words::{self, End};
 use crate::progress;
 
+/// A signal's handler sees nothing but what the process has.
 static WORKS: AtomicBool = AtomicBool::new(false);
 
 /// From now on signals that ask the process to stop are heard; that of a closed terminal not where `nohup`

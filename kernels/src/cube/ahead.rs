@@ -81,6 +81,7 @@ struct Copier<R: CubeRuntime> {
 }
 
 thread_local! {
+    /// One for each device, for all models that this thread runs on it: an order names its weights.
     static COPIERS: RefCell<Vec<Box<dyn Any>>> = RefCell::default();
 }
 

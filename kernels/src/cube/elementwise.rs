@@ -1,7 +1,6 @@
 //! Rotary positions and SwiGLU: one unit a value, or a pair of them.
 
-use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use burn::tensor::DType;
 use burn_cubecl::CubeRuntime;
@@ -46,7 +45,9 @@ pub(super) fn rope<R: CubeRuntime>(
     let (place, shape) = (Place::of(x), rows_cols(x));
     let out = place.empty(shape, dtype);
     let (count, dim) = place.each(shape[0] * shape[1] / 2);
-    let [cos, sin] = angles(&place, &x.device, rotation);
+    // All blocks of a pass turn by the same angles: they travel once.
+    let travel = || [&rotation.cos, &rotation.sin].map(|table| place.upload_f32(table));
+    let [cos, sin] = rotation.on_devices.get(&x.device, travel);
     rope_kernel::launch(
         &place.client,
         count,
@@ -61,41 +62,6 @@ pub(super) fn rope<R: CubeRuntime>(
         [x.dtype.into(), dtype.into()],
     );
     out
-}
-
-/// Angles that are on a device already, for as long as the host keeps them.
-struct Known {
-    of: Weak<Rotation>,
-    device: Box<dyn Any + Send>,
-    tables: Box<dyn Any + Send>,
-}
-
-/// All blocks of a pass turn by the same angles: they travel once.
-static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
-
-fn angles<R: CubeRuntime>(
-    place: &Place<R>,
-    device: &R::Device,
-    rotation: &Arc<Rotation>,
-) -> [CubeTensor<R>; 2] {
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    known.retain(|known| known.of.strong_count() > 0);
-    for known in known.iter() {
-        let same = std::ptr::eq(known.of.as_ptr(), Arc::as_ptr(rotation));
-        let here = known.device.downcast_ref::<R::Device>() == Some(device);
-        if let Some(tables) =
-            known.tables.downcast_ref::<[CubeTensor<R>; 2]>().filter(|_| same && here)
-        {
-            return tables.clone();
-        }
-    }
-    let tables = [&rotation.cos, &rotation.sin].map(|table| place.upload_f32(table));
-    known.push(Known {
-        of: Arc::downgrade(rotation),
-        device: Box::new(device.clone()),
-        tables: Box::new(tables.clone()),
-    });
-    tables
 }
 
 #[cube]

@@ -4,7 +4,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn_cubecl::CubeRuntime;
 
@@ -12,20 +11,6 @@ use super::ahead::{self, Waiting};
 use super::launch::Place;
 use super::matrix::DeviceMatrix;
 use crate::frozen::FrozenMatrix;
-
-/// Whether projections that are frozen from now on stay on the host.
-static ON_HOST: AtomicBool = AtomicBool::new(false);
-
-/// Says where the projections of models that are loaded from now on wait: for a model that the device has
-/// no room for, on the host.
-pub fn keep_projections_on_host(yes: bool) {
-    ON_HOST.store(yes, Ordering::Relaxed);
-}
-
-/// Whether projections stay on the host.
-pub(super) fn projections_on_host() -> bool {
-    ON_HOST.load(Ordering::Relaxed)
-}
 
 /// A block of weights `now` runs next, and then one of weights `next`: see [`ahead`].
 pub(super) fn visit<R: CubeRuntime>(now: &[&Weight<R>], next: &[&Weight<R>]) {

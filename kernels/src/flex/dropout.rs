@@ -35,6 +35,7 @@ type Drawn = (Dropout, [usize; 2], Rc<Kept>);
 const RECENT: usize = 4;
 
 thread_local! {
+    /// The bits drawn last. What is dropped says what was drawn, of whatever model.
     static DRAWN: RefCell<VecDeque<Drawn>> = RefCell::default();
 }
 

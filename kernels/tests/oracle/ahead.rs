@@ -2,8 +2,7 @@
 
 use burn::tensor::ops::{FloatTensor, FloatTensorOps};
 use burn::tensor::{Tensor, TensorData, TensorPrimitive};
-use graft_kernels::cube::keep_projections_on_host;
-use graft_kernels::{Kernels, Precision, Rounding};
+use graft_kernels::{Home, Kernels, Precision, Rounding};
 
 use super::Backend;
 use super::ops::{all_forms, to_vec, values};
@@ -55,9 +54,7 @@ fn walk(blocks: &[Vec<Weight>], order: &[usize], is_told: bool) -> Vec<Vec<u32>>
 fn weights_that_wait_on_the_host_give_the_bits_of_those_on_the_device() {
     let device = Default::default();
     let here = blocks(|matrix| Backend::freeze(matrix, &device));
-    keep_projections_on_host(true);
-    let there = blocks(|matrix| Backend::freeze_projection(matrix, &device));
-    keep_projections_on_host(false);
+    let there = blocks(|matrix| Backend::freeze_at(Home::Host, matrix, &device));
     // Up and down as in training, up again, and where nobody would expect it.
     let orders: [&[usize]; 4] =
         [&[0, 1, 2, 3, 4], &[4, 3, 2, 1], &[0, 1, 2, 3, 4, 4, 3, 2, 1, 0], &[3, 0, 4, 1, 1]];

@@ -294,11 +294,8 @@ proptest! {
     #[test]
     fn rope_matches(tokens in 1_usize..20, heads in 1_usize..5, half in 1_usize..20) {
         let angles = values(11, tokens * half);
-        let rotation = Arc::new(Rotation {
-            half,
-            cos: angles.iter().map(|a| (a * 3.0).cos()).collect(),
-            sin: angles.iter().map(|a| (a * 3.0).sin()).collect(),
-        });
+        let [cos, sin] = [f32::cos, f32::sin].map(|of| angles.iter().map(|a| of(a * 3.0)).collect());
+        let rotation = Arc::new(Rotation::new(half, cos, sin));
         let x = leaf(12, [tokens, heads * 2 * half]);
         let ours = wrap(Tape::rope(raw(&x), &rotation, Precision::F32));
         compare("rope", [&x], ours, |[x]| reference::rope(x, &rotation));

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, PeftAdapter, Scaling};
+use graft_kernels::Home;
 use graft_model::checkpoint::Checkpoint;
 use graft_model::load::{Weights, left_to_quantise};
 use graft_model::{Llama, LlamaConfig};
@@ -124,7 +125,7 @@ fn build<B: Backend>(
     device: &B::Device,
 ) -> Result<Model<B>, graft_model::Error> {
     let progress = Progress::new("load", config.layers as u64, Unit::Count("layers"));
-    let mut factory = LoraFactory { config: lora, start, nf4, device };
+    let mut factory = LoraFactory { config: lora, start, nf4, home: Home::Device, device };
     let fields = Default::default();
     let model = Llama::load(config, weights, &mut factory, device, &mut |done| {
         progress.step(done as u64, &fields);

@@ -37,7 +37,7 @@ pub(super) fn train<B: Backend, P: Trainable<B>>(
     training: Training<'_>,
     mut model: Llama<B, P>,
 ) -> Result<Outcome, RunError> {
-    let Training { plan, data, inputs, going_on } = training;
+    let Training { plan, data, inputs, going_on, home: _ } = training;
     let parameters = Parameters::of(&mut model);
     if parameters.is_empty() {
         return Err(RunError::NothingTrained);

@@ -60,6 +60,7 @@ pub(super) fn takes(span: &Span, head_dim: usize) -> bool {
 }
 
 thread_local! {
+    /// Memory alone: what a task reads of it, it has written before.
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 

@@ -21,6 +21,7 @@ const TILE: usize = 48;
 const KEYS: usize = 256;
 
 thread_local! {
+    /// Memory alone: what a task reads of it, it has written before.
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 

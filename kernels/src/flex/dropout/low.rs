@@ -15,6 +15,7 @@ use crate::precision::Precision;
 const TILES: usize = 8;
 
 thread_local! {
+    /// Memory alone: what a task reads of it, it has written before.
     static SCRATCH: RefCell<[Vec<f32>; 3]> = RefCell::default();
 }
 

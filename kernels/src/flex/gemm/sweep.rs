@@ -27,6 +27,7 @@ const GROUP: usize = 4;
 const LEFT_GROUP: usize = 8;
 
 thread_local! {
+    /// Memory alone: what a task reads of it, it has written before.
     static SCRATCH: RefCell<Scratch> = RefCell::default();
     static PACKING: RefCell<Buffers> = RefCell::default();
 }
