@@ -179,50 +179,23 @@ impl Plan {
         }
         let data = sources::resolve(&recipe, config, model.template.as_ref(), &mut findings);
         output::check(&recipe, model.folder.as_ref(), start, &mut findings);
-        let Training { checkpointing, activation_offload, .. } = recipe.training;
-        let offload = activation_offload.name();
-        if activation_offload != ActivationOffload::None && checkpointing == Checkpointing::None {
-            findings.warn(format!(
-                "training.activation_offload: found {offload}, but training.checkpointing is none: \
-                 whole tapes are kept, and those stay where they are"
-            ));
-        }
-        if activation_offload == ActivationOffload::Host && device.is_cpu() {
-            findings.warn(
-                "training.activation_offload: found host, but the CPU computes: its memory is the host's"
-                    .to_owned(),
-            );
-        }
-        if let Some(lacking) = device.lacks(recipe.training.compute_dtype) {
-            findings.warn(format!("training.{lacking}"));
-        }
+        warn_of_settings(&recipe, &device, &mut findings);
         let absent = findings.absent().map(std::mem::take).unwrap_or_default();
         let warnings = findings.finish()?;
+        let (found, warnings) = (Found { model, method, data }, Warnings { warnings, absent });
+        Ok(Self::assembled(recipe, found, warnings, device))
+    }
+
+    /// The plan of what was found without a problem.
+    fn assembled(recipe: Recipe, found: Found, warnings: Warnings, device: Device) -> Resolved {
         let complete = "whatever could not be resolved was recorded as a problem";
+        let Found { model, method, data } = found;
+        let Warnings { warnings, absent } = warnings;
         let DataPlan { sample, train, validation, held_out, general } = data;
-        let Training {
-            duration,
-            micro_batch_size,
-            gradient_accumulation_steps: accumulation,
-            micro_batches_per_visit,
-            learning_rate,
-            schedule,
-            optimizer,
-            max_grad_norm,
-            checkpointing,
-            activation_offload,
-            compute_dtype,
-            seed,
-            threads,
-        } = recipe.training.clone();
-        // The sources were resolved above.
+        let training = recipe.training.clone();
+        // The sources were resolved before.
         let Evaluation { every_steps, held_out: _, general: _, max_new_tokens, samples } =
             recipe.evaluation.clone();
-        let max_seq_len = sample.max_seq_len;
-        let packing =
-            if recipe.data.packing { Packing::Bins { max_seq_len } } else { Packing::Off };
-        let shuffle = recipe.data.shuffle;
-        let batches = ScheduleOptions { micro_batch_size, accumulation, packing, shuffle, seed };
         let tokenizer = model.tokenizer.expect(complete);
         let plan = Self {
             model_folder: model.folder.expect(complete),
@@ -232,24 +205,24 @@ impl Plan {
             nf4: model.nf4,
             method: method.expect(complete),
             init_from: recipe.adapter.init_from().map(Path::to_path_buf),
+            batches: batches(&recipe, sample.max_seq_len),
             sample,
             train,
             validation,
             held_out,
             general,
-            batches,
-            duration,
-            learning_rate,
-            schedule,
-            optimizer,
-            max_grad_norm,
-            checkpointing,
-            activation_offload,
-            micro_batches_per_visit,
-            precision: device.precision(compute_dtype),
+            duration: training.duration,
+            learning_rate: training.learning_rate,
+            schedule: training.schedule,
+            optimizer: training.optimizer,
+            max_grad_norm: training.max_grad_norm,
+            checkpointing: training.checkpointing,
+            activation_offload: training.activation_offload,
+            micro_batches_per_visit: training.micro_batches_per_visit,
+            precision: device.precision(training.compute_dtype),
             device,
-            seed,
-            threads: thread_count(threads),
+            seed: training.seed,
+            threads: thread_count(training.threads),
             evaluate_every: every_steps,
             max_new_tokens,
             report_samples: usize::try_from(samples).unwrap_or(usize::MAX),
@@ -261,7 +234,7 @@ impl Plan {
             absent,
             recipe,
         };
-        Ok(Resolved { plan, tokenizer })
+        Resolved { plan, tokenizer }
     }
 
     /// The files whose rows validation is measured on: its own, or those it was taken from.
@@ -381,6 +354,49 @@ impl Plan {
     /// Parameters that train.
     pub fn trainable_parameters(&self) -> u64 {
         self.method.trained(&self.config).iter().map(|tensor| tensor.len() as u64).sum()
+    }
+}
+
+/// What the recipe's names led to.
+struct Found {
+    model: model::ModelPart,
+    method: Option<AnyMethod>,
+    data: DataPlan,
+}
+
+/// What is no problem, and yet to be told.
+struct Warnings {
+    warnings: Vec<String>,
+    absent: Absent,
+}
+
+/// How samples are dealt out to steps.
+fn batches(recipe: &Recipe, max_seq_len: usize) -> ScheduleOptions {
+    let Training { micro_batch_size, gradient_accumulation_steps: accumulation, seed, .. } =
+        recipe.training;
+    let packing = if recipe.data.packing { Packing::Bins { max_seq_len } } else { Packing::Off };
+    let shuffle = recipe.data.shuffle;
+    ScheduleOptions { micro_batch_size, accumulation, packing, shuffle, seed }
+}
+
+/// Settings that do not go together, or not with the device.
+fn warn_of_settings(recipe: &Recipe, device: &Device, findings: &mut Findings<'_>) {
+    let Training { checkpointing, activation_offload, .. } = recipe.training;
+    let offload = activation_offload.name();
+    if activation_offload != ActivationOffload::None && checkpointing == Checkpointing::None {
+        findings.warn(format!(
+            "training.activation_offload: found {offload}, but training.checkpointing is none: \
+             whole tapes are kept, and those stay where they are"
+        ));
+    }
+    if activation_offload == ActivationOffload::Host && device.is_cpu() {
+        findings.warn(
+            "training.activation_offload: found host, but the CPU computes: its memory is the host's"
+                .to_owned(),
+        );
+    }
+    if let Some(lacking) = device.lacks(recipe.training.compute_dtype) {
+        findings.warn(format!("training.{lacking}"));
     }
 }
 
