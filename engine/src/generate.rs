@@ -121,8 +121,8 @@ where
         self.go_on(&mut cache, prompts, max_new, sampling, listener)
     }
 
-    /// The same for prompts whose beginnings the cache has seen already. Afterwards it has seen all
-    /// but the last token of the sequences that ended last.
+    /// Continues prompts, as [`Generator::run`] does, whose beginnings the cache may have seen already.
+    /// Afterwards it has seen all but the last token of the sequences that ended last.
     fn go_on(
         &self,
         cache: &mut Cache<B>,

@@ -134,7 +134,7 @@ impl Parameters {
         &self.slots
     }
 
-    /// The same as an optimizer knows them.
+    /// The tensors in order, as an optimizer knows them: where their values are, and whether they decay.
     pub fn trained(&self) -> Vec<Trained> {
         let trained = |slot: &Slot| Trained { range: slot.range.clone(), decays: slot.decays() };
         self.slots.iter().map(trained).collect()

@@ -111,7 +111,7 @@ where
         Self { model, head, checkpointing, offload: None, trains_embedding, lowest, device_memory }
     }
 
-    /// The same walk with inputs kept in `offload`.
+    /// This walk, with the inputs of blocks kept in `offload` on their way.
     #[must_use]
     pub fn with_inputs_in(mut self, offload: Option<&'a Offload>) -> Self {
         self.offload = offload;

@@ -201,7 +201,8 @@ impl Checkpoint {
         self.pages(name).iter().for_each(Mapped::release);
     }
 
-    /// The same for every tensor: what was touched to find out what there is.
+    /// Lets the system take back the memory of all files: what was touched to find out what there is. Tensors
+    /// that are still used are read again.
     pub fn release_all(&self) {
         self.maps.iter().for_each(Mapped::release);
     }

@@ -108,7 +108,7 @@ impl LlamaConfig {
         text + "\n"
     }
 
-    /// The same model with `raw` written afresh in transformers 4's spelling, for configurations
+    /// This configuration with `raw` written afresh in transformers 4's spelling, for configurations
     /// that were built in code.
     #[must_use]
     pub fn with_fresh_raw(mut self) -> Self {

@@ -281,7 +281,8 @@ impl Error {
         }
     }
 
-    /// The same for a model of which the recipe says which release it is.
+    /// A folder that is missing gets the name of the release that it should hold, where its own name or the
+    /// recipe's `preset` tells; any other error stays as it is.
     #[must_use]
     pub fn of_preset(self, preset: Option<&str>) -> Self {
         match self {

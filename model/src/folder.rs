@@ -82,8 +82,8 @@ impl ModelFolder {
         Self { backing: Backing::Disk(path.to_path_buf()), tokenizer: None }
     }
 
-    /// The same model, to be used with the tokenizer and chat templates of another folder: models that
-    /// are made from it get those. Reading files by name stays as it was.
+    /// This folder's model, used with the tokenizer and chat templates of another folder: models that are made
+    /// from it get those. Files are read by name from here as before.
     #[must_use]
     pub fn with_tokenizer_of(self, other: &Self) -> Self {
         Self { tokenizer: other.path().map(Path::to_path_buf), ..self }

@@ -86,7 +86,8 @@ where
         self.run(tokens, layout, &mut Plain::new(context))
     }
 
-    /// The same through any pass without a tape, for instance one with a cache.
+    /// Last hidden states before the norm, `[tokens, d_model]`, through any pass without a tape, for instance
+    /// one with a cache.
     pub fn run<R: Pass<Inner = B, On = B>>(
         &self,
         tokens: &[u32],
@@ -102,7 +103,8 @@ where
         self.head().logits(&self.normed(hidden), precision)
     }
 
-    /// The same for the next token of a few sequences: the sums may run in another order.
+    /// Logits of the hidden states `[sequences, d_model]` that the next token of a few sequences follows:
+    /// `[sequences, vocab]`. The sums may run in another order than those of [`Llama::logits`].
     pub fn next_logits(&self, hidden: &FloatTensor<B>, precision: Precision) -> FloatTensor<B> {
         self.head().next_logits(&self.normed(hidden), precision)
     }

@@ -48,7 +48,7 @@ impl Mapped {
         self.release_part(0..self.0.len());
     }
 
-    /// The same for some of the bytes.
+    /// Hands the pages of some of the bytes back, as [`Mapped::release`] does with all.
     pub fn release_part(&self, part: Range<usize>) {
         #[cfg(target_os = "linux")]
         let _ = self.advise(part.start, part.end, Advice::LinuxDontNeed);

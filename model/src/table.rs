@@ -53,7 +53,8 @@ impl<B: Kernels> Table<B> {
         }
     }
 
-    /// The same for the next token of a few sequences: the sums may run in another order.
+    /// `x·Wᵀ` for the next token of a few sequences: `[sequences, d_model]` → `[sequences, vocab]`. The sums may
+    /// run in another order than those of [`Table::logits`].
     pub fn next_logits(&self, x: &FloatTensor<B>, precision: Precision) -> FloatTensor<B> {
         match self {
             Self::Frozen(weight) => B::frozen_linear_decode(x, weight, precision),

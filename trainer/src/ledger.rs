@@ -176,8 +176,8 @@ impl Ledger {
         self.total(&[Place::Anonymous])
     }
 
-    /// The same with the pages of mapped files that stay while there is room, at the moment at which both
-    /// together are most.
+    /// Bytes of private memory and of the pages of mapped files that stay while there is room, at the moment at
+    /// which both together are most.
     pub fn resident(&self) -> u64 {
         self.resident
     }

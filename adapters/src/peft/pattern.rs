@@ -184,7 +184,7 @@ impl Node {
         }
     }
 
-    /// The same for every place at once.
+    /// From every place of the name, where the pattern may end.
     fn relation(&self, name: &Name) -> Relation {
         let each = |ends: &dyn Fn(Places) -> Places| {
             Relation((0..=name.0.len()).map(|place| ends(1 << place)).collect())

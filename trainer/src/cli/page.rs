@@ -55,7 +55,7 @@ pub fn print_json_line(value: &impl Serialize) -> io::Result<()> {
     print_exact(&escaped_json(&serde_json::to_string(value)?))
 }
 
-/// The same JSON with every character spelled `\uXXXX` that a terminal must not get: outside of
+/// JSON with every character spelled `\uXXXX` that a terminal must not get; its meaning stays, as outside of
 /// strings JSON has none of them.
 fn escaped_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());

@@ -22,7 +22,7 @@ use graft_engine::{generate, score};
 pub struct Stored {
     /// Millionths of a byte a weight of a projection, scales included.
     pub projection: usize,
-    /// The same of embedding and head.
+    /// Millionths of a byte a weight of embedding and head.
     pub table: usize,
     /// Whether projections are private memory: quantised while loading, or drawn.
     pub projections_are_private: bool,

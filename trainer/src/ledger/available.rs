@@ -28,7 +28,7 @@ impl Available {
         Self { memory, device: device.memory_bytes(), disk: disk(output_dir) }
     }
 
-    /// The same, with what a person says in place of what was found.
+    /// What there is, with what a person says in place of what was found.
     #[must_use]
     pub fn or_as_told(self, told: Self) -> Self {
         let Self { memory, device, disk } = told;

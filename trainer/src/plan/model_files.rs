@@ -93,7 +93,8 @@ impl ModelFiles {
         Self::open_with(location, None)
     }
 
-    /// The same with the tokenizer and chat template of another folder.
+    /// Opens a folder, or `builtin:NAME`, with the tokenizer and chat template of another folder where one is
+    /// given.
     ///
     /// # Errors
     /// As [`ModelFiles::open`].

@@ -14,7 +14,7 @@ pub(super) enum Maker {
     Weight { weight: String, form: Form, blocks: usize },
     /// f32 values that are zero in a model of holes.
     Scales(Vec<f32>),
-    /// The same in every model.
+    /// These bytes, in every model.
     Fixed(Vec<u8>),
 }
 
