@@ -107,9 +107,6 @@ impl Cli {
         let Self { globals, command } = self;
         graft_kernels::flex::isa::Isa::in_use()?;
         globals.use_threads()?;
-        if globals.quiet {
-            crate::progress::silence();
-        }
         match command {
             Command::Recipes(args) => commands::recipes::run(args),
             Command::Validate(args) => commands::validate::run(globals, args),

@@ -15,7 +15,7 @@ use graft_model::{FrozenLinear, Llama, LlamaConfig, stop};
 
 use crate::device::Backend;
 use crate::memory::give_freed_memory_back;
-use crate::progress::{Progress, Unit};
+use crate::progress::{Progress, Unit, Voice};
 use crate::run::RunError;
 
 /// How a merged model is compared.
@@ -26,6 +26,8 @@ pub struct Comparison<'a> {
     pub precision: Precision,
     /// The mean divergence beyond which it is refused, in nats a token.
     pub allowed: f64,
+    /// How the merge says how far it is.
+    pub voice: Voice,
 }
 
 /// Writes base and adapter as one model to `out`; `expected` runs base and adapter, side by side, over the
@@ -44,8 +46,8 @@ where
     B: Backend,
     E: From<graft_adapters::Error> + From<RunError>,
 {
-    let Comparison { probe, precision, allowed } = *comparison;
-    let progress = Progress::new("merge", None, Unit::Bytes);
+    let Comparison { probe, precision, allowed, voice } = *comparison;
+    let progress = Progress::new(voice, "merge", None, Unit::Bytes);
     let mut found = None;
     let check = |folder: &Path| -> Result<(), E> {
         give_freed_memory_back();

@@ -3,34 +3,32 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use graft_data::visible;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
-static SILENT: AtomicBool = AtomicBool::new(false);
-
-/// Shows no progress from now on.
-pub fn silence() {
-    SILENT.store(true, Ordering::Relaxed);
+/// Whether work says how far it is, and what else there is beside its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Voice {
+    /// On stderr.
+    Stderr,
+    /// Not at all.
+    Silent,
 }
 
-/// Whether progress is shown at all.
-pub fn is_silent() -> bool {
-    SILENT.load(Ordering::Relaxed)
-}
-
-/// Says something beside the result, unless no progress is shown.
-pub fn note(text: &str) {
-    if !is_silent() {
-        // Work does not end because nobody reads what it says.
-        let _ = writeln!(io::stderr(), "{text}");
+impl Voice {
+    /// Says something beside the result.
+    pub fn note(self, text: &str) {
+        if self == Self::Stderr {
+            // Work does not end because nobody reads what it says.
+            let _ = writeln!(io::stderr(), "{text}");
+        }
     }
 }
 
-/// Says what nobody should miss, also where no progress is shown.
+/// Says what nobody should miss, whatever voice the work has.
 pub fn warn(text: &str) {
     let _ = writeln!(io::stderr(), "warning: {}", visible(text));
 }
@@ -77,17 +75,23 @@ struct Lines {
 
 impl Progress {
     /// Begins to show `title`. Without a total there is a count instead of a bar, and no time left.
-    pub fn new(title: &str, total: impl Into<Option<u64>>, unit: Unit) -> Self {
-        Self::going_on(title, 0, total, unit)
+    pub fn new(voice: Voice, title: &str, total: impl Into<Option<u64>>, unit: Unit) -> Self {
+        Self::going_on(voice, title, 0, total, unit)
     }
 
     /// Like [`Progress::new`], for work of which `done` units were done before; they do not count into
     /// the speed.
-    pub fn going_on(title: &str, done: u64, total: impl Into<Option<u64>>, unit: Unit) -> Self {
+    pub fn going_on(
+        voice: Voice,
+        title: &str,
+        done: u64,
+        total: impl Into<Option<u64>>,
+        unit: Unit,
+    ) -> Self {
         let title = &*visible(title);
         let (total, dumb) =
             (total.into(), std::env::var_os("TERM").is_some_and(|term| term == "dumb"));
-        let silent = is_silent();
+        let silent = voice == Voice::Silent;
         let view = if io::stderr().is_terminal() && !dumb && !silent {
             View::Bar(bar(title, done, total))
         } else {

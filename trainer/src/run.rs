@@ -32,7 +32,7 @@ use crate::device::{Backend, OnBackend};
 use crate::ledger::{Asked, Available, Ledger};
 use crate::memory::give_freed_memory_back;
 use crate::plan::{LoadedData, Plan, Resolved};
-use crate::progress::{Progress, Unit, note};
+use crate::progress::{Progress, Unit, Voice};
 use crate::random_weights::RandomWeights;
 use crate::run_folder::manifest::Inputs;
 use going_on::GoingOn;
@@ -46,6 +46,8 @@ pub struct RunOptions {
     pub room: Available,
     /// Whether the device was asked for by name, and not found by looking for the best.
     pub named_device: bool,
+    /// How it says how far it is.
+    pub voice: Voice,
 }
 
 /// Trains as planned.
@@ -67,11 +69,11 @@ pub fn run(resolved: Resolved, options: RunOptions) -> Result<Outcome, RunError>
     }
     for (key, counts) in &data.counts {
         if !counts.otherwise.is_empty() {
-            note(&format!("{key}: {counts}"));
+            options.voice.note(&format!("{key}: {counts}"));
         }
     }
     for warning in &data.warnings {
-        note(&format!("warning: {warning}"));
+        options.voice.note(&format!("warning: {warning}"));
     }
     let mut asked = Asked::by(&plan, &data)?;
     Ledger::settle(&mut asked, &options.room);
@@ -79,7 +81,8 @@ pub fn run(resolved: Resolved, options: RunOptions) -> Result<Outcome, RunError>
     Ledger::for_run(&asked).check(&asked, &options.room)?;
     let home = if asked.streams { Home::Host } else { Home::Device };
     give_freed_memory_back();
-    let training = Training { plan: &plan, data: &data, inputs, going_on, home };
+    let training =
+        Training { plan: &plan, data: &data, inputs, going_on, home, voice: options.voice };
     let work = || plan.device.run(training);
     if plan.device.is_cpu() { work() } else { unless_lost(&plan.device.name(), work) }
 }
@@ -107,31 +110,32 @@ struct Training<'a> {
     going_on: Option<GoingOn>,
     /// Where the frozen weights of its blocks live.
     home: Home,
+    voice: Voice,
 }
 
 impl OnBackend for Training<'_> {
     type Output = Result<Outcome, RunError>;
 
     fn on<B: Backend>(self, device: &B::Device) -> Self::Output {
-        let (plan, home) = (self.plan, self.home);
+        let (plan, home, voice) = (self.plan, self.home, self.voice);
         let nf4 = left_to_quantise(&plan.config, plan.nf4);
         match &plan.method {
             AnyMethod::Full(_) => {
-                let model = load::<B, _>(plan, &mut FullFactory { device }, device)?;
+                let model = load::<B, _>(voice, plan, &mut FullFactory { device }, device)?;
                 training::train(self, model)
             }
             AnyMethod::Lora(config) => {
                 let Some(folder) = &plan.init_from else {
                     let start = Fresh(|site, len| initial(plan.seed, site, len));
                     let mut factory = LoraFactory { config, start, nf4, home, device };
-                    let model = load::<B, _>(plan, &mut factory, device)?;
+                    let model = load::<B, _>(voice, plan, &mut factory, device)?;
                     return training::train(self, model);
                 };
                 let start = graft_adapters::peft::PeftAdapter::open(folder)?;
                 start.check_model(&plan.config)?;
                 start.check_same(config)?;
                 let mut factory = LoraFactory { config, start: &start, nf4, home, device };
-                let model = load::<B, _>(plan, &mut factory, device)?;
+                let model = load::<B, _>(voice, plan, &mut factory, device)?;
                 training::train(self, model)
             }
         }
@@ -146,21 +150,26 @@ fn initial(seed: u64, site: Site, len: usize) -> Vec<f32> {
 
 /// Builds the plan's model, with progress by layers.
 fn load<B: Backend, F: Factory<B>>(
+    voice: Voice,
     plan: &Plan,
     factory: &mut F,
     device: &B::Device,
 ) -> Result<Llama<B, F::Projection>, RunError> {
     match plan.init {
-        Init::Random => build(plan, &RandomWeights::new(&plan.config, plan.seed), factory, device),
+        Init::Random => {
+            let weights = RandomWeights::new(&plan.config, plan.seed);
+            build(voice, plan, &weights, factory, device)
+        }
         Init::Checkpoint => {
             let checkpoint = Checkpoint::open(&plan.model_folder)?;
             checkpoint.verify(&plan.config)?;
-            build(plan, &checkpoint, factory, device)
+            build(voice, plan, &checkpoint, factory, device)
         }
     }
 }
 
 fn build<B: Backend, F: Factory<B>>(
+    voice: Voice,
     plan: &Plan,
     weights: &impl Weights,
     factory: &mut F,
@@ -168,7 +177,7 @@ fn build<B: Backend, F: Factory<B>>(
 ) -> Result<Llama<B, F::Projection>, RunError> {
     let quantises = left_to_quantise(&plan.config, plan.nf4).is_some();
     let title = if quantises { "load and quantise" } else { "load" };
-    let progress = Progress::new(title, plan.config.layers as u64, Unit::Count("layers"));
+    let progress = Progress::new(voice, title, plan.config.layers as u64, Unit::Count("layers"));
     let fields = Default::default();
     let model = Llama::load(&plan.config, weights, factory, device, &mut |done| {
         progress.step(done as u64, &fields);

@@ -10,10 +10,12 @@ use graft_model::stop;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::last_words::{self, End};
-use crate::progress;
+use crate::progress::Voice;
 
 /// A signal's handler sees nothing but what the process has.
 static WORKS: AtomicBool = AtomicBool::new(false);
+/// Whether the work that began last has a voice.
+static SPEAKS: AtomicBool = AtomicBool::new(true);
 
 /// From now on signals that ask the process to stop are heard; that of a closed terminal not where `nohup`
 /// began the process.
@@ -29,8 +31,9 @@ pub fn listen() -> std::io::Result<()> {
     Ok(())
 }
 
-/// From now on a signal that asks the process to stop is for the work to obey.
-pub fn work_begins() {
+/// From now on a signal that asks the process to stop is for the work to obey, which says so with this voice.
+pub fn work_begins(voice: Voice) {
+    SPEAKS.store(voice == Voice::Stderr, Ordering::Relaxed);
     WORKS.store(true, Ordering::Relaxed);
 }
 
@@ -69,7 +72,7 @@ fn heard(signal: i32) {
         last_words::say(End::AtOnce);
         say(&["\nerror: ended at once by another signal\n"]);
     } else {
-        if !progress::is_silent() {
+        if SPEAKS.load(Ordering::Relaxed) {
             let name = stop::name(signal);
             say(&["\nstopping by ", name, ": it goes on to a safe end; once more ends at once\n"]);
         }

@@ -1,4 +1,4 @@
-//! Whole runs of the binary: killed and gone on with, repeated, interrupted, failed.
+//! Whole runs, most of them of the binary: killed and gone on with, repeated, interrupted, failed.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failure of the helpers is a failure of the test")]
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+#[path = "run/at_once.rs"]
+mod at_once;
 #[cfg(target_os = "linux")]
 #[path = "run/faults.rs"]
 mod faults;

@@ -1,6 +1,6 @@
 //! What every command understands.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::num::NonZeroUsize;
 
 use anyhow::Context as _;
@@ -10,6 +10,7 @@ use graft_data::visible;
 use super::failure::WrongUse;
 use super::number;
 use crate::device::Choice;
+use crate::progress::Voice;
 
 /// Whether output is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -70,12 +71,14 @@ impl Globals {
         }
     }
 
+    /// Whether work says something beside its result.
+    pub fn voice(&self) -> Voice {
+        if self.quiet { Voice::Silent } else { Voice::Stderr }
+    }
+
     /// Says something beside the result, unless asked to be quiet.
     pub fn note(&self, text: &str) {
-        if !self.quiet {
-            // Work does not end because nobody reads what it says.
-            let _ = writeln!(io::stderr(), "{}", visible(text));
-        }
+        self.voice().note(&visible(text));
     }
 
     /// Limits the threads of the process to `--threads`, where given. Threads start once; after

@@ -19,6 +19,7 @@ use super::speech::{Reading, Speech, check_room, conversation, mark};
 use crate::cli::model_args::ChatArgs;
 use crate::cli::{Globals, page};
 use crate::device::{Backend, OnBackend};
+use crate::progress::Voice;
 use graft_engine::generate::{Answer, Generator, Heard, Sampling, Session};
 use lines::{Lines, Next};
 use said::{HELP, Said};
@@ -57,13 +58,14 @@ impl OnBackend for Opened<'_> {
         let files = &opening.files;
         let nf4 = args.model.beside.nf4(&files.config, &opening.trained, &args.model.model)?;
         let system = opening.system(args.system.as_deref(), globals);
-        let model = opening.load::<B>(nf4, device)?;
+        let model = opening.load::<B>(globals.voice(), nf4, device)?;
         let stop = files.tokenizer.stop_ids();
         let session = Session::new(Generator { model: &model, precision, stop: &stop });
         let mut lines = Lines::new();
         let at_terminal = lines.are_edited();
         let talk = Talk {
             args,
+            voice: globals.voice(),
             opening: &opening,
             tokenizer: &files.tokenizer,
             chat: args.model.beside.chat(&opening.trained, files.template.as_ref()),
@@ -97,6 +99,7 @@ fn interrupts() -> std::io::Result<Arc<AtomicBool>> {
 /// A conversation under way.
 struct Talk<'a, B: Backend, P> {
     args: &'a ChatArgs,
+    voice: Voice,
     opening: &'a Opening,
     tokenizer: &'a Tokenizer,
     chat: ChatTemplate,
@@ -204,10 +207,10 @@ impl<B: Backend, P: Projection<B>> Talk<'_, B, P> {
     }
 
     fn answer(&mut self, prompt: Vec<u32>) -> anyhow::Result<Answer> {
-        let Self { args, session, sampling, interrupted, tokenizer, .. } = self;
+        let Self { args, voice, session, sampling, interrupted, tokenizer, .. } = self;
         interrupted.store(false, Ordering::Relaxed);
         let mut speech = (!args.json).then(|| Speech::new(tokenizer));
-        let mut reading = Reading::default();
+        let mut reading = Reading::new(*voice);
         let mut listener = |heard| {
             let is_heard = match (&mut speech, heard) {
                 (Some(speech), Heard::Token(id)) => speech.token(id),

@@ -12,7 +12,7 @@ use crate::cli::failure::WrongUse;
 use crate::cli::model_args::EvalArgs;
 use crate::cli::{Globals, on_threads, page};
 use crate::device::{Backend, OnBackend};
-use crate::progress::{Progress, Unit};
+use crate::progress::{Progress, Unit, Voice};
 use crate::{privacy, signals};
 use asked::{Asked, Rows};
 use graft_engine::score::{RowScore, ScoreError, Scorer, Totals};
@@ -47,13 +47,14 @@ pub fn run(globals: &Globals, args: &EvalArgs) -> anyhow::Result<()> {
         privacy::as_private_as(path, asked.rows.files.iter().map(PathBuf::as_path));
     }
     asked.opening.warn(globals)?;
-    on_threads(|| device.run(Scoring { args, asked }))
+    on_threads(|| device.run(Scoring { args, asked, voice: globals.voice() }))
 }
 
 /// The work on whichever backend there is.
 struct Scoring<'a> {
     args: &'a EvalArgs,
     asked: Asked,
+    voice: Voice,
 }
 
 /// What was found.
@@ -70,16 +71,16 @@ impl OnBackend for Scoring<'_> {
     type Output = anyhow::Result<()>;
 
     fn on<B: Backend>(self, device: &B::Device) -> Self::Output {
-        let Self { args, asked } = self;
-        let model = asked.opening.load::<B>(asked.nf4, device)?;
+        let Self { args, asked, voice } = self;
+        let model = asked.opening.load::<B>(voice, asked.nf4, device)?;
         let scorer = Scorer { model: &model, precision: asked.precision };
-        let scores = score(&scorer, "score", &asked.rows)?;
-        let general = score(&scorer, "score general text", &asked.general)?;
+        let scores = score(voice, &scorer, "score", &asked.rows)?;
+        let general = score(voice, &scorer, "score general text", &asked.general)?;
         let found = Found {
             rows: scores.len(),
             totals: (!scores.is_empty()).then(|| Totals::of(&scores)),
             general: (!general.is_empty()).then(|| Totals::of(&general)),
-            exact: exact(&scorer, &asked)?,
+            exact: exact(voice, &scorer, &asked)?,
         };
         if let Some(path) = &args.per_example {
             write_rows(path, &scores, &asked.rows)?;
@@ -92,6 +93,7 @@ impl OnBackend for Scoring<'_> {
 }
 
 fn score<B: Backend, P: Projection<B>>(
+    voice: Voice,
     scorer: &Scorer<'_, B, P>,
     title: &str,
     rows: &Rows,
@@ -99,7 +101,7 @@ fn score<B: Backend, P: Projection<B>>(
     if rows.samples.is_empty() {
         return Ok(Vec::new());
     }
-    let progress = Progress::new(title, rows.samples.len() as u64, Unit::Count("rows"));
+    let progress = Progress::new(voice, title, rows.samples.len() as u64, Unit::Count("rows"));
     let fields = Default::default();
     let scores = scorer
         .score(&rows.samples, &mut |done| progress.step(done as u64, &fields))
@@ -110,6 +112,7 @@ fn score<B: Backend, P: Projection<B>>(
 
 /// Answers given exactly, and questions asked.
 fn exact<B: Backend, P: Projection<B>>(
+    voice: Voice,
     scorer: &Scorer<'_, B, P>,
     asked: &Asked,
 ) -> anyhow::Result<Option<(usize, usize)>> {
@@ -118,7 +121,7 @@ fn exact<B: Backend, P: Projection<B>>(
         return Ok(None);
     }
     let prompts: Vec<Vec<u32>> = questions.iter().map(|row| row.prompt.clone()).collect();
-    let progress = Progress::new("answer", prompts.len() as u64, Unit::Count("questions"));
+    let progress = Progress::new(voice, "answer", prompts.len() as u64, Unit::Count("questions"));
     let fields = Default::default();
     let tokenizer = &asked.opening.files.tokenizer;
     let answers = scorer.answers(&prompts, tokenizer, asked.max_new, &mut |done| {

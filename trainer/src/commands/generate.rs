@@ -12,6 +12,7 @@ use crate::cli::failure::WrongUse;
 use crate::cli::model_args::GenerateArgs;
 use crate::cli::{Globals, page};
 use crate::device::{Backend, OnBackend};
+use crate::progress::Voice;
 use graft_engine::generate::{Generator, Heard, Sampling};
 
 /// Answers a prompt; on a terminal the text appears as it is written.
@@ -26,7 +27,7 @@ pub fn run(globals: &Globals, args: &GenerateArgs) -> anyhow::Result<()> {
     opening.warn(globals)?;
     let prompt = prompt(globals, args, &opening)?;
     check_room(prompt.len(), opening.files.config.max_position_embeddings)?;
-    device.run(Answering { args, opening, prompt, precision, sampling })
+    device.run(Answering { args, opening, prompt, precision, sampling, voice: globals.voice() })
 }
 
 /// The work on whichever backend there is.
@@ -36,21 +37,22 @@ struct Answering<'a> {
     prompt: Vec<u32>,
     precision: Precision,
     sampling: Sampling,
+    voice: Voice,
 }
 
 impl OnBackend for Answering<'_> {
     type Output = anyhow::Result<()>;
 
     fn on<B: Backend>(self, device: &B::Device) -> Self::Output {
-        let Self { args, opening, prompt, precision, sampling } = self;
+        let Self { args, opening, prompt, precision, sampling, voice } = self;
         let files = &opening.files;
         let nf4 = args.model.beside.nf4(&files.config, &opening.trained, &args.model.model)?;
-        let model = opening.load::<B>(nf4, device)?;
+        let model = opening.load::<B>(voice, nf4, device)?;
         let stop = files.tokenizer.stop_ids();
         let generator = Generator { model: &model, precision, stop: &stop };
         let streams = !args.json && std::io::stdout().is_terminal();
         let mut speech = streams.then(|| Speech::new(&files.tokenizer));
-        let mut reading = Reading::default();
+        let mut reading = Reading::new(voice);
         let mut listener = |_: usize, heard| match (&mut speech, heard) {
             (Some(speech), Heard::Token(id)) => speech.token(id),
             (_, Heard::Prompt { read, of }) => {

@@ -22,8 +22,9 @@ use graft_engine::probe::Probe;
 /// Base or adapter are unusable, the output is taken, the disk refuses, or the merged model answers
 /// otherwise than base and adapter do.
 pub fn run(globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
+    let voice = globals.voice();
     signals::listen()?;
-    signals::work_begins();
+    signals::work_begins(voice);
     let opening = Opening::new(&args.model, Some(&args.adapter), args.tokenizer.as_deref())?;
     opening.warn(globals)?;
     let Opening { files, adapter, trained, .. } = &opening;
@@ -46,10 +47,10 @@ pub fn run(globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
     let bound = MergeBound::of(args.onto, nf4);
     let probe = Probe::spread(files.config.vocab_size);
     let allowed = args.tolerance.map_or(bound.refused(), f64::from);
-    let comparison = Comparison { probe: &probe, precision: Precision::F32, allowed };
+    let comparison = Comparison { probe: &probe, precision: Precision::F32, allowed, voice };
     // On the CPU, as they are merged.
     let expected = |probe: &Probe| {
-        anyhow::Ok(probe.hear(&opening.load::<Flex>(nf4, &FlexDevice)?, Precision::F32))
+        anyhow::Ok(probe.hear(&opening.load::<Flex>(voice, nf4, &FlexDevice)?, Precision::F32))
     };
     let (summary, divergence) = merging::write(&args.out, &request, &comparison, expected)?;
     let mut rows = vec![

@@ -12,7 +12,7 @@ use crate::base_mark;
 use crate::cli::Globals;
 use crate::device::Backend;
 use crate::plan::ModelFiles;
-use crate::progress::{Progress, Unit};
+use crate::progress::{Progress, Unit, Voice};
 use crate::trained_with::TrainedWith;
 use graft_engine::generate::GenerateError;
 
@@ -97,6 +97,7 @@ impl Opening {
     /// The weights are not those of the model that config.json describes.
     pub fn load<B: Backend>(
         &self,
+        voice: Voice,
         nf4: Option<bool>,
         device: &B::Device,
     ) -> anyhow::Result<Model<B>> {
@@ -106,17 +107,19 @@ impl Opening {
         let nf4 = left_to_quantise(config, nf4);
         let model = if let Some(adapter) = &self.adapter {
             let weights = adapter.weights(&checkpoint, config);
-            build(&adapter.model_config(config), &weights, adapter.config(), adapter, nf4, device)?
+            let config = adapter.model_config(config);
+            build(voice, &config, &weights, adapter.config(), adapter, nf4, device)?
         } else {
             let start = Fresh(|_, len| vec![0.0; len]);
             let nothing = LoraConfig { scaling: Scaling::Standard, dropout: 0.0, sites: [].into() };
-            build(config, &checkpoint, &nothing, start, nf4, device)?
+            build(voice, config, &checkpoint, &nothing, start, nf4, device)?
         };
         Ok(model)
     }
 }
 
 fn build<B: Backend>(
+    voice: Voice,
     config: &LlamaConfig,
     weights: &impl Weights,
     lora: &LoraConfig,
@@ -124,7 +127,7 @@ fn build<B: Backend>(
     nf4: Option<bool>,
     device: &B::Device,
 ) -> Result<Model<B>, graft_model::Error> {
-    let progress = Progress::new("load", config.layers as u64, Unit::Count("layers"));
+    let progress = Progress::new(voice, "load", config.layers as u64, Unit::Count("layers"));
     let mut factory = LoraFactory { config: lora, start, nf4, home: Home::Device, device };
     let fields = Default::default();
     let model = Llama::load(config, weights, &mut factory, device, &mut |done| {

@@ -15,9 +15,9 @@ use crate::{privacy, signals};
 ///
 /// # Errors
 /// The base is unusable or quantised already; the output is taken; the disk refuses.
-pub fn run(_globals: &Globals, args: &QuantizeArgs) -> anyhow::Result<()> {
+pub fn run(globals: &Globals, args: &QuantizeArgs) -> anyhow::Result<()> {
     signals::listen()?;
-    signals::work_begins();
+    signals::work_begins(globals.voice());
     let mut base = ModelFolder::open(&args.model)?;
     if let Some(tokenizer) = &args.tokenizer {
         base = base.with_tokenizer_of(&ModelFolder::at(tokenizer)?);
@@ -28,7 +28,7 @@ pub fn run(_globals: &Globals, args: &QuantizeArgs) -> anyhow::Result<()> {
         // Of another model, the folder would be refused by every later command.
         ModelFiles::open_with(&args.model, args.tokenizer.as_deref())?;
     }
-    let progress = Progress::new("quantise", None, Unit::Bytes);
+    let progress = Progress::new(globals.voice(), "quantise", None, Unit::Bytes);
     let fields = Default::default();
     let mut step = |done, _| progress.step(done, &fields);
     let summary = quantize::write(&args.out, &base, &config, args.double, &mut step)?;

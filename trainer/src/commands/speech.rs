@@ -7,7 +7,7 @@ use graft_data::{Conversation, DecodeStream, Message, Tokenizer, Visible};
 
 use crate::cli::failure::WrongUse;
 use crate::cli::page::{self, grouped};
-use crate::progress::{Progress, Unit};
+use crate::progress::{Progress, Unit, Voice};
 use graft_engine::generate::{Answer, End};
 
 /// Writes an answer token by token.
@@ -52,21 +52,29 @@ impl<'a> Speech<'a> {
 }
 
 /// Says how far a long prompt is read, before its answer begins.
-#[derive(Default)]
-pub(super) struct Reading(Option<Progress>);
+pub(super) struct Reading {
+    voice: Voice,
+    said: Option<Progress>,
+}
 
 impl Reading {
     /// Prompts of fewer tokens are read before anybody wonders.
     const TOLD: usize = 512;
+
+    /// Of a prompt that is about to be read.
+    pub(super) fn new(voice: Voice) -> Self {
+        Self { voice, said: None }
+    }
 
     /// `read` of the prompt's `of` tokens are read.
     pub(super) fn heard(&mut self, read: usize, of: usize) {
         if of < Self::TOLD {
             return;
         }
-        let begin = || Progress::new("read the prompt", of as u64, Unit::Count("tokens"));
-        self.0.get_or_insert_with(begin).step(read as u64, &Default::default());
-        if let Some(progress) = self.0.take_if(|_| read == of) {
+        let begin =
+            || Progress::new(self.voice, "read the prompt", of as u64, Unit::Count("tokens"));
+        self.said.get_or_insert_with(begin).step(read as u64, &Default::default());
+        if let Some(progress) = self.said.take_if(|_| read == of) {
             progress.finish(&format!("{} tokens", grouped(of as u64)));
         }
     }

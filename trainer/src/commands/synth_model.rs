@@ -13,14 +13,14 @@ use crate::synthetic::Synthetic;
 ///
 /// # Errors
 /// The output is taken; the disk has too little room or refuses.
-pub fn run(_globals: &Globals, args: &SynthModelArgs) -> anyhow::Result<()> {
+pub fn run(globals: &Globals, args: &SynthModelArgs) -> anyhow::Result<()> {
     signals::listen()?;
-    signals::work_begins();
+    signals::work_begins(globals.voice());
     let started = Instant::now();
     let SynthModelArgs { preset, format, out, layers, seed: _, sparse: _ } = args;
     let layers = layers.map(usize::from);
     let model = Synthetic::new((preset.config)(), layers, *format, args.contents())?;
-    let progress = Progress::new("write", model.tensor_bytes(), Unit::Bytes);
+    let progress = Progress::new(globals.voice(), "write", model.tensor_bytes(), Unit::Bytes);
     let fields = Default::default();
     let written = model.write(out, &mut |done| progress.step(done, &fields))?;
     progress.finish(&page::bytes(model.tensor_bytes()));

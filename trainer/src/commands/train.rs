@@ -47,7 +47,7 @@ pub fn run(globals: &Globals, args: &TrainArgs) -> anyhow::Result<()> {
     }
     let room = args.room.available(&plan.output_dir, &plan.device)?;
     let named_device = globals.device != Choice::Auto;
-    let options = RunOptions { resume: args.resume, room, named_device };
+    let options = RunOptions { resume: args.resume, room, named_device, voice: globals.voice() };
     let outcome = on_threads(|| run_plan(resolved, options))?;
     if args.json {
         return Ok(page::print_json(&serde_json::to_value(&outcome)?)?);

@@ -19,7 +19,7 @@ use crate::memory::{give_freed_memory_back, peak_resident_bytes};
 use crate::merge_bound::{MergeBound, onto};
 use crate::merging::{self, Comparison};
 use crate::plan::{LoadedData, Plan, result_name};
-use crate::progress::{note, warn};
+use crate::progress::{Voice, warn};
 use crate::report::{Answer, Better, PromptAnswer, Report, Sample, Score, ScoreUnit};
 use crate::run_folder::manifest::{FileHash, Mended, Status};
 use crate::run_folder::metrics::{self, Line};
@@ -227,7 +227,8 @@ fn score<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<Scores,
     } else {
         let validated = run.validated.filter(|(behind, _)| *behind == step).map(|(_, found)| found);
         let model = &run.trainer.model;
-        let after = Scores::of("score the result", run.plan, run.data, model, validated)?;
+        let after =
+            Scores::of(run.voice, "score the result", run.plan, run.data, model, validated)?;
         let changed = run.folder.put(AFTER, step, &of, after.to_text().as_bytes())?;
         tell_of_changed(run, changed)?;
         after
@@ -255,11 +256,11 @@ fn merge<B: Backend, P: Trainable<B>>(
     if run.folder.has(MERGED, step, &of)? {
         return Ok(Some((run.folder.path().join(MERGED), None)));
     }
-    let (data, trainer) = (run.data, &run.trainer);
+    let (data, trainer, voice) = (run.data, &run.trainer, run.voice);
     let adapter = run.folder.path().join(ADAPTER);
     let make = |path: &Path| {
         empty(path)?;
-        write_merged(plan, data, trainer, &adapter, path)
+        write_merged(voice, plan, data, trainer, &adapter, path)
     };
     let (divergence, told) = run.folder.make_folder(MERGED, step, &of, make);
     tell_of_kept(&told);
@@ -268,6 +269,7 @@ fn merge<B: Backend, P: Trainable<B>>(
 
 /// Merges the adapter, compared with the trained model before it takes its place.
 fn write_merged<B: Backend, P: Trainable<B>>(
+    voice: Voice,
     plan: &Plan,
     data: &LoadedData,
     trainer: &Trainer<B, P>,
@@ -285,11 +287,11 @@ fn write_merged<B: Backend, P: Trainable<B>>(
     let bound = MergeBound::of(plan.finish.onto, plan.nf4);
     let probe = Probe::of(&data.train);
     let precision = plan.precision;
-    let comparison = Comparison { probe: &probe, precision, allowed: bound.refused() };
+    let comparison = Comparison { probe: &probe, precision, allowed: bound.refused(), voice };
     let expected = |probe: &Probe| Ok::<_, RunError>(probe.hear(&trainer.model, precision));
     let (_, divergence) = merging::write(out, &request, &comparison, expected)?;
     if let Some(warning) = bound.warning(divergence.mean) {
-        note(&format!("warning: {warning}"));
+        voice.note(&format!("warning: {warning}"));
     }
     Ok(divergence)
 }

@@ -7,7 +7,7 @@ use super::scores::Scores;
 use super::state::{self, State};
 use super::{RunError, RunOptions};
 use crate::plan::Plan;
-use crate::progress::{note, warn};
+use crate::progress::{Voice, warn};
 use crate::run_folder::checkpoints::{self, Checkpoint, set_aside};
 use crate::run_folder::contract::{Asked, Change};
 use crate::run_folder::manifest::{Inputs, Manifest, Mended};
@@ -69,11 +69,11 @@ impl GoingOn {
     }
 
     /// Records that the run goes on, and sets aside what is damaged.
-    fn begin(self, plan: &Plan, inputs: Inputs) -> Result<Opened, RunError> {
+    fn begin(self, voice: Voice, plan: &Plan, inputs: Inputs) -> Result<Opened, RunError> {
         let step = self.step();
         let Self { mut folder, changes, from, damaged } = self;
         for Change { what, from, to } in &changes {
-            note(&format!("{what}: {from} up to step {step}, {to} from here on"));
+            voice.note(&format!("{what}: {from} up to step {step}, {to} from here on"));
         }
         let mut mended = Vec::from_iter(missing(folder.manifest(), step, &damaged));
         for (saved, reason) in damaged {
@@ -126,12 +126,13 @@ pub(super) fn say_mended(Mended { file, found }: &Mended) {
 
 /// Begins a run in its folder, or goes on with it.
 pub(super) fn open(
+    voice: Voice,
     plan: &Plan,
     going_on: Option<GoingOn>,
     inputs: Inputs,
 ) -> Result<Opened, RunError> {
     if let Some(going_on) = going_on {
-        return going_on.begin(plan, inputs);
+        return going_on.begin(voice, plan, inputs);
     }
     let recipe = plan.recipe.to_yaml();
     let folder = RunFolder::create(&plan.output_dir, &recipe, Manifest::begin(inputs))?;
@@ -142,6 +143,7 @@ pub(super) fn open(
 /// The base's scores as an earlier part of the run made them; `None` where the base has to be scored, with
 /// a word where that is not for the first time.
 pub(super) fn scores_of_base(
+    voice: Voice,
     folder: &mut RunFolder,
     step: u64,
     asked_sha256: &str,
@@ -153,7 +155,7 @@ pub(super) fn scores_of_base(
         },
         Content::None => return Ok(None),
         Content::Other => {
-            note("the base is scored again: what it is asked has changed");
+            voice.note("the base is scored again: what it is asked has changed");
             return Ok(None);
         }
         Content::Damaged(reason) => reason,

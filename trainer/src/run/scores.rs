@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::RunError;
 use crate::device::Backend;
 use crate::plan::{LoadedData, Plan, Questions};
-use crate::progress::{Progress, Unit};
+use crate::progress::{Progress, Unit, Voice};
 use graft_engine::score::{Scorer, Totals};
 
 /// What a model scores at one moment.
@@ -46,6 +46,7 @@ impl Scores {
     /// Scores a model on everything that the plan evaluates; `validated` is what validation has just given,
     /// where it has.
     pub(super) fn of<B: Backend, P: Trainable<B>>(
+        voice: Voice,
         title: &str,
         plan: &Plan,
         data: &LoadedData,
@@ -59,7 +60,7 @@ impl Scores {
         if asked == 0 {
             return Ok(Self::default());
         }
-        let progress = Progress::new(title, asked as u64, Unit::Count("rows"));
+        let progress = Progress::new(voice, title, asked as u64, Unit::Count("rows"));
         let fields = Default::default();
         let mut before = 0;
         let mut report = |done: usize| progress.step((before + done) as u64, &fields);

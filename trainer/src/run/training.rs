@@ -18,7 +18,7 @@ use super::{Outcome, RunError, Training, finish, inputs, said};
 use crate::device::Backend;
 use crate::memory::{give_freed_memory_back, peak_resident_bytes};
 use crate::plan::{LoadedData, Plan};
-use crate::progress::{Fields, Progress, Unit};
+use crate::progress::{Fields, Progress, Unit, Voice};
 use crate::run_folder::checkpoints::Checkpoint;
 use crate::run_folder::manifest::Status;
 use crate::run_folder::metrics::{self, EvalLine, Line, MetricsLog, TrainLine};
@@ -37,13 +37,13 @@ pub(super) fn train<B: Backend, P: Trainable<B>>(
     training: Training<'_>,
     mut model: Llama<B, P>,
 ) -> Result<Outcome, RunError> {
-    let Training { plan, data, inputs, going_on, home: _ } = training;
+    let Training { plan, data, inputs, going_on, home: _, voice } = training;
     let parameters = Parameters::of(&mut model);
     if parameters.is_empty() {
         return Err(RunError::NothingTrained);
     }
     // From here on there is something to keep.
-    signals::work_begins();
+    signals::work_begins(voice);
     if let Some(parent) = plan.output_dir.parent() {
         // What holds runs is as open as people have it; the run's own folder is not.
         std::fs::create_dir_all(parent)
@@ -58,9 +58,9 @@ pub(super) fn train<B: Backend, P: Trainable<B>>(
             .map_err(|source| RunError::Write { path: plan.output_dir.clone(), source })?;
     }
     let asked = inputs::asked_sha256(plan, &inputs);
-    let Opened { mut folder, from, metrics } = going_on::open(plan, going_on, inputs)?;
+    let Opened { mut folder, from, metrics } = going_on::open(voice, plan, going_on, inputs)?;
     let whereabouts = Whereabouts::default();
-    let start = Start { plan, data, asked, from, metrics };
+    let start = Start { voice, plan, data, asked, from, metrics };
     let work =
         || Run::new(start, model, parameters, &mut folder, &whereabouts).and_then(Run::finish);
     match catch_unwind(AssertUnwindSafe(work)) {
@@ -77,6 +77,7 @@ pub(super) fn train<B: Backend, P: Trainable<B>>(
 
 /// What a run begins with, or goes on from.
 struct Start<'a> {
+    voice: Voice,
     plan: &'a Plan,
     data: &'a LoadedData,
     /// The hash of what base and result are asked.
@@ -117,6 +118,7 @@ fn recorded(folder: &mut RunFolder, error: RunError) -> RunError {
 
 /// A run that is under way.
 pub(super) struct Run<'a, B: Backend, P> {
+    pub(super) voice: Voice,
     pub(super) plan: &'a Plan,
     pub(super) data: &'a LoadedData,
     /// The hash of what base and result are asked.
@@ -145,7 +147,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         folder: &'a mut RunFolder,
         whereabouts: &'a Whereabouts,
     ) -> Result<Self, RunError> {
-        let Start { plan, data, asked, from, metrics } = start;
+        let Start { voice, plan, data, asked, from, metrics } = start;
         let schedule = data.schedule(plan)?;
         let total = plan.total_steps(&schedule);
         let offload = match plan.activation_offload {
@@ -161,12 +163,12 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         let mut trainer = Trainer { model, parameters, head, optimizer, options, offload };
         let position = from.as_ref().map_or_else(Position::default, |(_, state)| state.position);
         // Nothing is learnt yet, whatever the checkpoint holds: what is scored is the base.
-        let before = if let Some(before) = going_on::scores_of_base(folder, position.step, &asked)?
-        {
+        let known = going_on::scores_of_base(voice, folder, position.step, &asked)?;
+        let before = if let Some(before) = known {
             before
         } else {
             whereabouts.enter(Stage::Base);
-            let before = Scores::of("score the base", plan, data, &trainer.model, None)?;
+            let before = Scores::of(voice, "score the base", plan, data, &trainer.model, None)?;
             // That it was damaged is recorded already; where it is now is said.
             let changed = folder.put(BEFORE, 0, &asked, before.to_text().as_bytes())?;
             changed.iter().for_each(going_on::say_mended);
@@ -184,6 +186,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
             None
         };
         let mut run = Self {
+            voice,
             plan,
             data,
             asked,
@@ -234,7 +237,8 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
             // It was asked to stop between the step and its evaluation.
             self.evaluate(done)?;
         }
-        let progress = Progress::going_on("train", done, self.total, Unit::Count("steps"));
+        let progress =
+            Progress::going_on(self.voice, "train", done, self.total, Unit::Count("steps"));
         // The first step may take long.
         progress.step(done, &Fields::default());
         for step in done + 1..=self.total {
