@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Tensor, TensorPrimitive};
 use graft_adapters::merge::{self, Merge, Onto};
 use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, PeftAdapter, Scaling};
-use graft_kernels::{Home, Precision, nf4};
+use graft_kernels::nf4::{self, AbsmaxFormat};
+use graft_kernels::{Home, Precision};
 use graft_model::checkpoint::{Checkpoint, Dtype, TensorView};
 use graft_model::folder::ModelFolder;
 use graft_model::load::{Weights, left_to_quantise};
@@ -89,8 +90,11 @@ impl Base {
     }
 
     /// As the program asks for a folder in NF4: what it holds dense, it keeps dense.
-    fn nf4(&self) -> Option<bool> {
-        left_to_quantise(&self.config, self.config.quantization.as_ref().map(|bnb| bnb.double))
+    fn nf4(&self) -> Option<AbsmaxFormat> {
+        left_to_quantise(
+            &self.config,
+            self.config.quantization.as_ref().map(|bnb| AbsmaxFormat::of(bnb.double)),
+        )
     }
 
     fn with(&self, adapter: &PeftAdapter) -> Llama<Cpu, LoraLinear<Cpu>> {
@@ -278,7 +282,7 @@ fn weights_merged_onto_dequantised_ones_are_those_of_peft() {
     let mut count = 0;
     for name in ["over_nf4", "over_nf4_patterns"] {
         let (case, base, dense) = (Case::open(name), Base::of("nf4"), Base::of("dense"));
-        let onto = Onto::Dequantised { double: true };
+        let onto = Onto::Dequantised { scales: AbsmaxFormat::Double };
         let merged = base.merged(&case.adapter, onto);
         let quantised_here = dense.merged(&case.adapter, onto);
         for (tensor, expected) in case.under("merged") {
@@ -291,7 +295,7 @@ fn weights_merged_onto_dequantised_ones_are_those_of_peft() {
                 sums.iter().flat_map(|&sum| bf16::from_f32(sum).to_le_bytes()).collect();
             let row = "bf16 quantised, decoded and merged here, bits";
             deviations.exact(row, &what, found(&quantised_here).bytes == rounded);
-            let codes = nf4::quantize(&sums, nf4::AbsmaxFormat::Double).expect("finite").codes;
+            let codes = nf4::quantize(&sums, AbsmaxFormat::Double).expect("finite").codes;
             let again = case.expected.tensor(&format!("requantised.{tensor}"));
             let row = "merged in 4 bits, codes";
             deviations.exact(row, &what, again.expect("in every case").bytes == codes);
@@ -308,7 +312,7 @@ fn weights_merged_onto_dequantised_ones_are_those_of_peft() {
 #[test]
 fn weights_merged_onto_bf16_ones_that_were_quantised_are_within_the_references_second_rounding() {
     let (case, base) = (Case::open("over_nf4_bf16"), Base::of("nf4_bf16"));
-    let merged = base.merged(&case.adapter, Onto::Dequantised { double: false });
+    let merged = base.merged(&case.adapter, Onto::Dequantised { scales: AbsmaxFormat::Plain });
     let mut deviations = Deviations::of("adapters");
     let expected = case.under("merged");
     for (tensor, expected) in &expected {

@@ -5,6 +5,7 @@ use graft_adapters::Trainable;
 use graft_data::Batch;
 use graft_engine::Checkpointing;
 use graft_kernels::Precision;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::Llama;
 use graft_tests::{Cpu, batch, full_model, lora_model, samples, tiny_config, tiny_lora, trainer};
 
@@ -59,7 +60,7 @@ fn every_gradient_is_the_slope_of_the_loss() {
 fn training_lowers_the_loss_and_leaves_the_base_alone() {
     let config = tiny_config(false);
     let rows = samples(&[20, 9, 33], 101);
-    let model = lora_model(&config, &tiny_lora(&config, 0.1), Some(true));
+    let model = lora_model(&config, &tiny_lora(&config, 0.1), Some(AbsmaxFormat::Double));
     let frozen: Vec<Vec<u32>> = frozen_bits(&model);
     let mut trainer = trainer(model, Checkpointing::Block, Precision::F32);
     let first = trainer.step(1, &[batch(&rows)]).expect("finite").loss;

@@ -15,6 +15,7 @@ use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear};
 use graft_data::Batch;
 use graft_engine::{Checkpointing, Offload};
 use graft_kernels::frozen::Storage;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_kernels::{FrozenMatrix, Home, Precision};
 use graft_model::checkpoint::{
     Checkpoint, Dtype, SINGLE_FILE, TensorView, expected, write_safetensors,
@@ -91,7 +92,7 @@ fn load(
     weights: &impl Weights,
     config: &LlamaConfig,
     lora: &LoraConfig,
-    nf4: Option<bool>,
+    nf4: Option<AbsmaxFormat>,
 ) -> Llama<Cpu, LoraLinear<Cpu>> {
     let device = Default::default();
     let start = Fresh(|site: graft_model::Site, len| uniform(11, site.layer as u64, len));
@@ -270,12 +271,12 @@ fn weights_that_the_process_owns_are_never_given_away() {
     write(root.path(), &config, 0);
     let checkpoint = open(root.path());
     let lora = tiny_lora(&config, 0.0);
-    let quantised = load(&checkpoint, &config, &lora, Some(true));
+    let quantised = load(&checkpoint, &config, &lora, Some(AbsmaxFormat::Double));
     // Only the embedding is still read from its file.
     assert!(quantised.residency.blocks().iter().all(|pages| pages.is_empty()));
     let [embedding, head] = quantised.residency.tables();
     assert_eq!((embedding.len(), head.len()), (1, 1));
-    let owned = load(&Owned(&checkpoint), &config, &lora, Some(true));
+    let owned = load(&Owned(&checkpoint), &config, &lora, Some(AbsmaxFormat::Double));
     assert_eq!(owned.residency.tables().map(<[Mapped]>::len), [0, 0]);
     assert!(gradients(quantised, None) == gradients(owned, None));
 }

@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use burn::tensor::ops::FloatTensor;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_kernels::{FrozenMatrix, Home, Kernels, LowRank, Ops};
 use graft_model::load::{Factory, is_kept, quantise};
 use graft_model::{
@@ -267,8 +268,8 @@ pub struct LoraFactory<'a, B: Kernels, S> {
     pub config: &'a LoraConfig,
     /// First values.
     pub start: S,
-    /// `Some(double)` to quantise dense projections to NF4.
-    pub nf4: Option<bool>,
+    /// To quantise dense projections to NF4: how it keeps scales.
+    pub nf4: Option<AbsmaxFormat>,
     /// Where projections live.
     pub home: Home,
     /// Where the model goes.
@@ -288,7 +289,7 @@ impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
             }
         };
         let weight = match self.nf4 {
-            Some(double) => quantise(&site.checkpoint_name(), weight, double)?,
+            Some(format) => quantise(&site.checkpoint_name(), weight, format)?,
             None => weight,
         };
         let base = FrozenLinear::new(site, weight, self.home, self.device);

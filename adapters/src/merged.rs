@@ -6,6 +6,7 @@
 //! the place of the base's. Every export of a model reads this.
 
 use graft_kernels::FrozenMatrix;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::{Checkpoint, Dtype, Expected, TensorSpec, TensorView, expected};
 use graft_model::config::FloatType;
 use graft_model::folder::ModelFolder;
@@ -22,8 +23,8 @@ pub enum Onto {
     /// What the model computed with in training over NF4: every projection, adapted or not, is
     /// quantised and decoded again. Of a folder that is in NF4 they are decoded as they are.
     Dequantised {
-        /// Double quantisation, for projections that are stored dense.
-        double: bool,
+        /// How NF4 keeps the scales of projections that are stored dense.
+        scales: AbsmaxFormat,
     },
     /// The weights as stored, which must not be in NF4.
     Original,
@@ -153,10 +154,10 @@ impl<'a> MergedWeights<'a> {
         let site = Site::from_checkpoint_name(name);
         let update = site.and_then(|site| Update::of(adapter, site));
         let weight = match (site, onto) {
-            (Some(site), Onto::Dequantised { double }) => {
+            (Some(site), Onto::Dequantised { scales }) => {
                 let weight = self.weights.matrix(name, site.weight_shape(config))?;
-                match left_to_quantise(config, Some(double)) {
-                    Some(double) => quantise(name, weight, double)?,
+                match left_to_quantise(config, Some(scales)) {
+                    Some(scales) => quantise(name, weight, scales)?,
                     None => weight,
                 }
             }

@@ -8,8 +8,9 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
 
-use graft_kernels::frozen::{Absmax, Storage};
-use graft_kernels::{FrozenMatrix, nf4};
+use graft_kernels::FrozenMatrix;
+use graft_kernels::frozen::Storage;
+use graft_kernels::nf4::{self, Absmax, AbsmaxFormat};
 use graft_model::checkpoint::{
     Checkpoint, Dtype, Expected, ShardedWriter, TensorSpec, TensorView, expected,
 };
@@ -147,7 +148,7 @@ impl Source<'_> {
             self.latest = None;
             let name = site.checkpoint_name();
             let dense = self.checkpoint.matrix(&name, site.weight_shape(self.config))?;
-            self.latest = Some((site, quantise(&name, dense, self.double)?));
+            self.latest = Some((site, quantise(&name, dense, AbsmaxFormat::of(self.double))?));
         }
         let (_, matrix) = self.latest.as_ref().expect("filled above");
         Ok(matrix)

@@ -7,7 +7,7 @@ use burn::tensor::ops::FloatTensorOps;
 use burn::tensor::{DType, TensorData};
 use burn_flex::{Flex, FlexTensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use graft_kernels::frozen::{Absmax, Storage};
+use graft_kernels::frozen::Storage;
 use graft_kernels::{FrozenMatrix, Kernels, Precision, Rounding, nf4};
 
 /// Numbers between -1 and 1 that look random.
@@ -25,15 +25,8 @@ fn numbers(len: usize) -> Vec<f32> {
 fn nf4(rows: usize, cols: usize) -> FrozenMatrix {
     let packed = nf4::quantize(&numbers(rows * cols), nf4::AbsmaxFormat::Double)
         .expect("finite numbers can be quantised");
-    let nf4::Absmax::Double(double) = packed.absmax else { unreachable!("double was asked for") };
-    let absmax = Absmax::Double {
-        codes: double.codes.into(),
-        nested: double.nested_absmax,
-        map: nf4::DYNAMIC_MAP.to_vec(),
-        offset: double.offset,
-    };
-    FrozenMatrix::new(rows, cols, Storage::Nf4 { codes: packed.codes.into(), absmax })
-        .expect("as many codes as values")
+    let storage = Storage::Nf4 { codes: packed.codes.into(), absmax: packed.absmax };
+    FrozenMatrix::new(rows, cols, storage).expect("as many codes as values")
 }
 
 fn tensor(rows: usize, cols: usize) -> FlexTensor {

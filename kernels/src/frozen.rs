@@ -8,7 +8,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use half::{bf16, f16};
 
-use crate::nf4;
+use crate::nf4::{self, Absmax};
 
 /// A weight matrix that is only ever read.
 #[derive(Clone, Debug)]
@@ -33,24 +33,6 @@ pub enum Storage {
         codes: Bytes,
         /// One scale a block.
         absmax: Absmax,
-    },
-}
-
-/// The scales of NF4 blocks.
-#[derive(Clone, Debug)]
-pub enum Absmax {
-    /// f32, 4 bytes a block.
-    Plain(Bytes),
-    /// Quantised themselves: `map[code] * nested[block / 256] + offset`.
-    Double {
-        /// One byte a block.
-        codes: Bytes,
-        /// One scale for 256 blocks.
-        nested: Vec<f32>,
-        /// The 256 values of the 8-bit code.
-        map: Vec<f32>,
-        /// The mean that was subtracted.
-        offset: f32,
     },
 }
 
@@ -160,7 +142,7 @@ impl FrozenMatrix {
                     *out = f32::from_bits(u32::from(u16::from_le_bytes(*value)) << 16);
                 }
             }
-            Storage::Nf4 { codes, absmax } => decode_nf4(codes, absmax, start, out),
+            Storage::Nf4 { codes, absmax } => nf4::decode_run(codes, absmax, start, out),
         }
     }
 
@@ -207,50 +189,6 @@ impl FrozenMatrix {
     }
 }
 
-/// Decodes values `start..start + out.len()` of the flattened matrix.
-fn decode_nf4(codes: &[u8], absmax: &Absmax, start: usize, out: &mut [f32]) {
-    blocks(start, out, |block, offset, run| {
-        let scale = absmax.scale(block);
-        look_up(codes, &nf4::CODE.map(|code| code * scale), offset, run);
-    });
-}
-
-/// Cuts a run of the flattened matrix where blocks begin: `work(block, first index, part of out)`.
-pub(crate) fn blocks<T>(start: usize, out: &mut [T], mut work: impl FnMut(usize, usize, &mut [T])) {
-    let (mut index, mut rest) = (start, out);
-    while !rest.is_empty() {
-        let len = (nf4::BLOCK - index % nf4::BLOCK).min(rest.len());
-        let (run, tail) = rest.split_at_mut(len);
-        work(index / nf4::BLOCK, index, run);
-        index += len;
-        rest = tail;
-    }
-}
-
-/// `out[i] = table[code of value offset + i]`.
-#[inline(always)]
-pub(crate) fn look_up<T: Copy>(codes: &[u8], table: &[T; 16], offset: usize, out: &mut [T]) {
-    for (i, out) in out.iter_mut().enumerate() {
-        let index = offset + i;
-        let byte = codes[index / 2];
-        let code = if index.is_multiple_of(2) { byte >> 4 } else { byte & 15 };
-        *out = table[usize::from(code)];
-    }
-}
-
-impl Absmax {
-    /// The scale of one block.
-    #[inline]
-    pub fn scale(&self, block: usize) -> f32 {
-        match self {
-            Self::Plain(bytes) => f32::from_le_bytes(bytes.as_chunks::<4>().0[block]),
-            Self::Double { codes, nested, map, offset } => {
-                map[usize::from(codes[block])] * nested[block / nf4::NESTED_BLOCK] + offset
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,21 +198,11 @@ mod tests {
         let (out, inner) = (64, 100);
         let values: Vec<f32> = (0..out * inner).map(|i| (i as f32 * 0.7).sin()).collect();
         let packed = nf4::quantize(&values, format).unwrap();
-        let mut whole = vec![0.0; values.len()];
-        nf4::dequantize_into(&packed.codes, &packed.absmax.decode(), &mut whole);
-        let absmax = match packed.absmax {
-            nf4::Absmax::Plain(values) => {
-                let bytes = values.iter().flat_map(|value| value.to_le_bytes());
-                Absmax::Plain(bytes.collect::<Vec<u8>>().into())
-            }
-            nf4::Absmax::Double(double) => Absmax::Double {
-                codes: double.codes.into(),
-                nested: double.nested_absmax,
-                map: nf4::DYNAMIC_MAP.to_vec(),
-                offset: double.offset,
-            },
-        };
-        let storage = Storage::Nf4 { codes: packed.codes.into(), absmax };
+        let scales = packed.absmax.decode();
+        let codes = packed.codes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let value = |(at, code)| nf4::CODE[usize::from(code)] * scales[at / nf4::BLOCK];
+        let whole = codes.enumerate().map(value).collect();
+        let storage = Storage::Nf4 { codes: packed.codes.into(), absmax: packed.absmax };
         (FrozenMatrix::new(out, inner, storage).unwrap(), whole)
     }
 

@@ -8,7 +8,7 @@
 //! f32 product, then one rounding to the type asked for.
 //!
 //! Double quantisation also shrinks the absmax: their mean is taken off, and the rest is kept in 8
-//! bits, in blocks of [`NESTED_BLOCK`]; see [`DoubleAbsmax`].
+//! bits, in blocks of [`NESTED_BLOCK`]; see [`Absmax::Double`].
 //!
 //! Where the reference's own result depends on the machine, this follows one machine for all: an
 //! x86-64 processor with AVX2, one thread. The thread count moves the reference's mean by an ulp in
@@ -21,8 +21,9 @@ mod dequantize;
 mod element;
 mod quantize;
 
-pub use absmax::{Absmax, DYNAMIC_MAP, DoubleAbsmax};
-pub use dequantize::dequantize_into;
+pub use absmax::{Absmax, DYNAMIC_MAP};
+pub use dequantize::decode_run;
+pub(crate) use dequantize::{block_runs, look_up};
 pub use element::Element;
 pub use quantize::{quantize, quantize_runs};
 
@@ -60,6 +61,18 @@ pub enum AbsmaxFormat {
     Plain,
     /// Double quantisation, one byte a block: 0.5159 bytes a weight.
     Double,
+}
+
+impl AbsmaxFormat {
+    /// Of NF4 with or without double quantisation, as recipes and files say it.
+    pub fn of(double: bool) -> Self {
+        if double { Self::Double } else { Self::Plain }
+    }
+
+    /// Whether scales are quantised, too.
+    pub fn is_double(self) -> bool {
+        self == Self::Double
+    }
 }
 
 /// A tensor in NF4. The shape is the caller's to keep.

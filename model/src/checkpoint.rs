@@ -11,7 +11,7 @@ mod write;
 
 pub use expected::{Expected, TensorProblem, expected};
 pub use header::HeaderProblem;
-pub use nf4::{AbsmaxView, NF4_BLOCK, NF4_NESTED_BLOCK, Nf4Problem, Nf4Tensor};
+pub use nf4::{Nf4Problem, Nf4Tensor};
 pub use safetensors::Dtype;
 pub use write::{ShardedWriter, TensorSpec, stream_safetensors, write_safetensors};
 

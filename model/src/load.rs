@@ -6,12 +6,13 @@
 
 use std::rc::Rc;
 
-use graft_kernels::frozen::{Absmax, Storage};
-use graft_kernels::{FrozenMatrix, Home, Kernels, nf4};
+use graft_kernels::frozen::Storage;
+use graft_kernels::nf4::{self, AbsmaxFormat};
+use graft_kernels::{FrozenMatrix, Home, Kernels};
 use safetensors::Dtype;
 
 use crate::block::{Block, Branch};
-use crate::checkpoint::{AbsmaxView, Checkpoint, Nf4Tensor, TensorView};
+use crate::checkpoint::{Checkpoint, Nf4Tensor, TensorView};
 use crate::config::LlamaConfig;
 use crate::error::Error;
 use crate::llama::Llama;
@@ -115,51 +116,37 @@ fn from_nf4(name: &str, tensor: Nf4Tensor) -> Result<FrozenMatrix, Error> {
         let (found, expected) = (quant_map[index], nf4::CODE[index]);
         return Err(Error::Code { tensor: name.to_owned(), index, found, expected });
     }
-    let absmax = match absmax {
-        AbsmaxView::Plain(bytes) => Absmax::Plain(bytes),
-        AbsmaxView::Double { codes, nested_absmax, nested_map, offset } => {
-            Absmax::Double { codes, nested: nested_absmax, map: nested_map, offset }
-        }
-    };
     FrozenMatrix::new(out, inner, Storage::Nf4 { codes, absmax })
         .map_err(|problem| Error::Stored { tensor: name.to_owned(), problem })
 }
 
 /// What is left to quantise of a model that is kept as `nf4` says: nothing where the folder is
 /// quantised already, for what it holds dense was left out of quantisation (`llm_int8_skip_modules`).
-pub fn left_to_quantise(config: &LlamaConfig, nf4: Option<bool>) -> Option<bool> {
+pub fn left_to_quantise(config: &LlamaConfig, nf4: Option<AbsmaxFormat>) -> Option<AbsmaxFormat> {
     nf4.filter(|_| config.quantization.is_none())
 }
 
 /// Whether a projection that is frozen at `home` reads the stored weight where it lies: [`quantise`], if it
 /// is asked at all, gives it back as it is, and it stays on the host.
-pub fn is_kept<B: Kernels>(nf4: Option<bool>, home: Home, weight: &FrozenMatrix) -> bool {
+pub fn is_kept<B: Kernels>(nf4: Option<AbsmaxFormat>, home: Home, weight: &FrozenMatrix) -> bool {
     home.is_on_host::<B>() && (nf4.is_none() || matches!(weight.storage(), Storage::Nf4 { .. }))
 }
 
 /// Quantises a dense matrix to NF4, a run of its values after the other; one that is quantised already stays
 /// as it is.
-pub fn quantise(name: &str, matrix: FrozenMatrix, double: bool) -> Result<FrozenMatrix, Error> {
+pub fn quantise(
+    name: &str,
+    matrix: FrozenMatrix,
+    format: AbsmaxFormat,
+) -> Result<FrozenMatrix, Error> {
     if matches!(matrix.storage(), Storage::Nf4 { .. }) {
         return Ok(matrix);
     }
     let [out, inner] = matrix.shape();
-    let format = if double { nf4::AbsmaxFormat::Double } else { nf4::AbsmaxFormat::Plain };
     let failed = |problem| Error::Quantise { tensor: name.to_owned(), problem };
     let run = |start: usize, values: &mut [f32]| matrix.decode_run(start, values);
     let quantised = nf4::quantize_runs(out * inner, format, run).map_err(failed)?;
-    let absmax = match quantised.absmax {
-        nf4::Absmax::Plain(values) => Absmax::Plain(
-            values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into(),
-        ),
-        nf4::Absmax::Double(nf4::DoubleAbsmax { codes, nested_absmax, offset }) => Absmax::Double {
-            codes: codes.into(),
-            nested: nested_absmax,
-            map: nf4::DYNAMIC_MAP.to_vec(),
-            offset,
-        },
-    };
-    let storage = Storage::Nf4 { codes: quantised.codes.into(), absmax };
+    let storage = Storage::Nf4 { codes: quantised.codes.into(), absmax: quantised.absmax };
     FrozenMatrix::new(out, inner, storage)
         .map_err(|problem| Error::Stored { tensor: name.to_owned(), problem })
 }
@@ -280,8 +267,8 @@ fn norm<B: Kernels>(
 
 /// Keeps every weight frozen; projections are quantised first if asked.
 pub struct Frozen<'a, B: Kernels> {
-    /// `Some(double)` to quantise dense projections to NF4.
-    pub nf4: Option<bool>,
+    /// To quantise dense projections to NF4: how it keeps scales.
+    pub nf4: Option<AbsmaxFormat>,
     /// Where projections live.
     pub home: Home,
     /// Where the model goes.
@@ -293,7 +280,7 @@ impl<B: Kernels> Factory<B> for Frozen<'_, B> {
 
     fn projection(&mut self, site: Site, weight: FrozenMatrix) -> Result<Self::Projection, Error> {
         let weight = match self.nf4 {
-            Some(double) => quantise(&site.checkpoint_name(), weight, double)?,
+            Some(format) => quantise(&site.checkpoint_name(), weight, format)?,
             None => weight,
         };
         Ok(crate::projection::FrozenLinear::new(site, weight, self.home, self.device))

@@ -70,7 +70,7 @@ fn merged(drawn: &Drawn, batch: &Batch) -> Outcome<Vec<f32>> {
     });
     peft::save(&adapter, &drawn.lora(), config.layers, "base", &tensors, BTreeMap::new())?;
     let (base, adapter) = (ModelFolder::at(&base)?, PeftAdapter::open(&adapter)?);
-    let onto = drawn.nf4.map_or(Onto::Original, |double| Onto::Dequantised { double });
+    let onto = drawn.nf4.map_or(Onto::Original, |scales| Onto::Dequantised { scales });
     let max_shard_bytes = 20_000;
     let merge = Merge { base: &base, config: &config, adapter: &adapter, onto, max_shard_bytes };
     merge::write(&out, &merge, &mut |_, _| ())?;

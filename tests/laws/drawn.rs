@@ -3,6 +3,7 @@
 
 use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Size};
 use graft_data::{CounterRng, Purpose, Sample};
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_kernels::{FrozenMatrix, Home, Precision};
 use graft_model::load::{Frozen, Weights};
 use graft_model::{Error, FrozenLinear, Llama, LlamaConfig, Site};
@@ -27,7 +28,7 @@ pub(crate) struct Drawn {
     /// Names the weights.
     pub(crate) seed: u64,
     /// Quantisation of the projections.
-    pub(crate) nf4: Option<bool>,
+    pub(crate) nf4: Option<AbsmaxFormat>,
     pub(crate) dropout: f64,
     pub(crate) precision: Precision,
     pub(crate) rank: usize,
@@ -50,7 +51,8 @@ pub(crate) fn sizes() -> impl Strategy<Value = Sizes> {
 
 /// Between `rows` rows; short ones have no target.
 pub(crate) fn drawn(rows: std::ops::Range<usize>) -> impl Strategy<Value = Drawn> {
-    let nf4 = prop_oneof![Just(None), Just(Some(false)), Just(Some(true))];
+    let nf4 =
+        prop_oneof![Just(None), Just(Some(AbsmaxFormat::Plain)), Just(Some(AbsmaxFormat::Double))];
     let precision = prop_oneof![Just(Precision::F32), Just(Precision::Bf16)];
     let dropout = prop_oneof![Just(0.0), 0.05..0.6];
     let adapter = (1_usize..7, 0_usize..10, 1_usize..4);

@@ -10,6 +10,7 @@ use graft_engine::generate::{Generator, Sampling};
 use graft_engine::optimizer::{AdamW, AdamWConfig, Moments, StateFormat};
 use graft_engine::step::Trainer;
 use graft_kernels::Precision;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::param::host_values;
 use graft_model::{Context, Layout, Llama};
 use graft_tests::{
@@ -112,7 +113,7 @@ fn two_runs() -> [Box<dyn Fn(u64) -> Vec<u32> + Sync>; 2] {
     let full = tiny_config(false);
     [
         Box::new(move |steps| {
-            let model = lora_model(&config, &lora, Some(true));
+            let model = lora_model(&config, &lora, Some(AbsmaxFormat::Double));
             ends(model, Checkpointing::Block, Precision::Bf16, steps)
         }),
         Box::new(move |steps| ends(full_model(&full), Checkpointing::None, Precision::F32, steps)),

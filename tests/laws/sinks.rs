@@ -12,6 +12,7 @@ use graft_engine::step::Trainer;
 use graft_engine::{Checkpointing, Gradient};
 use graft_kernels::Precision;
 use graft_kernels::adamw::GradientSums;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::Llama;
 use graft_model::param::host_values;
 use graft_tests::{Cpu, full_model, lora_model, samples, tiny_config, tiny_lora, trainer};
@@ -147,7 +148,7 @@ fn counted<P: Trainable<Cpu> + Clone>(model: &Llama<Cpu, P>, checkpointing: Chec
 #[test]
 fn every_example_gives_each_tensor_its_own_gradient_and_says_when_it_is_done() {
     let config = tiny_config(false);
-    let adapted = lora_model(&config, &tiny_lora(&config, 0.0), Some(true));
+    let adapted = lora_model(&config, &tiny_lora(&config, 0.0), Some(AbsmaxFormat::Double));
     for checkpointing in [Checkpointing::Block, Checkpointing::Selective, Checkpointing::None] {
         counted(&adapted, checkpointing);
         for tied in [false, true] {

@@ -1,6 +1,7 @@
 //! A start sees each weight before it is quantised, and may keep part of it for the update.
 
 use graft_adapters::{Beginning, LoraConfig, LoraFactory, LoraLinear, Start};
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_kernels::{FrozenMatrix, Home, Precision};
 use graft_model::load::{Factory, Weights};
 use graft_model::{Error, Llama, Projection, Site};
@@ -99,7 +100,7 @@ fn model(
     drawn: &Drawn,
     weights: &impl Weights,
     start: impl Start,
-    nf4: Option<bool>,
+    nf4: Option<AbsmaxFormat>,
 ) -> Llama<Cpu, LoraLinear<Cpu>> {
     let (lora, device) = (drawn.lora(), Default::default());
     let mut factory =
@@ -150,7 +151,8 @@ proptest! {
     fn quantised_is_what_a_start_leaves_of_a_weight(drawn in drawn(1..2), double in any::<bool>()) {
         let (start, lora) = (Moved::of(&drawn), drawn.lora());
         let rests = Rests { weights: drawn.weights(), moved: start, lora: &lora };
-        let found = losses(&model(&drawn, &drawn.weights(), start, Some(double)));
-        prop_assert_eq!(found, losses(&model(&drawn, &rests, Beside(start), Some(double))));
+        let nf4 = Some(AbsmaxFormat::of(double));
+        let found = losses(&model(&drawn, &drawn.weights(), start, nf4));
+        prop_assert_eq!(found, losses(&model(&drawn, &rests, Beside(start), nf4)));
     }
 }

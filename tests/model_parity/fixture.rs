@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use graft_adapters::{LoraFactory, LoraLinear, PeftAdapter};
 use graft_data::{Origin, Sample};
-use graft_kernels::{Home, nf4};
+use graft_kernels::Home;
+use graft_kernels::nf4::{AbsmaxFormat, BLOCK};
 use graft_model::checkpoint::{Checkpoint, Dtype, TensorView};
 use graft_model::folder::ModelFolder;
 use graft_model::{Llama, LlamaConfig, Site};
@@ -46,11 +47,11 @@ impl Weights {
         }
     }
 
-    fn nf4(self) -> Option<bool> {
+    fn nf4(self) -> Option<AbsmaxFormat> {
         match self {
             Self::Dense => None,
-            Self::Nf4 => Some(false),
-            Self::Nf4Double => Some(true),
+            Self::Nf4 => Some(AbsmaxFormat::Plain),
+            Self::Nf4Double => Some(AbsmaxFormat::Double),
         }
     }
 }
@@ -88,10 +89,10 @@ impl Fixture {
     pub(crate) fn is_whole_blocks(&self) -> bool {
         let config = self.model(Weights::Dense).config;
         let mut shapes = Site::all(&config).map(|site| site.weight_shape(&config));
-        shapes.all(|[out, inner]| (out * inner).is_multiple_of(nf4::BLOCK))
+        shapes.all(|[out, inner]| (out * inner).is_multiple_of(BLOCK))
     }
 
-    fn load(&self, folder: &ModelFolder, nf4: Option<bool>) -> Model {
+    fn load(&self, folder: &ModelFolder, nf4: Option<AbsmaxFormat>) -> Model {
         let load = || -> Result<_, Box<dyn std::error::Error>> {
             let text = folder.required("config.json")?;
             let config = LlamaConfig::from_json(&text, &folder.display_file("config.json"))?;

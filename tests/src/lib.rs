@@ -14,6 +14,7 @@ use graft_engine::loss::NextToken;
 use graft_engine::optimizer::{AdamW, AdamWConfig, StateFormat};
 use graft_engine::step::{StepOptions, Trainer};
 use graft_engine::{Checkpointing, Parameters};
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_kernels::{Home, Precision};
 use graft_model::load::Frozen;
 use graft_model::{FrozenLinear, Llama, LlamaConfig, Site};
@@ -94,7 +95,7 @@ fn start(site: Site, len: usize) -> Vec<f32> {
 pub fn lora_model(
     config: &LlamaConfig,
     lora: &LoraConfig,
-    nf4: Option<bool>,
+    nf4: Option<AbsmaxFormat>,
 ) -> Llama<Cpu, LoraLinear<Cpu>> {
     let device = Default::default();
     let mut factory =
@@ -121,7 +122,10 @@ pub fn full_model(config: &LlamaConfig) -> Llama<Cpu, DenseLinear<Cpu>> {
 }
 
 /// The same weights, frozen.
-pub fn frozen_model(config: &LlamaConfig, nf4: Option<bool>) -> Llama<Cpu, FrozenLinear<Cpu>> {
+pub fn frozen_model(
+    config: &LlamaConfig,
+    nf4: Option<AbsmaxFormat>,
+) -> Llama<Cpu, FrozenLinear<Cpu>> {
     let device = Default::default();
     let weights = RandomWeights::new(config, 5);
     Llama::load(

@@ -2,6 +2,7 @@
 //! which it is refused.
 
 use graft_adapters::merge::Onto;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_recipes::MergeOnto;
 
 /// The bound of a merge, by what its weights were added to. Distances are mean divergences of the next
@@ -17,7 +18,7 @@ pub enum MergeBound {
 
 impl MergeBound {
     /// That of a merge onto these weights of an adapter that was trained beside NF4 or not.
-    pub fn of(onto: MergeOnto, nf4: Option<bool>) -> Self {
+    pub fn of(onto: MergeOnto, nf4: Option<AbsmaxFormat>) -> Self {
         match (onto, nf4) {
             (MergeOnto::Original, Some(_)) => Self::Original,
             (MergeOnto::Original, None) | (MergeOnto::Dequantised, _) => Self::Seen,
@@ -68,9 +69,9 @@ impl MergeBound {
 }
 
 /// Which weights a merge is added to.
-pub fn onto(onto: MergeOnto, nf4: Option<bool>) -> Onto {
+pub fn onto(onto: MergeOnto, nf4: Option<AbsmaxFormat>) -> Onto {
     match (onto, nf4) {
-        (MergeOnto::Dequantised, Some(double)) => Onto::Dequantised { double },
+        (MergeOnto::Dequantised, Some(scales)) => Onto::Dequantised { scales },
         (MergeOnto::Dequantised, None) | (MergeOnto::Original, _) => Onto::Original,
     }
 }
@@ -84,10 +85,10 @@ mod tests {
         let (far, near, no_number) = (0.36, 1e-5, f64::NAN);
         let mut warnings = Vec::new();
         for (asked, nf4, refuses) in [
-            (MergeOnto::Dequantised, Some(true), true),
+            (MergeOnto::Dequantised, Some(AbsmaxFormat::Double), true),
             (MergeOnto::Dequantised, None, true),
             (MergeOnto::Original, None, true),
-            (MergeOnto::Original, Some(true), false),
+            (MergeOnto::Original, Some(AbsmaxFormat::Double), false),
         ] {
             let bound = MergeBound::of(asked, nf4);
             assert_eq!(bound.warning(near), None, "{asked:?} {nf4:?}");

@@ -23,6 +23,7 @@ use graft_data::{
     ChatTemplate, Packing, SampleOptions, Schedule, ScheduleOptions, SourceFile, Tokenizer,
 };
 use graft_kernels::Precision;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::LlamaConfig;
 use graft_model::checkpoint::expected;
 use graft_model::folder::ModelFolder;
@@ -72,8 +73,8 @@ pub struct Plan {
     pub pad: u32,
     /// Whether the weights are the checkpoint's or drawn from the seed.
     pub init: Init,
-    /// `Some(double)` where frozen projections are kept in NF4.
-    pub nf4: Option<bool>,
+    /// How NF4 keeps scales, where frozen projections are kept in it.
+    pub nf4: Option<AbsmaxFormat>,
     /// How it trains.
     pub method: AnyMethod,
     /// A PEFT folder to go on from.

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use graft_adapters::quantize::unsplit;
 use graft_files::{atomic, disk, place};
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::LlamaConfig;
 use graft_model::checkpoint::{Checkpoint, ShardedWriter, TensorSpec, expected};
 use graft_model::config::{BnbConfig, FloatType};
@@ -48,11 +49,11 @@ impl Format {
     pub const ALL: &'static [(&'static str, Self)] =
         &[("nf4", Self::Nf4), ("nf4-double", Self::Nf4Double), ("bf16", Self::Bf16)];
 
-    /// Whether scales are quantised; `None` where weights are not.
-    fn double(self) -> Option<bool> {
+    /// How NF4 keeps scales; `None` where weights are not quantised.
+    fn nf4(self) -> Option<AbsmaxFormat> {
         match self {
-            Self::Nf4 => Some(false),
-            Self::Nf4Double => Some(true),
+            Self::Nf4 => Some(AbsmaxFormat::Plain),
+            Self::Nf4Double => Some(AbsmaxFormat::Double),
             Self::Bf16 => None,
         }
     }
@@ -110,7 +111,7 @@ impl Synthetic {
         config.eos_token_ids = builtin.eos_token_ids.iter().map(|id| growth.moved(*id)).collect();
         config.layers = layers.unwrap_or(config.layers);
         let config = config.with_fresh_raw();
-        let bnb = format.double().map(BnbConfig::nf4);
+        let bnb = format.nf4().map(|scales| BnbConfig::nf4(scales.is_double()));
         let config_json = config.to_json(FloatType::Bf16, bnb.as_ref());
         let seed = match contents {
             Contents::Random { seed } => seed,
@@ -124,8 +125,8 @@ impl Synthetic {
         let mut groups = Vec::new();
         let mut makers = BTreeMap::new();
         for tensor in expected(&config) {
-            let parts = match format.double() {
-                Some(double) if tensor.site.is_some() => quantised(&tensor, double, &pool, offset),
+            let parts = match format.nf4() {
+                Some(scales) if tensor.site.is_some() => quantised(&tensor, scales, &pool, offset),
                 _ => vec![dense(&tensor)],
             };
             groups.push(parts.iter().map(|(spec, _)| spec.clone()).collect());

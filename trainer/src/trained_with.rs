@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use graft_adapters::PeftAdapter;
 use graft_data::{ChatTemplate, Losses, Preamble};
 
+use graft_kernels::nf4::AbsmaxFormat;
+
 use crate::base_mark::BaseMark;
 use crate::run_folder::manifest::FileHash;
 use crate::wrong_use::WrongUse;
@@ -22,8 +24,8 @@ const SYSTEM_PROMPT: &str = "graft.system_prompt";
 /// How the base was kept and conversations were rendered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrainedWith {
-    /// `Some(double)` for NF4.
-    pub nf4: Option<bool>,
+    /// How NF4 kept scales; `None` without NF4.
+    pub nf4: Option<AbsmaxFormat>,
     /// The chat format.
     pub chat: ChatTemplate,
     /// The system prompt of conversations that brought none.
@@ -37,8 +39,8 @@ impl TrainedWith {
     pub fn quantization(&self) -> &'static str {
         match self.nf4 {
             None => "none",
-            Some(false) => "nf4",
-            Some(true) => "nf4-double",
+            Some(AbsmaxFormat::Plain) => "nf4",
+            Some(AbsmaxFormat::Double) => "nf4-double",
         }
     }
 
@@ -88,8 +90,8 @@ impl TrainedWith {
             Err(Unknown { key, found, allowed })
         };
         let nf4 = match said(QUANTIZATION) {
-            Some("nf4-double") => Some(true),
-            Some("nf4") => Some(false),
+            Some("nf4-double") => Some(AbsmaxFormat::Double),
+            Some("nf4") => Some(AbsmaxFormat::Plain),
             Some("none") | None => None,
             Some(other) => return unknown(QUANTIZATION, other, "none, nf4 or nf4-double"),
         };
@@ -134,7 +136,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let dated = Preamble::Official { date: "1 Jan 2025".to_owned() };
-        for nf4 in [None, Some(false), Some(true)] {
+        for nf4 in [None, Some(AbsmaxFormat::Plain), Some(AbsmaxFormat::Double)] {
             for preamble in [Preamble::None, Preamble::default(), dated.clone()] {
                 for losses in [Losses::Refuse, Losses::Allow] {
                     let chat = ChatTemplate { losses, ..ChatTemplate::built_in(preamble.clone()) };

@@ -6,13 +6,14 @@ use std::path::Path;
 use crate::tiny::{Tiny, files, read_config};
 use graft_adapters::merge::{self, Merge, Onto, Summary};
 use graft_adapters::{Error, PeftAdapter, quantize};
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::{Checkpoint, Dtype, ShardedWriter};
 use graft_model::folder::ModelFolder;
 use graft_model::load::{Weights, quantise};
 use graft_model::{ProjectionKind, Site};
 
 const ORIGINAL: Onto = Onto::Original;
-const NF4: Onto = Onto::Dequantised { double: true };
+const NF4: Onto = Onto::Dequantised { scales: AbsmaxFormat::Double };
 
 fn q(layer: usize) -> Site {
     Site { layer, kind: ProjectionKind::Q }
@@ -86,7 +87,7 @@ fn a_merged_weight_is_the_sum_rounded_once() {
             let (name, shape) = (site.checkpoint_name(), site.weight_shape(&tiny.config));
             let mut weight = base.matrix(&name, shape).unwrap();
             if onto == NF4 {
-                weight = quantise(&name, weight, true).unwrap();
+                weight = quantise(&name, weight, AbsmaxFormat::Double).unwrap();
             }
             let expected = sum(&weight.to_f32(), &adapter, site, shape[1]);
             let found = found.tensor(&name).unwrap();

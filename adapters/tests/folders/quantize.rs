@@ -5,6 +5,7 @@ use std::fs;
 use crate::tiny::{Tiny, files, read_config};
 use graft_adapters::{Error, quantize};
 use graft_files::place::Refused;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::Site;
 use graft_model::checkpoint::{Checkpoint, Dtype};
 use graft_model::folder::ModelFolder;
@@ -32,7 +33,8 @@ fn decoding_equals_quantising_at_load() {
         found.verify(&config).unwrap();
         for site in Site::all(&config) {
             let (name, shape) = (site.checkpoint_name(), site.weight_shape(&config));
-            let expected = quantise(&name, base.matrix(&name, shape).unwrap(), double).unwrap();
+            let weight = base.matrix(&name, shape).unwrap();
+            let expected = quantise(&name, weight, AbsmaxFormat::of(double)).unwrap();
             let found = found.matrix(&name, shape).unwrap();
             let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
             assert_eq!(bits(found.to_f32()), bits(expected.to_f32()), "{name}");

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use cubecl::prelude::*;
 
 use super::launch::Place;
-use crate::frozen::{Absmax, FrozenMatrix, Storage};
-use crate::nf4;
+use crate::frozen::{FrozenMatrix, Storage};
+use crate::nf4::{self, Absmax};
 
 /// How values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

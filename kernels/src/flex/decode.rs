@@ -8,8 +8,8 @@ use super::gemm::shuffle;
 #[cfg(target_arch = "x86_64")]
 use super::isa::Isa;
 use super::simd;
-use crate::frozen::{Absmax, FrozenMatrix, Storage, blocks, look_up};
-use crate::nf4::CODE;
+use crate::frozen::{FrozenMatrix, Storage};
+use crate::nf4::{Absmax, CODE, block_runs, look_up};
 
 /// Values that other forms pass through on their way to bf16.
 const CHUNK: usize = 128;
@@ -22,8 +22,8 @@ pub(super) fn f32_run(matrix: &FrozenMatrix, row: usize, column: usize, out: &mu
     {
         assert_run(matrix, row, column, out.len());
         let start = row * matrix.shape()[1] + column;
-        // SAFETY: the processor has the features of its level; `blocks` gives runs inside `codes` and `out`.
-        blocks(start, out, |block, offset, run| unsafe {
+        // SAFETY: the processor has the features of its level; `block_runs` gives runs inside `codes` and `out`.
+        block_runs(start, out, |block, offset, run| unsafe {
             x86::f32_block(codes, absmax.scale(block), offset, run);
         });
         return;
@@ -96,7 +96,7 @@ fn bf16_nf4(codes: &[u8], absmax: &Absmax, start: usize, out: &mut [u16]) {
         unsafe { x86::bf16_run(codes, absmax, start, out) };
         return;
     }
-    blocks(start, out, |block, offset, run| {
+    block_runs(start, out, |block, offset, run| {
         let scale = absmax.scale(block);
         let table = CODE.map(|code| shuffle::round(code * scale));
         look_up(codes, &table, offset, run);
@@ -114,8 +114,7 @@ pub(super) mod x86 {
         _mm512_storeu_si512,
     };
 
-    use crate::frozen::{Absmax, look_up};
-    use crate::nf4::{BLOCK, CODE};
+    use crate::nf4::{Absmax, BLOCK, CODE, look_up};
 
     /// A block's sixteen values as bf16, twice, since an index has five bits and a code only four.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -234,10 +233,7 @@ mod tests {
         let mut matrices = vec![];
         for cols in [100, 128, 63] {
             let packed = nf4::quantize(&values(64 * cols), nf4::AbsmaxFormat::Plain).unwrap();
-            let nf4::Absmax::Plain(scales) = packed.absmax else { panic!("plain was asked for") };
-            let scales: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
-            let absmax = Absmax::Plain(scales.into());
-            let storage = Storage::Nf4 { codes: packed.codes.into(), absmax };
+            let storage = Storage::Nf4 { codes: packed.codes.into(), absmax: packed.absmax };
             matrices.push(FrozenMatrix::new(64, cols, storage).unwrap());
             let dense = FrozenMatrix::from_f32(64, cols, &values(64 * cols));
             matrices.extend([dense.to_bf16(), dense]);

@@ -1,13 +1,14 @@
 //! The scales of the blocks, plain or double-quantised: `quantize_4bit(compress_statistics=True)` of
 //! bitsandbytes' `functional.py` and `quantize_cpu_impl` of its `csrc/cpu_ops.cpp`.
 //!
-//! `absmax ≈ DYNAMIC_MAP[code] · nested_absmax[block / 256] + offset`, two f32 roundings.
+//! `absmax ≈ DYNAMIC_MAP[code] · nested[block / 256] + offset`, two f32 roundings.
 
-use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use bytes::Bytes;
+
 use super::cascade;
-use super::{NESTED_BLOCK, Nf4Error};
+use super::{AbsmaxFormat, NESTED_BLOCK, Nf4Error};
 
 /// Positive half of [`DYNAMIC_MAP`] without its 1: seven decades, each with twice the values of
 /// the one before (8-bit Approximations, Dettmers 2015).
@@ -39,7 +40,7 @@ const POSITIVE: [f32; 127] = [
 ];
 
 /// What the 256 codes of double quantisation stand for, ascending: `create_dynamic_map` of the
-/// reference. A file brings its own copy; see [`DoubleAbsmax::decode_with`].
+/// reference. A file brings its own copy; see [`Absmax::Double`].
 pub const DYNAMIC_MAP: [f32; 256] = {
     let mut map = [0.0; 256];
     let mut index = 0;
@@ -70,63 +71,41 @@ static CODE_OF_BIN: LazyLock<Box<[u8]>> = LazyLock::new(|| {
         .collect()
 });
 
-/// The scales of a tensor's blocks.
+/// The scales of a tensor's blocks, as files have them. Lengths that do not belong together are the reader's to
+/// refuse.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Absmax {
-    /// One f32 a block.
-    Plain(Vec<f32>),
-    /// One byte a block, and one f32 every 256 blocks.
-    Double(DoubleAbsmax),
+    /// f32, little-endian, 4 bytes a block.
+    Plain(Bytes),
+    /// Quantised themselves: `map[code] · nested[block / 256] + offset`.
+    Double {
+        /// One byte a block.
+        codes: Bytes,
+        /// One scale for 256 blocks.
+        nested: Vec<f32>,
+        /// What the 256 codes stand for; the last bits of another machine's may differ from [`DYNAMIC_MAP`].
+        map: Vec<f32>,
+        /// Mean of the scales, taken off before they were quantised.
+        offset: f32,
+    },
 }
 
 impl Absmax {
-    /// Number of blocks.
-    #[must_use]
-    pub fn blocks(&self) -> usize {
-        match self {
-            Self::Plain(absmax) => absmax.len(),
-            Self::Double(double) => double.codes.len(),
-        }
-    }
-
-    /// Bytes held.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Plain(absmax) => size_of_val(absmax.as_slice()),
-            Self::Double(DoubleAbsmax { codes, nested_absmax, offset }) => {
-                codes.len() + size_of_val(nested_absmax.as_slice()) + size_of_val(offset)
-            }
-        }
-    }
-
-    /// The absmax to decode weights with.
-    #[must_use]
-    pub fn decode(&self) -> Cow<'_, [f32]> {
-        match self {
-            Self::Plain(absmax) => Cow::Borrowed(absmax),
-            Self::Double(double) => Cow::Owned(double.decode()),
-        }
-    }
-}
-
-/// Double-quantised absmax. Lengths that do not belong together are the reader's to refuse.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DoubleAbsmax {
-    /// One code a block, `[blocks]`.
-    pub codes: Vec<u8>,
-    /// Scale of each 256 codes, `[ceil(blocks / 256)]`.
-    pub nested_absmax: Vec<f32>,
-    /// Mean of the absmax, taken off before quantising.
-    pub offset: f32,
-}
-
-impl DoubleAbsmax {
-    /// Quantises the absmax of a tensor's blocks.
+    /// Keeps scales in a format.
     ///
     /// # Errors
-    /// [`Nf4Error::Overflow`] when their sum is beyond f32.
-    pub fn encode(absmax: &[f32]) -> Result<Self, Nf4Error> {
+    /// [`Nf4Error::Overflow`] when double quantisation is asked for and their sum is beyond f32.
+    pub fn keep(absmax: &[f32], format: AbsmaxFormat) -> Result<Self, Nf4Error> {
+        match format {
+            AbsmaxFormat::Plain => {
+                let bytes = absmax.iter().flat_map(|value| value.to_le_bytes());
+                Ok(Self::Plain(bytes.collect::<Vec<u8>>().into()))
+            }
+            AbsmaxFormat::Double => Self::quantised(absmax),
+        }
+    }
+
+    fn quantised(absmax: &[f32]) -> Result<Self, Nf4Error> {
         let sum = cascade::sum(absmax);
         if !sum.is_finite() {
             return Err(Nf4Error::Overflow { blocks: absmax.len(), sum });
@@ -134,10 +113,10 @@ impl DoubleAbsmax {
         // An empty tensor has no mean; zero keeps the manifest free of NaN.
         let offset = if absmax.is_empty() { 0.0 } else { sum / absmax.len() as f32 };
         let mut codes = Vec::with_capacity(absmax.len());
-        let mut nested_absmax = Vec::with_capacity(absmax.len().div_ceil(NESTED_BLOCK));
+        let mut nested = Vec::with_capacity(absmax.len().div_ceil(NESTED_BLOCK));
         for block in absmax.chunks(NESTED_BLOCK) {
             let scale = block.iter().fold(0.0, |top: f32, value| top.max((value - offset).abs()));
-            nested_absmax.push(scale);
+            nested.push(scale);
             if scale == 0.0 {
                 codes.extend(block.iter().map(|_| 0));
             } else {
@@ -146,41 +125,31 @@ impl DoubleAbsmax {
                 codes.extend(bins.map(|bin| CODE_OF_BIN[usize::from(bin)]));
             }
         }
-        Ok(Self { codes, nested_absmax, offset })
+        Ok(Self::Double { codes: codes.into(), nested, map: DYNAMIC_MAP.to_vec(), offset })
     }
 
-    /// Every absmax, `[blocks]`.
-    #[must_use]
-    pub fn decode(&self) -> Vec<f32> {
-        self.decode_with(&DYNAMIC_MAP)
-    }
-
-    /// As [`Self::decode`], with the map that a file brings as `nested_quant_map`: the last bits of
-    /// that of another machine may differ from [`DYNAMIC_MAP`].
-    ///
-    /// # Panics
-    /// If `nested_absmax` is too short for `codes`.
-    #[must_use]
-    pub fn decode_with(&self, map: &[f32; 256]) -> Vec<f32> {
-        let blocks = self.codes.len();
-        assert_eq!(
-            self.nested_absmax.len(),
-            blocks.div_ceil(NESTED_BLOCK),
-            "scales for {blocks} double-quantised absmax"
-        );
-        let mut absmax = Vec::with_capacity(blocks);
-        for (codes, scale) in self.codes.chunks(NESTED_BLOCK).zip(&self.nested_absmax) {
-            absmax.extend(codes.iter().map(|code| map[usize::from(*code)] * scale + self.offset));
+    /// Number of blocks.
+    pub fn blocks(&self) -> usize {
+        match self {
+            Self::Plain(bytes) => bytes.len() / 4,
+            Self::Double { codes, .. } => codes.len(),
         }
-        absmax
     }
 
-    /// The absmax of one block; equal to that element of [`Self::decode`].
+    /// The scale of one block: under double quantisation the product in f32, then the offset.
     #[inline]
-    #[must_use]
-    pub fn get(&self, block: usize) -> f32 {
-        let code = usize::from(self.codes[block]);
-        DYNAMIC_MAP[code] * self.nested_absmax[block / NESTED_BLOCK] + self.offset
+    pub fn scale(&self, block: usize) -> f32 {
+        match self {
+            Self::Plain(bytes) => f32::from_le_bytes(bytes.as_chunks::<4>().0[block]),
+            Self::Double { codes, nested, map, offset } => {
+                map[usize::from(codes[block])] * nested[block / NESTED_BLOCK] + offset
+            }
+        }
+    }
+
+    /// The scale of every block.
+    pub fn decode(&self) -> Vec<f32> {
+        (0..self.blocks()).map(|block| self.scale(block)).collect()
     }
 }
 

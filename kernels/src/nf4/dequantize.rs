@@ -1,36 +1,40 @@
 //! Back from NF4: `CODE[index] · absmax` in f32, then one rounding; `dequantizeBlockwise4bitCpu` of
 //! `csrc/cpu_ops.cpp`.
 
-use super::{BLOCK, CODE, Element, blocks};
+use super::{Absmax, BLOCK, CODE, Element};
 
-/// Decodes whole blocks into `out`, on the calling thread.
-///
-/// # Shapes
-/// - `out`: `[elements]`, starting at the start of a block; only the last block may be short
-/// - `codes`: `[ceil(elements / 2)]`, of those elements alone
-/// - `absmax`: `[ceil(elements / 64)]`, likewise
-///
-/// # Panics
-/// If the three lengths disagree.
-pub fn dequantize_into<E: Element>(codes: &[u8], absmax: &[f32], out: &mut [E]) {
-    let elements = out.len();
-    assert!(
-        codes.len() == elements.div_ceil(2) && absmax.len() == blocks(elements),
-        "{} bytes of codes and {} absmax for {elements} values",
-        codes.len(),
-        absmax.len(),
-    );
-    let codes = codes.chunks(BLOCK / 2);
-    for ((out, codes), &absmax) in out.chunks_mut(BLOCK).zip(codes).zip(absmax) {
+/// Decodes values `start..start + out.len()` of a flattened tensor from the codes and scales of all of it.
+pub fn decode_run<E: Element>(codes: &[u8], absmax: &Absmax, start: usize, out: &mut [E]) {
+    block_runs(start, out, |block, offset, run| {
+        let scale = absmax.scale(block);
         // Sixteen products serve the block's 64 values, and each value is rounded as by itself.
-        let table = CODE.map(|code| E::round(code * absmax));
-        let (pairs, last) = out.as_chunks_mut::<2>();
-        for ([first, second], byte) in pairs.iter_mut().zip(codes) {
-            *first = table[usize::from(byte >> 4)];
-            *second = table[usize::from(byte & 0x0f)];
-        }
-        if let ([last], Some(byte)) = (last, codes.last()) {
-            *last = table[usize::from(byte >> 4)];
-        }
+        look_up(codes, &CODE.map(|code| E::round(code * scale)), offset, run);
+    });
+}
+
+/// Cuts a run of a flattened tensor where blocks begin: `work(block, first index, part of out)`.
+pub(crate) fn block_runs<T>(
+    start: usize,
+    out: &mut [T],
+    mut work: impl FnMut(usize, usize, &mut [T]),
+) {
+    let (mut index, mut rest) = (start, out);
+    while !rest.is_empty() {
+        let len = (BLOCK - index % BLOCK).min(rest.len());
+        let (run, tail) = rest.split_at_mut(len);
+        work(index / BLOCK, index, run);
+        index += len;
+        rest = tail;
+    }
+}
+
+/// `out[i] = table[code of value offset + i]`.
+#[inline(always)]
+pub(crate) fn look_up<T: Copy>(codes: &[u8], table: &[T; 16], offset: usize, out: &mut [T]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        let index = offset + i;
+        let byte = codes[index / 2];
+        let code = if index.is_multiple_of(2) { byte >> 4 } else { byte & 15 };
+        *out = table[usize::from(code)];
     }
 }

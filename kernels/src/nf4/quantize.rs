@@ -3,9 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::{
-    Absmax, AbsmaxFormat, BLOCK, CODE, DoubleAbsmax, Element, Nf4Error, Quantized, blocks,
-};
+use super::{Absmax, AbsmaxFormat, BLOCK, CODE, Element, Nf4Error, Quantized, blocks};
 
 /// Blocks that one task of the thread pool takes: 1 MiB of f32.
 const BLOCKS_A_TASK: usize = 4_096;
@@ -68,11 +66,7 @@ pub fn quantize_runs(
         run(start, &mut values);
         return Err(first_non_finite(&values, start));
     }
-    let absmax = match format {
-        AbsmaxFormat::Plain => Absmax::Plain(absmax),
-        AbsmaxFormat::Double => Absmax::Double(DoubleAbsmax::encode(&absmax)?),
-    };
-    Ok(Quantized { codes, absmax, elements })
+    Ok(Quantized { codes, absmax: Absmax::keep(&absmax, format)?, elements })
 }
 
 fn quantize_blocks(values: &[f32], codes: &mut [u8], absmax: &mut [f32]) {

@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData, TensorPrimitive};
-use graft_kernels::frozen::{Absmax, FrozenMatrix, Storage};
+use graft_kernels::frozen::{FrozenMatrix, Storage};
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_kernels::{
     AttentionShape, Kernels, Ops, Output, Precision, Rotation, Rounding, Span, backward_from, nf4,
     reference,
@@ -161,32 +162,17 @@ fn computed() -> Output<Backend> {
 }
 
 /// A random weight in NF4.
-fn nf4(seed: u64, out: usize, depth: usize) -> FrozenMatrix {
-    let packed = nf4::quantize(&values(seed, out * depth), nf4::AbsmaxFormat::Plain).unwrap();
-    let nf4::Absmax::Plain(scales) = packed.absmax else { panic!("plain was asked for") };
-    let scales: Vec<u8> = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
-    let storage = Storage::Nf4 { codes: packed.codes.into(), absmax: Absmax::Plain(scales.into()) };
+fn nf4(seed: u64, out: usize, depth: usize, format: AbsmaxFormat) -> FrozenMatrix {
+    let packed = nf4::quantize(&values(seed, out * depth), format).unwrap();
+    let storage = Storage::Nf4 { codes: packed.codes.into(), absmax: packed.absmax };
     FrozenMatrix::new(out, depth, storage).unwrap()
-}
-
-/// The same with scales that are quantised themselves.
-fn nf4_double(seed: u64, out: usize, depth: usize) -> FrozenMatrix {
-    let packed = nf4::quantize(&values(seed, out * depth), nf4::AbsmaxFormat::Double).unwrap();
-    let nf4::Absmax::Double(double) = packed.absmax else { panic!("double was asked for") };
-    let absmax = Absmax::Double {
-        codes: double.codes.into(),
-        nested: double.nested_absmax,
-        map: nf4::DYNAMIC_MAP.to_vec(),
-        offset: double.offset,
-    };
-    FrozenMatrix::new(out, depth, Storage::Nf4 { codes: packed.codes.into(), absmax }).unwrap()
 }
 
 /// The same random weight in every stored form, quantised ones too.
 pub(super) fn all_forms(seed: u64, out: usize, depth: usize) -> Vec<(&'static str, FrozenMatrix)> {
     let mut forms = stored(seed, out, depth);
-    forms.push(("nf4", nf4(seed, out, depth)));
-    forms.push(("nf4, double", nf4_double(seed, out, depth)));
+    forms.push(("nf4", nf4(seed, out, depth, AbsmaxFormat::Plain)));
+    forms.push(("nf4, double", nf4(seed, out, depth, AbsmaxFormat::Double)));
     forms
 }
 

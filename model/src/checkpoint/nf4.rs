@@ -5,17 +5,13 @@
 //! `absmax[b] = nested_map[codes[b]] · nested_absmax[b / 256] + offset`.
 
 use bytes::Bytes;
+use graft_kernels::nf4::{Absmax, BLOCK, NESTED_BLOCK};
 use safetensors::Dtype;
 use serde::Deserialize;
 
 use super::{Checkpoint, TensorView, f32_values};
 use crate::config::FloatType;
 use crate::error::Error;
-
-/// Elements that share one scale.
-pub const NF4_BLOCK: usize = 64;
-/// Scales that share one scale of scales.
-pub const NF4_NESTED_BLOCK: usize = 256;
 
 const STATE: &str = ".quant_state.bitsandbytes__";
 
@@ -27,29 +23,11 @@ pub struct Nf4Tensor {
     /// Two codes a byte, the first element in the high four bits; `out · in / 2` bytes.
     pub codes: Bytes,
     /// One scale a block.
-    pub absmax: AbsmaxView,
+    pub absmax: Absmax,
     /// The number that each code stands for.
     pub quant_map: [f32; 16],
     /// Type that the weight had before it was quantised, and has again for bitsandbytes.
     pub dtype: FloatType,
-}
-
-/// The scales of an NF4 weight.
-#[derive(Clone, Debug)]
-pub enum AbsmaxView {
-    /// Little-endian f32, one a block.
-    Plain(Bytes),
-    /// Double quantisation.
-    Double {
-        /// One byte a block.
-        codes: Bytes,
-        /// One scale for 256 blocks.
-        nested_absmax: Vec<f32>,
-        /// The number that each of the 256 codes stands for.
-        nested_map: Vec<f32>,
-        /// Added to every scale.
-        offset: f32,
-    },
 }
 
 /// Why a quantised weight cannot be read.
@@ -120,21 +98,6 @@ impl Nf4Tensor {
         ]
         .map(|part| format!("{name}.{part}"))
     }
-
-    /// The scale of every block as f32, double quantisation undone in bitsandbytes' order: the
-    /// product in f32, then the offset.
-    pub fn absmax_values(&self) -> Vec<f32> {
-        match &self.absmax {
-            AbsmaxView::Plain(bytes) => f32_values(bytes),
-            AbsmaxView::Double { codes, nested_absmax, nested_map, offset } => codes
-                .chunks(NF4_NESTED_BLOCK)
-                .zip(nested_absmax)
-                .flat_map(|(codes, scale)| {
-                    codes.iter().map(move |&code| nested_map[usize::from(code)] * scale + offset)
-                })
-                .collect(),
-        }
-    }
 }
 
 impl Checkpoint {
@@ -168,11 +131,11 @@ impl Checkpoint {
         if state.quant_type != "nf4" {
             return Err(Nf4Problem::Kind { found: state.quant_type });
         }
-        require("blocksize", state.blocksize, NF4_BLOCK)?;
+        require("blocksize", state.blocksize, BLOCK)?;
         let (shape, blocks) = shape_and_blocks(&state.shape)?;
         let codes = self.part(name.to_owned())?;
         if !matches!(codes.dtype, Dtype::U8 | Dtype::BF16 | Dtype::F16 | Dtype::F32)
-            || codes.bytes.len() != blocks * NF4_BLOCK / 2
+            || codes.bytes.len() != blocks * BLOCK / 2
         {
             let expected_type = "bytes (U8, or BF16, F16, F32 as storage)";
             return Err(Nf4Problem::Length {
@@ -180,7 +143,7 @@ impl Checkpoint {
                 found_type: codes.dtype,
                 found: codes.bytes.len(),
                 expected_type,
-                expected: blocks * NF4_BLOCK / 2,
+                expected: blocks * BLOCK / 2,
             });
         }
         let map = self.floats(format!("{name}.quant_map"), 16)?;
@@ -198,12 +161,12 @@ impl Checkpoint {
         })
     }
 
-    fn absmax(&self, name: &str, state: &State, blocks: usize) -> Result<AbsmaxView, Nf4Problem> {
+    fn absmax(&self, name: &str, state: &State, blocks: usize) -> Result<Absmax, Nf4Problem> {
         let absmax = self.part(format!("{name}.absmax"))?;
         let Some(nested_block) = state.nested_blocksize else {
-            return Ok(AbsmaxView::Plain(checked(absmax, Dtype::F32, "F32", blocks)?.bytes));
+            return Ok(Absmax::Plain(checked(absmax, Dtype::F32, "F32", blocks)?.bytes));
         };
-        require("nested_blocksize", nested_block, NF4_NESTED_BLOCK)?;
+        require("nested_blocksize", nested_block, NESTED_BLOCK)?;
         let nested_dtype = state.nested_dtype.as_deref().unwrap_or("float32");
         require("nested_dtype", nested_dtype, "float32")?;
         let offset = state.nested_offset.filter(|offset| offset.is_finite()).ok_or_else(|| {
@@ -213,11 +176,11 @@ impl Checkpoint {
                 expected: "a finite number".to_owned(),
             }
         })?;
-        let scales = blocks.div_ceil(NF4_NESTED_BLOCK);
-        Ok(AbsmaxView::Double {
+        let scales = blocks.div_ceil(NESTED_BLOCK);
+        Ok(Absmax::Double {
             codes: checked(absmax, Dtype::U8, "U8", blocks)?.bytes,
-            nested_absmax: self.floats(format!("{name}.nested_absmax"), scales)?,
-            nested_map: self.floats(format!("{name}.nested_quant_map"), 256)?,
+            nested: self.floats(format!("{name}.nested_absmax"), scales)?,
+            map: self.floats(format!("{name}.nested_quant_map"), 256)?,
             offset,
         })
     }
@@ -238,13 +201,13 @@ fn shape_and_blocks(shape: &[usize]) -> Result<([usize; 2], usize), Nf4Problem> 
         _ => None,
     };
     match (shape, elements) {
-        ([rows, columns], Some(elements)) if elements > 0 && elements.is_multiple_of(NF4_BLOCK) => {
-            Ok(([*rows, *columns], elements / NF4_BLOCK))
+        ([rows, columns], Some(elements)) if elements > 0 && elements.is_multiple_of(BLOCK) => {
+            Ok(([*rows, *columns], elements / BLOCK))
         }
         _ => Err(Nf4Problem::Value {
             key: "shape",
             found: format!("{shape:?}"),
-            expected: format!("[out, in] with a product divisible by {NF4_BLOCK}"),
+            expected: format!("[out, in] with a product divisible by {BLOCK}"),
         }),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
+use graft_kernels::nf4::BLOCK;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -334,8 +335,8 @@ fn read_all(bytes: &[u8]) {
         assert_eq!(tensor.bytes.len() * 8, elements * tensor.dtype.bitsize(), "{name}");
         let _ = tensor.to_f32();
         if let Ok(Some(weight)) = checkpoint.nf4(name) {
-            let absmax = weight.absmax_values();
-            assert_eq!(absmax.len() * NF4_BLOCK, weight.codes.len() * 2);
+            let absmax = weight.absmax.decode();
+            assert_eq!(absmax.len() * BLOCK, weight.codes.len() * 2);
         }
     }
     let _ = checkpoint.verify(&tiny(true));

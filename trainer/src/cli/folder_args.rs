@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::LlamaConfig;
 use graft_recipes::MergeOnto;
 
@@ -70,7 +71,7 @@ pub struct MergeArgs {
 }
 
 impl MergeArgs {
-    /// `Some(double)` where the adapter was trained beside NF4 weights.
+    /// How NF4 keeps scales, where the adapter was trained beside NF4 weights.
     ///
     /// # Errors
     /// `--quantization none` with a folder that is quantised.
@@ -78,7 +79,7 @@ impl MergeArgs {
         &self,
         config: &LlamaConfig,
         trained: &TrainedWith,
-    ) -> Result<Option<bool>, WrongUse> {
+    ) -> Result<Option<AbsmaxFormat>, WrongUse> {
         nf4(self.quantization, config, trained, &self.model)
     }
 }

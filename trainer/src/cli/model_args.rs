@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use graft_data::{ChatTemplate, Format, Losses, ModelTemplate, Overlong};
 use graft_kernels::Precision;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::LlamaConfig;
 use graft_recipes::{ComputeDtype, Preamble};
 
@@ -73,7 +74,7 @@ impl BesideArgs {
         Opening::new(model, self.adapter.as_deref(), self.tokenizer.as_deref())
     }
 
-    /// `Some(double)` where frozen projections are kept in NF4.
+    /// How NF4 keeps scales, where frozen projections are kept in it.
     ///
     /// # Errors
     /// `--quantization none` with a folder that is quantised.
@@ -82,7 +83,7 @@ impl BesideArgs {
         config: &LlamaConfig,
         trained: &TrainedWith,
         model: &str,
-    ) -> Result<Option<bool>, WrongUse> {
+    ) -> Result<Option<AbsmaxFormat>, WrongUse> {
         nf4(self.quantization, config, trained, model)
     }
 
@@ -114,14 +115,14 @@ pub(super) fn nf4(
     config: &LlamaConfig,
     trained: &TrainedWith,
     model: &str,
-) -> Result<Option<bool>, WrongUse> {
+) -> Result<Option<AbsmaxFormat>, WrongUse> {
     match (asked, &config.quantization) {
         (Some(Quantization::None), Some(_)) => Err(WrongUse(format!(
             "`{model}` holds NF4 weights, so `--quantization none` cannot be had from it: leave \
              the flag out, or give the release's bf16 folder"
         ))),
-        (_, Some(stored)) => Ok(Some(stored.double)),
-        (Some(Quantization::Nf4), None) => Ok(Some(true)),
+        (_, Some(stored)) => Ok(Some(AbsmaxFormat::of(stored.double))),
+        (Some(Quantization::Nf4), None) => Ok(Some(AbsmaxFormat::Double)),
         (Some(Quantization::None), None) => Ok(None),
         (None, None) => Ok(trained.nf4),
     }

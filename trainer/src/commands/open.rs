@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, PeftAdapter, Scaling};
 use graft_kernels::Home;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::Checkpoint;
 use graft_model::load::{Weights, left_to_quantise};
 use graft_model::{Llama, LlamaConfig};
@@ -98,7 +99,7 @@ impl Opening {
     pub fn load<B: Backend>(
         &self,
         voice: Voice,
-        nf4: Option<bool>,
+        nf4: Option<AbsmaxFormat>,
         device: &B::Device,
     ) -> anyhow::Result<Model<B>> {
         let config = &self.files.config;
@@ -124,7 +125,7 @@ fn build<B: Backend>(
     weights: &impl Weights,
     lora: &LoraConfig,
     start: impl graft_adapters::Start,
-    nf4: Option<bool>,
+    nf4: Option<AbsmaxFormat>,
     device: &B::Device,
 ) -> Result<Model<B>, graft_model::Error> {
     let progress = Progress::new(voice, "load", config.layers as u64, Unit::Count("layers"));

@@ -1,6 +1,7 @@
 //! `graft validate`: the plan in a few lines, or every problem.
 
 use graft_data::Schedule;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_recipes::{Duration, Problems};
 use serde_json::{Value, json};
 
@@ -57,8 +58,8 @@ fn as_text(plan: &Plan, data: &LoadedData, schedule: &Schedule) -> String {
     let count = |count: usize| grouped(count as u64);
     let quantization = match plan.nf4 {
         None => "none",
-        Some(false) => "nf4",
-        Some(true) => "nf4, double",
+        Some(AbsmaxFormat::Plain) => "nf4",
+        Some(AbsmaxFormat::Double) => "nf4, double",
     };
     let mut rows = vec![
         ("recipe", plan.recipe.name.clone()),
@@ -127,7 +128,7 @@ fn as_json(plan: &Plan, data: &LoadedData, schedule: &Schedule, warnings: &[Stri
         "trainable_parameters": plan.trainable_parameters(),
         "method": plan.method.name(),
         "rank": rank,
-        "quantization": plan.nf4.map(|double| json!({"format": "nf4", "double": double})),
+        "quantization": plan.nf4.map(|scales| json!({"format": "nf4", "double": scales.is_double()})),
         "compute_dtype": plan.precision.name(),
         "device": plan.device.name(),
         "threads": plan.threads,

@@ -6,6 +6,7 @@ use graft_adapters::{AnyMethod, Learns, TrainedTensor};
 use graft_data::Sample;
 use graft_kernels::Precision;
 use graft_kernels::flex::isa::Isa;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::{Checkpoint, expected};
 use graft_model::config::FloatType;
 use graft_model::{LlamaConfig, ProjectionKind, Seat, Site};
@@ -345,8 +346,8 @@ fn written_bytes(plan: &Plan) -> u64 {
 
 /// Millionths of a byte a weight in NF4: half a byte, and a scale every 64 weights in 4 bytes, or in
 /// one and 4 more every 256.
-fn nf4(double: bool) -> usize {
-    let scale = if double { 1_000_000 + 4_000_000 / 256 } else { 4_000_000 };
+fn nf4(scales: AbsmaxFormat) -> usize {
+    let scale = if scales.is_double() { 1_000_000 + 4_000_000 / 256 } else { 4_000_000 };
     500_000 + scale / 64
 }
 
@@ -363,7 +364,7 @@ fn stored(plan: &Plan) -> Stored {
     let float = if drawn { 4 } else { saved().unwrap_or(of_release) };
     let quantised = config.quantization.is_some();
     let (projection, form) = match plan.nf4 {
-        Some(double) => (nf4(double), if double { "nf4, double" } else { "nf4" }),
+        Some(scales) => (nf4(scales), if scales.is_double() { "nf4, double" } else { "nf4" }),
         None => (1_000_000 * float, if float == 4 { "f32" } else { "16 bits" }),
     };
     Stored {

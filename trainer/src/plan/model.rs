@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use graft_data::{ModelTemplate, Tokenizer};
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::{Checkpoint, INDEX_FILE, SINGLE_FILE};
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, presets};
@@ -20,7 +21,7 @@ pub(super) struct ModelPart {
     pub(super) tokenizer: Option<Tokenizer>,
     /// The chat template that stands beside the tokenizer, unless it is the built-in one.
     pub(super) template: Option<Arc<ModelTemplate>>,
-    pub(super) nf4: Option<bool>,
+    pub(super) nf4: Option<AbsmaxFormat>,
 }
 
 impl ModelPart {
@@ -32,11 +33,11 @@ impl ModelPart {
     }
 }
 
-/// `Some(double)` where the recipe asks for NF4.
-fn nf4(recipe: &Recipe) -> Option<bool> {
+/// How NF4 keeps scales, where the recipe asks for it.
+fn nf4(recipe: &Recipe) -> Option<AbsmaxFormat> {
     match recipe.quantization {
         Quantization::None => None,
-        Quantization::Nf4 { double } => Some(double),
+        Quantization::Nf4 { double } => Some(AbsmaxFormat::of(double)),
     }
 }
 

@@ -57,7 +57,10 @@ fn a_good_recipe_becomes_a_plan() {
     assert_eq!(sites, [(2, q), (2, v), (3, q), (3, v)]);
     // q: 256 → 256, v: 256 → 128.
     assert_eq!(plan.trainable_parameters(), 2 * 4 * (512 + 384));
-    assert_eq!((plan.nf4, plan.warnings.len()), (Some(true), 0));
+    assert_eq!(
+        (plan.nf4, plan.warnings.len()),
+        (Some(graft_kernels::nf4::AbsmaxFormat::Double), 0)
+    );
     let data = plan.load_data(tokenizer).unwrap();
     assert_eq!((data.train.len(), data.statistics.rows), (2, 2));
     let schedule = data.schedule(&plan).unwrap();

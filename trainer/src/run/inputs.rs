@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use graft_files::sha256::sha256_hex;
 use graft_kernels::flex::isa::Isa;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::Checkpoint;
 use graft_model::folder::ModelFolder;
 use graft_recipes::{Init, Source, Validation};
@@ -18,8 +19,8 @@ use crate::run_folder::manifest::{FileHash, Inputs, hash_weights};
 pub(super) fn inputs(plan: &Plan, data: &LoadedData) -> Result<Inputs, RunError> {
     let quantization = match plan.nf4 {
         None => "none",
-        Some(false) => "nf4",
-        Some(true) => "nf4, double",
+        Some(AbsmaxFormat::Plain) => "nf4",
+        Some(AbsmaxFormat::Double) => "nf4, double",
     };
     let mut versions = BTreeMap::from([("graft".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
     let driver = plan.device.found().driver.clone();

@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 
 use graft_data::{CounterRng, Purpose};
-use graft_kernels::nf4::{self, Absmax, AbsmaxFormat, BLOCK, DoubleAbsmax, Quantized};
+use graft_kernels::nf4::{self, Absmax, AbsmaxFormat, BLOCK, Quantized};
 use half::bf16;
 
 use crate::random_weights::{DEVIATION, name_hash, normal};
@@ -24,7 +24,9 @@ pub(super) struct Pool {
     dense: Box<[[u8; 2 * BLOCK]]>,
     codes: Box<[[u8; BLOCK / 2]]>,
     absmax: Box<[[u8; 4]]>,
-    double: DoubleAbsmax,
+    absmax_codes: Box<[[u8; 1]]>,
+    nested_absmax: f32,
+    offset: f32,
 }
 
 /// A tensor's form.
@@ -37,7 +39,7 @@ pub(super) enum Form {
     /// The scale of each block, f32.
     Absmax,
     /// The scale of each block as one of 256 codes.
-    DoubleAbsmax,
+    AbsmaxCodes,
 }
 
 impl Pool {
@@ -50,7 +52,9 @@ impl Pool {
         };
         let Quantized { codes, absmax, .. } = quantize(AbsmaxFormat::Plain);
         let plain = absmax.decode();
-        let Absmax::Double(double) = quantize(AbsmaxFormat::Double).absmax else {
+        let Absmax::Double { codes: of_absmax, nested, map: _, offset } =
+            quantize(AbsmaxFormat::Double).absmax
+        else {
             unreachable!("double scales were asked for")
         };
         let dense: Vec<u8> = weights.iter().flat_map(|weight| weight.to_le_bytes()).collect();
@@ -59,18 +63,20 @@ impl Pool {
             dense: dense.as_chunks().0.into(),
             codes: codes.as_chunks().0.into(),
             absmax: plain.iter().map(|scale| scale.to_le_bytes()).collect(),
-            double,
+            absmax_codes: of_absmax.as_chunks().0.into(),
+            nested_absmax: nested[0],
+            offset,
         }
     }
 
     /// The scale of the 256 scales.
     pub(super) fn nested_absmax(&self) -> f32 {
-        self.double.nested_absmax[0]
+        self.nested_absmax
     }
 
     /// What is added to every scale.
     pub(super) fn offset(&self) -> f32 {
-        self.double.offset
+        self.offset
     }
 
     /// Writes the tensor of the weight `name`, `blocks` blocks long.
@@ -87,7 +93,7 @@ impl Pool {
             Form::Dense => copy(&self.dense, key, blocks, out),
             Form::Codes => copy(&self.codes, key, blocks, out),
             Form::Absmax => copy(&self.absmax, key, blocks, out),
-            Form::DoubleAbsmax => copy(self.double.codes.as_chunks::<1>().0, key, blocks, out),
+            Form::AbsmaxCodes => copy(&self.absmax_codes, key, blocks, out),
         }
     }
 }
@@ -167,8 +173,8 @@ mod tests {
     fn a_longer_tensor_begins_like_a_shorter_one_of_its_name() {
         let pool = Pool::new(7);
         // More than one chunk of the buffer, and no multiple of a word's eight blocks.
-        let long = bytes(&pool, "a", Form::DoubleAbsmax, CHUNK + 13);
+        let long = bytes(&pool, "a", Form::AbsmaxCodes, CHUNK + 13);
         assert_eq!(long.len(), CHUNK + 13);
-        assert_eq!(bytes(&pool, "a", Form::DoubleAbsmax, 100), long[..100]);
+        assert_eq!(bytes(&pool, "a", Form::AbsmaxCodes, 100), long[..100]);
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use graft_kernels::nf4;
+use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::{Dtype, Expected, TensorSpec};
 use half::bf16;
 
@@ -33,7 +34,7 @@ pub(super) fn dense(tensor: &Expected) -> (TensorSpec, Maker) {
 /// A projection in NF4 with its companions, as `graft quantize` lays them out.
 pub(super) fn quantised(
     tensor: &Expected,
-    double: bool,
+    absmax: AbsmaxFormat,
     pool: &Pool,
     offset: f32,
 ) -> Vec<(TensorSpec, Maker)> {
@@ -45,8 +46,11 @@ pub(super) fn quantised(
         (TensorSpec { name: format!("{weight}{suffix}"), dtype, shape }, maker)
     };
     let map = |values: &[f32]| Maker::Fixed(f32_bytes(values));
-    let (scales, form) =
-        if double { (Dtype::U8, Form::DoubleAbsmax) } else { (Dtype::F32, Form::Absmax) };
+    let (scales, form) = if absmax.is_double() {
+        (Dtype::U8, Form::AbsmaxCodes)
+    } else {
+        (Dtype::F32, Form::Absmax)
+    };
     let mut parts = vec![
         part("", Dtype::U8, vec![elements / 2, 1], from_pool(Form::Codes)),
         part(".absmax", scales, vec![blocks], from_pool(form)),
@@ -56,7 +60,7 @@ pub(super) fn quantised(
         r#"{{"quant_type": "nf4", "blocksize": {}, "dtype": "bfloat16", "shape": {shape:?}"#,
         nf4::BLOCK
     );
-    if double {
+    if absmax.is_double() {
         let nested = vec![pool.nested_absmax(); blocks.div_ceil(nf4::NESTED_BLOCK)];
         let shape = vec![nested.len()];
         parts.push(part(".nested_absmax", Dtype::F32, shape, Maker::Scales(nested)));

@@ -58,7 +58,7 @@ fn nf4_groups_read_as_one_weight() {
         assert_eq!((down.shape, down.codes.len()), ([64, 128], 64 * 128 / 2));
         assert_eq!(down.dtype, crate::config::FloatType::Bf16);
         assert_eq!(down.quant_map.map(|value| value as u32), std::array::from_fn(|i| i as u32));
-        let absmax = down.absmax_values();
+        let absmax = down.absmax.decode();
         assert_eq!(absmax.len(), 128);
         assert_eq!(absmax[3..4], if double { [0.5] } else { [3.0] });
         assert!(checkpoint.nf4("model.norm.weight").unwrap().is_none());
@@ -73,7 +73,7 @@ fn double_quantised_scales_add_the_offset_after_the_product() {
     let shape = [640, 64];
     let root = tempfile::tempdir().unwrap();
     write(root.path(), &quantised("w", shape, true), u64::MAX);
-    let absmax = open(root.path()).unwrap().nf4("w").unwrap().unwrap().absmax_values();
+    let absmax = open(root.path()).unwrap().nf4("w").unwrap().unwrap().absmax.decode();
     let expected: Vec<f32> =
         (0..640).map(|b: usize| (b % 256) as f32 * (b / 256) as f32 + 0.5).collect();
     assert_eq!(absmax, expected);

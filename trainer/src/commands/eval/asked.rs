@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use graft_data::{Dataset, RowCounts, Sample, SampleOptions, SourceFile, Tokenizer};
 use graft_kernels::Precision;
+use graft_kernels::nf4::AbsmaxFormat;
 
 use crate::cli::Globals;
 use crate::cli::failure::WrongUse;
@@ -24,7 +25,7 @@ const MAX_NEW: usize = 64;
 /// What is scored, and how.
 pub(super) struct Asked {
     pub(super) opening: Opening,
-    pub(super) nf4: Option<bool>,
+    pub(super) nf4: Option<AbsmaxFormat>,
     pub(super) precision: Precision,
     /// Rows for the loss.
     pub(super) rows: Rows,
