@@ -22,12 +22,12 @@ pub enum Offload {
     /// The host's memory.
     Host,
     /// A file.
-    Disk(Scratch),
+    Disk(ScratchFile),
 }
 
 /// A file that takes tensors and gives them back.
 #[derive(Debug)]
-pub struct Scratch {
+pub struct ScratchFile {
     path: PathBuf,
     file: File,
     end: AtomicU64,
@@ -37,7 +37,7 @@ pub struct Scratch {
 pub(super) enum Waiting<'a, B: Kernels> {
     Here(FloatTensor<B>),
     OnHost(TensorData),
-    OnDisk(&'a Scratch, Stored),
+    OnDisk(&'a ScratchFile, Stored),
 }
 
 impl<'a, B: Kernels> Waiting<'a, B> {
@@ -90,7 +90,7 @@ impl Offload {
     /// # Errors
     /// The system makes none.
     pub fn create(folder: &Path) -> Result<Self, OffloadError> {
-        Ok(Self::Disk(Scratch::create(folder)?))
+        Ok(Self::Disk(ScratchFile::create(folder)?))
     }
 
     /// Bytes that are kept on disk now.
@@ -109,7 +109,7 @@ impl Offload {
     }
 }
 
-impl Scratch {
+impl ScratchFile {
     fn create(folder: &Path) -> Result<Self, OffloadError> {
         let path = folder.join(format!(".activations.tmp-{}", std::process::id()));
         let failed = |source| OffloadError { action: "keep", path: path.clone(), source };
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn tensors_come_back_bit_for_bit_and_the_file_has_no_name() {
         let folder = tempfile::tempdir().unwrap();
-        let offload = Scratch::create(folder.path()).unwrap();
+        let offload = ScratchFile::create(folder.path()).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         let device = Default::default();
         let tensor = |first: f32| {
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_is_named() {
-        let error = Scratch::create(Path::new("/nowhere/at/all")).unwrap_err().to_string();
+        let error = ScratchFile::create(Path::new("/nowhere/at/all")).unwrap_err().to_string();
         assert!(error.contains("/nowhere/at/all/.activations.tmp-"), "{error}");
     }
 }

@@ -52,7 +52,7 @@ impl<R: CubeRuntime> Place<R> {
         self.flat(self.client.create_from_slice(bytes), bytes.len(), dtype)
     }
 
-    /// The same of bytes that lie in a map, told apart so that the runtime may stage them in the driver's own
+    /// A flat tensor of bytes that lie in a map, told apart so that the runtime may stage them in the driver's own
     /// memory. cubecl 0.10 stages them and then copies them once more into memory of its own (`do_create`).
     pub(super) fn upload_mapped(&self, bytes: &bytes::Bytes, dtype: DType) -> CubeTensor<R> {
         let shared = Bytes::from_shared(bytes.clone(), AllocationProperty::File);

@@ -108,7 +108,7 @@ impl<R: CubeRuntime> DeviceSums<R> {
         (part.values.clone().unwrap_or_else(zeros), start)
     }
 
-    /// The same, to be added to.
+    /// The sums with tensor `index` among them, to be added to, and where it begins there.
     fn of_mut(&mut self, index: usize) -> (CubeTensor<R>, usize) {
         let (part, start) = self.part_of(index);
         let Part { range, values } = &mut self.parts[part];

@@ -31,7 +31,7 @@ pub(super) fn f32_run(matrix: &FrozenMatrix, row: usize, column: usize, out: &mu
     matrix.decode(row, column, out);
 }
 
-/// The same values rounded to bf16, to nearest even.
+/// Decodes `out.len()` values of row `row` from column `column` on, rounded to bf16, to nearest even.
 pub(super) fn bf16_run(matrix: &FrozenMatrix, row: usize, column: usize, out: &mut [u16]) {
     match matrix.storage() {
         Storage::Bf16(bytes) => {
@@ -56,7 +56,7 @@ pub(super) fn bf16_run(matrix: &FrozenMatrix, row: usize, column: usize, out: &m
     }
 }
 
-/// The same values where the file has them as bf16, at an even address.
+/// The values of row `row` from column `column` on, where the file has them as bf16, at an even address.
 pub(super) fn halves(
     matrix: &FrozenMatrix,
     row: usize,

@@ -95,7 +95,7 @@ pub(super) fn low(x: &Dropped<'_>, product: Product, a: &[f32]) -> Vec<f32> {
     packed_low(x, product, a)
 }
 
-/// The same with the input packed.
+/// `[rows, cols]` of the product of `x` and `a`, with the input packed.
 fn packed_low(x: &Dropped<'_>, product: Product, a: &[f32]) -> Vec<f32> {
     let left = Left::packed(product, x, product.is_large());
     left.multiply_new(product, &Right::of(&View::rows(a, product.depth)))

@@ -101,7 +101,7 @@ pub(crate) fn gemm_serial(product: Product, a: &impl Operand, b: &impl Operand, 
     unsafe { gemm_serial_at(product, a, b, c.as_mut_ptr()) };
 }
 
-/// The same with `c` where it begins, among what other tasks write.
+/// `c[i, j] (+)= Σ_d a(i, d)·b(j, d)` on the calling thread, where `c` begins among what other tasks write.
 ///
 /// # Safety
 /// Every row of `product` at `c` is good for writing, and for reading where it accumulates, and nothing else
@@ -208,7 +208,7 @@ impl Left {
         unsafe { written(c) }
     }
 
-    /// The same, each finished sum rounded to bf16.
+    /// `a·bᵀ`, `[rows, cols]`, each finished sum rounded to bf16, in memory that nothing has to clear first.
     pub(crate) fn multiply_rounded<B: Operand>(
         &self,
         product: Product,

@@ -81,7 +81,7 @@ impl Case {
         [y, low, dx, da, db]
     }
 
-    /// The same by the kernels.
+    /// Outputs and gradients as the kernels give them.
     fn found(&self, weight: &<Backend as Kernels>::Frozen, precision: Precision) -> [Vec<f32>; 5] {
         let [x, dy] = [&self.x, &self.dy].map(primitive);
         let update = self.update();

@@ -103,7 +103,7 @@ fn near(what: &str, ours: &[f32], expected: &[f32], Within { tolerance, typical 
     }
 }
 
-/// The same values on the CPU, as a leaf of the oracle's tape.
+/// A tensor's values on the CPU, as a leaf of the oracle's tape.
 fn on_cpu(tensor: &Tensor<Tape, 2>) -> Tensor<Cpu, 2> {
     let data = TensorData::new(to_vec(tensor.clone().inner()), tensor.dims());
     Tensor::from_data(data, &Default::default())
@@ -146,7 +146,7 @@ fn dense(matrix: &FrozenMatrix) -> Tensor<Cpu, 2> {
     Tensor::from_data(data, &Default::default())
 }
 
-/// The same random weight in every stored form.
+/// One random weight in every form that is no quantised one.
 fn stored(seed: u64, out: usize, depth: usize) -> Vec<(&'static str, FrozenMatrix)> {
     let full = FrozenMatrix::from_f32(out, depth, &values(seed, out * depth));
     let half: Vec<u8> =
@@ -168,7 +168,7 @@ fn nf4(seed: u64, out: usize, depth: usize, format: AbsmaxFormat) -> FrozenMatri
     FrozenMatrix::new(out, depth, storage).unwrap()
 }
 
-/// The same random weight in every stored form, quantised ones too.
+/// One random weight in every stored form.
 pub(super) fn all_forms(seed: u64, out: usize, depth: usize) -> Vec<(&'static str, FrozenMatrix)> {
     let mut forms = stored(seed, out, depth);
     forms.push(("nf4", nf4(seed, out, depth, AbsmaxFormat::Plain)));

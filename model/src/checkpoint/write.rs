@@ -43,12 +43,12 @@ impl TensorSpec {
 }
 
 /// One file to come: its header, and its tensors in file order with their lengths.
-struct Layout {
+struct FileLayout {
     header: Vec<u8>,
     tensors: Vec<(TensorSpec, usize)>,
 }
 
-impl Layout {
+impl FileLayout {
     /// Sorted as the safetensors crate does, wide elements first, so that none lies unaligned.
     fn new(
         mut tensors: Vec<(TensorSpec, usize)>,
@@ -112,8 +112,8 @@ impl Layout {
     }
 }
 
-impl Layout {
-    /// As [`Layout::write`] into a plain file; tensors that `source` has no bytes for are holes.
+impl FileLayout {
+    /// As [`FileLayout::write`] into a plain file; tensors that `source` has no bytes for are holes.
     fn write_sparse(
         &self,
         path: &Path,
@@ -209,7 +209,7 @@ pub fn stream_safetensors<E: From<Error>>(
         let length = spec.byte_length()?;
         tensors.push((spec, length));
     }
-    Layout::new(tensors, metadata)?.write(path, &mut source)
+    FileLayout::new(tensors, metadata)?.write(path, &mut source)
 }
 
 /// Writes the weights of a Hugging Face folder from tensors that are made one at a time.
@@ -220,7 +220,7 @@ pub fn stream_safetensors<E: From<Error>>(
 /// writer.write(folder, |spec, file| file.write_all(&make(&spec.name)?))?;
 /// ```
 pub struct ShardedWriter {
-    shards: Vec<(String, Layout)>,
+    shards: Vec<(String, FileLayout)>,
     total_bytes: u64,
 }
 
@@ -261,7 +261,7 @@ impl ShardedWriter {
                 1 => SINGLE_FILE.to_owned(),
                 _ => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
             };
-            shards.push((name, Layout::new(group, &metadata)?));
+            shards.push((name, FileLayout::new(group, &metadata)?));
         }
         Ok(Self { shards, total_bytes })
     }

@@ -70,7 +70,7 @@ struct Scratch {
     /// Rows of queries, and of the gradient of the output: `[stacked][line]`.
     q: Vec<f32>,
     d_o: Vec<f32>,
-    /// The same as right sides of sums over queries: panels of `[stacked / values][COLS]`.
+    /// Queries and the gradient of the output as right sides of sums over queries: panels of `[stacked / values][COLS]`.
     q_across: Vec<f32>,
     d_o_across: Vec<f32>,
     /// Of twelve rows and a tile of keys, `[ROWS][KEYS]`: raw, and their gradient.

@@ -165,7 +165,7 @@ mod x86 {
         }
     }
 
-    /// [`super::Lane::keep_avx512`], sixteen lanes at a time.
+    /// [`super::Lane::keep_avx512`] of words, sixteen lanes at a time.
     ///
     /// # Safety
     /// As there.
@@ -188,7 +188,7 @@ mod x86 {
         }
     }
 
-    /// The same, 32 lanes at a time.
+    /// [`super::Lane::keep_avx512`] of halves, 32 lanes at a time.
     ///
     /// # Safety
     /// As there.

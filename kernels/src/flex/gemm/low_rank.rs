@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::super::dropout::{Kept, clear_panels};
 use super::super::matrix::{Matrix, Value};
 use super::super::simd::{prefetch, vectorize};
-use super::micro::{self, Micro, Tile};
+use super::micro::{self, Micro, MicroTile};
 
 /// Tokens whose part of a panel stays in the first cache while the ranks pass over it.
 const TOKENS: usize = 128;
@@ -97,7 +97,12 @@ fn group_of_panels(
             // SAFETY: `left` holds `here · mr`, `right` `here · nr` values, `tile`, borrowed alone, `mr · nr`; the
             // kernel's features were detected when it was chosen.
             unsafe {
-                run(here, left.as_ptr(), right.as_ptr(), Tile::at(tile.as_mut_ptr(), nr, true));
+                run(
+                    here,
+                    left.as_ptr(),
+                    right.as_ptr(),
+                    MicroTile::at(tile.as_mut_ptr(), nr, true),
+                );
             }
         }
     }

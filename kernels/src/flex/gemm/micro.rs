@@ -21,12 +21,12 @@ pub(super) struct Micro {
     pub(super) run: Run,
 }
 
-type Run = unsafe fn(usize, *const f32, *const f32, Tile);
+type Run = unsafe fn(usize, *const f32, *const f32, MicroTile);
 
 /// Where a kernel's sums go, and what they are added to: whole tiles, row by row. While a kernel runs its rows
 /// are good for writing, those that it adds to hold values, and nothing else refers to either or touches them.
 #[derive(Clone, Copy)]
-pub(crate) struct Tile {
+pub(crate) struct MicroTile {
     /// Nothing, if null.
     from: *const f32,
     from_row: usize,
@@ -34,14 +34,14 @@ pub(crate) struct Tile {
     to_row: usize,
 }
 
-impl Tile {
-    /// At `to`, rows `row` apart, added to what is there if `accumulate`.
+impl MicroTile {
+    /// Finished sums go to `to`, rows `row` apart, added to what is there if `accumulate`.
     pub(crate) fn at(to: *mut f32, row: usize, accumulate: bool) -> Self {
         let from = if accumulate { to.cast_const() } else { std::ptr::null() };
         Self { from, from_row: row, to, to_row: row }
     }
 
-    /// The same with the sums so far at `from`, rows `row` apart.
+    /// Goes where it went; the sums so far are at `from`, rows `row` apart.
     pub(super) fn from(self, from: *const f32, row: usize) -> Self {
         Self { from, from_row: row, ..self }
     }
@@ -100,7 +100,7 @@ fn tile_rows(rows: usize) -> usize {
 ///
 /// # Safety
 /// `a` holds `steps * 4`, `b` holds `steps * 16` values; `tile` is one of 4 × 16.
-unsafe fn portable_f32(steps: usize, a: *const f32, b: *const f32, tile: Tile) {
+unsafe fn portable_f32(steps: usize, a: *const f32, b: *const f32, tile: MicroTile) {
     const MR: usize = 4;
     const NR: usize = 16;
     let mut acc = [[0.0_f32; NR]; MR];
@@ -136,7 +136,7 @@ pub(crate) mod x86 {
         _mm512_storeu_ps,
     };
 
-    use super::Tile;
+    use super::MicroTile;
 
     /// `MR` × 32 tile, f32: with 12 rows, 24 accumulators of 16 lanes. Row `i` of step `s` of the left side
     /// is `a[s · STEP + i · ROW]`: a packed panel has `MR` and 1.
@@ -149,7 +149,7 @@ pub(crate) mod x86 {
         steps: usize,
         a: *const f32,
         b: *const f32,
-        tile: Tile,
+        tile: MicroTile,
     ) {
         // SAFETY: pointers stay inside the panels and the tile, by the caller's guarantee.
         unsafe {
@@ -184,7 +184,7 @@ pub(crate) mod x86 {
         steps: usize,
         a: *const f32,
         b: *const f32,
-        tile: Tile,
+        tile: MicroTile,
     ) {
         // SAFETY: pointers stay inside the panels and the tile, by the caller's guarantee; a pair
         // of bf16 and an i32 have the same bits and size.
@@ -218,7 +218,7 @@ pub(crate) mod x86 {
     /// # Safety
     /// Needs avx2 and fma; `a` holds `steps * 6`, `b` holds `steps * 16` values, `tile` is one of 6 × 16.
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn avx2_f32(steps: usize, a: *const f32, b: *const f32, tile: Tile) {
+    pub(super) unsafe fn avx2_f32(steps: usize, a: *const f32, b: *const f32, tile: MicroTile) {
         // SAFETY: pointers stay inside the panels and the tile, by the caller's guarantee.
         unsafe {
             let mut acc = [[_mm256_setzero_ps(); 2]; 6];

@@ -29,12 +29,13 @@ pub(crate) trait Operand: Sync {
     /// be decoded into `scratch`, which has its length.
     fn run<'s>(&'s self, line: usize, start: usize, scratch: &'s mut [f32]) -> &'s [f32];
 
-    /// The same run rounded to bf16, as many values as `out` holds. `scratch` has its length.
+    /// The run of line `line` from `start` on, rounded to bf16: as many values as `out` holds, which is the
+    /// length of `scratch`.
     fn bf16_run(&self, line: usize, start: usize, scratch: &mut [f32], out: &mut [u16]) {
         shuffle::round_run(self.run(line, start, scratch), out);
     }
 
-    /// The same run, if it lies in memory as bf16.
+    /// The run of `len` values of line `line` from `start` on, if it lies in memory as bf16.
     fn halves(&self, _line: usize, _start: usize, _len: usize) -> Option<&[u16]> {
         None
     }

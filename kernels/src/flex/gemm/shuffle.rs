@@ -18,7 +18,7 @@ pub(crate) fn round_run(values: &[f32], out: &mut [u16]) {
     round_into(values, unwritten(out));
 }
 
-/// The same to memory that may hold no values yet.
+/// Rounds a run to bf16, each as [`round`] does, to memory that may hold no values yet.
 pub(super) fn round_into(values: &[f32], out: &mut [MaybeUninit<u16>]) {
     assert_eq!(values.len(), out.len(), "values of a run");
     #[cfg(target_arch = "x86_64")]
@@ -97,7 +97,7 @@ pub(super) fn copy(from: &[f32], to: &mut [f32]) {
     copy_into(from, unwritten(to));
 }
 
-/// The same to memory that may hold no values yet.
+/// Copies a short line to memory that may hold no values yet.
 #[inline(always)]
 pub(super) fn copy_into(from: &[f32], to: &mut [MaybeUninit<f32>]) {
     let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<16>(), to.as_chunks_mut::<16>());

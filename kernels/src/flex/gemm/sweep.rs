@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::super::dropout::{Kept, clear_tile};
 use super::ahead::Ahead;
-use super::micro::{MAX_TILE, Micro, Tile};
+use super::micro::{MAX_TILE, Micro, MicroTile};
 use super::pack::{Block, Buffers, Form, Operand, View, pack};
 use super::{Product, grow, shuffle};
 
@@ -61,7 +61,8 @@ impl Destination {
     }
 
     /// # Safety
-    /// The same; nothing is added to what is there.
+    /// `halves` begins memory that is good for writing and that nothing else touches meanwhile; the elements
+    /// of the product lie in the first `len`. Nothing is added to what is there.
     pub(super) unsafe fn rounded(halves: *mut bf16, len: usize) -> Self {
         Self { start: std::ptr::null_mut(), halves, len }
     }
@@ -240,7 +241,7 @@ impl Sweep {
         let Micro { mr, nr, run, .. } = self.micro;
         assert!(sums.len() >= mr * nr, "sums of a tile");
         let [left, right] = self.panels(operands);
-        let tile = Tile::at(sums.as_mut_ptr(), nr, accumulate);
+        let tile = MicroTile::at(sums.as_mut_ptr(), nr, accumulate);
         // SAFETY: the lengths are asserted, and `sums` is borrowed alone; the kernel's features were detected
         // when it was chosen.
         unsafe { run(operands.steps, left, right, tile) };
@@ -276,7 +277,7 @@ impl Sweep {
                 // The tile is a whole one of `C` that no other task has, and nothing refers to it.
                 unsafe {
                     let out = c.start.add((self.row0 + i * mr) * ldc + j * nr);
-                    let tile = Tile::at(out, ldc, accumulate);
+                    let tile = MicroTile::at(out, ldc, accumulate);
                     let tile = sums.map_or(tile, |sums| tile.from(sums.as_ptr(), nr));
                     run(operands.steps, left, right, tile);
                 }

@@ -205,14 +205,14 @@ impl Tile<'_> {
                 let left = &columns[key..];
                 if count == ROWS {
                     let to = to.at(start, (ROWS - 1) * width + COLS);
-                    let to = micro::Tile::at(to, width, true);
+                    let to = micro::MicroTile::at(to, width, true);
                     // SAFETY: rows of this span's keys, only the columns of this key head: they belong to
                     // this task alone, for no two spans share a key, and no reference to them exists.
                     unsafe { W::by_columns(steps, left, right, to) };
                     continue;
                 }
                 let mut sums = [0.0; ROWS * COLS];
-                let all = micro::Tile::at(sums.as_mut_ptr(), COLS, false);
+                let all = micro::MicroTile::at(sums.as_mut_ptr(), COLS, false);
                 // SAFETY: a whole tile of sums of its own.
                 unsafe { W::by_columns(steps, left, right, all) };
                 for (line, sums) in sums.chunks_exact(COLS).take(count).enumerate() {

@@ -15,7 +15,7 @@ pub(in crate::flex) use singles::Singles;
 
 pub(in crate::flex) use super::{COLS, KEYS, ROWS};
 use crate::flex::gemm::Form;
-use crate::flex::gemm::micro::Tile;
+use crate::flex::gemm::micro::MicroTile;
 use crate::precision::Precision;
 
 /// Lanes of a register.
@@ -52,7 +52,7 @@ pub(in crate::flex) trait Words {
         Form { precision, ..Self::unrounded(steps) }
     }
 
-    /// The same from values that are.
+    /// Panels of so many steps, packed from values that are operands already.
     fn unrounded(steps: usize) -> Form {
         let pairs = Self::VALUES == 2;
         let precision = if pairs { Precision::Bf16 } else { Precision::F32 };
@@ -65,18 +65,19 @@ pub(in crate::flex) trait Words {
         assert!(b.len() >= steps * COLS, "a panel of {steps} steps");
         assert!(c.len() >= (ROWS - 1) * ldc + COLS, "a tile of sums");
         let [a, b] = [a, b].map(<[f32]>::as_ptr);
-        let tile = Tile::at(c.as_mut_ptr(), ldc, accumulate);
+        let tile = MicroTile::at(c.as_mut_ptr(), ldc, accumulate);
         // SAFETY: the lengths are asserted, and `c` is borrowed alone; the way is taken only where the
         // instructions are.
         unsafe { Self::tile_by_rows(steps, a, b, tile) };
     }
 
-    /// The same with the transpose of `A`, its steps [`KEYS`] words apart, and `C` wherever it lies.
+    /// `C (+)= A·B` for a tile of [`ROWS`] by [`COLS`] wherever it lies: the transpose of `A` with its steps
+    /// [`KEYS`] words apart, `B` a panel.
     ///
     /// # Safety
     /// All rows of the tile are good for writing, and for reading where it adds to them, and nothing else
     /// refers to them or touches them meanwhile.
-    unsafe fn by_columns(steps: usize, a: &[f32], b: &[f32], c: Tile) {
+    unsafe fn by_columns(steps: usize, a: &[f32], b: &[f32], c: MicroTile) {
         assert!(a.len() + KEYS >= steps * KEYS + ROWS, "columns of a left side");
         assert!(b.len() >= steps * COLS, "a panel of {steps} steps");
         let [a, b] = [a, b].map(<[f32]>::as_ptr);
@@ -127,13 +128,13 @@ pub(in crate::flex) trait Words {
     ///
     /// # Safety
     /// Needs its instructions; all rows, steps and columns lie in what the pointers point to.
-    unsafe fn tile_by_rows(steps: usize, a: *const f32, b: *const f32, tile: Tile);
+    unsafe fn tile_by_rows(steps: usize, a: *const f32, b: *const f32, tile: MicroTile);
 
     /// [`Self::by_columns`].
     ///
     /// # Safety
     /// As for the rows.
-    unsafe fn tile_by_columns(steps: usize, a: *const f32, b: *const f32, tile: Tile);
+    unsafe fn tile_by_columns(steps: usize, a: *const f32, b: *const f32, tile: MicroTile);
 
     /// [`Self::weigh`].
     ///

@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 };
 
 use super::{Gradient, KEYS, LANES, ROWS, Running, Words, lanes, rise, weights};
-use crate::flex::gemm::micro::{Tile, x86};
+use crate::flex::gemm::micro::{MicroTile, x86};
 
 /// Pairs of bf16.
 pub(in crate::flex) struct Pairs;
@@ -21,12 +21,12 @@ impl Words for Pairs {
         rows
     }
 
-    unsafe fn tile_by_rows(steps: usize, a: *const f32, b: *const f32, tile: Tile) {
+    unsafe fn tile_by_rows(steps: usize, a: *const f32, b: *const f32, tile: MicroTile) {
         // SAFETY: by the caller's promise.
         unsafe { x86::avx512_bf16::<ROWS, 1, { Pairs::LINE }>(steps, a, b, tile) };
     }
 
-    unsafe fn tile_by_columns(steps: usize, a: *const f32, b: *const f32, tile: Tile) {
+    unsafe fn tile_by_columns(steps: usize, a: *const f32, b: *const f32, tile: MicroTile) {
         // SAFETY: by the caller's promise.
         unsafe { x86::avx512_bf16::<ROWS, KEYS, 1>(steps, a, b, tile) };
     }

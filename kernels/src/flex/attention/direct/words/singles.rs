@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 };
 
 use super::{Gradient, KEYS, LANES, ROWS, Running, Words, lanes, rise, weights};
-use crate::flex::gemm::micro::{Tile, x86};
+use crate::flex::gemm::micro::{MicroTile, x86};
 
 /// f32, rounded to bf16 if so.
 pub(in crate::flex) struct Singles<const ROUND: bool>;
@@ -20,12 +20,12 @@ impl<const ROUND: bool> Words for Singles<ROUND> {
         columns
     }
 
-    unsafe fn tile_by_rows(steps: usize, a: *const f32, b: *const f32, tile: Tile) {
+    unsafe fn tile_by_rows(steps: usize, a: *const f32, b: *const f32, tile: MicroTile) {
         // SAFETY: by the caller's promise.
         unsafe { x86::avx512_f32::<ROWS, 1, KEYS>(steps, a, b, tile) };
     }
 
-    unsafe fn tile_by_columns(steps: usize, a: *const f32, b: *const f32, tile: Tile) {
+    unsafe fn tile_by_columns(steps: usize, a: *const f32, b: *const f32, tile: MicroTile) {
         // SAFETY: by the caller's promise.
         unsafe { x86::avx512_f32::<ROWS, KEYS, 1>(steps, a, b, tile) };
     }
