@@ -15,9 +15,10 @@ static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let name = ["a.jsonl", "a.json", "a.txt"][bytes.len() % 3];
-    let format = Format::ALL[bytes.len() / 3 % Format::ALL.len()];
-    let path = FOLDER.join(name);
+    let endings: Vec<&str> = Format::endings().collect();
+    let ending = endings[bytes.len() % endings.len()];
+    let format = Format::ALL[bytes.len() / endings.len() % Format::ALL.len()];
+    let path = FOLDER.join(format!("a.{ending}"));
     std::fs::write(&path, bytes).expect("a writable folder");
     let sources = [SourceFile::new(&path, format)];
     for row in RowReader::new(&sources) {

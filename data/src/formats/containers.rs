@@ -13,7 +13,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::SourceFile;
+use super::{Format, SourceFile};
 use crate::error::Error;
 use crate::shown::shown;
 use foreign::{Foreign, foreign};
@@ -54,6 +54,13 @@ struct Container {
 
 /// All of them.
 static CONTAINERS: &[&Container] = &[&json_rows::CONTAINER, &document::CONTAINER];
+
+impl Format {
+    /// How the names of files end that rows may be in, in lower case.
+    pub fn endings() -> impl Iterator<Item = &'static str> {
+        CONTAINERS.iter().flat_map(|container| container.endings).copied()
+    }
+}
 
 impl SourceFile {
     /// Looks at the beginning of the file: whether it can be read, and may hold rows of the format.

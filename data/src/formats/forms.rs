@@ -62,6 +62,10 @@ pub(super) struct RowForm {
     of_turns: bool,
     /// Whether a row is one text, so that a file of plain text can be one.
     pub(super) of_text: bool,
+    /// The field that is learnt, of forms without turns.
+    pub(super) learnt: &'static str,
+    /// A row of it, as JSON; the tests of all forms read it.
+    pub(super) example: &'static str,
     read: fn(&Object<'_>) -> Result<Row, RowProblem>,
 }
 

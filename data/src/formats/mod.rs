@@ -32,6 +32,11 @@ impl Format {
         self.form().name
     }
 
+    /// A row of it, as JSON.
+    pub fn example(self) -> &'static str {
+        self.form().example
+    }
+
     /// Reads one row of this format from its JSON.
     ///
     /// # Errors
@@ -74,8 +79,8 @@ pub enum Row {
 }
 
 impl Row {
-    /// What would be learnt from, but says nothing.
-    pub(crate) fn empty_answer(&self) -> Option<String> {
+    /// What would be learnt from, but says nothing; `field` is what its form calls that.
+    fn empty_answer(&self, field: &str) -> Option<String> {
         let is_empty = |text: &str| strip(text).is_empty();
         match self {
             Self::Conversation(conversation) => {
@@ -84,10 +89,9 @@ impl Row {
                 });
                 turn.map(|turn| format!("the assistant's answer in turn {}", turn + 1))
             }
-            Self::Completion { completion, .. } => {
-                is_empty(completion).then(|| "`completion`".to_owned())
+            Self::Completion { completion: text, .. } | Self::Text(text) => {
+                is_empty(text).then(|| format!("`{field}`"))
             }
-            Self::Text(text) => is_empty(text).then(|| "`text`".to_owned()),
         }
     }
 }
@@ -146,17 +150,7 @@ mod tests {
 
     #[test]
     fn every_row_form_reads_the_values_of_every_container() {
-        let one = |format| match format {
-            Format::Messages => {
-                r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#
-            }
-            Format::ShareGpt => {
-                r#"{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}"#
-            }
-            Format::Alpaca => r#"{"instruction": "q", "output": "a"}"#,
-            Format::Completion => r#"{"prompt": "q", "completion": "a"}"#,
-            Format::Text => r#"{"text": "a"}"#,
-        };
+        let one = Format::example;
         for format in Format::ALL {
             let row = format.parse_row(one(format)).unwrap();
             let value: serde_json::Value = serde_json::from_str(one(format)).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::containers::{FileDigest, Record, Records};
-use super::forms::ParsedRow;
+use super::forms::{ParsedRow, RowForm};
 use super::{Origin, Row, SourceFile};
 use crate::error::{Error, RowPlace, RowProblem};
 
@@ -86,7 +86,8 @@ impl<'a> RowReader<'a> {
             };
             self.rows += 1;
             self.bytes += bytes as u64;
-            match source.format.form().read(&value).and_then(learnable) {
+            let form = source.format.form();
+            match form.read(&value).and_then(|parsed| learnable(form, parsed)) {
                 Ok(ParsedRow { row, notes }) => {
                     count(&mut self.notes, &notes);
                     return Ok(Some((row, Origin { file, line, item })));
@@ -149,13 +150,13 @@ pub fn read_rows(sources: &[SourceFile]) -> Result<ReadRows, Error> {
     Ok(ReadRows { rows, files: reader.into_files() })
 }
 
-fn learnable(parsed: ParsedRow) -> Result<ParsedRow, RowProblem> {
+fn learnable(form: &RowForm, parsed: ParsedRow) -> Result<ParsedRow, RowProblem> {
     if let Row::Conversation(conversation) = &parsed.row
         && !conversation.has_assistant_turn()
     {
         return Err(RowProblem::NoAssistantTurn);
     }
-    match parsed.row.empty_answer() {
+    match parsed.row.empty_answer(form.learnt) {
         Some(field) => Err(RowProblem::EmptyAnswer(field)),
         None => Ok(parsed),
     }

@@ -13,9 +13,6 @@ use mutate::{Draw, corpus, first, inputs, mutate};
 /// Bytes that a message about an input may have, its path left out.
 const LONGEST_MESSAGE: usize = 2_000;
 
-/// Names under which the same bytes are read in other ways.
-const NAMES: [&str; 3] = ["a.jsonl", "a.json", "a.txt"];
-
 fn check_message(message: &str, number: u64) {
     assert!(message.len() < LONGEST_MESSAGE, "input {number}: {} bytes: {message}", message.len());
     let steers = |c: char| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c);
@@ -59,11 +56,13 @@ fn no_file_of_rows_panics_or_says_much() {
     // In memory, where the system has such a folder: a file an input.
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     let folder = folder.expect("a folder for temporary files");
+    // The same bytes are read in as many ways.
+    let endings: Vec<&str> = Format::endings().collect();
     let (first, count) = (first(), inputs(4_000));
     for number in first..first + count {
         let mut draw = Draw::new(number);
         let bytes = mutate(&corpus, &mut draw);
-        let path = folder.path().join(draw.one(&NAMES));
+        let path = folder.path().join(format!("a.{}", draw.one(&endings)));
         std::fs::write(&path, &bytes).expect("a writable folder");
         let format = *draw.one(&Format::ALL);
         read(&path, format, bytes.len(), number);

@@ -16,6 +16,8 @@ pub(super) static FORM: RowForm = RowForm {
     expected: "`instruction`, `input` and `output`",
     of_turns: false,
     of_text: false,
+    learnt: "output",
+    example: r#"{"instruction": "q", "output": "a"}"#,
     read: |row| parse(row).map(Row::Conversation),
 };
 

@@ -11,6 +11,8 @@ pub(super) static FORM: RowForm = RowForm {
     expected: "`prompt` and `completion`",
     of_turns: false,
     of_text: false,
+    learnt: "completion",
+    example: r#"{"prompt": "q", "completion": "a"}"#,
     read: parse,
 };
 

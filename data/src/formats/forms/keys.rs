@@ -121,19 +121,13 @@ mod tests {
     use crate::formats::notes::NOTES;
     use crate::formats::{Format, json};
 
-    const ROWS: &[(Format, &str)] = &[
-        (
-            Format::Messages,
-            r#""messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]"#,
-        ),
-        (
-            Format::ShareGpt,
-            r#""conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]"#,
-        ),
-        (Format::Alpaca, r#""instruction": "q", "output": "a""#),
-        (Format::Completion, r#""prompt": "q", "completion": "a""#),
-        (Format::Text, r#""text": "a""#),
-    ];
+    /// An example of every form, without its braces.
+    fn rows() -> impl Iterator<Item = (Format, &'static str)> {
+        Format::ALL.into_iter().map(|format| {
+            let example = format.example();
+            (format, &example[1..example.len() - 1])
+        })
+    }
 
     fn read(format: Format, row: &str, more: &str) -> Result<Vec<String>, String> {
         let value = json::read(&format!("{{{row}{more}}}"), is_note);
@@ -173,7 +167,7 @@ mod tests {
         .chain(MEDIA)
         .chain(PREFERENCES)
         .collect();
-        for &(format, row) in ROWS {
+        for (format, row) in rows() {
             for key in &lost {
                 if format.form().fields.contains(key) {
                     continue;
@@ -204,8 +198,10 @@ mod tests {
 
     #[test]
     fn the_way_out_is_said() {
-        let refused =
-            |place: usize, more: &str| read(ROWS[place].0, ROWS[place].1, more).unwrap_err();
+        let refused = |place: usize, more: &str| {
+            let (format, row) = rows().nth(place).unwrap();
+            read(format, row, more).unwrap_err()
+        };
         insta::assert_snapshot!(refused(0, r#", "weight": 0"#), @r#"`weight` is not supported: every row counts alike; leave the row out, or write `"weight": 0` into those turns of the assistant that are not to be learnt"#);
         insta::assert_snapshot!(refused(2, r#", "weight": 0.5"#), @"`weight` is not supported: every row counts alike; leave out rows that are not to be learnt");
         insta::assert_snapshot!(refused(0, r#", "functions": [{}]"#.replace("{}", "1").as_str()), @"`functions` is not supported: write the definitions as `tools`");

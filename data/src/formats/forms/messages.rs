@@ -17,6 +17,8 @@ pub(super) static FORM: RowForm = RowForm {
     expected: "`messages`",
     of_turns: true,
     of_text: false,
+    learnt: "",
+    example: r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#,
     read: |row| parse(row).map(Row::Conversation),
 };
 

@@ -17,6 +17,8 @@ pub(super) static FORM: RowForm = RowForm {
     expected: "`conversations`",
     of_turns: true,
     of_text: false,
+    learnt: "",
+    example: r#"{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}"#,
     read: |row| parse(row).map(Row::Conversation),
 };
 

@@ -11,6 +11,8 @@ pub(super) static FORM: RowForm = RowForm {
     expected: "`text`",
     of_turns: false,
     of_text: true,
+    learnt: "text",
+    example: r#"{"text": "a"}"#,
     read: parse,
 };
 
