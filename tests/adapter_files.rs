@@ -129,8 +129,9 @@ impl Base {
         let root = tempfile::tempdir().expect("a temporary folder");
         let out = root.path().join("merged");
         let (base, config) = (&self.folder, &self.config);
-        let request = Merge { base, config, adapter, onto, max_shard_bytes: u64::MAX };
-        merge::write(&out, &request, &mut |_, _| ()).unwrap_or_else(|error| panic!("{error}"));
+        let request = Merge { base, config, adapter, onto };
+        merge::write(&out, &request, u64::MAX, &mut |_, _| ())
+            .unwrap_or_else(|error| panic!("{error}"));
         // The map outlives the folder.
         Self::open(&out).unwrap_or_else(|error| panic!("{error}"))
     }

@@ -19,7 +19,8 @@ pub const BUFFER: usize = 8 << 20;
 /// Writes the merged model as a Hugging Face folder, whole or not at all.
 ///
 /// Memory holds some rows of a tensor at a time, its update, and its NF4 codes where it goes through those.
-/// `progress` is told the bytes written and those in all.
+/// A new weight file begins at `max_shard_bytes`, by default [`ShardedWriter::MAX_SHARD_BYTES`]. `progress` is told
+/// the bytes written and those in all.
 ///
 /// # Errors
 /// Before anything is written: `out` holds something or lies in the base; base, configuration and
@@ -28,9 +29,10 @@ pub const BUFFER: usize = 8 << 20;
 pub fn write(
     out: &Path,
     merge: &Merge<'_>,
+    max_shard_bytes: u64,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Summary, Error> {
-    write_checked(out, merge, progress, |_| Ok(()))
+    write_checked(out, merge, max_shard_bytes, progress, |_| Ok(()))
 }
 
 /// As [`write()`], and `check` is given the folder before it takes its place, and keeps it from there with an
@@ -41,13 +43,14 @@ pub fn write(
 pub fn write_checked<E: From<Error>>(
     out: &Path,
     merge: &Merge<'_>,
+    max_shard_bytes: u64,
     progress: &mut dyn FnMut(u64, u64),
     check: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<Summary, E> {
     let out = OutFolder::claim(out, merge.base)?;
     let checkpoint = Checkpoint::open(merge.base).map_err(Error::from)?;
     let merged = MergedWeights::of(merge, &checkpoint)?;
-    let writer = ShardedWriter::new(merged.specs()?, merge.max_shard_bytes).map_err(Error::from)?;
+    let writer = ShardedWriter::new(merged.specs()?, max_shard_bytes).map_err(Error::from)?;
     let config_json = merged.config().to_json(model_type(merge.config, &checkpoint), None);
     let (mut done, total) = (0, writer.total_bytes());
     let tensor = |spec: &TensorSpec, file: &mut dyn Write| {

@@ -41,8 +41,6 @@ pub struct Merge<'a> {
     pub adapter: &'a PeftAdapter,
     /// Which weights of the base are meant.
     pub onto: Onto,
-    /// Size at which a new weight file begins, [`ShardedWriter::MAX_SHARD_BYTES`] by default.
-    pub max_shard_bytes: u64,
 }
 
 /// The tensors of base and adapter together.

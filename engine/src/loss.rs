@@ -108,9 +108,9 @@ where
         let targets = Targets::of(turn.batch);
         let factors = vec![scale; targets.rows.len()];
         let predictions = Predictions { model, precision: turn.context.precision };
-        let (loss, d_hidden) =
-            predictions.loss_and_gradient(turn.hidden, &targets, &factors, gradient);
-        (Measures::of_loss(loss), d_hidden)
+        let (losses, d_hidden) =
+            predictions.losses_and_gradient(turn.hidden, &targets, &factors, gradient);
+        (Measures::of_loss(predictions.sum(&losses)), d_hidden)
     }
 }
 

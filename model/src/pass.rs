@@ -105,6 +105,10 @@ pub trait Pass {
     fn constant(&self, tensor: FloatTensor<Self::Inner>) -> FloatTensor<Self::On>;
 
     /// The product of the projection at `kind`: what `run` gives when told where its values come from.
+    ///
+    /// Where operands are rounded to bf16, those of q, k, v, gate and up are of that type, as they are only ever
+    /// operands of further products; those of o and down are f32, as is the residual stream. A projection that
+    /// makes something else of them gives that in the type that it got.
     fn output(
         &mut self,
         kind: ProjectionKind,

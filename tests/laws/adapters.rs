@@ -72,8 +72,8 @@ fn merged(drawn: &Drawn, batch: &Batch) -> Outcome<Vec<f32>> {
     let (base, adapter) = (ModelFolder::at(&base)?, PeftAdapter::open(&adapter)?);
     let onto = drawn.nf4.map_or(Onto::Original, |scales| Onto::Dequantised { scales });
     let max_shard_bytes = 20_000;
-    let merge = Merge { base: &base, config: &config, adapter: &adapter, onto, max_shard_bytes };
-    merge::write(&out, &merge, &mut |_, _| ())?;
+    let merge = Merge { base: &base, config: &config, adapter: &adapter, onto };
+    merge::write(&out, &merge, max_shard_bytes, &mut |_, _| ())?;
     let folder = ModelFolder::at(&out)?;
     let text = folder.required("config.json")?;
     let config = LlamaConfig::from_json(&text, "config.json")?;

@@ -31,10 +31,9 @@ impl<P: Projection<Cpu>> LossHead<Cpu, P> for Weighted {
             |row: &usize| turn.batch.documents.partition_point(|document| document.end <= *row);
         let weights: Vec<f32> = targets.rows.iter().map(|row| self.0[document(row)]).collect();
         let predictions = Predictions { model, precision: turn.context.precision };
-        let losses = predictions.losses(turn.hidden.clone(), &targets);
         let factors: Vec<f32> = weights.iter().map(|weight| weight * scale).collect();
-        let (_, d_hidden) =
-            predictions.loss_and_gradient(turn.hidden, &targets, &factors, gradient);
+        let (losses, d_hidden) =
+            predictions.losses_and_gradient(turn.hidden, &targets, &factors, gradient);
         let sum = |of: &dyn Fn(f64, f64) -> f64| {
             weights.iter().zip(&losses).map(|(&w, &l)| of(f64::from(w), f64::from(l))).sum()
         };

@@ -18,12 +18,14 @@ use crate::memory::give_freed_memory_back;
 use crate::progress::{Progress, Unit, Voice};
 use crate::run::RunError;
 
-/// How a merged model is compared.
-pub struct Comparison<'a> {
+/// How a merged model is written and compared.
+pub struct Merging<'a> {
     /// What both are asked.
     pub probe: &'a Probe,
     /// The precision of their products.
     pub precision: Precision,
+    /// Size at which a new weight file begins.
+    pub max_shard_bytes: u64,
     /// The mean divergence beyond which it is refused, in nats a token.
     pub allowed: f64,
     /// How the merge says how far it is.
@@ -39,14 +41,14 @@ pub struct Comparison<'a> {
 pub fn write<B, E>(
     out: &Path,
     request: &Merge<'_>,
-    comparison: &Comparison<'_>,
+    how: &Merging<'_>,
     expected: impl FnOnce(&Probe) -> Result<Heard<B>, E>,
 ) -> Result<(Summary, Divergence), E>
 where
     B: Backend,
     E: From<graft_adapters::Error> + From<RunError>,
 {
-    let Comparison { probe, precision, allowed, voice } = *comparison;
+    let Merging { probe, precision, max_shard_bytes, allowed, voice } = *how;
     let progress = Progress::new(voice, "merge", None, Unit::Bytes);
     let mut found = None;
     let check = |folder: &Path| -> Result<(), E> {
@@ -65,7 +67,7 @@ where
         Ok(())
     };
     let mut step = |done, _| progress.step(done, &Default::default());
-    let summary = merge::write_checked(out, request, &mut step, check)?;
+    let summary = merge::write_checked(out, request, max_shard_bytes, &mut step, check)?;
     let divergence = found.expect("it was checked");
     progress.finish(&format!(
         "mean divergence {:.1e} nats a token over {} tokens, same likeliest token at {:.1} %",

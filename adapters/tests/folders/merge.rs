@@ -31,12 +31,13 @@ fn merge_into(
     max_shard_bytes: u64,
 ) -> Result<Summary, Error> {
     let base = tiny.base();
-    let merge = Merge { base: &base, config: &tiny.config, adapter, onto, max_shard_bytes };
+    let merge = Merge { base: &base, config: &tiny.config, adapter, onto };
     let mut last = (0, 1);
-    let summary = merge::write(&tiny.root.path().join(out), &merge, &mut |done, total| {
-        assert!(done > last.0 && done <= total);
-        last = (done, total);
-    })?;
+    let summary =
+        merge::write(&tiny.root.path().join(out), &merge, max_shard_bytes, &mut |done, total| {
+            assert!(done > last.0 && done <= total);
+            last = (done, total);
+        })?;
     assert_eq!(last.0, last.1, "progress ends at the end");
     Ok(summary)
 }
@@ -154,18 +155,12 @@ fn a_base_in_nf4_gives_the_model_of_its_dense_original() {
     let folder = tiny.root.path().join("nf4");
     quantize::write(&folder, &tiny.base(), &tiny.config, true, &mut |_, _| {}).unwrap();
     let (base, config) = (ModelFolder::at(&folder).unwrap(), read_config(&folder));
-    let merge = |onto| Merge {
-        base: &base,
-        config: &config,
-        adapter: &adapter,
-        onto,
-        max_shard_bytes: u64::MAX,
-    };
+    let merge = |onto| Merge { base: &base, config: &config, adapter: &adapter, onto };
     let out = tiny.root.path().join("from-nf4");
-    let refused = merge::write(&out, &merge(ORIGINAL), &mut |_, _| {}).unwrap_err();
+    let refused = merge::write(&out, &merge(ORIGINAL), u64::MAX, &mut |_, _| {}).unwrap_err();
     assert!(matches!(refused, Error::NoOriginal { .. }), "{refused}");
     assert!(!out.exists());
-    merge::write(&out, &merge(NF4), &mut |_, _| {}).unwrap();
+    merge::write(&out, &merge(NF4), u64::MAX, &mut |_, _| {}).unwrap();
     let found = Checkpoint::open(&ModelFolder::at(&out).unwrap()).unwrap();
     assert!(found.names().eq(expected.names()));
     for name in expected.names() {
@@ -304,10 +299,9 @@ fn every_chat_template_goes_along_and_another_folders_tokenizer_where_it_is_used
         config: &tiny.config,
         adapter: &tiny.adapter([q(0)], 1.0),
         onto: ORIGINAL,
-        max_shard_bytes: u64::MAX,
     };
     let out = tiny.root.path().join("other-tokenizer");
-    let found = merge::write(&out, &merge, &mut |_, _| ()).unwrap().copied;
+    let found = merge::write(&out, &merge, u64::MAX, &mut |_, _| ()).unwrap().copied;
     assert_eq!(
         found,
         [

@@ -105,15 +105,23 @@ where
         losses
     }
 
-    /// The summed losses, and the gradient of `Σ loss · factor` with respect to `hidden`, with one factor
-    /// for each target; gradients of the norm and of a trained head go to `gradient`.
-    pub fn loss_and_gradient(
+    /// The sum of [`Predictions::losses`]: chunk by chunk, in f64.
+    pub fn sum(&self, losses: &[f32]) -> f64 {
+        let rows = self.chunk_rows(losses.len());
+        let of_chunk = |chunk: &[f32]| chunk.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+        losses.chunks(rows).map(of_chunk).sum()
+    }
+
+    /// The negative log-likelihood of every target, in nats, and the gradient of `Σ loss · factor` with respect
+    /// to `hidden`, with one factor for each target; gradients of the norm and of a trained head go to
+    /// `gradient`. The head is gone over once for both.
+    pub fn losses_and_gradient(
         &self,
         hidden: FloatTensor<B>,
         targets: &Targets,
         factors: &[f32],
         gradient: &mut OfExample<'_, B>,
-    ) -> (f64, FloatTensor<B>) {
+    ) -> (Vec<f32>, FloatTensor<B>) {
         let device = &self.model.device;
         let hidden = tensor::<B>(hidden);
         let shape = hidden.dims();
@@ -126,14 +134,14 @@ where
         let head_name = if self.model.head.is_some() { LM_HEAD } else { EMBED_TOKENS };
         let train_head = head.param().is_some() && gradient.wants(head_name);
         let bands = head.bands();
-        let mut loss = 0.0;
+        let mut losses = Vec::with_capacity(targets.rows.len());
         let mut d_normed = Vec::new();
         for (first, tokens) in self.chunks(targets) {
             let part = primitive(normed.clone().narrow(0, first, tokens.len()));
             let logits = self.logits(&bands, &part);
             let factors = &factors[first..first + tokens.len()];
-            let (losses, d_logits) = B::cross_entropy(logits, tokens, factors);
-            loss += losses.iter().map(|&loss| f64::from(loss)).sum::<f64>();
+            let (of_chunk, d_logits) = B::cross_entropy(logits, tokens, factors);
+            losses.extend(of_chunk);
             if train_head {
                 // A head that is trained is one band.
                 let dw = B::dense_linear_dw(&d_logits[0], &part, self.precision);
@@ -148,7 +156,7 @@ where
             d_normed.push(tensor::<B>(sum.expect("a head has rows")));
         }
         if d_normed.is_empty() {
-            return (0.0, primitive(Tensor::<B, 2>::zeros(shape, device)));
+            return (losses, primitive(Tensor::<B, 2>::zeros(shape, device)));
         }
         let d_normed = primitive(Tensor::cat(d_normed, 0)); // [targets, d_model]
         if gradient.wants(NORM) {
@@ -163,7 +171,7 @@ where
             d_rows,
             burn::tensor::IndexingUpdateOp::Add,
         ); // [tokens, d_model]
-        (loss, primitive(d_hidden))
+        (losses, primitive(d_hidden))
     }
 
     fn chunks<'t>(

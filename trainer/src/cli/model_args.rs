@@ -110,7 +110,7 @@ impl BesideArgs {
 
 /// A quantised folder is what it is; another is quantised if asked, with quantised scales, or as the
 /// adapter was trained.
-pub(super) fn nf4(
+pub(crate) fn nf4(
     asked: Option<Quantization>,
     config: &LlamaConfig,
     trained: &TrainedWith,

@@ -12,7 +12,7 @@ use super::open::Opening;
 use crate::cli::folder_args::MergeArgs;
 use crate::cli::{Globals, page};
 use crate::merge_bound::{MergeBound, onto};
-use crate::merging::{self, Comparison};
+use crate::merging::{self, Merging};
 use crate::{base_mark, privacy, signals};
 use graft_engine::probe::Probe;
 
@@ -32,13 +32,7 @@ pub fn run(globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
     let adapter = adapter.as_ref().expect("opened with an adapter");
     let is_another = base_mark::is_another(adapter, &files.folder, &files.config)?;
     let onto = onto(args.onto, nf4);
-    let request = Merge {
-        base: &files.folder,
-        config: &files.config,
-        adapter,
-        onto,
-        max_shard_bytes: args.max_shard_size,
-    };
+    let request = Merge { base: &files.folder, config: &files.config, adapter, onto };
     let adapter_folder =
         if args.adapter.is_dir() { Some(ModelFolder::at(&args.adapter)?) } else { None };
     let mut inputs = files.folder.paths()?;
@@ -47,12 +41,18 @@ pub fn run(globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
     let bound = MergeBound::of(args.onto, nf4);
     let probe = Probe::spread(files.config.vocab_size);
     let allowed = args.tolerance.map_or(bound.refused(), f64::from);
-    let comparison = Comparison { probe: &probe, precision: Precision::F32, allowed, voice };
+    let how = Merging {
+        probe: &probe,
+        precision: Precision::F32,
+        max_shard_bytes: args.max_shard_size,
+        allowed,
+        voice,
+    };
     // On the CPU, as they are merged.
     let expected = |probe: &Probe| {
         anyhow::Ok(probe.hear(&opening.load::<Flex>(voice, nf4, &FlexDevice)?, Precision::F32))
     };
-    let (summary, divergence) = merging::write(&args.out, &request, &comparison, expected)?;
+    let (summary, divergence) = merging::write(&args.out, &request, &how, expected)?;
     let mut rows = vec![
         ("written", summary.folder.display().to_string()),
         (

@@ -17,7 +17,7 @@ use super::training::Run;
 use crate::device::Backend;
 use crate::memory::{give_freed_memory_back, peak_resident_bytes};
 use crate::merge_bound::{MergeBound, onto};
-use crate::merging::{self, Comparison};
+use crate::merging::{self, Merging};
 use crate::plan::{LoadedData, Plan, result_name};
 use crate::progress::{Voice, warn};
 use crate::report::{Answer, Better, PromptAnswer, Report, Sample, Score, ScoreUnit};
@@ -282,14 +282,14 @@ fn write_merged<B: Backend, P: Trainable<B>>(
         config: &plan.config,
         adapter: &adapter,
         onto: onto(plan.finish.onto, plan.nf4),
-        max_shard_bytes: ShardedWriter::MAX_SHARD_BYTES,
     };
     let bound = MergeBound::of(plan.finish.onto, plan.nf4);
     let probe = Probe::of(&data.train);
     let precision = plan.precision;
-    let comparison = Comparison { probe: &probe, precision, allowed: bound.refused(), voice };
+    let (allowed, max_shard_bytes) = (bound.refused(), ShardedWriter::MAX_SHARD_BYTES);
+    let how = Merging { probe: &probe, precision, max_shard_bytes, allowed, voice };
     let expected = |probe: &Probe| Ok::<_, RunError>(probe.hear(&trainer.model, precision));
-    let (_, divergence) = merging::write(out, &request, &comparison, expected)?;
+    let (_, divergence) = merging::write(out, &request, &how, expected)?;
     if let Some(warning) = bound.warning(divergence.mean) {
         voice.note(&format!("warning: {warning}"));
     }

@@ -26,7 +26,7 @@ use crate::run_folder::tensorboard::EventLog;
 use crate::run_folder::{BEFORE, RunFolder};
 use crate::{privacy, signals};
 use graft_engine::learning_rate::{Decay, LearningRate};
-use graft_engine::loss::NextToken;
+use graft_engine::loss::{LossHead, NextToken};
 use graft_engine::optimizer::{AdamW, AdamWConfig};
 use graft_engine::score::{Scorer, Totals};
 use graft_engine::step::{StepError, StepOptions, StepOutcome, Trainer};
@@ -159,7 +159,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         let config = adamw(plan);
         let optimizer = AdamW::new(config, &parameters, &model.device);
         let options = step_options(plan, total);
-        let head = Box::new(NextToken);
+        let head = head();
         let mut trainer = Trainer { model, parameters, head, optimizer, options, offload };
         let position = from.as_ref().map_or_else(Position::default, |(_, state)| state.position);
         // Nothing is learnt yet, whatever the checkpoint holds: what is scored is the base.
@@ -430,6 +430,11 @@ impl CheckpointError {
             Self::Io(source) => RunError::Write { path: path.to_owned(), source },
         }
     }
+}
+
+/// The loss of a run.
+fn head<B: Backend, P: Trainable<B>>() -> Box<dyn LossHead<B, P>> {
+    Box::new(NextToken)
 }
 
 fn adamw(plan: &Plan) -> AdamWConfig {
