@@ -80,6 +80,11 @@ pub trait Method: Debug {
     /// What is there when it is done.
     fn learns(&self) -> Learns;
 
+    /// Whether what is written can be added to the base's weights: it is in PEFT's files then.
+    fn merges(&self) -> bool {
+        self.learns() == Learns::Adapter
+    }
+
     /// The tensors that it trains in a model, in the order in which they are visited.
     fn trained(&self, model: &LlamaConfig) -> Vec<TrainedTensor>;
 
@@ -88,6 +93,13 @@ pub trait Method: Debug {
     fn low_width(&self, site: Site) -> usize {
         let _ = site;
         0
+    }
+
+    /// Whether its gradient reads what this projection gives ([`graft_model::OwnOutput::Read`]), so that it is
+    /// kept for the way back.
+    fn reads_output(&self, site: Site) -> bool {
+        let _ = site;
+        false
     }
 
     /// Whether its update of this projection leaves out values of the input by chance.
@@ -112,7 +124,8 @@ pub trait Method: Debug {
         None
     }
 
-    /// Writes what was learnt into the folder `out`, whole or not at all.
+    /// Writes what was learnt into the folder `out`, whole or not at all: an adapter in the place of one that a
+    /// run wrote there before (`graft_files::atomic::replace_folder`), a model where nothing is.
     ///
     /// # Errors
     /// `out` cannot be written; a value is not finite in the type that is written.

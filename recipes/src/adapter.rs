@@ -12,7 +12,7 @@ use crate::section::{Section, list, text};
 use crate::tree;
 
 /// The keys of `adapter` that only LoRA knows.
-pub(crate) const LORA_KEYS: &[&str] =
+const LORA_KEYS: &[&str] =
     &["rank", "alpha", "dropout", "rslora", "target_modules", "layers", "init_from"];
 
 /// The rank of an adapter: the width between `A` and `B`. At least 1.
@@ -95,6 +95,39 @@ pub enum AdapterMethod {
     Full,
 }
 
+/// How recipes write a method.
+struct MethodForm {
+    name: &'static str,
+    /// The keys that it has beside `method`.
+    keys: &'static [&'static str],
+    /// Why it has none of the others'.
+    has_no_others: &'static str,
+    read: fn(&mut Section<'_>) -> AdapterMethod,
+}
+
+/// The table of all methods; the first is the default.
+static METHODS: [MethodForm; 2] = [
+    MethodForm {
+        name: "lora",
+        keys: LORA_KEYS,
+        has_no_others: "method `lora` has no such size",
+        read: AdapterMethod::lora,
+    },
+    MethodForm {
+        name: "full",
+        keys: &[],
+        has_no_others: "method `full` trains every weight, without adapters",
+        read: |_| AdapterMethod::Full,
+    },
+];
+
+/// The keys of other methods that the one of this name does not have.
+pub(crate) fn keys_of_others(name: &str) -> Vec<&'static str> {
+    let Some(own) = METHODS.iter().find(|form| form.name == name) else { return Vec::new() };
+    let all = METHODS.iter().flat_map(|form| form.keys).copied();
+    all.filter(|key| !own.keys.contains(key)).collect()
+}
+
 impl AdapterMethod {
     /// Whether what is learnt is a model, not an adapter beside the base.
     pub fn learns_a_model(&self) -> bool {
@@ -118,27 +151,27 @@ impl AdapterMethod {
     }
 
     pub(crate) fn read(mut section: Section<'_>) -> Self {
-        let lora = section.choice("method", true, &[("lora", true), ("full", false)]);
-        let method = if lora {
-            let rank = Rank(section.count("rank", 16));
-            Self::Lora {
-                rank,
-                alpha: section
-                    .number("alpha", 2.0 * rank.get() as f64, "a number above 0", |x| x > 0.0),
-                dropout: section.number("dropout", 0.0, "a number from 0 to below 1", |x| {
-                    (0.0..1.0).contains(&x)
-                }),
-                rslora: section.flag("rslora", false),
-                target_modules: TargetModules::read(&mut section),
-                layers: Layers::read(&mut section),
-                init_from: section.path("init_from"),
-            }
-        } else {
-            section.meaningless(LORA_KEYS, "method `full` trains every weight, without adapters");
-            Self::Full
-        };
+        let names: Vec<_> = METHODS.iter().map(|form| (form.name, form)).collect();
+        let form = section.choice("method", &METHODS[0], &names);
+        section.meaningless(&keys_of_others(form.name), form.has_no_others);
+        let method = (form.read)(&mut section);
         section.close();
         method
+    }
+
+    fn lora(section: &mut Section<'_>) -> Self {
+        let rank = Rank(section.count("rank", 16));
+        Self::Lora {
+            rank,
+            alpha: section
+                .number("alpha", 2.0 * rank.get() as f64, "a number above 0", |x| x > 0.0),
+            dropout: section
+                .number("dropout", 0.0, "a number from 0 to below 1", |x| (0.0..1.0).contains(&x)),
+            rslora: section.flag("rslora", false),
+            target_modules: TargetModules::read(section),
+            layers: Layers::read(section),
+            init_from: section.path("init_from"),
+        }
     }
 
     pub(crate) fn to_value(&self) -> Value {

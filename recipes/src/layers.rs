@@ -4,7 +4,7 @@
 //! schedule, `epochs` and `max_steps`) the upper layer's choice drops the lower layer's, while
 //! rivals within one layer stay for the reader to refuse.
 
-use crate::adapter::LORA_KEYS;
+use crate::adapter::keys_of_others;
 use crate::section::text;
 use crate::training::{Optimizer, Schedule};
 use crate::tree::{Entry, Node, Value, join};
@@ -67,7 +67,7 @@ pub(crate) fn rivals(path: &str, entry: &Entry) -> Vec<&'static str> {
     };
     match path {
         "training" => pair("epochs", "max_steps"),
-        "adapter" if key == "method" && becomes == Some("full") => LORA_KEYS.to_vec(),
+        "adapter" if key == "method" => becomes.map_or_else(Vec::new, keys_of_others),
         "quantization" if key == "format" && becomes == Some("none") => vec!["double"],
         _ if forms(path).contains(&key) => {
             forms(path).iter().copied().filter(|form| *form != key).collect()

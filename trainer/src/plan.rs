@@ -18,7 +18,7 @@ mod sources;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use graft_adapters::{AnyMethod, Learns};
+use graft_adapters::AnyMethod;
 use graft_data::{
     ChatTemplate, Packing, SampleOptions, Schedule, ScheduleOptions, SourceFile, Tokenizer,
 };
@@ -339,7 +339,7 @@ impl Plan {
 
     /// Whether a merged model is written: what trains every weight has nothing to merge.
     pub fn merges(&self) -> bool {
-        self.finish.merge && self.method.learns() == Learns::Adapter
+        self.finish.merge && self.method.merges()
     }
 
     /// How the optimizer keeps its moments.

@@ -28,9 +28,12 @@ pub(super) fn resolve(
     findings: &mut Findings<'_>,
 ) -> Option<AnyMethod> {
     let AdapterMethod::Lora { rank, alpha, dropout, rslora, target_modules, layers, init_from } =
-        &recipe.adapter
+        (match &recipe.adapter {
+            AdapterMethod::Full => return config.map(|_| AnyMethod::Full(Full)),
+            lora @ AdapterMethod::Lora { .. } => lora,
+        })
     else {
-        return config.map(|_| AnyMethod::Full(Full));
+        unreachable!("every other method was returned above");
     };
     let start = init_from.as_deref().and_then(|folder| open_start(folder, findings));
     let model = config?;

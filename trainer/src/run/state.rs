@@ -17,10 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::RunError;
 use crate::device::Backend;
-use crate::run_folder::checkpoints::{
-    ADAPTER_FILES, Checkpoint as Saved, OPTIMIZER, STATE, WEIGHTS,
-};
-use crate::run_folder::manifest::{FORMAT, FileHash, hash_file};
+use crate::run_folder::ADAPTER;
+use crate::run_folder::checkpoints::{Checkpoint as Saved, OPTIMIZER, STATE, WEIGHTS};
+use crate::run_folder::manifest::{FORMAT, FileHash, hash_file, hash_folder};
 use crate::run_folder::{plain, seal};
 use graft_engine::optimizer::blockwise::{BLOCK, Blocks};
 use graft_engine::optimizer::{Moments, StateFormat};
@@ -158,9 +157,13 @@ pub(super) fn save<B: Backend, P: Trainable<B>>(
         Ok::<_, Error>(file.write_all(&bytes)?)
     })?;
     let hash = |name: &str| Ok((name.to_owned(), hash_file(&folder.join(name), |_| ())?));
-    let adapter = ADAPTER_FILES.into_iter().filter(|name| folder.join(name).exists());
-    let files = [WEIGHTS, OPTIMIZER].into_iter().chain(adapter).map(hash);
-    let files = files.collect::<Result<_, RunError>>()?;
+    let files = [WEIGHTS, OPTIMIZER].into_iter().map(hash);
+    let mut files = files.collect::<Result<BTreeMap<_, _>, RunError>>()?;
+    let adapter = folder.join(ADAPTER);
+    if adapter.is_dir() {
+        let hashes = hash_folder(&adapter)?.into_iter();
+        files.extend(hashes.map(|(name, hash)| (format!("{ADAPTER}/{name}"), hash)));
+    }
     let state = State { format: FORMAT, position, metrics, files };
     atomic::write_bytes(folder.join(STATE), &seal::sealed(&state)).map_err(Error::Write)?;
     Ok(state)

@@ -41,7 +41,7 @@ pub const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// Of larger files the length alone tells whether they were changed: a checkpoint goes every few minutes.
 const COMPARED: u64 = 256 << 20;
-/// The files of an adapter in a checkpoint, by their paths in it.
+/// The files of an adapter in PEFT's form, by their paths in a checkpoint: older ones have no hashes of them.
 pub const ADAPTER_FILES: [&str; 2] =
     ["adapter/adapter_config.json", "adapter/adapter_model.safetensors"];
 
@@ -70,11 +70,10 @@ impl OfCheckpoint {
 impl Own for OfCheckpoint {
     fn is_file(&self, file: &Path) -> bool {
         let Some(name) = file.to_str() else { return false };
-        let is_named = [STATE, WEIGHTS, OPTIMIZER].contains(&name) || ADAPTER_FILES.contains(&name);
-        let written = self.written.files.get(name);
-        is_named
-            && written
-                .is_none_or(|written| kept::is_still(&self.path.join(file), written, COMPARED))
+        match self.written.files.get(name) {
+            Some(written) => kept::is_still(&self.path.join(file), written, COMPARED),
+            None => [STATE, WEIGHTS, OPTIMIZER].contains(&name) || ADAPTER_FILES.contains(&name),
+        }
     }
 
     fn is_folder(&self, folder: &Path) -> bool {

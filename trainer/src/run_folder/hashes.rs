@@ -90,7 +90,7 @@ fn read_no_further(file: &File) {
 }
 
 /// Hashes every file of `folder`, and of the folders in it, by their paths inside it; links are followed.
-pub(super) fn hash_folder(folder: &Path) -> Result<BTreeMap<String, FileHash>> {
+pub fn hash_folder(folder: &Path) -> Result<BTreeMap<String, FileHash>> {
     let mut hashes = BTreeMap::new();
     add_folder(folder, "", &mut hashes)?;
     Ok(hashes)

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::contract::Change;
-pub use super::hashes::{FileHash, hash_file, hash_weights};
+pub use super::hashes::{FileHash, hash_file, hash_folder, hash_weights};
 use super::{Error, Result, plain, seal};
 
 /// The form of manifests and checkpoints that this program writes, and the only one that it goes on with.

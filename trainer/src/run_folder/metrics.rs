@@ -24,7 +24,7 @@ use super::{Error, Result, plain};
 pub struct TrainLine {
     /// The optimizer step, from 1.
     pub step: u64,
-    /// Mean loss of the step's target tokens, nats.
+    /// What the step minimised, a term on average: of next tokens, nats a target.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// The learning rate that the step used.

@@ -85,9 +85,16 @@ fn feed_forward_tape(asked: &Asked) -> usize {
     asked.config.d_model + 3 * asked.config.d_ff
 }
 
-/// Bytes a token that the updates of all blocks keep of their narrow products.
+/// Bytes a token that the updates of all blocks keep: their narrow products, and of a branch what it gave, where
+/// their gradient reads that. What gives operands of further products is kept anyway.
 fn narrow(asked: &Asked) -> usize {
-    F32 * Site::all(&asked.config).map(|site| asked.method.low_width(site)).sum::<usize>()
+    let kept = |site: Site| {
+        let ends_a_branch = matches!(site.kind, ProjectionKind::O | ProjectionKind::Down);
+        let is_read = ends_a_branch && asked.method.reads_output(site);
+        let given = if is_read { site.kind.out_features(&asked.config) } else { 0 };
+        asked.method.low_width(site) + given
+    };
+    F32 * Site::all(&asked.config).map(kept).sum::<usize>()
 }
 
 /// Bytes a token of the narrow products of attention's and of the feed-forward branch, where a block has
