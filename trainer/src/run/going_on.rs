@@ -90,17 +90,15 @@ impl GoingOn {
         let mut said = folder.resumed_after(step, inputs, changes, mended)?;
         folder.write_recipe(&plan.recipe.to_yaml())?;
         let path = folder.metrics_path();
-        let metrics = match &from {
-            None => MetricsLog::begin(&path)?,
-            Some((_, state)) => {
-                let (metrics, damage) = MetricsLog::go_on(&path, step, &state.metrics)?;
-                if let Some(found) = damage {
-                    let file = "metrics.jsonl".to_owned();
-                    said.push(folder.mended(step, Mended { file, found })?);
-                }
-                metrics
-            }
+        let had_come = folder.manifest().last_checkpoint.is_some();
+        let (metrics, damage) = match &from {
+            None => MetricsLog::begin_anew(&path, had_come)?,
+            Some((_, state)) => MetricsLog::go_on(&path, step, &state.metrics)?,
         };
+        if let Some(found) = damage {
+            let file = "metrics.jsonl".to_owned();
+            said.push(folder.mended(step, Mended { file, found })?);
+        }
         said.iter().for_each(say_mended);
         Ok(Opened { folder, from, metrics })
     }

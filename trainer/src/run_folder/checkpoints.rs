@@ -48,12 +48,12 @@ pub const ADAPTER_FILES: [&str; 2] =
 /// What a checkpoint has.
 struct OfCheckpoint {
     path: PathBuf,
-    /// Its files as they were written; none where that cannot be known.
-    written: Written,
+    /// Its files as they were written; none where nothing tells that any more: then all are somebody's.
+    written: Option<Written>,
 }
 
 /// What of [`STATE`] says how the others were written.
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Written {
     #[serde(default)]
     files: BTreeMap<String, FileHash>,
@@ -62,7 +62,7 @@ struct Written {
 impl OfCheckpoint {
     fn at(path: &Path) -> Self {
         let state = plain::read(&path.join(STATE)).ok();
-        let written = state.and_then(|text| seal::opened(&text).ok()).unwrap_or_default();
+        let written = state.and_then(|text| seal::opened(&text).ok());
         Self { path: path.to_owned(), written }
     }
 }
@@ -70,7 +70,8 @@ impl OfCheckpoint {
 impl Own for OfCheckpoint {
     fn is_file(&self, file: &Path) -> bool {
         let Some(name) = file.to_str() else { return false };
-        match self.written.files.get(name) {
+        let Some(Written { files }) = &self.written else { return false };
+        match files.get(name) {
             Some(written) => kept::is_still(&self.path.join(file), written, COMPARED),
             None => [STATE, WEIGHTS, OPTIMIZER].contains(&name) || ADAPTER_FILES.contains(&name),
         }
@@ -104,7 +105,7 @@ impl Checkpoints {
             let entry = entry.map_err(read)?;
             let path = entry.path();
             if let Some(step) = entry.file_name().to_str().and_then(step)
-                && path.is_dir()
+                && entry.file_type().map_err(read)?.is_dir()
             {
                 found.push(Checkpoint { step, path });
             }
@@ -131,16 +132,17 @@ impl Checkpoints {
         Ok(path)
     }
 
-    /// Removes all but the `keep` newest and returns what went, oldest first. What is no checkpoint stays, and
-    /// what somebody put into one is kept beside it.
+    /// Removes all but the `keep` newest and returns what went, oldest first. What is no checkpoint stays, also
+    /// one whose state was changed, and what somebody put into one is kept beside it.
     pub fn prune(&self, keep: NonZeroUsize) -> Result<Vec<Checkpoint>> {
         self.sweep()?;
         let mut all = self.list()?;
-        all.retain(|found| found.path.join(STATE).exists());
+        all.retain(|found| OfCheckpoint::at(&found.path).written.is_some());
         all.truncate(all.len().saturating_sub(keep.get()));
         for old in &all {
             let aside = self.folder.join(format!("{REMOVED}{}", name(old.step)));
-            kept::set_aside(&old.path, &kept::beside(&old.path), &OfCheckpoint::at(&old.path))?;
+            let own = OfCheckpoint::at(&old.path);
+            kept::set_aside(&old.path, &kept::beside(&old.path), &own)?;
             fs::rename(&old.path, &aside).map_err(|source| Error::write(&old.path, source))?;
             remove(&aside)?;
         }
@@ -197,11 +199,18 @@ mod tests {
 
     use super::*;
 
+    /// A state that says how these files were written.
+    fn state(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let files: BTreeMap<_, _> =
+            files.iter().map(|&(name, content)| (name, FileHash::of(content))).collect();
+        seal::sealed(&BTreeMap::from([("files", files)]))
+    }
+
     fn with(names: &[&str]) -> (tempfile::TempDir, Checkpoints) {
         let root = tempfile::tempdir().unwrap();
         for name in names {
             fs::create_dir_all(root.path().join(name)).unwrap();
-            atomic::write_bytes(root.path().join(name).join(STATE), b"{}").unwrap();
+            atomic::write_bytes(root.path().join(name).join(STATE), &state(&[])).unwrap();
         }
         let checkpoints = Checkpoints::new(root.path().to_owned());
         (root, checkpoints)
@@ -242,12 +251,11 @@ mod tests {
             write(mine);
         }
         // It says how its files were written, and one of them is no longer so.
-        let written = |bytes: &[u8]| ("adapter/adapter_config.json", FileHash::of(bytes));
-        let files = BTreeMap::from([written(b"another")]);
-        let state = seal::sealed(&BTreeMap::from([("files", files)]));
-        atomic::write_bytes(root.path().join("step-000100").join(STATE), &state).unwrap();
+        let written = state(&[("adapter/adapter_config.json", b"another")]);
+        atomic::write_bytes(root.path().join("step-000100").join(STATE), &written).unwrap();
         write("step-000100/adapter/adapter_config.json");
-        write("step-000300/state.json");
+        fs::create_dir(root.path().join("step-000300")).unwrap();
+        atomic::write_bytes(root.path().join("step-000300").join(STATE), &state(&[])).unwrap();
         write("step-000300/optimizer.safetensors");
         let gone = checkpoints.prune(NonZeroUsize::new(2).unwrap()).unwrap();
         assert_eq!(gone.iter().map(|old| old.step).collect::<Vec<_>>(), [100]);
@@ -260,6 +268,19 @@ mod tests {
             "step-000150/mine",
         ];
         assert!(kept.iter().all(|mine| root.path().join(mine).is_file()));
+        // Where the state was changed, nothing tells what is the run's: all of it stays. A link is nobody's.
+        let (other, touched) = with(&["step-000100", "step-000200", "step-000300"]);
+        for name in ["step-000100/state.json", "step-000100/adapter/adapter_config.json"] {
+            fs::create_dir_all(other.path().join(name).parent().unwrap()).unwrap();
+            atomic::write_bytes(other.path().join(name), b"mine").unwrap();
+        }
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::rename(other.path().join("step-000200"), elsewhere.path().join("c")).unwrap();
+        let link = other.path().join("step-000200");
+        std::os::unix::fs::symlink(elsewhere.path().join("c"), &link).unwrap();
+        assert!(touched.prune(NonZeroUsize::MIN).unwrap().is_empty());
+        assert!(other.path().join("step-000100/adapter/adapter_config.json").is_file());
+        assert!(link.is_symlink() && elsewhere.path().join("c").join(STATE).is_file());
         // Whoever takes a place that a checkpoint needs is kept beside it.
         write("step-000400/mine");
         assert!(!checkpoints.make_room(400).unwrap().join("mine").exists());

@@ -139,6 +139,23 @@ impl MetricsLog {
         Self::with(path, &[], true)
     }
 
+    /// Begins the log of a run that begins anew, where it may have been in another way before. What is there is
+    /// set aside, and said, unless it is what a run leaves that was ended before its first checkpoint; `has_come`
+    /// tells that this one had come to one.
+    pub fn begin_anew(path: &Path, has_come: bool) -> Result<(Self, Option<String>)> {
+        let written = match plain::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(|source| Error::Read { path: path.to_owned(), source })?,
+        };
+        if written.is_empty() || (!has_come && goes_on(&written, 0)) {
+            return Ok((Self::begin(path)?, None));
+        }
+        let aside = super::checkpoints::set_aside(path)?;
+        let aside = aside.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let found = format!("the run begins anew: what it was is kept as `{aside}`");
+        Ok((Self::begin(path)?, Some(found)))
+    }
+
     /// Opens the log of a run that goes on after `step`, whose checkpoint recorded `so_far`: later lines
     /// go, and so does a torn last one. The file is replaced whole, never cut in place. Where it does not
     /// begin with the bytes that it had, the second value says so; then it is set aside, and the lines up
@@ -228,9 +245,21 @@ fn goes_on(written: &[u8], step: u64) -> bool {
         let is_torn = !text.ends_with(b"\n") || text.contains(&0);
         let line: Result<Value, _> = serde_json::from_slice(text);
         line.map_or(is_torn, |line| {
-            line.is_object() && line["step"].as_u64().is_none_or(|found| found >= step)
+            // Lines of later steps are made again: what goes has to be as a run writes it.
+            line.is_object()
+                && line["step"]
+                    .as_u64()
+                    .is_none_or(|found| found == step || found > step && is_of_a_run(text))
         })
     })
+}
+
+/// Whether a line is as a run of this version writes it.
+fn is_of_a_run(text: &[u8]) -> bool {
+    let line: Result<Line, _> = serde_json::from_slice(text);
+    let written = line.and_then(|line| serde_json::to_vec(&line));
+    // The last one may lack its end.
+    written.is_ok_and(|written| text.strip_suffix(b"\n").unwrap_or(text) == written)
 }
 
 /// The lines that are JSON objects, without those of later steps, and how many. What they say is for
@@ -382,6 +411,31 @@ mod tests {
     }
 
     #[test]
+    fn beginning_anew_keeps_what_is_not_a_run_ended_before_its_first_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let torn = [text(&[eval(0), train(1)]).as_bytes(), b"{\"step\":2,\"lo"].concat();
+        let mine = [&torn[..], b"\na note\n"].concat();
+        for (content, has_come, is_kept) in
+            [(&torn, false, false), (&torn, true, true), (&mine, false, true), (&mine, true, true)]
+        {
+            fs::write(&path, content).unwrap();
+            let (_, found) = MetricsLog::begin_anew(&path, has_come).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"");
+            let aside = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+            let aside: Vec<_> = aside.filter(|other| *other != path).collect();
+            assert_eq!((found.is_some(), aside.len()), (is_kept, usize::from(is_kept)));
+            for other in aside {
+                assert_eq!(&fs::read(&other).unwrap(), content);
+                fs::remove_file(other).unwrap();
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(MetricsLog::begin_anew(&path, false).is_err(), "what is no file was replaced");
+    }
+
+    #[test]
     fn a_damaged_log_is_set_aside_and_said() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
@@ -397,7 +451,10 @@ mod tests {
         assert_eq!(fs::read(folder.path().join("damaged-metrics.jsonl")).unwrap(), torn);
 
         // Whole, and then again; or with a line of somebody's own.
-        for other in [whole.repeat(2), [&whole[..], b"a note\n"].concat()] {
+        let later = b"{\"step\":5,\"note\":\"mine\"}\n";
+        for other in
+            [whole.repeat(2), [&whole[..], b"a note\n"].concat(), [&whole[..], later].concat()]
+        {
             fs::write(&path, &other).unwrap();
             let (_, found) = MetricsLog::go_on(&path, 2, &so_far).unwrap();
             assert!(found.unwrap().contains("`damaged-metrics.jsonl-"));
