@@ -36,11 +36,20 @@ pub fn write_file<E: From<io::Error>>(
 ) -> Result<(), E> {
     let target = path.as_ref();
     let (parent, name) = split(target)?;
-    let mut temporary = filled(target, &parent, &name, fill)?;
-    fs::rename(&temporary.path, target).map_err(at("replace", target))?;
+    let temporary = filled(target, &parent, &name, fill)?;
+    Ok(take_place(temporary, target, &parent, "replace")?)
+}
+
+/// Gives a finished temporary the place of `target` by rename(2).
+fn take_place(
+    mut temporary: Temporary,
+    target: &Path,
+    parent: &Path,
+    action: &'static str,
+) -> io::Result<()> {
+    fs::rename(&temporary.path, target).map_err(at(action, target))?;
     temporary.armed = false;
-    sync_folder(&parent)?;
-    Ok(())
+    sync_folder(parent)
 }
 
 /// As [`write_file`], but fails where something is in the place already, at the latest when the file is
@@ -127,12 +136,9 @@ pub fn create_folder<E: From<io::Error>>(
 ) -> Result<(), E> {
     let target = path.as_ref();
     let (parent, name) = split(target)?;
-    let mut temporary = built(target, &parent, &name, build)?;
+    let temporary = built(target, &parent, &name, build)?;
     // rename(2) puts a folder in the place of an empty one, and of nothing else.
-    fs::rename(&temporary.path, target).map_err(at("write", target))?;
-    temporary.armed = false;
-    sync_folder(&parent)?;
-    Ok(())
+    Ok(take_place(temporary, target, &parent, "write")?)
 }
 
 /// A temporary beside `target` with what `build` puts into it, on the disk.

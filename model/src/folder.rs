@@ -83,7 +83,7 @@ impl ModelFolder {
     }
 
     /// This folder's model, used with the tokenizer and chat templates of another folder: models that are made
-    /// from it get those. Files are read by name from here as before.
+    /// from it get those. Files are read by name from here all the same.
     #[must_use]
     pub fn with_tokenizer_of(self, other: &Self) -> Self {
         Self { tokenizer: other.path().map(Path::to_path_buf), ..self }

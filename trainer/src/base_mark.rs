@@ -82,21 +82,16 @@ impl BaseMark {
     }
 }
 
-/// Whether an adapter says of itself that it was trained beside another model than this one.
-///
-/// # Errors
-/// The model's weights are unusable.
-pub fn is_another(
-    adapter: &PeftAdapter,
-    folder: &ModelFolder,
-    config: &LlamaConfig,
-) -> Result<bool, graft_model::Error> {
-    let Some(trained_on) = BaseMark::from_metadata(adapter.metadata()) else { return Ok(false) };
-    let here = BaseMark::of(&Checkpoint::open(folder)?, config);
-    Ok(trained_on.difference(&here).is_some())
+/// What is odd about an adapter beside a model.
+#[derive(Debug, Default)]
+pub struct Oddities {
+    /// A sentence each.
+    pub told: Vec<String>,
+    /// Whether the adapter says of itself that it was trained beside another model.
+    pub is_of_another: bool,
 }
 
-/// What is odd about an adapter beside a model, a sentence each.
+/// What is odd about an adapter beside a model.
 ///
 /// # Errors
 /// The model's weights are unusable.
@@ -104,11 +99,11 @@ pub fn oddities(
     adapter: &PeftAdapter,
     folder: &ModelFolder,
     config: &LlamaConfig,
-) -> Result<Vec<String>, graft_model::Error> {
+) -> Result<Oddities, graft_model::Error> {
     let file = adapter.file();
-    let mut oddities = Vec::new();
+    let mut oddities = Oddities::default();
     if adapter.changes_nothing() {
-        oddities.push(format!(
+        oddities.told.push(format!(
             "`{file}` changes nothing: each of its updates has a matrix of zeros, as before the first \
              step of training"
         ));
@@ -118,8 +113,9 @@ pub fn oddities(
     };
     let here = BaseMark::of(&Checkpoint::open(folder)?, config);
     if let Some(difference) = trained_on.difference(&here) {
+        oddities.is_of_another = true;
         let base = adapter.base().map_or(String::new(), |base| format!(" (`{base}`)"));
-        oddities.push(format!(
+        oddities.told.push(format!(
             "`{file}` was trained beside another model than `{}`: {difference}. Give the one that it \
              was trained beside{base}, or take what it says with care",
             folder.display()

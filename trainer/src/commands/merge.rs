@@ -13,7 +13,7 @@ use crate::cli::folder_args::MergeArgs;
 use crate::cli::{Globals, page};
 use crate::merge_bound::{MergeBound, onto};
 use crate::merging::{self, Merging};
-use crate::{base_mark, privacy, signals};
+use crate::{privacy, signals};
 use graft_engine::probe::Probe;
 
 /// Writes the merged folder.
@@ -26,11 +26,10 @@ pub fn run(globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
     signals::listen()?;
     signals::work_begins(voice);
     let opening = Opening::new(&args.model, Some(&args.adapter), args.tokenizer.as_deref())?;
-    opening.warn(globals)?;
+    let is_another = opening.warn(globals)?;
     let Opening { files, adapter, trained, .. } = &opening;
     let nf4 = args.nf4(&files.config, trained)?;
     let adapter = adapter.as_ref().expect("opened with an adapter");
-    let is_another = base_mark::is_another(adapter, &files.folder, &files.config)?;
     let onto = onto(args.onto, nf4);
     let request = Merge { base: &files.folder, config: &files.config, adapter, onto };
     let adapter_folder =

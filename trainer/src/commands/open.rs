@@ -52,16 +52,17 @@ impl Opening {
         Ok(Self { files, adapter, trained, beside: beside.map(Path::to_path_buf) })
     }
 
-    /// Says what is odd about the adapter beside this model.
+    /// Says what is odd about the adapter beside this model, and gives whether it is another model's.
     ///
     /// # Errors
     /// The model's weights are unusable.
-    pub fn warn(&self, globals: &Globals) -> anyhow::Result<()> {
-        let Some(adapter) = &self.adapter else { return Ok(()) };
-        for oddity in base_mark::oddities(adapter, &self.files.folder, &self.files.config)? {
+    pub fn warn(&self, globals: &Globals) -> anyhow::Result<bool> {
+        let Some(adapter) = &self.adapter else { return Ok(false) };
+        let odd = base_mark::oddities(adapter, &self.files.folder, &self.files.config)?;
+        for oddity in odd.told {
             globals.note(&format!("warning: {oddity}"));
         }
-        Ok(())
+        Ok(odd.is_of_another)
     }
 
     /// The system prompt of conversations that bring none: as asked for, an empty one for none, else

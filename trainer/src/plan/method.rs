@@ -27,19 +27,38 @@ pub(super) fn resolve(
     config: Option<&LlamaConfig>,
     findings: &mut Findings<'_>,
 ) -> Option<AnyMethod> {
-    let AdapterMethod::Lora { rank, alpha, dropout, rslora, target_modules, layers, init_from } =
-        (match &recipe.adapter {
-            AdapterMethod::Full => return config.map(|_| AnyMethod::Full(Full)),
-            lora @ AdapterMethod::Lora { .. } => lora,
-        })
-    else {
-        unreachable!("every other method was returned above");
-    };
-    let start = init_from.as_deref().and_then(|folder| open_start(folder, findings));
-    let model = config?;
-    let layers = blocks(layers, model.layers, findings)?;
-    let kinds = kinds(target_modules);
-    for &kind in &kinds {
+    match &recipe.adapter {
+        AdapterMethod::Full => config.map(|_| AnyMethod::Full(Full)),
+        AdapterMethod::Lora { rank, alpha, dropout, rslora, target_modules, layers, init_from } => {
+            let start = init_from.as_deref().and_then(|folder| open_start(folder, findings));
+            let model = config?;
+            let layers = blocks(layers, model.layers, findings)?;
+            let kinds = kinds(target_modules);
+            warn_of_width(*rank, &kinds, model, findings);
+            let of_layer = |layer| kinds.iter().map(move |&kind| Site { layer, kind });
+            let sites = layers.into_iter().flat_map(of_layer);
+            let scaling = if *rslora { Scaling::RankStabilised } else { Scaling::Standard };
+            let size = Size { rank: Rank(NonZeroUsize::new(rank.get())?), alpha: *alpha };
+            let config = LoraConfig::uniform(size, scaling, *dropout, sites);
+            if let Some(start) = start
+                && let Err(error) =
+                    start.check_model(model).and_then(|()| start.check_same(&config))
+            {
+                findings.problem("adapter.init_from", error);
+            }
+            Some(AnyMethod::Lora(config))
+        }
+    }
+}
+
+/// A rank beyond the smaller side of a projection adds nothing.
+fn warn_of_width(
+    rank: graft_recipes::Rank,
+    kinds: &[ProjectionKind],
+    model: &LlamaConfig,
+    findings: &mut Findings<'_>,
+) {
+    for &kind in kinds {
         let smaller = kind.in_features(model).min(kind.out_features(model));
         if rank.get() > smaller {
             findings.warn(format!(
@@ -48,17 +67,6 @@ pub(super) fn resolve(
             ));
         }
     }
-    let of_layer = |layer| kinds.iter().map(move |&kind| Site { layer, kind });
-    let sites = layers.into_iter().flat_map(of_layer);
-    let scaling = if *rslora { Scaling::RankStabilised } else { Scaling::Standard };
-    let size = Size { rank: Rank(NonZeroUsize::new(rank.get())?), alpha: *alpha };
-    let config = LoraConfig::uniform(size, scaling, *dropout, sites);
-    if let Some(start) = start
-        && let Err(error) = start.check_model(model).and_then(|()| start.check_same(&config))
-    {
-        findings.problem("adapter.init_from", error);
-    }
-    Some(AnyMethod::Lora(config))
 }
 
 fn open_start(folder: &Path, findings: &mut Findings<'_>) -> Option<PeftAdapter> {
@@ -78,7 +86,7 @@ pub(super) fn warn_of_another_base(
     }
     // Whatever cannot be read here was recorded as a problem.
     let odd = PeftAdapter::open(path).map(|start| base_mark::oddities(&start, folder, config));
-    for oddity in odd.into_iter().flatten().flatten() {
+    for oddity in odd.into_iter().flatten().flat_map(|odd| odd.told) {
         findings.warn(format!("adapter.init_from: {oddity}"));
     }
 }

@@ -78,8 +78,7 @@ impl GoingOn {
         let mut mended = Vec::from_iter(missing(folder.manifest(), step, &damaged));
         for (saved, reason) in damaged {
             let aside = set_aside(&saved.path)?;
-            let [name, aside] = [&saved.path, &aside]
-                .map(|path| path.file_name().unwrap_or_default().to_string_lossy());
+            let name = saved.path.file_name().unwrap_or_default().to_string_lossy();
             mended.push(Mended {
                 file: format!("checkpoints/{name}"),
                 found: format!(

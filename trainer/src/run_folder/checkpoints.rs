@@ -136,17 +136,17 @@ impl Checkpoints {
     /// one whose state was changed, and what somebody put into one is kept beside it.
     pub fn prune(&self, keep: NonZeroUsize) -> Result<Vec<Checkpoint>> {
         self.sweep()?;
-        let mut all = self.list()?;
-        all.retain(|found| OfCheckpoint::at(&found.path).written.is_some());
+        let with_state =
+            self.list()?.into_iter().map(|found| (OfCheckpoint::at(&found.path), found));
+        let mut all: Vec<_> = with_state.filter(|(own, _)| own.written.is_some()).collect();
         all.truncate(all.len().saturating_sub(keep.get()));
-        for old in &all {
+        for (own, old) in &all {
             let aside = self.folder.join(format!("{REMOVED}{}", name(old.step)));
-            let own = OfCheckpoint::at(&old.path);
-            kept::set_aside(&old.path, &kept::beside(&old.path), &own)?;
+            kept::set_aside(&old.path, &kept::beside(&old.path), own)?;
             fs::rename(&old.path, &aside).map_err(|source| Error::write(&old.path, source))?;
             remove(&aside)?;
         }
-        Ok(all)
+        Ok(all.into_iter().map(|(_, old)| old).collect())
     }
 
     /// Finishes removals that a kill cut short.
@@ -164,18 +164,12 @@ impl Checkpoints {
 }
 
 /// Renames a damaged file or folder of the run to `damaged-…`, beside where it was: it is kept, and a
-/// checkpoint counts no longer.
-pub fn set_aside(path: &Path) -> Result<PathBuf> {
-    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    let aside = (1..u32::MAX)
-        .map(|count| match count {
-            1 => path.with_file_name(format!("damaged-{name}")),
-            _ => path.with_file_name(format!("damaged-{name}-{count}")),
-        })
-        .find(|aside| aside.symlink_metadata().is_err())
-        .expect("a folder has fewer than 2^32 files");
+/// checkpoint counts no longer. Gives its new name.
+pub fn set_aside(path: &Path) -> Result<String> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let aside = kept::free(path.with_file_name(format!("damaged-{name}")));
     fs::rename(path, &aside).map_err(|source| Error::write(path, source))?;
-    Ok(aside)
+    Ok(aside.file_name().unwrap_or_default().to_string_lossy().into_owned())
 }
 
 /// The name of the checkpoint of a step.
@@ -293,7 +287,7 @@ mod tests {
     fn a_damaged_checkpoint_is_set_aside_and_kept() {
         let (root, checkpoints) = with(&["step-000100", "step-000200", "damaged-step-000200"]);
         let damaged = checkpoints.latest().unwrap().unwrap();
-        let aside = set_aside(&damaged.path).unwrap();
+        let aside = root.path().join(set_aside(&damaged.path).unwrap());
         assert_eq!(aside, root.path().join("damaged-step-000200-2"));
         assert_eq!(steps(&checkpoints), [100]);
         checkpoints.prune(NonZeroUsize::MIN).unwrap();

@@ -65,10 +65,7 @@ impl RunFolder {
             }
             Ok(_) => {
                 let aside = set_aside(&path)?;
-                format!(
-                    "it is not the recipe of the run: written again, the other is `{}`",
-                    aside.file_name().map(|name| name.to_string_lossy()).unwrap_or_default()
-                )
+                format!("it is not the recipe of the run: written again, the other is `{aside}`")
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 "it is missing: written again".to_owned()

@@ -181,7 +181,7 @@ fn others_in(
 }
 
 /// The path, or one like it where that is taken.
-fn free(path: PathBuf) -> PathBuf {
+pub(super) fn free(path: PathBuf) -> PathBuf {
     let like = |count: u32| {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!("-{count}"));

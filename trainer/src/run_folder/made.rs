@@ -121,10 +121,8 @@ impl RunFolder {
             let own = [made.files.get(name), made.coming.as_ref(), Some(&coming)];
             if found.is_none() || !own.contains(&found.as_ref()) {
                 let aside = super::checkpoints::set_aside(&path)?;
-                let aside = aside.file_name().map(|name| name.to_string_lossy().into_owned());
                 let found = format!(
-                    "it was damaged or changed, and is made again; what it was is kept as `{}`",
-                    aside.unwrap_or_default()
+                    "it was damaged or changed, and is made again; what it was is kept as `{aside}`"
                 );
                 mended = Some(Mended { file: name.to_owned(), found });
             }
