@@ -3,9 +3,10 @@
 //! A file is written to a temporary beside its target, synced, renamed over the target, and the
 //! folder is synced so that the rename itself survives a power cut. A folder is built the same way
 //! and exchanged with its predecessor in one step; where the file system cannot, the predecessor waits
-//! as `.NAME.old-PID-COUNT`, and goes back to its place when the same target is next replaced. Temporaries
-//! are called `.NAME.tmp-PID-COUNT` and stay locked while their writer lives: what a killed process left
-//! behind is therefore recognised without trusting process numbers, and removed likewise.
+//! as `.NAME.old-PID-COUNT-MARK`, and goes back to its place when the same target is next replaced. Temporaries
+//! are called `.NAME.tmp-PID-COUNT-MARK` and stay locked while their writer lives: what a killed process left
+//! behind is therefore recognised without trusting process numbers, and removed likewise. The mark is a hash
+//! of the name before it, so that no file of somebody else's is taken for one.
 //!
 //! What replaces is no more open to others than what it replaces, file by file: who narrowed a mode meant it.
 //! It is for a program's own files. [`create_file`] and [`create_folder`] are for places that
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use mode::narrow_to;
 use mode::{narrow, narrow_tree};
-use temporary::{OLD, TEMPORARY, prefix};
+use temporary::{OLD, TEMPORARY, marked, number};
 pub(crate) use temporary::{Temporary, remove_leftovers};
 
 use crate::disk::at;
@@ -104,6 +105,27 @@ pub fn write_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
     write_file(path, |writer| writer.write_all(bytes))
 }
 
+/// Replaces the file `path` with `bytes`, and gives what was in its place to `retire`, which may move it away;
+/// it is removed otherwise. Where the file system cannot exchange two files, nothing is given.
+///
+/// # Errors
+/// Those of the disk and of `retire`; of the latter `path` has its new content.
+pub fn exchange_bytes<E: From<io::Error>>(
+    path: impl AsRef<Path>,
+    bytes: &[u8],
+    retire: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let target = path.as_ref();
+    let (parent, name) = split(target)?;
+    let temporary = filled(target, &parent, &name, |writer| writer.write_all(bytes))?;
+    let is_file = target.symlink_metadata().is_ok_and(|found| found.is_file());
+    if !is_file || exchange(&temporary.path, target).is_err() {
+        return Ok(take_place(temporary, target, &parent, "replace")?);
+    }
+    sync_folder(&parent)?;
+    retire(&temporary.path)
+}
+
 /// Replaces the folder `path` with what `build` puts into the temporary folder it is given.
 ///
 /// Files inside may be written plainly: everything is synced before the folder takes its place.
@@ -117,12 +139,49 @@ pub fn replace_folder<E: From<io::Error>>(
     let target = path.as_ref();
     let (parent, name) = split(target)?;
     let mut temporary = built(target, &parent, &name, build)?;
-    put_in_place(&mut temporary, target, exchange).map_err(at("replace", target))?;
+    let aside = aside(&temporary.path, target);
+    match put_in_place(&temporary.path, target, &aside, exchange).map_err(at("replace", target))? {
+        // Should removing the predecessor fail, the next replacement tries again.
+        Some(old) => temporary.path = old,
+        None => temporary.armed = false,
+    }
     sync_folder(&parent)?;
-    // The predecessor now lies under the temporary's name; should removing it fail, the next
-    // replacement tries again.
     drop(temporary);
     Ok(())
+}
+
+/// Replaces the folder `path` by the one that `make` makes at the path it is given, where nothing is yet.
+/// What was in the place is given to `retire`, which takes from it what is to stay; the rest of it is removed.
+///
+/// # Errors
+/// Those of `make`, of `retire` and of the disk. What `make` made is removed unless it is in its place, and
+/// only then anything is retired.
+pub fn remake_folder<T, E: From<io::Error>>(
+    path: impl AsRef<Path>,
+    make: impl FnOnce(&Path) -> Result<T, E>,
+    retire: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<T, E> {
+    let target = path.as_ref();
+    let (parent, name) = split(target)?;
+    remove_leftovers(&parent, &name);
+    let mut workshop =
+        Temporary::folder(&parent, &name).map_err(at("create a folder for", target))?;
+    let new = workshop.path.join(&name);
+    let made = make(&new)?;
+    narrow(&new, target).map_err(at("set the mode of a folder for", target))?;
+    narrow_tree(&new, target).map_err(at("set the modes in a folder for", target))?;
+    sync_tree(&new)?;
+    let aside = aside(&workshop.path, target);
+    let old = put_in_place(&new, target, &aside, exchange).map_err(at("replace", target))?;
+    sync_folder(&parent)?;
+    if let Some(old) = old {
+        retire(&old)?;
+        if old == aside {
+            let _ = fs::remove_dir(&workshop.path);
+            workshop.path = old;
+        }
+    }
+    Ok(made)
 }
 
 /// As [`replace_folder`], but fails where something other than an empty folder is in the place already,
@@ -185,49 +244,48 @@ fn split(target: &Path) -> io::Result<(PathBuf, OsString)> {
     Ok((parent, name.to_os_string()))
 }
 
-/// Moves the finished folder to `target`; an existing folder ends up under the temporary's name, to go
-/// with it.
+/// Moves the finished folder `new` to `target`; gives where an existing folder lies from then on, which is
+/// `aside` where the file system cannot exchange two.
 fn put_in_place(
-    temporary: &mut Temporary,
+    new: &Path,
     target: &Path,
+    aside: &Path,
     exchange: fn(&Path, &Path) -> io::Result<()>,
-) -> io::Result<()> {
+) -> io::Result<Option<PathBuf>> {
     match fs::symlink_metadata(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::rename(&temporary.path, target)?;
-            temporary.armed = false;
-            Ok(())
+            fs::rename(new, target).map(|()| None)
         }
         Err(error) => Err(error),
         Ok(found) if !found.is_dir() => {
             Err(io::Error::new(io::ErrorKind::NotADirectory, "it exists and is not a folder"))
         }
+        Ok(_) if exchange(new, target).is_ok() => Ok(Some(new.to_owned())),
         Ok(_) => {
-            if exchange(&temporary.path, target).is_ok() {
-                return Ok(());
-            }
-            // File systems without exchange: two renames, the old folder kept until both are done. A kill
-            // between them leaves it under a name from which `remove_leftovers` puts it back.
-            let aside = aside(&temporary.path, target);
-            fs::rename(target, &aside)?;
-            if let Err(error) = fs::rename(&temporary.path, target) {
-                fs::rename(&aside, target)?;
+            // Two renames, the old folder kept until both are done. A kill between them leaves it under a name
+            // from which `remove_leftovers` puts it back.
+            fs::rename(target, aside)?;
+            if let Err(error) = fs::rename(new, target) {
+                fs::rename(aside, target)?;
                 return Err(error);
             }
-            temporary.path = aside;
-            Ok(())
+            Ok(Some(aside.to_owned()))
         }
     }
 }
 
-/// Where the folder at `target` waits while `temporary` takes its place.
+/// Where the folder at `target` waits while what is in `temporary` takes its place.
 fn aside(temporary: &Path, target: &Path) -> PathBuf {
-    let name = target.file_name().unwrap_or_default();
-    let own = temporary.file_name().unwrap_or_default().as_encoded_bytes();
-    let number = own.strip_prefix(prefix(name, TEMPORARY).as_encoded_bytes()).unwrap_or_default();
-    let mut aside = prefix(name, OLD);
-    aside.push(String::from_utf8_lossy(number).as_ref());
-    target.with_file_name(aside)
+    let (name, own) = (target.file_name().unwrap_or_default(), temporary.file_name());
+    let number = own.and_then(|own| number(own, name, TEMPORARY)).unwrap_or_default();
+    target.with_file_name(marked(name, OLD, number))
+}
+
+/// The name of a temporary of `target` that no writer here gives to one: of who writes by other means, in a
+/// signal's handler.
+pub fn temporary_beside(target: &Path) -> PathBuf {
+    let number = format!("{}-{}", std::process::id(), u64::MAX);
+    target.with_file_name(marked(target.file_name().unwrap_or_default(), TEMPORARY, &number))
 }
 
 /// Swaps two folders in one step, so that a kill at any moment leaves a whole `target`.

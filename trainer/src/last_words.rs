@@ -11,6 +11,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use graft_files::atomic::temporary_beside;
+
 /// Why a process ends on the spot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -72,10 +74,7 @@ pub fn say(end: End) -> bool {
 
 impl All {
     fn prepare(&self, target: &Path, contents: [Vec<u8>; End::ALL.len()]) {
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        // A name by which `graft_files::atomic` knows a leftover, and which it gives to none.
-        let temporary = format!(".{name}.tmp-{}-{}", std::process::id(), u64::MAX);
-        let temporary = CString::new(target.with_file_name(temporary).as_os_str().as_bytes());
+        let temporary = CString::new(temporary_beside(target).as_os_str().as_bytes());
         let path = CString::new(target.as_os_str().as_bytes());
         // A path with a NUL was opened by nobody.
         if let (Ok(temporary), Ok(path)) = (temporary, path) {

@@ -62,9 +62,9 @@ mod linux {
             say(b"a mapped file");
         }
         say(
-            b"` cannot be read any more: it was cut short, or its disk failed. What was written so far is whole: \
-              put the file right, then run the command again; a run goes on from its last checkpoint with \
-              `graft train --resume`\n",
+            b"` cannot be read any more: it was cut short, or its disk failed. Nothing that was begun took its \
+              place: put the file right, then run the command again, which removes what it left; a run goes on \
+              from its last checkpoint with `graft train --resume`\n",
         );
     }
 

@@ -312,9 +312,9 @@ impl RunFolder {
         Manifest::read(&path.join(MANIFEST))
     }
 
-    /// The checkpoints of the run in `path`, without claiming the folder.
-    pub fn checkpoints_of(path: &Path) -> Checkpoints {
-        Checkpoints::new(path.join("checkpoints"))
+    /// The checkpoints of the run in `path`, which has this manifest, without claiming the folder.
+    pub fn checkpoints_of(path: &Path, manifest: &Manifest) -> Checkpoints {
+        Checkpoints::new(path.join("checkpoints"), manifest.checkpoints.clone())
     }
 
     /// Whether `path` holds a run that `open_for_resume` opens.
@@ -371,7 +371,7 @@ impl RunFolder {
 
     /// The checkpoints of the run.
     pub fn checkpoints(&self) -> Checkpoints {
-        Self::checkpoints_of(&self.path)
+        Self::checkpoints_of(&self.path, &self.manifest)
     }
 
     /// The folder itself.
@@ -446,7 +446,7 @@ fn described(path: &Path, manifest: &Manifest) -> Result<String> {
         Status::Stopped { reason } => format!("stopped ({reason})"),
         Status::Failed { reason } => format!("failed ({reason})"),
     };
-    let reached = match Checkpoints::new(path.join("checkpoints")).latest()? {
+    let reached = match RunFolder::checkpoints_of(path, manifest).latest()? {
         Some(checkpoint) => format!("checkpoints up to step {}", checkpoint.step),
         None => "no checkpoint".to_owned(),
     };

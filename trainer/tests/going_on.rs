@@ -353,16 +353,52 @@ fn a_folder_damaged_anywhere_gives_the_same_bytes_or_is_refused_by_name() {
 }
 
 #[test]
-fn a_state_that_is_not_of_its_folder_is_passed_over() {
+fn checkpoints_that_the_run_did_not_make_are_neither_gone_on_from_nor_removed() {
     let room = Room::new();
     room.trained(&[]);
-    let expected = room.adapter("run");
-    let (from, to) =
-        (room.path("run/checkpoints/step-000003"), room.path("run/checkpoints/step-000009"));
-    copy(&from, &to);
-    let said = room.trained(&["--resume"]);
-    assert!(said.contains("it is of step 3, its folder of step 9"), "{said}");
-    assert!(room.adapter("run") == expected);
+    room.trained(&["training.seed=8", "output_dir=other"]);
+    let longer = ["--resume", "training.max_steps=5", "checkpoint.keep=1", "output_dir=hurt"];
+    let hurt = |damage: &dyn Fn(&Path)| {
+        let _ = fs::remove_dir_all(room.path("hurt"));
+        copy(&room.path("run"), &room.path("hurt"));
+        damage(&room.path("hurt/checkpoints"));
+        let said = room.trained(&longer);
+        let left = contents(&room.path("hurt/checkpoints"));
+        let mut left: Vec<String> = left
+            .into_keys()
+            .filter(|file| file.ends_with("state.json") || file.ends_with("mine"))
+            .map(|file| file.display().to_string())
+            .collect();
+        left.sort();
+        (said, left)
+    };
+    let own = "step-000005/state.json".to_owned();
+    let (_, left) = hurt(&|_| ());
+    assert_eq!(left, [own.as_str()]);
+    let expected = room.adapter("hurt");
+    // A copy, whose place is no step of the run's; and one of another run.
+    for from in ["run", "other"] {
+        let from = room.path(from).join("checkpoints/step-000003");
+        let (_, left) = hurt(&|checkpoints| copy(&from, &checkpoints.join("step-000009")));
+        assert_eq!(left, [own.as_str(), "step-000009/state.json"]);
+        assert!(room.adapter("hurt") == expected, "gone on from {}", from.display());
+    }
+    // Another run's in the place of its own: as if that were gone.
+    hurt(&|checkpoints| fs::remove_dir_all(checkpoints.join("step-000004")).unwrap());
+    let expected = room.adapter("hurt");
+    let (said, left) = hurt(&|checkpoints| {
+        fs::remove_dir_all(checkpoints.join("step-000004")).unwrap();
+        copy(&room.path("other/checkpoints/step-000004"), &checkpoints.join("step-000004"));
+    });
+    assert!(said.contains("state.json: it is not the one that this run wrote"), "{said}");
+    assert_eq!(left, ["damaged-step-000004/state.json", own.as_str()]);
+    assert!(room.adapter("hurt") == expected, "gone on from another run's");
+    // What somebody puts into one of the run's own goes beside it, and is told.
+    let (said, left) = hurt(&|checkpoints| {
+        graft_files::atomic::write_bytes(checkpoints.join("step-000003/mine"), b"mine").unwrap();
+    });
+    assert!(said.contains("is kept as `checkpoints/kept-step-000003`"), "{said}");
+    assert_eq!(left, ["kept-step-000003/mine", own.as_str()]);
 }
 
 #[test]

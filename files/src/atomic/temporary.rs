@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::sha256::sha256_hex;
+
 /// A temporary file or folder that is removed when dropped while `armed`.
 pub(crate) struct Temporary {
     pub(super) path: PathBuf,
@@ -39,9 +41,8 @@ impl Temporary {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         loop {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let mut temporary = prefix(name, TEMPORARY);
-            temporary.push(format!("{}-{count}", std::process::id()));
-            let path = parent.join(temporary);
+            let path =
+                parent.join(marked(name, TEMPORARY, &format!("{}-{count}", std::process::id())));
             match make(&path) {
                 Ok(handle) => {
                     // Some network file systems cannot lock; leftovers there are then kept. Between the two
@@ -78,6 +79,24 @@ pub(super) fn prefix(name: &OsStr, kind: &str) -> OsString {
     prefix
 }
 
+/// `PREFIX PID-COUNT-MARK`: the mark follows from all before it, so that nobody gives such a name to a file of
+/// their own.
+pub(super) fn marked(name: &OsStr, kind: &str, number: &str) -> OsString {
+    let mut marked = prefix(name, kind);
+    marked.push(number);
+    let mark = sha256_hex(marked.as_encoded_bytes());
+    marked.push(format!("-{}", &mark[..8]));
+    marked
+}
+
+/// `PID-COUNT` of a name that [`marked`] gave.
+pub(super) fn number<'a>(found: &'a OsStr, name: &OsStr, kind: &str) -> Option<&'a str> {
+    let prefix = prefix(name, kind);
+    let rest = found.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes())?;
+    let (number, _) = std::str::from_utf8(rest).ok()?.rsplit_once('-')?;
+    (marked(name, kind, number) == found).then_some(number)
+}
+
 /// Whether the open file or folder is still the one at `path`.
 pub(super) fn is_at(handle: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -92,28 +111,22 @@ pub(super) fn is_at(handle: &File, path: &Path) -> bool {
 /// whose writer is gone. Failing to do so harms nobody: silent.
 pub(crate) fn remove_leftovers(parent: &Path, name: &OsStr) {
     let target = parent.join(name);
-    for old in named(parent, &prefix(name, OLD)) {
+    for old in named(parent, name, OLD) {
         if target.symlink_metadata().is_err() {
             let _ = fs::rename(&old, &target);
         } else {
             remove_if_left(&old);
         }
     }
-    for temporary in named(parent, &prefix(name, TEMPORARY)) {
+    for temporary in named(parent, name, TEMPORARY) {
         remove_if_left(&temporary);
     }
 }
 
-/// What is called `PREFIX PID-COUNT` in a folder.
-fn named(parent: &Path, prefix: &OsStr) -> Vec<PathBuf> {
+/// What [`marked`] named in a folder.
+fn named(parent: &Path, name: &OsStr, kind: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(parent) else { return Vec::new() };
-    let ours = |entry: &fs::DirEntry| {
-        let found = entry.file_name();
-        let rest = found.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
-        rest.is_some_and(|rest| {
-            !rest.is_empty() && rest.iter().all(|&byte| byte.is_ascii_digit() || byte == b'-')
-        })
-    };
+    let ours = |entry: &fs::DirEntry| number(&entry.file_name(), name, kind).is_some();
     entries.flatten().filter(ours).map(|entry| entry.path()).collect()
 }
 

@@ -62,15 +62,20 @@ fn a_folder_is_replaced_whole_or_not_at_all() {
 #[test]
 fn leftovers_of_killed_writers_go_and_those_of_living_ones_stay() {
     let root = tempfile::tempdir().unwrap();
-    fs::create_dir(root.path().join(".a.tmp-1-0")).unwrap();
-    fs::write(root.path().join(".a.tmp-1-0").join("x"), "x").unwrap();
-    fs::write(root.path().join(".a.tmp-2-7"), "x").unwrap();
-    fs::write(root.path().join(".a.tmp-notes"), "x").unwrap();
+    let left = |number| root.path().join(marked(OsStr::new("a"), TEMPORARY, number));
+    fs::create_dir(left("1-0")).unwrap();
+    fs::write(left("1-0").join("x"), "x").unwrap();
+    fs::write(left("2-7"), "x").unwrap();
+    // Whoever calls a file of theirs so has no mark.
+    for mine in [".a.tmp-notes", ".a.tmp-99999-1", ".a.tmp-1-0-00000000", ".a.old-1-0"] {
+        fs::write(root.path().join(mine), "x").unwrap();
+    }
     let living = Temporary::file(root.path(), OsStr::new("a")).unwrap();
     write_bytes(root.path().join("a"), b"a").unwrap();
     assert!(living.path.exists());
     drop(living);
-    assert_eq!(names(root.path()), [".a.tmp-notes", "a"]);
+    let mine = [".a.old-1-0", ".a.tmp-1-0-00000000", ".a.tmp-99999-1", ".a.tmp-notes"];
+    assert_eq!(names(root.path()), [&mine[..], &["a"]].concat());
 }
 
 #[test]
@@ -139,7 +144,10 @@ fn without_exchange_a_kill_between_two_renames_loses_neither_folder() {
     replace_folder(&target, |folder| fs::write(folder.join("old"), "")).unwrap();
     let mut temporary = Temporary::folder(root.path(), OsStr::new("a")).unwrap();
     fs::write(temporary.path.join("new"), "").unwrap();
-    put_in_place(&mut temporary, &target, unsupported).unwrap();
+    let beside = aside(&temporary.path, &target);
+    let old = put_in_place(&temporary.path, &target, &beside, unsupported).unwrap();
+    assert_eq!(old.as_ref(), Some(&beside));
+    temporary.path = beside;
     assert_eq!(
         (names(&target), names(&temporary.path)),
         (vec!["new".to_owned()], vec!["old".to_owned()])
@@ -157,9 +165,53 @@ fn without_exchange_a_kill_between_two_renames_loses_neither_folder() {
 }
 
 #[test]
+fn what_a_file_was_can_be_taken_when_it_is_exchanged() {
+    let root = tempfile::tempdir().unwrap();
+    let [target, kept] = ["a", "kept"].map(|name| root.path().join(name));
+    let nothing = |_: &Path| -> io::Result<()> { panic!("nothing was there") };
+    exchange_bytes(&target, b"one", nothing).unwrap();
+    exchange_bytes(&target, b"two", |old| fs::rename(old, &kept)).unwrap();
+    let read = |path| fs::read_to_string(path).unwrap();
+    assert_eq!([read(&target), read(&kept)], ["two", "one"]);
+    exchange_bytes(&target, b"three", |_| io::Result::Ok(())).unwrap();
+    assert_eq!((read(&target), names(root.path()).len()), ("three".to_owned(), 2));
+}
+
+#[test]
+fn what_comes_while_a_folder_is_remade_can_be_taken_from_the_old_one() {
+    let root = tempfile::tempdir().unwrap();
+    let target = root.path().join("a");
+    let make = |folder: &Path| {
+        assert!(!folder.exists());
+        fs::create_dir(folder)?;
+        fs::write(folder.join("new"), "new")?;
+        // Somebody else comes.
+        if target.is_dir() {
+            fs::write(target.join("mine"), "mine")?;
+        }
+        Ok::<_, io::Error>(7)
+    };
+    let nothing = |_: &Path| -> io::Result<()> { panic!("nothing was there") };
+    assert_eq!(remake_folder(&target, make, nothing).unwrap(), 7);
+    let retire = |old: &Path| fs::rename(old.join("mine"), root.path().join("mine"));
+    remake_folder(&target, make, retire).unwrap();
+    assert_eq!(
+        (names(root.path()), names(&target)),
+        (vec!["a".into(), "mine".into()], vec!["new".into()])
+    );
+    let fail = |folder: &Path| -> io::Result<()> {
+        fs::create_dir(folder)?;
+        Err(io::Error::other("full"))
+    };
+    let failed = remake_folder(&target, fail, nothing);
+    assert_eq!(failed.unwrap_err().to_string(), "full");
+    assert_eq!((names(root.path()).len(), names(&target)), (2, vec!["new".into()]));
+}
+
+#[test]
 fn a_temporary_that_was_taken_for_a_leftover_is_made_again() {
     let root = tempfile::tempdir().unwrap();
-    let path = root.path().join(".a.tmp-1-0");
+    let path = root.path().join(marked(OsStr::new("a"), TEMPORARY, "1-0"));
     fs::write(&path, "").unwrap();
     let handle = File::open(&path).unwrap();
     assert!(is_at(&handle, &path));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use graft_adapters::merge::Merge;
-use graft_adapters::{Learns, Learnt, PeftAdapter, Trainable};
+use graft_adapters::{Learnt, PeftAdapter, Trainable};
 use graft_model::checkpoint::ShardedWriter;
 use graft_model::stop;
 use serde::Serialize;
@@ -195,12 +195,7 @@ fn write_result<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<
     }
     let base = run.folder.manifest().inputs.base.clone();
     let trainer = &mut run.trainer;
-    let make = |path: &Path| -> Result<(), RunError> {
-        if learns == Learns::Model {
-            empty(path)?;
-        }
-        write_learnt(path, plan, &base, trainer)
-    };
+    let make = |path: &Path| write_learnt(path, plan, &base, trainer);
     let (made, told) = run.folder.make_folder(name, step, &of, make);
     tell_of_kept(&told);
     made?;
@@ -258,10 +253,7 @@ fn merge<B: Backend, P: Trainable<B>>(
     }
     let (data, trainer, voice) = (run.data, &run.trainer, run.voice);
     let adapter = run.folder.path().join(ADAPTER);
-    let make = |path: &Path| {
-        empty(path)?;
-        write_merged(voice, plan, data, trainer, &adapter, path)
-    };
+    let make = |path: &Path| write_merged(voice, plan, data, trainer, &adapter, path);
     let (divergence, told) = run.folder.make_folder(MERGED, step, &of, make);
     tell_of_kept(&told);
     Ok(Some((run.folder.path().join(MERGED), Some(divergence?.mean))))
@@ -294,31 +286,6 @@ fn write_merged<B: Backend, P: Trainable<B>>(
         voice.note(&format!("warning: {warning}"));
     }
     Ok(divergence)
-}
-
-/// Removes what an earlier part of the run made in a folder of its own. The folder stays, so that the next one
-/// there has its mode.
-fn empty(path: &Path) -> Result<(), RunError> {
-    let Ok(entries) = std::fs::read_dir(path) else { return Ok(()) };
-    for entry in entries {
-        let at = |source| RunError::Write { path: path.to_owned(), source };
-        let entry = entry.map_err(at)?;
-        if entry.file_type().map_err(at)?.is_dir() {
-            remove(&entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path()).map_err(at)?;
-        }
-    }
-    Ok(())
-}
-
-fn remove(path: &Path) -> Result<(), RunError> {
-    match std::fs::remove_dir_all(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(RunError::Write { path: path.to_owned(), source })
-        }
-        _ => Ok(()),
-    }
 }
 
 fn write_report<B: Backend, P: Trainable<B>>(

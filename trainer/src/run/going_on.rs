@@ -86,8 +86,8 @@ impl GoingOn {
                 ),
             });
         }
-        let mut said = folder.resumed_after(step, inputs, changes, mended)?;
-        folder.write_recipe(&plan.recipe.to_yaml())?;
+        let recipe = plan.recipe.to_yaml();
+        let mut said = folder.resumed_after(step, (inputs, &recipe), changes, mended)?;
         let path = folder.metrics_path();
         let had_come = folder.manifest().last_checkpoint.is_some();
         let (metrics, damage) = match &from {

@@ -20,7 +20,7 @@ use crate::device::Backend;
 use crate::run_folder::ADAPTER;
 use crate::run_folder::checkpoints::{Checkpoint as Saved, OPTIMIZER, STATE, WEIGHTS};
 use crate::run_folder::manifest::{FORMAT, FileHash, hash_file, hash_folder};
-use crate::run_folder::{plain, seal};
+use crate::run_folder::seal;
 use graft_engine::optimizer::blockwise::{BLOCK, Blocks};
 use graft_engine::optimizer::{Moments, StateFormat};
 use graft_engine::parameters::Slot;
@@ -69,14 +69,10 @@ impl State {
 /// # Errors
 /// What is wrong with it, as a sentence.
 pub(super) fn verified(saved: &Saved) -> Result<State, String> {
-    let text = plain::read(&saved.path.join(STATE)).map_err(|error| format!("{STATE}: {error}"))?;
-    let state: State = seal::opened(&text).map_err(|damage| format!("{STATE}: {damage}"))?;
-    let State { format, position: Position { step, .. }, files, .. } = &state;
+    let state: State = saved.state().map_err(|wrong| format!("{STATE}: {wrong}"))?;
+    let State { format, files, .. } = &state;
     if *format != FORMAT {
         return Err(format!("{STATE}: its format is {format}, this Graft reads {FORMAT}"));
-    }
-    if *step != saved.step || *step == 0 {
-        return Err(format!("{STATE}: it is of step {step}, its folder of step {}", saved.step));
     }
     for name in [WEIGHTS, OPTIMIZER] {
         let written =
@@ -120,13 +116,13 @@ fn part(moments: &Moments, index: usize) -> Vec<u8> {
 }
 
 /// Writes a checkpoint's files into `folder`, which has its adapter already, one tensor at a time; `metrics`
-/// is the log's hash so far.
+/// is the log's hash so far. Gives the state and its text.
 pub(super) fn save<B: Backend, P: Trainable<B>>(
     folder: &Path,
     trainer: &mut Trainer<B, P>,
     position: Position,
     metrics: FileHash,
-) -> Result<State, RunError> {
+) -> Result<(State, Vec<u8>), RunError> {
     let slots = trainer.parameters.slots();
     let none = BTreeMap::new();
     let spec = |name, dtype, shape| TensorSpec { name, dtype, shape };
@@ -165,8 +161,9 @@ pub(super) fn save<B: Backend, P: Trainable<B>>(
         files.extend(hashes.map(|(name, hash)| (format!("{ADAPTER}/{name}"), hash)));
     }
     let state = State { format: FORMAT, position, metrics, files };
-    atomic::write_bytes(folder.join(STATE), &seal::sealed(&state)).map_err(Error::Write)?;
-    Ok(state)
+    let text = seal::sealed(&state);
+    atomic::write_bytes(folder.join(STATE), &text).map_err(Error::Write)?;
+    Ok((state, text))
 }
 
 /// Puts the values of a checkpoint that is [`verified`] into a trainer that was built for the same

@@ -18,8 +18,8 @@ use super::{Outcome, RunError, Training, finish, inputs, said};
 use crate::device::Backend;
 use crate::memory::{give_freed_memory_back, peak_resident_bytes};
 use crate::plan::{LoadedData, Plan};
-use crate::progress::{Fields, Progress, Unit, Voice};
-use crate::run_folder::checkpoints::Checkpoint;
+use crate::progress::{Fields, Progress, Unit, Voice, warn};
+use crate::run_folder::checkpoints::{Checkpoint, Gone};
 use crate::run_folder::manifest::Status;
 use crate::run_folder::metrics::{self, EvalLine, Line, MetricsLog, TrainLine};
 use crate::run_folder::tensorboard::EventLog;
@@ -381,26 +381,36 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         // Lines of the steps that a checkpoint holds must survive whatever happens after it.
         self.metrics.sync()?;
         let checkpoints = self.folder.checkpoints();
-        let path = checkpoints.make_room(self.position.step)?;
+        let (path, gone) = checkpoints.make_room(self.position.step)?;
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)
                 .map_err(|source| RunError::Write { path: parent.to_owned(), source })?;
         }
         let mut trained = String::new();
-        atomic::replace_folder(&path, |temporary| -> Result<(), CheckpointError> {
+        atomic::create_folder(&path, |temporary| -> Result<(), CheckpointError> {
             if self.plan.method.learns() == Learns::Adapter {
                 let adapter = temporary.join("adapter");
                 let base = &self.folder.manifest().inputs.base;
                 finish::write_learnt(&adapter, self.plan, base, &mut self.trainer)?;
             }
             let so_far = self.metrics.so_far();
-            let state = state::save(temporary, &mut self.trainer, self.position, so_far)?;
+            let (state, text) = state::save(temporary, &mut self.trainer, self.position, so_far)?;
             state.trained_sha256().clone_into(&mut trained);
+            // Before it is there: a run killed meanwhile knows its own.
+            self.folder.makes_checkpoint(self.position.step, &text).map_err(RunError::from)?;
             Ok(())
         })
         .map_err(|error| error.into_run_error(&path))?;
         self.folder.checkpointed(self.position.step, trained)?;
-        checkpoints.prune(self.plan.checkpoint.keep)?;
+        let pruned = self.folder.checkpoints().prune(self.plan.checkpoint.keep)?;
+        for Gone { name, kept } in gone.into_iter().chain(pruned) {
+            if let Some(kept) = kept {
+                warn(&format!(
+                    "what was not of this run in `checkpoints/{name}`, or was changed there, is kept as \
+                     `checkpoints/{kept}`: the run no longer keeps that checkpoint"
+                ));
+            }
+        }
         Ok(())
     }
 }

@@ -10,7 +10,9 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use graft_files::sha256::sha256_hex;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::kept::{self, Own};
 use super::manifest::FileHash;
@@ -23,12 +25,48 @@ pub struct Checkpoint {
     pub step: u64,
     /// Its folder.
     pub path: PathBuf,
+    /// SHA-256 of the [`STATE`] that the run wrote there; `None` in runs that did not record it.
+    pub written: Option<String>,
+}
+
+impl Checkpoint {
+    /// The content of its [`STATE`].
+    ///
+    /// # Errors
+    /// It cannot be read, is not as it was written, or is of another step, as a sentence.
+    pub fn state<T: DeserializeOwned>(&self) -> Result<T, String> {
+        /// What every state says.
+        #[derive(Deserialize)]
+        struct OfStep {
+            step: u64,
+        }
+        let text = plain::read(&self.path.join(STATE)).map_err(|error| error.to_string())?;
+        let OfStep { step } = seal::opened(&text).map_err(|damage| damage.to_string())?;
+        if self.written.as_ref().is_some_and(|written| *written != sha256_hex(&text)) {
+            return Err("it is not the one that this run wrote".to_owned());
+        }
+        if step != self.step || step == 0 {
+            return Err(format!("it is of step {step}, its folder of step {}", self.step));
+        }
+        seal::opened(&text).map_err(|damage| damage.to_string())
+    }
 }
 
 /// The `checkpoints/` of a run.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     folder: PathBuf,
+    /// Name of each that the run made, to the SHA-256 of its [`STATE`]; `None` where that was not recorded.
+    made: Option<BTreeMap<String, String>>,
+}
+
+/// What went, or had its place taken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Its name.
+    pub name: String,
+    /// Where that is kept which in it was not the run's, or not as the run wrote it, beside it.
+    pub kept: Option<String>,
 }
 
 const REMOVED: &str = ".removed-";
@@ -39,8 +77,6 @@ pub const WEIGHTS: &str = "trainable.safetensors";
 /// The optimizer's states.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
 
-/// Of larger files the length alone tells whether they were changed: a checkpoint goes every few minutes.
-const COMPARED: u64 = 256 << 20;
 /// The files of an adapter in PEFT's form, by their paths in a checkpoint: older ones have no hashes of them.
 pub const ADAPTER_FILES: [&str; 2] =
     ["adapter/adapter_config.json", "adapter/adapter_model.safetensors"];
@@ -60,10 +96,8 @@ struct Written {
 }
 
 impl OfCheckpoint {
-    fn at(path: &Path) -> Self {
-        let state = plain::read(&path.join(STATE)).ok();
-        let written = state.and_then(|text| seal::opened(&text).ok());
-        Self { path: path.to_owned(), written }
+    fn of(checkpoint: &Checkpoint) -> Self {
+        Self { path: checkpoint.path.clone(), written: checkpoint.state().ok() }
     }
 }
 
@@ -72,7 +106,7 @@ impl Own for OfCheckpoint {
         let Some(name) = file.to_str() else { return false };
         let Some(Written { files }) = &self.written else { return false };
         match files.get(name) {
-            Some(written) => kept::is_still(&self.path.join(file), written, COMPARED),
+            Some(written) => kept::is_still(&self.path.join(file), written, kept::AT_A_GLANCE),
             None => [STATE, WEIGHTS, OPTIMIZER].contains(&name) || ADAPTER_FILES.contains(&name),
         }
     }
@@ -83,8 +117,8 @@ impl Own for OfCheckpoint {
 }
 
 impl Checkpoints {
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    pub(super) fn new(folder: PathBuf, made: Option<BTreeMap<String, String>>) -> Self {
+        Self { folder, made }
     }
 
     /// Where the checkpoint of `step` belongs. Nothing is created.
@@ -92,8 +126,25 @@ impl Checkpoints {
         self.folder.join(name(step))
     }
 
-    /// All whole checkpoints, oldest step first; none when there is no folder yet.
+    /// That of `step` at `path`, if the run made one.
+    fn of_run(&self, step: u64, path: PathBuf) -> Option<Checkpoint> {
+        let written = match &self.made {
+            None => None,
+            Some(made) => Some(made.get(&name(step))?.clone()),
+        };
+        Some(Checkpoint { step, path, written })
+    }
+
+    /// All checkpoints in places of those that the run made, oldest step first; none when there is no folder
+    /// yet. Of one of them only [`Checkpoint::state`] tells whether it is the run's.
     pub fn list(&self) -> Result<Vec<Checkpoint>> {
+        let mut found = self.named(|name| step(name))?;
+        found.sort();
+        Ok(found)
+    }
+
+    /// Folders of the run's checkpoints, whose names say of which step they are.
+    fn named(&self, step: impl Fn(&str) -> Option<u64>) -> Result<Vec<Checkpoint>> {
         let read = |source| Error::Read { path: self.folder.clone(), source };
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
@@ -103,14 +154,12 @@ impl Checkpoints {
         let mut found = Vec::new();
         for entry in entries {
             let entry = entry.map_err(read)?;
-            let path = entry.path();
-            if let Some(step) = entry.file_name().to_str().and_then(step)
+            if let Some(step) = entry.file_name().to_str().and_then(&step)
                 && entry.file_type().map_err(read)?.is_dir()
             {
-                found.push(Checkpoint { step, path });
+                found.extend(self.of_run(step, entry.path()));
             }
         }
-        found.sort();
         Ok(found)
     }
 
@@ -123,53 +172,72 @@ impl Checkpoints {
     ///
     /// # Errors
     /// It cannot be moved.
-    pub fn make_room(&self, step: u64) -> Result<PathBuf> {
+    pub fn make_room(&self, step: u64) -> Result<(PathBuf, Option<Gone>)> {
         let path = self.path(step);
-        if path.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
-            set_aside(&path)?;
-        }
-        kept::set_aside(&path, &kept::beside(&path), &OfCheckpoint::at(&path))?;
-        Ok(path)
-    }
-
-    /// Removes all but the `keep` newest and returns what went, oldest first. What is no checkpoint stays, also
-    /// one whose state was changed, and what somebody put into one is kept beside it.
-    pub fn prune(&self, keep: NonZeroUsize) -> Result<Vec<Checkpoint>> {
-        self.sweep()?;
-        let with_state =
-            self.list()?.into_iter().map(|found| (OfCheckpoint::at(&found.path), found));
-        let mut all: Vec<_> = with_state.filter(|(own, _)| own.written.is_some()).collect();
-        all.truncate(all.len().saturating_sub(keep.get()));
-        for (own, old) in &all {
-            let aside = self.folder.join(format!("{REMOVED}{}", name(old.step)));
-            kept::set_aside(&old.path, &kept::beside(&old.path), own)?;
-            fs::rename(&old.path, &aside).map_err(|source| Error::write(&old.path, source))?;
-            remove(&aside)?;
-        }
-        Ok(all.into_iter().map(|(_, old)| old).collect())
-    }
-
-    /// Finishes removals that a kill cut short.
-    fn sweep(&self) -> Result<()> {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
-        for entry in entries.flatten() {
-            let file_name = entry.file_name();
-            let removed = file_name.to_str().and_then(|name| name.strip_prefix(REMOVED));
-            if removed.and_then(step).is_some() {
-                remove(&entry.path())?;
+        match path.symlink_metadata() {
+            Err(_) => Ok((path, None)),
+            Ok(found) if !found.is_dir() => {
+                let (name, kept) = (name(step), Some(set_aside(&path)?));
+                Ok((path, Some(Gone { name, kept })))
+            }
+            Ok(_) => {
+                let gone = self.remove(step, &path)?;
+                Ok((path, Some(gone)))
             }
         }
-        Ok(())
+    }
+
+    /// Removes all but the `keep` newest and returns what went, oldest first. What is no checkpoint of the run
+    /// stays, also one whose state was changed, and what somebody put into one is kept beside it.
+    pub fn prune(&self, keep: NonZeroUsize) -> Result<Vec<Gone>> {
+        // What a kill cut short.
+        let left = self.named(|name| name.strip_prefix(REMOVED).and_then(step))?;
+        for left in left.iter().filter(|left| OfCheckpoint::of(left).written.is_some()) {
+            self.retire(left)?;
+        }
+        let mut all = self.list()?;
+        all.retain(|found| OfCheckpoint::of(found).written.is_some());
+        all.truncate(all.len().saturating_sub(keep.get()));
+        all.iter().map(|old| self.remove(old.step, &old.path)).collect()
+    }
+
+    /// Removes what is the run's of the checkpoint of `step` at `path`, which loses its name first.
+    fn remove(&self, step: u64, path: &Path) -> Result<Gone> {
+        let aside = kept::free(self.folder.join(format!("{REMOVED}{}", name(step))));
+        fs::rename(path, &aside).map_err(|source| Error::write(path, source))?;
+        let nobodys = Checkpoint { step, path: aside.clone(), written: Some(String::new()) };
+        self.retire(&self.of_run(step, aside).unwrap_or(nobodys))
+    }
+
+    /// Removes what is the run's of a checkpoint that has lost its name. Its state goes last: as long as
+    /// anything is there, it tells whose.
+    fn retire(&self, aside: &Checkpoint) -> Result<Gone> {
+        let name = name(aside.step);
+        let beside = kept::beside(&self.folder.join(&name));
+        let own = OfCheckpoint::of(aside);
+        let mut is_kept = kept::set_aside(&aside.path, &beside, &own)?;
+        kept::remove_own(&aside.path, &own, &|file| file == Path::new(STATE))?;
+        if fs::remove_dir(&aside.path).is_err() {
+            // Of somebody who came meanwhile.
+            is_kept |= kept::set_aside(&aside.path, &beside, &kept::Nobody)?;
+            fs::remove_dir(&aside.path).map_err(|source| Error::write(&aside.path, source))?;
+        }
+        let kept = is_kept.then(|| kept::name_of(&beside));
+        Ok(Gone { name, kept })
     }
 }
 
 /// Renames a damaged file or folder of the run to `damaged-…`, beside where it was: it is kept, and a
 /// checkpoint counts no longer. Gives its new name.
 pub fn set_aside(path: &Path) -> Result<String> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let aside = kept::free(path.with_file_name(format!("damaged-{name}")));
-    fs::rename(path, &aside).map_err(|source| Error::write(path, source))?;
-    Ok(aside.file_name().unwrap_or_default().to_string_lossy().into_owned())
+    set_aside_as(path, path)
+}
+
+/// [`set_aside`] for what lies at `found`, and was at `path`.
+pub(super) fn set_aside_as(found: &Path, path: &Path) -> Result<String> {
+    let aside = kept::free(path.with_file_name(format!("damaged-{}", kept::name_of(path))));
+    fs::rename(found, &aside).map_err(|source| Error::write(path, source))?;
+    Ok(kept::name_of(&aside))
 }
 
 /// The name of the checkpoint of a step.
@@ -183,35 +251,44 @@ fn step(found: &str) -> Option<u64> {
     (name(step) == found).then_some(step)
 }
 
-fn remove(path: &Path) -> Result<()> {
-    fs::remove_dir_all(path).map_err(|source| Error::write(path, source))
-}
-
 #[cfg(test)]
 mod tests {
     use graft_files::atomic;
 
     use super::*;
 
-    /// A state that says how these files were written.
-    fn state(files: &[(&str, &[u8])]) -> Vec<u8> {
-        let files: BTreeMap<_, _> =
-            files.iter().map(|&(name, content)| (name, FileHash::of(content))).collect();
-        seal::sealed(&BTreeMap::from([("files", files)]))
+    /// A state of `step` that says how these files were written.
+    fn state(step: u64, files: &[(&str, &[u8])]) -> Vec<u8> {
+        #[derive(serde::Serialize)]
+        struct State {
+            step: u64,
+            files: BTreeMap<String, FileHash>,
+        }
+        let hash = |&(name, content): &(&str, &[u8])| (name.to_owned(), FileHash::of(content));
+        seal::sealed(&State { step, files: files.iter().map(hash).collect() })
     }
 
+    /// Checkpoints of a run that made those of these names which are of steps.
     fn with(names: &[&str]) -> (tempfile::TempDir, Checkpoints) {
         let root = tempfile::tempdir().unwrap();
+        let mut made = BTreeMap::new();
         for name in names {
+            let step = step(name.strip_prefix(REMOVED).unwrap_or(name)).unwrap_or(1);
+            let state = state(step, &[]);
             fs::create_dir_all(root.path().join(name)).unwrap();
-            atomic::write_bytes(root.path().join(name).join(STATE), &state(&[])).unwrap();
+            atomic::write_bytes(root.path().join(name).join(STATE), &state).unwrap();
+            made.insert(super::name(step), sha256_hex(&state));
         }
-        let checkpoints = Checkpoints::new(root.path().to_owned());
+        let checkpoints = Checkpoints::new(root.path().to_owned(), Some(made));
         (root, checkpoints)
     }
 
     fn steps(checkpoints: &Checkpoints) -> Vec<u64> {
         checkpoints.list().unwrap().iter().map(|checkpoint| checkpoint.step).collect()
+    }
+
+    fn gone(step: u64, is_kept: bool) -> Gone {
+        Gone { name: name(step), kept: is_kept.then(|| format!("kept-{}", name(step))) }
     }
 
     const OTHERS: [&str; 5] =
@@ -228,14 +305,15 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_not_there_holds_none() {
-        let checkpoints = Checkpoints::new(PathBuf::from("no/such/folder"));
+        let checkpoints = Checkpoints::new(PathBuf::from("no/such/folder"), None);
         assert_eq!(checkpoints.latest().unwrap(), None);
         assert!(checkpoints.prune(NonZeroUsize::MIN).unwrap().is_empty());
     }
 
     #[test]
     fn pruning_keeps_the_newest_and_what_is_not_ours() {
-        let (root, checkpoints) = with(&[&OTHERS[..], &["step-000100", "step-000200"]].concat());
+        let all = [&OTHERS[..], &["step-000100", "step-000200", "step-000300"]].concat();
+        let (root, mut checkpoints) = with(&all);
         let write = |path: &str| {
             let path = root.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -245,16 +323,16 @@ mod tests {
             write(mine);
         }
         // It says how its files were written, and one of them is no longer so.
-        let written = state(&[("adapter/adapter_config.json", b"another")]);
+        let written =
+            state(100, &[("adapter/adapter_config.json", b"another"), ("adapter/own", b"mine")]);
         atomic::write_bytes(root.path().join("step-000100").join(STATE), &written).unwrap();
+        checkpoints.made.as_mut().unwrap().insert(name(100), sha256_hex(&written));
         write("step-000100/adapter/adapter_config.json");
-        fs::create_dir(root.path().join("step-000300")).unwrap();
-        atomic::write_bytes(root.path().join("step-000300").join(STATE), &state(&[])).unwrap();
+        write("step-000100/adapter/own");
         write("step-000300/optimizer.safetensors");
-        let gone = checkpoints.prune(NonZeroUsize::new(2).unwrap()).unwrap();
-        assert_eq!(gone.iter().map(|old| old.step).collect::<Vec<_>>(), [100]);
-        // That of 150 was never a checkpoint.
-        assert_eq!(steps(&checkpoints), [150, 200, 300]);
+        let went = checkpoints.prune(NonZeroUsize::new(2).unwrap()).unwrap();
+        assert_eq!(went, [gone(100, true)]);
+        assert_eq!(steps(&checkpoints), [200, 300]);
         let kept = [
             "kept-step-000100/adapter/README.md",
             "kept-step-000100/adapter/adapter_config.json",
@@ -262,25 +340,60 @@ mod tests {
             "step-000150/mine",
         ];
         assert!(kept.iter().all(|mine| root.path().join(mine).is_file()));
-        // Where the state was changed, nothing tells what is the run's: all of it stays. A link is nobody's.
-        let (other, touched) = with(&["step-000100", "step-000200", "step-000300"]);
-        for name in ["step-000100/state.json", "step-000100/adapter/adapter_config.json"] {
-            fs::create_dir_all(other.path().join(name).parent().unwrap()).unwrap();
-            atomic::write_bytes(other.path().join(name), b"mine").unwrap();
-        }
-        let elsewhere = tempfile::tempdir().unwrap();
-        fs::rename(other.path().join("step-000200"), elsewhere.path().join("c")).unwrap();
-        let link = other.path().join("step-000200");
-        std::os::unix::fs::symlink(elsewhere.path().join("c"), &link).unwrap();
-        assert!(touched.prune(NonZeroUsize::MIN).unwrap().is_empty());
-        assert!(other.path().join("step-000100/adapter/adapter_config.json").is_file());
-        assert!(link.is_symlink() && elsewhere.path().join("c").join(STATE).is_file());
+        assert!(!root.path().join("kept-step-000100/adapter/own").exists());
         // Whoever takes a place that a checkpoint needs is kept beside it.
         write("step-000400/mine");
-        assert!(!checkpoints.make_room(400).unwrap().join("mine").exists());
+        let (room, taken) = checkpoints.make_room(400).unwrap();
+        assert_eq!((room.exists(), taken), (false, Some(gone(400, true))));
         assert!(root.path().join("kept-step-000400/mine").is_file());
+        assert_eq!(checkpoints.make_room(200).unwrap().1, Some(gone(200, false)));
+        assert_eq!(checkpoints.make_room(200).unwrap().1, None);
         assert!(OTHERS.iter().all(|other| root.path().join(other).is_dir()));
         assert!(checkpoints.prune(NonZeroUsize::new(2).unwrap()).unwrap().is_empty());
+    }
+
+    /// Where nothing tells what is the run's, all of it stays.
+    #[test]
+    fn what_is_not_as_the_run_made_it_is_no_checkpoint_of_its_own_and_stays_whole() {
+        let (root, checkpoints) =
+            with(&["step-000100", "step-000200", "step-000300", "step-000400"]);
+        let path = |name: &str| root.path().join(name);
+        let copy = |from: &str, to: &str| {
+            fs::create_dir_all(path(to)).unwrap();
+            atomic::write_bytes(path(to).join(STATE), &fs::read(path(from).join(STATE)).unwrap())
+                .unwrap();
+        };
+        // Its state was changed, with another file of the run's names.
+        for name in ["step-000100/state.json", "step-000100/adapter/adapter_config.json"] {
+            fs::create_dir_all(path(name).parent().unwrap()).unwrap();
+            atomic::write_bytes(path(name), b"mine").unwrap();
+        }
+        // A link is nobody's.
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::rename(path("step-000200"), elsewhere.path().join("c")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path().join("c"), path("step-000200")).unwrap();
+        // A copy under another name, one in the place of another that the run made, and one of another run.
+        copy("step-000300", "step-000150");
+        copy("step-000400", "step-000300");
+        fs::create_dir_all(path("step-000500")).unwrap();
+        atomic::write_bytes(path("step-000500").join(STATE), &state(500, &[])).unwrap();
+        assert_eq!(steps(&checkpoints), [100, 300, 400]);
+        let refused = |index: usize| {
+            checkpoints.list().unwrap()[index].state::<serde_json::Value>().unwrap_err()
+        };
+        assert!(refused(0).contains("it was cut short or changed"), "{}", refused(0));
+        assert_eq!(refused(1), "it is not the one that this run wrote");
+        assert!(checkpoints.prune(NonZeroUsize::MIN).unwrap().is_empty());
+        let all = ["100", "150", "200", "300", "400", "500"]
+            .map(|step| path(&format!("step-000{step}/state.json")));
+        assert!(all.iter().all(|state| state.is_file()));
+        assert!(path("step-000100/adapter/adapter_config.json").is_file());
+        assert!(path("step-000200").is_symlink());
+        // A run that recorded none holds a checkpoint to its seal and its step.
+        let older = Checkpoints::new(root.path().to_owned(), None);
+        assert_eq!(steps(&older), [100, 150, 300, 400, 500]);
+        assert_eq!(older.prune(NonZeroUsize::MIN).unwrap(), [gone(400, false)]);
+        assert!(all[..4].iter().chain(&all[5..]).all(|state| state.is_file()));
     }
 
     #[test]
@@ -297,9 +410,13 @@ mod tests {
     #[test]
     fn a_removal_cut_short_is_no_checkpoint_and_is_finished_later() {
         let (root, checkpoints) = with(&[".removed-step-000100", "step-000200"]);
+        // What somebody else calls so.
+        fs::create_dir(root.path().join(".removed-step-000200")).unwrap();
+        atomic::write_bytes(root.path().join(".removed-step-000200/mine"), b"mine").unwrap();
         assert_eq!(steps(&checkpoints), [200]);
         checkpoints.prune(NonZeroUsize::MIN).unwrap();
         assert!(!root.path().join(".removed-step-000100").exists());
+        assert!(root.path().join(".removed-step-000200/mine").is_file());
         assert_eq!(steps(&checkpoints), [200]);
     }
 }

@@ -8,7 +8,8 @@ use graft_recipes::Recipe;
 
 use super::checkpoints::set_aside;
 use super::contract::{self, Asked, Change};
-use super::manifest::{Inputs, Mended, Recorded, Status};
+use super::made::{Exchange, keep_unless};
+use super::manifest::{FileHash, Inputs, Mended, Recorded, Status, hash_file};
 use super::{Error, RECIPE, Result, RunFolder, plain};
 
 impl RunFolder {
@@ -31,21 +32,30 @@ impl RunFolder {
             .map_err(|problems| Error::Recipe { path, problems: Box::new(problems) })
     }
 
-    /// Records that the run goes on after `step`, with what is otherwise from now on, and what was found
-    /// damaged; gives all of the latter, `recipe.yaml` included.
+    /// Records that the run goes on after `step` by this recipe, with what is otherwise from now on, and what
+    /// was found damaged; gives all of the latter, `recipe.yaml` included, which is written if it is another.
     pub fn resumed_after(
         &mut self,
         step: u64,
-        now: Inputs,
+        (now, recipe): (Inputs, &str),
         changes: Vec<Change>,
         mut mended: Vec<Mended>,
     ) -> Result<Vec<Mended>> {
-        mended.extend(self.recipe_damage()?);
+        let was = self.inspect_recipe()?;
+        let own = was.as_ref().ok().cloned();
+        mended.extend(was.err());
         self.manifest.resumed_after.push(step);
         self.manifest.changes.extend(recorded(step, changes));
         self.manifest.mended.extend(recorded(step, mended.clone()));
         self.manifest.inputs = now;
         self.end(Status::Running)?;
+        let own: Vec<FileHash> = own.into_iter().chain([FileHash::of(recipe.as_bytes())]).collect();
+        let path = self.recipe_path();
+        if !hash_file(&path, |_| ()).is_ok_and(|found| Some(&found) == own.last()) {
+            atomic::exchange_bytes(&path, recipe.as_bytes(), |old| {
+                keep_unless(&own, old, &path).map(|_| ()).map_err(Exchange::from)
+            })?;
+        }
         Ok(mended)
     }
 
@@ -56,12 +66,13 @@ impl RunFolder {
         Ok(mended)
     }
 
-    /// What is wrong with `recipe.yaml`, which is a copy for people: it is set aside.
-    fn recipe_damage(&self) -> Result<Option<Mended>> {
+    /// `recipe.yaml`, which is a copy for people, if it is as the run wrote it. Else it is set aside, and what is
+    /// wrong with it is given.
+    fn inspect_recipe(&self) -> Result<Result<FileHash, Mended>> {
         let path = self.recipe_path();
         let found = match plain::read(&path) {
             Ok(text) if sha256_hex(&text) == self.manifest.inputs.recipe_sha256 => {
-                return Ok(None);
+                return Ok(Ok(FileHash::of(&text)));
             }
             Ok(_) => {
                 let aside = set_aside(&path)?;
@@ -72,16 +83,7 @@ impl RunFolder {
             }
             Err(source) => return Err(Error::Read { path, source }),
         };
-        Ok(Some(Mended { file: RECIPE.to_owned(), found }))
-    }
-
-    /// Writes `recipe.yaml` where it is not `text`.
-    pub fn write_recipe(&self, text: &str) -> Result<()> {
-        let path = self.recipe_path();
-        if plain::read(&path).is_ok_and(|found| found == text.as_bytes()) {
-            return Ok(());
-        }
-        atomic::write_bytes(&path, text.as_bytes()).map_err(Error::Replace)
+        Ok(Err(Mended { file: RECIPE.to_owned(), found }))
     }
 }
 

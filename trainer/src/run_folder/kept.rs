@@ -6,8 +6,11 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use graft_files::atomic;
+
+use super::made::files_below;
 use super::manifest::{FileHash, Made, hash_file};
-use super::{Error, Result, RunFolder};
+use super::{ADAPTER, Error, Result, RunFolder};
 
 /// Where what cannot stay in a folder is kept beside it, for people to see.
 const KEPT: &str = "kept-";
@@ -21,6 +24,22 @@ pub(super) trait Own {
     /// Whether the run made this folder; what lies in any other is not its own.
     fn is_folder(&self, folder: &Path) -> bool;
 }
+
+/// What nothing is of.
+pub(super) struct Nobody;
+
+impl Own for Nobody {
+    fn is_file(&self, _file: &Path) -> bool {
+        false
+    }
+
+    fn is_folder(&self, _folder: &Path) -> bool {
+        false
+    }
+}
+
+/// Of larger files the length alone tells in a glance whether they were changed.
+pub(super) const AT_A_GLANCE: u64 = 256 << 20;
 
 impl RunFolder {
     /// Makes the folder `name` of the values after `step`, and of `of`, at the path that `make` is given.
@@ -52,33 +71,77 @@ impl RunFolder {
         told: &mut Vec<String>,
     ) -> Result<T, E> {
         let path = self.own_place(name)?;
-        let own = OfResult {
+        let mut own = OfResult {
             name: name.to_owned(),
             folder: path.clone(),
             made: self.manifest.made.get(name).cloned().unwrap_or_default(),
+            read: u64::MAX,
         };
         // Before anything is announced: a run killed from here on finds them where they wait.
         let waiting = path.with_file_name(format!("{WAITING}{name}"));
         set_aside(&path, &waiting, &own)?;
         self.claim(name, None)?;
         let modes = modes_of(&path, &own.made);
-        let made = make(&path);
-        for (file, mode) in modes {
-            let _ = graft_files::atomic::narrow_to(&path.with_file_name(file), mode);
+        own.read = AT_A_GLANCE;
+        if name != ADAPTER {
+            // A model is large: the disk need not have room for two.
+            remove_own(&path, &own, &|_| false)?;
         }
-        let files = if made.is_ok() { self.files_of(name)? } else { Default::default() };
+        let remade = atomic::remake_folder(
+            &path,
+            |new| -> Result<_, Failure<E>> {
+                let made = make(new).map_err(Failure::Making)?;
+                for (file, mode) in modes {
+                    let _ = atomic::narrow_to(&new.with_file_name(file), mode);
+                }
+                Ok((made, files_below(name, new).map_err(Failure::Keeping)?))
+            },
+            |old| Ok(retire(old, &waiting, &mut own).map_err(Failure::Keeping)?),
+        );
         // A file of the run's own name is not put where it would be taken for the run's.
         let stays = |file: &Path| own.is_named(file);
         let kept = free(beside(&path));
         let back = Back { waiting: &waiting, folder: &path, kept, stays: &stays };
         back.put(Path::new(""), told)?;
         back.keep_the_rest()?;
-        let made = made?;
+        let (made, files) = remade.map_err(|failure| match failure {
+            Failure::Making(error) => error,
+            Failure::Keeping(error) => error.into(),
+            Failure::Disk(error) => Error::Replace(error).into(),
+        })?;
         let entry = Made { after_step: Some(step), of: of.to_owned(), files, coming: None };
         self.manifest.made.insert(name.to_owned(), entry);
         self.record()?;
         Ok(made)
     }
+}
+
+/// Why a folder was not made again.
+enum Failure<E> {
+    Making(E),
+    Keeping(Error),
+    Disk(io::Error),
+}
+
+impl<E> From<io::Error> for Failure<E> {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
+/// Takes from a folder that made room what came into it meanwhile, and removes what is the run's.
+fn retire(old: &Path, waiting: &Path, own: &mut OfResult) -> Result<()> {
+    own.folder = old.to_owned();
+    let taken = set_aside(old, waiting, own).and_then(|_| remove_own(old, own, &|_| false));
+    let taken = taken.and_then(|()| match fs::remove_dir(old) {
+        Ok(()) => Ok(false),
+        // Somebody came in the very moment.
+        Err(_) => set_aside(old, waiting, &Nobody),
+    });
+    if taken.is_err() {
+        let _ = fs::rename(old, free(waiting.join(name_of(old))));
+    }
+    taken.map(|_| ())
 }
 
 /// Files that a result has, by their paths in the run folder, and their modes.
@@ -93,6 +156,8 @@ struct OfResult {
     name: String,
     folder: PathBuf,
     made: Made,
+    /// Of larger files the length alone tells whether they are as they were.
+    read: u64,
 }
 
 impl OfResult {
@@ -110,7 +175,7 @@ impl Own for OfResult {
     fn is_file(&self, file: &Path) -> bool {
         // What a killed run made behind its list waits with the others, and goes once it is made again.
         let listed = self.made.files.get(&self.key(file));
-        listed.is_some_and(|listed| is_still(&self.folder.join(file), listed, u64::MAX))
+        listed.is_some_and(|listed| is_still(&self.folder.join(file), listed, self.read))
     }
 
     fn is_folder(&self, folder: &Path) -> bool {
@@ -160,6 +225,49 @@ pub(super) fn set_aside(folder: &Path, kept: &Path, own: &dyn Own) -> Result<boo
     Ok(!others.is_empty())
 }
 
+/// Removes the run's own files from `folder`, those that are `last` behind all others, and its own folders in
+/// it where nothing is left.
+pub(super) fn remove_own(folder: &Path, own: &dyn Own, last: &dyn Fn(&Path) -> bool) -> Result<()> {
+    let mut files = Vec::new();
+    let mut folders = Vec::new();
+    match own_in(folder, Path::new(""), own, &mut files, &mut folders) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::Read { path: folder.to_owned(), source });
+        }
+        _ => {}
+    }
+    files.sort_by_key(|file| last(file));
+    for file in files {
+        let path = folder.join(file);
+        fs::remove_file(&path).map_err(|source| Error::write(&path, source))?;
+    }
+    for inner in folders.iter().rev() {
+        let _ = fs::remove_dir(folder.join(inner));
+    }
+    Ok(())
+}
+
+/// Paths inside of the run's own files, and of its own folders, each before what it has.
+fn own_in(
+    folder: &Path,
+    inside: &Path,
+    own: &dyn Own,
+    files: &mut Vec<PathBuf>,
+    folders: &mut Vec<PathBuf>,
+) -> io::Result<()> {
+    for entry in fs::read_dir(folder.join(inside))? {
+        let entry = entry?;
+        let (path, kind) = (inside.join(entry.file_name()), entry.file_type()?);
+        if kind.is_dir() && own.is_folder(&path) {
+            folders.push(path.clone());
+            own_in(folder, &path, own, files, folders)?;
+        } else if kind.is_file() && own.is_file(&path) {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
 /// Paths inside of files and whole folders that are not the run's own; links are files.
 fn others_in(
     folder: &Path,
@@ -178,6 +286,11 @@ fn others_in(
         }
     }
     Ok(())
+}
+
+/// The last part of a path, for people.
+pub(super) fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The path, or one like it where that is taken.

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use graft_files::atomic;
+use graft_files::sha256::sha256_hex;
 
 use super::manifest::{FileHash, Made, Mended, hash_file};
-use super::{Error, Result, RunFolder, hashes, plain};
+use super::{Error, Result, RunFolder, checkpoints, hashes, plain};
 
 /// A file that an earlier part of the run made.
 #[derive(Debug)]
@@ -113,29 +114,43 @@ impl RunFolder {
     ) -> Result<Option<Mended>> {
         let path = self.own_place(name)?;
         let coming = FileHash::of(content);
-        let mut mended = None;
-        if let Some(made) = self.manifest.made.get(name)
-            && path.exists()
-        {
-            let found = hash_file(&path, |_| ()).ok();
-            let own = [made.files.get(name), made.coming.as_ref(), Some(&coming)];
-            if found.is_none() || !own.contains(&found.as_ref()) {
-                let aside = super::checkpoints::set_aside(&path)?;
-                let found = format!(
-                    "it was damaged or changed, and is made again; what it was is kept as `{aside}`"
-                );
-                mended = Some(Mended { file: name.to_owned(), found });
-            }
-        }
+        let made = self.manifest.made.get(name);
+        let own: Vec<FileHash> = made
+            .iter()
+            .flat_map(|made| made.files.get(name).into_iter().chain(&made.coming))
+            .chain([&coming])
+            .cloned()
+            .collect();
+        // Before anything is announced: a run killed from here on finds what it made.
+        let mut aside = if path.exists() { keep_unless(&own, &path, &path)? } else { None };
         self.claim(name, Some(coming))?;
-        atomic::write_bytes(&path, content).map_err(Error::Replace)?;
+        atomic::exchange_bytes(&path, content, |old| {
+            // Somebody may have come meanwhile.
+            let late = keep_unless(&own, old, &path)?;
+            aside = aside.take().or(late);
+            Ok::<_, Exchange>(())
+        })?;
         self.made(name, step, of)?;
-        Ok(mended)
+        Ok(aside.map(|aside| Mended {
+            file: name.to_owned(),
+            found: format!(
+                "it was damaged or changed, and is made again; what it was is kept as `{aside}`"
+            ),
+        }))
     }
 
     /// Notes the hash of the values that the last step left.
     pub fn trained(&mut self, sha256: String) {
         self.manifest.trained_sha256 = Some(sha256);
+    }
+
+    /// Records a checkpoint that is about to take its place, by its `state.json`.
+    pub fn makes_checkpoint(&mut self, step: u64, state: &[u8]) -> Result<()> {
+        if let Some(made) = &mut self.manifest.checkpoints {
+            made.insert(checkpoints::name(step), sha256_hex(state));
+            self.record()?;
+        }
+        Ok(())
     }
 
     /// Records a checkpoint that is there, and the hash of its values.
@@ -158,12 +173,52 @@ impl RunFolder {
     }
 
     /// Every file of what the run made as `name`, to its hash.
-    pub(super) fn files_of(&self, name: &str) -> Result<BTreeMap<String, FileHash>> {
+    fn files_of(&self, name: &str) -> Result<BTreeMap<String, FileHash>> {
         let path = self.path.join(name);
         if !path.is_dir() {
             return Ok(BTreeMap::from([(name.to_owned(), hash_file(&path, |_| ())?)]));
         }
-        let files = hashes::hash_folder(&path)?;
-        Ok(files.into_iter().map(|(file, hash)| (format!("{name}/{file}"), hash)).collect())
+        files_below(name, &path)
     }
+}
+
+/// Gives what lies at `found` a name like that of `path`, unless it has one of these hashes; which name.
+pub(super) fn keep_unless(own: &[FileHash], found: &Path, path: &Path) -> Result<Option<String>> {
+    if hash_file(found, |_| ()).is_ok_and(|found| own.contains(&found)) {
+        return Ok(None);
+    }
+    checkpoints::set_aside_as(found, path).map(Some)
+}
+
+/// Why a file was not exchanged.
+pub(super) enum Exchange {
+    Keeping(Error),
+    Disk(io::Error),
+}
+
+impl From<io::Error> for Exchange {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
+impl From<Error> for Exchange {
+    fn from(error: Error) -> Self {
+        Self::Keeping(error)
+    }
+}
+
+impl From<Exchange> for Error {
+    fn from(error: Exchange) -> Self {
+        match error {
+            Exchange::Keeping(error) => error,
+            Exchange::Disk(error) => Self::Replace(error),
+        }
+    }
+}
+
+/// Every file of `folder`, by its path in the run folder once it is called `name` there, to its hash.
+pub(super) fn files_below(name: &str, folder: &Path) -> Result<BTreeMap<String, FileHash>> {
+    let files = hashes::hash_folder(folder)?;
+    Ok(files.into_iter().map(|(file, hash)| (format!("{name}/{file}"), hash)).collect())
 }

@@ -132,6 +132,10 @@ pub struct Manifest {
     /// The step of its last checkpoint.
     #[serde(default)]
     pub last_checkpoint: Option<u64>,
+    /// Name of every checkpoint that it made, also of those that went, to the SHA-256 of its `state.json`: what
+    /// else lies among them is not its own. `null` in runs that did not record them.
+    #[serde(default)]
+    pub checkpoints: Option<BTreeMap<String, String>>,
     /// SHA-256 of the values that the last step left: of `trainable.safetensors` in its checkpoint.
     pub trained_sha256: Option<String>,
     /// What it is of.
@@ -193,6 +197,7 @@ impl Manifest {
             changes: Vec::new(),
             mended: Vec::new(),
             last_checkpoint: None,
+            checkpoints: Some(BTreeMap::new()),
             made: BTreeMap::new(),
             trained_sha256: None,
             inputs,

@@ -8,6 +8,7 @@ mod line;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use graft_files::atomic;
@@ -73,6 +74,11 @@ impl MetricsLog {
             return Ok((Self::with(path, &content, written != content)?, None));
         }
         let (remaining, lines) = readable_up_to(&written, step);
+        if remaining == written {
+            let found =
+                format!("it was cut short or changed: its {lines} lines are kept as they are");
+            return Ok((Self::with(path, &remaining, false)?, Some(found)));
+        }
         let aside = super::checkpoints::set_aside(path)?;
         let found = format!(
             "it was cut short or changed: {lines} lines that can be read are kept, the whole file is \
@@ -82,7 +88,8 @@ impl MetricsLog {
     }
 
     fn with(path: &Path, content: &[u8], differs: bool) -> Result<Self> {
-        if differs {
+        // A second name of the file is a copy that somebody made: no line is added to that.
+        if differs || path.metadata().is_ok_and(|found| found.nlink() > 1) {
             atomic::write_bytes(path, content).map_err(Error::Replace)?;
         }
         let file = OpenOptions::new()
@@ -290,6 +297,20 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_by_a_second_name_gets_no_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, copy] = ["metrics.jsonl", "copy"].map(|name| folder.path().join(name));
+        let so_far = log_of(&path, &[train(1)]);
+        fs::hard_link(&path, &copy).unwrap();
+        let (mut log, _) = MetricsLog::go_on(&path, 1, &so_far).unwrap();
+        log.append(&train(2)).unwrap();
+        assert_eq!(
+            (read(&path).unwrap(), read(&copy).unwrap()),
+            (vec![train(1), train(2)], vec![train(1)])
+        );
+    }
+
+    #[test]
     fn lines_of_other_versions_are_kept_as_they_are_and_read_where_they_can_be() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
@@ -344,11 +365,9 @@ mod tests {
         assert_eq!(read(&path).unwrap(), [train(1), train(2)]);
         assert_eq!(fs::read(folder.path().join("damaged-metrics.jsonl")).unwrap(), torn);
 
-        // Whole, and then again; or with a line of somebody's own.
+        // With a line of somebody's own.
         let later = b"{\"step\":5,\"note\":\"mine\"}\n";
-        for other in
-            [whole.repeat(2), [&whole[..], b"a note\n"].concat(), [&whole[..], later].concat()]
-        {
+        for other in [[&whole[..], b"a note\n"].concat(), [&whole[..], later].concat()] {
             fs::write(&path, &other).unwrap();
             let (_, found) = MetricsLog::go_on(&path, 2, &so_far).unwrap();
             assert!(found.unwrap().contains("`damaged-metrics.jsonl-"));
@@ -362,6 +381,20 @@ mod tests {
                     assert!(found.is_some(), "byte {place}");
                 }
             }
+        }
+        // Lines that are still some: nothing would be lost, so no copy is made, however often it goes on.
+        let edited = String::from_utf8(whole.clone()).unwrap().replace("130", "131");
+        let names = || fs::read_dir(folder.path()).unwrap().count();
+        let before = names();
+        fs::write(&path, whole.repeat(2)).unwrap();
+        let (_, found) = MetricsLog::go_on(&path, 2, &so_far).unwrap();
+        assert!(found.unwrap().contains("its 6 lines are kept"));
+        for _ in 0..2 {
+            fs::write(&path, &edited).unwrap();
+            let (_, found) = MetricsLog::go_on(&path, 2, &so_far).unwrap();
+            let expected = "it was cut short or changed: its 3 lines are kept as they are";
+            assert_eq!(found.unwrap(), expected);
+            assert_eq!((fs::read_to_string(&path).unwrap(), names()), (edited.clone(), before));
         }
         fs::remove_file(&path).unwrap();
         let (_, found) = MetricsLog::go_on(&path, 2, &so_far).unwrap();

@@ -45,7 +45,8 @@ fn a_folder_with_another_run_is_refused_with_the_ways_out() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("a");
     let stopped = manifest(Status::Stopped { reason: "Ctrl-C".to_owned() });
-    let run = RunFolder::create(&path, "name: x\n", stopped).unwrap();
+    let mut run = RunFolder::create(&path, "name: x\n", stopped).unwrap();
+    run.makes_checkpoint(300, b"state").unwrap();
     fs::create_dir_all(run.checkpoints().path(300)).unwrap();
     drop(run);
     fs::create_dir(root.path().join("a-2")).unwrap();
@@ -156,8 +157,10 @@ fn going_on_keeps_the_beginning_and_records_the_step() {
     let mut run = RunFolder::open_for_resume(root.path()).unwrap();
     let recipe = quickstart(&[]);
     assert_eq!(run.changes(&inputs(), asked(&recipe)).unwrap(), []);
-    let mended = run.resumed_after(200, inputs(), Vec::new(), Vec::new()).unwrap();
+    let mended = run.resumed_after(200, (inputs(), "name: y\n"), Vec::new(), Vec::new()).unwrap();
     assert_eq!(mended.len(), 1, "another recipe.yaml than the manifest's was not seen");
+    let read = |file: &str| fs::read_to_string(root.path().join(file)).unwrap();
+    assert_eq!([read("recipe.yaml"), read("damaged-recipe.yaml")], ["name: y\n", "name: x\n"]);
     run.end(Status::after_last_step(300, 0.5)).unwrap();
     drop(run);
     let manifest = Manifest::read(&root.path().join("manifest.json")).unwrap();
@@ -348,6 +351,17 @@ fn what_somebody_put_into_a_folder_of_the_run_stays_whenever_that_is_made_again(
         assert!(told.iter().any(|told| told.contains(&kept)), "{told:?}");
         assert_eq!(read(&format!("{kept}/config.json")), format!("edit {moment}"));
     }
+    // Put there, or changed, while it is made.
+    let meanwhile = |folder: &Path| {
+        fs::write(merged.join("late.md"), "mine").unwrap();
+        fs::write(merged.join("NOTICE"), "late").unwrap();
+        make(second)(folder)
+    };
+    let (made, told) = run.make_folder("merged", 15, "", meanwhile);
+    made.unwrap();
+    assert!(told.iter().any(|told| told.contains("kept-merged-6/NOTICE")), "{told:?}");
+    assert_eq!([read("merged/late.md"), read("kept-merged-6/NOTICE")], ["mine", "late"]);
+    assert!(run.has("merged", 15, "").unwrap());
     // A link in its place is the user's.
     fs::rename(&merged, path.join("elsewhere")).unwrap();
     std::os::unix::fs::symlink("elsewhere", &merged).unwrap();

@@ -15,7 +15,7 @@ use crate::run_folder::metrics::{self, EvalLine, Line, TrainLine};
 pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
     let manifest = RunFolder::read_manifest(path)?;
     let lines = metrics::read(&path.join("metrics.jsonl"))?;
-    let checkpoints = RunFolder::checkpoints_of(path).list()?;
+    let checkpoints = RunFolder::checkpoints_of(path, &manifest).list()?;
     let (mut train, mut eval) = (None, None);
     for line in &lines {
         match line {
