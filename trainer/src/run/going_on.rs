@@ -8,7 +8,7 @@ use super::state::{self, State};
 use super::{RunError, RunOptions};
 use crate::plan::Plan;
 use crate::progress::{Voice, warn};
-use crate::run_folder::checkpoints::{self, Checkpoint, set_aside};
+use crate::run_folder::checkpoints::{self, Checkpoint, Gone, set_aside};
 use crate::run_folder::contract::{Asked, Change};
 use crate::run_folder::manifest::{Inputs, Manifest, Mended};
 use crate::run_folder::metrics::MetricsLog;
@@ -85,6 +85,9 @@ impl GoingOn {
                     "{reason}; the run goes on from step {step}, it is kept as `{aside}`"
                 ),
             });
+        }
+        for sentence in folder.checkpoints().finish_removals()?.iter().filter_map(Gone::sentence) {
+            warn(&sentence);
         }
         let recipe = plan.recipe.to_yaml();
         let mut said = folder.resumed_after(step, (inputs, &recipe), changes, mended)?;

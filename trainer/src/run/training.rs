@@ -403,13 +403,8 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         .map_err(|error| error.into_run_error(&path))?;
         self.folder.checkpointed(self.position.step, trained)?;
         let pruned = self.folder.checkpoints().prune(self.plan.checkpoint.keep)?;
-        for Gone { name, kept } in gone.into_iter().chain(pruned) {
-            if let Some(kept) = kept {
-                warn(&format!(
-                    "what was not of this run in `checkpoints/{name}`, or was changed there, is kept as \
-                     `checkpoints/{kept}`: the run no longer keeps that checkpoint"
-                ));
-            }
+        for sentence in gone.iter().chain(&pruned).filter_map(Gone::sentence) {
+            warn(&sentence);
         }
         Ok(())
     }

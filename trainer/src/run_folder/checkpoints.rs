@@ -69,6 +69,18 @@ pub struct Gone {
     pub kept: Option<String>,
 }
 
+impl Gone {
+    /// What is said of it, where somebody has something there.
+    pub fn sentence(&self) -> Option<String> {
+        let Self { name, kept } = self;
+        let kept = kept.as_ref()?;
+        Some(format!(
+            "what was not of this run in `checkpoints/{name}`, or was changed there, is kept as \
+             `checkpoints/{kept}`: the run no longer keeps that checkpoint"
+        ))
+    }
+}
+
 const REMOVED: &str = ".removed-";
 /// What says how far a checkpoint came: without it a folder is none.
 pub const STATE: &str = "state.json";
@@ -138,7 +150,7 @@ impl Checkpoints {
     /// All checkpoints in places of those that the run made, oldest step first; none when there is no folder
     /// yet. Of one of them only [`Checkpoint::state`] tells whether it is the run's.
     pub fn list(&self) -> Result<Vec<Checkpoint>> {
-        let mut found = self.named(|name| step(name))?;
+        let mut found = self.named(step)?;
         found.sort();
         Ok(found)
     }
@@ -190,15 +202,21 @@ impl Checkpoints {
     /// Removes all but the `keep` newest and returns what went, oldest first. What is no checkpoint of the run
     /// stays, also one whose state was changed, and what somebody put into one is kept beside it.
     pub fn prune(&self, keep: NonZeroUsize) -> Result<Vec<Gone>> {
-        // What a kill cut short.
-        let left = self.named(|name| name.strip_prefix(REMOVED).and_then(step))?;
-        for left in left.iter().filter(|left| OfCheckpoint::of(left).written.is_some()) {
-            self.retire(left)?;
-        }
+        let mut gone = self.finish_removals()?;
         let mut all = self.list()?;
         all.retain(|found| OfCheckpoint::of(found).written.is_some());
         all.truncate(all.len().saturating_sub(keep.get()));
-        all.iter().map(|old| self.remove(old.step, &old.path)).collect()
+        for old in &all {
+            gone.push(self.remove(old.step, &old.path)?);
+        }
+        Ok(gone)
+    }
+
+    /// Removes what a kill let stand of a checkpoint that was being removed.
+    pub fn finish_removals(&self) -> Result<Vec<Gone>> {
+        let left = self.named(|name| name.strip_prefix(REMOVED).and_then(step))?;
+        let own = left.iter().filter(|left| OfCheckpoint::of(left).written.is_some());
+        own.map(|left| self.retire(left)).collect()
     }
 
     /// Removes what is the run's of the checkpoint of `step` at `path`, which loses its name first.
@@ -413,8 +431,9 @@ mod tests {
         // What somebody else calls so.
         fs::create_dir(root.path().join(".removed-step-000200")).unwrap();
         atomic::write_bytes(root.path().join(".removed-step-000200/mine"), b"mine").unwrap();
+        atomic::write_bytes(root.path().join(".removed-step-000100/mine"), b"mine").unwrap();
         assert_eq!(steps(&checkpoints), [200]);
-        checkpoints.prune(NonZeroUsize::MIN).unwrap();
+        assert_eq!(checkpoints.prune(NonZeroUsize::MIN).unwrap(), [gone(100, true)]);
         assert!(!root.path().join(".removed-step-000100").exists());
         assert!(root.path().join(".removed-step-000200/mine").is_file());
         assert_eq!(steps(&checkpoints), [200]);

@@ -96,7 +96,7 @@ impl RunFolder {
                 }
                 Ok((made, files_below(name, new).map_err(Failure::Keeping)?))
             },
-            |old| Ok(retire(old, &waiting, &mut own).map_err(Failure::Keeping)?),
+            |old| retire(old, &waiting, &mut own).map_err(Failure::Keeping),
         );
         // A file of the run's own name is not put where it would be taken for the run's.
         let stays = |file: &Path| own.is_named(file);
@@ -131,7 +131,7 @@ impl<E> From<io::Error> for Failure<E> {
 
 /// Takes from a folder that made room what came into it meanwhile, and removes what is the run's.
 fn retire(old: &Path, waiting: &Path, own: &mut OfResult) -> Result<()> {
-    own.folder = old.to_owned();
+    old.clone_into(&mut own.folder);
     let taken = set_aside(old, waiting, own).and_then(|_| remove_own(old, own, &|_| false));
     let taken = taken.and_then(|()| match fs::remove_dir(old) {
         Ok(()) => Ok(false),

@@ -142,7 +142,7 @@ fn texts(written: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// that is no line of a log, but for one that a power cut tore.
 fn goes_on(written: &[u8], step: u64) -> bool {
     written.split_inclusive(|byte| *byte == b'\n').filter(|text| *text != b"\n").all(|text| {
-        let is_torn = !text.ends_with(b"\n") || text.contains(&0);
+        let is_torn = is_torn(text);
         let line: Result<Value, _> = serde_json::from_slice(text);
         line.map_or(is_torn, |line| {
             // Lines of later steps are made again: what goes has to be as a run writes it.
@@ -152,6 +152,18 @@ fn goes_on(written: &[u8], step: u64) -> bool {
                     .is_none_or(|found| found == step || found > step && is_of_a_run(text))
         })
     })
+}
+
+/// Whether a line is what a power cut leaves of one: its beginning, or bytes of zero. What else lacks its end
+/// was written by somebody.
+fn is_torn(text: &[u8]) -> bool {
+    const BEGINNING: &[u8] = b"{\"step\":";
+    let content = text.strip_suffix(b"\n").unwrap_or(text);
+    let whole = content.iter().position(|byte| *byte == 0).unwrap_or(content.len());
+    let (written, zeros) = content.split_at(whole);
+    (written.len() < content.len() || !text.ends_with(b"\n"))
+        && (BEGINNING.starts_with(written) || written.starts_with(BEGINNING))
+        && zeros.iter().all(|byte| *byte == 0)
 }
 
 /// Whether a line is as a run of this version writes it.
@@ -366,9 +378,10 @@ mod tests {
         assert_eq!(fs::read(folder.path().join("damaged-metrics.jsonl")).unwrap(), torn);
 
         // With a line of somebody's own.
-        let later = b"{\"step\":5,\"note\":\"mine\"}\n";
-        for other in [[&whole[..], b"a note\n"].concat(), [&whole[..], later].concat()] {
-            fs::write(&path, &other).unwrap();
+        for mine in
+            ["a note\n", "# a note", "{\"note", "\0a note", "{\"step\":5,\"note\":\"mine\"}\n"]
+        {
+            fs::write(&path, [&whole[..], mine.as_bytes()].concat()).unwrap();
             let (_, found) = MetricsLog::go_on(&path, 2, &so_far).unwrap();
             assert!(found.unwrap().contains("`damaged-metrics.jsonl-"));
         }

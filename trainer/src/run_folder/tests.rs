@@ -351,23 +351,45 @@ fn what_somebody_put_into_a_folder_of_the_run_stays_whenever_that_is_made_again(
         assert!(told.iter().any(|told| told.contains(&kept)), "{told:?}");
         assert_eq!(read(&format!("{kept}/config.json")), format!("edit {moment}"));
     }
-    // Put there, or changed, while it is made.
-    let meanwhile = |folder: &Path| {
-        fs::write(merged.join("late.md"), "mine").unwrap();
-        fs::write(merged.join("NOTICE"), "late").unwrap();
-        make(second)(folder)
-    };
-    let (made, told) = run.make_folder("merged", 15, "", meanwhile);
-    made.unwrap();
-    assert!(told.iter().any(|told| told.contains("kept-merged-6/NOTICE")), "{told:?}");
-    assert_eq!([read("merged/late.md"), read("kept-merged-6/NOTICE")], ["mine", "late"]);
-    assert!(run.has("merged", 15, "").unwrap());
     // A link in its place is the user's.
     fs::rename(&merged, path.join("elsewhere")).unwrap();
     std::os::unix::fs::symlink("elsewhere", &merged).unwrap();
     let (made, _) = run.make_folder("merged", 20, "", make(second));
     assert!(matches!(made, Err(Error::NotOwn { .. })));
     assert!(matches!(RunFolder::check_own(&path, &["merged"]), Err(Error::NotOwn { .. })));
+}
+
+#[test]
+fn what_comes_while_a_folder_is_made_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("run");
+    let mut run = RunFolder::create(&path, "name: a\n", Manifest::begin(inputs())).unwrap();
+    let merged = path.join("merged");
+    let make = |folder: &Path| -> Result<()> {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("NOTICE"), "made").unwrap();
+        Ok(())
+    };
+    run.make_folder("merged", 2, "", make).0.unwrap();
+    let meanwhile = |folder: &Path| {
+        fs::write(merged.join("late.md"), "mine").unwrap();
+        fs::write(merged.join("NOTICE"), "late").unwrap();
+        make(folder)
+    };
+    let (made, told) = run.make_folder("merged", 4, "", meanwhile);
+    made.unwrap();
+    assert!(told.iter().any(|told| told.contains("kept-merged/NOTICE")), "{told:?}");
+    let read = |file: &str| fs::read_to_string(path.join(file)).unwrap();
+    let found = ["merged/late.md", "kept-merged/NOTICE", "merged/NOTICE"].map(read);
+    assert_eq!(found, ["mine", "late", "made"]);
+    assert!(run.has("merged", 4, "").unwrap());
+    // A file of its own folder, while that is written.
+    run.put("report.html", 4, "", b"first").unwrap();
+    fs::write(path.join("report.html"), "edited").unwrap();
+    let own = [FileHash::of(b"first")];
+    let kept = made::keep_unless(&own, &path.join("report.html"), &path.join("report.html"));
+    assert_eq!(kept.unwrap().as_deref(), Some("damaged-report.html"));
+    assert_eq!(read("damaged-report.html"), "edited");
 }
 
 #[test]
