@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use mode::narrow_to;
 use mode::{narrow, narrow_tree};
+pub use temporary::is_at;
 use temporary::{OLD, TEMPORARY, marked, number};
 pub(crate) use temporary::{Temporary, remove_leftovers};
 

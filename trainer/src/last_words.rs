@@ -6,6 +6,7 @@
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -32,6 +33,9 @@ impl End {
 struct Words {
     temporary: CString,
     target: CString,
+    folder: CString,
+    /// Device and inode of the folder when they were made ready: nothing is said in another one's place.
+    place: Option<(u64, u64)>,
     /// The content of the file, in the order of [`End::ALL`].
     contents: [Vec<u8>; End::ALL.len()],
 }
@@ -76,10 +80,15 @@ impl All {
     fn prepare(&self, target: &Path, contents: [Vec<u8>; End::ALL.len()]) {
         let temporary = CString::new(temporary_beside(target).as_os_str().as_bytes());
         let path = CString::new(target.as_os_str().as_bytes());
+        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        let folder = CString::new(parent.as_os_str().as_bytes());
         // A path with a NUL was opened by nobody.
-        if let (Ok(temporary), Ok(path)) = (temporary, path) {
+        if let (Ok(temporary), Ok(path), Ok(folder)) = (temporary, path, folder) {
+            let place = parent.metadata().ok().map(|found| (found.dev(), found.ino()));
             // What was ready before stays in memory: a handler may be reading it. It is a page a run.
-            let words = Box::into_raw(Box::new(Words { temporary, target: path, contents }));
+            let words = Words { temporary, target: path, folder, place, contents };
+            let words = Box::into_raw(Box::new(words));
             let _alone = self.adds.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(ready) = self.of(target) {
                 ready.words.store(words, Ordering::SeqCst);
@@ -127,6 +136,11 @@ impl Words {
         // SAFETY: both paths end in NUL and the content is living memory; a zeroed `stat` is valid; open, stat,
         // fchmod, write, fsync, close and rename may be called in a handler.
         unsafe {
+            let mut now: libc::stat = std::mem::zeroed();
+            let found = libc::stat(self.folder.as_ptr(), &raw mut now);
+            if found != 0 || self.place != Some((now.st_dev, now.st_ino)) {
+                return true;
+            }
             let file = libc::open(self.temporary.as_ptr(), flags, 0o666);
             if file < 0 {
                 return true;
@@ -166,6 +180,26 @@ mod tests {
             for path in &paths {
                 assert_eq!(std::fs::read_to_string(path).unwrap(), text(path, end));
             }
+        }
+        for path in &paths {
+            std::fs::remove_file(path).unwrap();
+        }
+        // What is in the place of the folder is nobody's to write in.
+        let [away, moved] = ["away", "moved"].map(|name| folder.path().join(name));
+        std::fs::create_dir(&away).unwrap();
+        all.prepare(&away.join("c.json"), End::ALL.map(|_| b"c".to_vec()));
+        std::fs::rename(&away, &moved).unwrap();
+        for is_there in [false, true] {
+            if is_there {
+                std::fs::create_dir(&away).unwrap();
+            }
+            all.say(End::AtOnce);
+            assert_eq!(away.exists(), is_there);
+            assert!(!away.join("c.json").exists() && !moved.join("c.json").exists());
+        }
+        all.forget(&away.join("c.json"));
+        for path in [&away, &moved] {
+            std::fs::remove_dir(path).unwrap();
         }
         for path in &paths {
             std::fs::remove_file(path).unwrap();

@@ -7,6 +7,7 @@
 
 pub mod checkpoints;
 pub mod contract;
+mod error;
 mod going_on;
 mod hashes;
 mod kept;
@@ -18,202 +19,16 @@ pub mod seal;
 pub mod tensorboard;
 
 use std::fs::{self, File, TryLockError};
-use std::io;
 use std::path::{Path, PathBuf};
 
-use graft_files::{atomic, disk};
+use graft_files::atomic;
 
 use crate::last_words::{self, End};
+use crate::progress::warn;
 use checkpoints::Checkpoints;
-use contract::{Change, Refusal};
+pub use error::{Error, Result};
 pub use made::Content;
-use manifest::{Manifest, Status};
-
-/// What can go wrong with a run folder.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The folder of a new run holds another one.
-    #[error("`{}` already holds a run: {found}{}", path.display(), ways_out(path, *resumable))]
-    AnotherRun {
-        /// The folder.
-        path: PathBuf,
-        /// What lies in it.
-        found: String,
-        /// Whether `--resume` can go on with it.
-        resumable: bool,
-    },
-    /// A file stands where the folder of a run should be.
-    #[error("`{}` is a file, but a run needs a folder: choose another `output_dir=…`", path.display())]
-    NotAFolder {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The folder holds no run to go on with.
-    #[error("`{}` holds no run to go on with: leave out `--resume` to start one", path.display())]
-    NoRun {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// Another process is writing to the folder.
-    #[error(
-        "another process is training in `{}`: wait for it, or choose another folder with `output_dir=…`",
-        path.display()
-    )]
-    Busy {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// Parts of a run without its manifest.
-    #[error(
-        "`{}` holds {parts} of a run, but not its `{MANIFEST}`, without which nobody can say what it is \
-         of: put that file back, or start a new run in another folder with `output_dir=…`",
-        path.display()
-    )]
-    NoManifest {
-        /// The folder.
-        path: PathBuf,
-        /// What lies in it.
-        parts: String,
-    },
-    /// A run cannot go on because it would be another one.
-    #[error(
-        "the run in `{}` cannot go on, it would be another one:{}\n  restore what has changed, or start \
-         a new run in another folder with `output_dir=…`",
-        path.display(), listed(refusals)
-    )]
-    Changed {
-        /// The folder.
-        path: PathBuf,
-        /// What is not as it was.
-        refusals: Vec<Refusal>,
-    },
-    /// The manifest cannot be believed.
-    #[error(
-        "`{}` cannot be used: {damage}\n  put the file back from a copy, or start a new run in another \
-         folder with `output_dir=…`",
-        path.display()
-    )]
-    Manifest {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        damage: seal::Damage,
-    },
-    /// The manifest is of another version of this program.
-    #[error(
-        "`{}` has {}, this Graft goes on with runs of format {}: go on with the Graft{program} that wrote \
-         it, or start a new run in another folder with `output_dir=…`",
-        path.display(),
-        format.map_or("no format".to_owned(), |format| format!("format {format}")),
-        manifest::FORMAT
-    )]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        format: Option<u64>,
-        /// The version of the program that wrote it, behind a space.
-        program: String,
-    },
-    /// The recipe in the manifest is not one that this program reads.
-    #[error(
-        "the recipe in `{}` is of another Graft:\n{problems}\n  go on with the Graft that wrote it",
-        path.display()
-    )]
-    Recipe {
-        /// The manifest.
-        path: PathBuf,
-        /// What is wrong with the recipe.
-        problems: Box<graft_recipes::Problems>,
-    },
-    /// A file cannot be read.
-    #[error("cannot read `{}`: {source}", path.display())]
-    Read {
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// A file cannot be written.
-    #[error("cannot write `{}`: {source}{}", path.display(), disk::way_out(source))]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Something stands where the run would put what it makes, and the run did not make it.
-    #[error(
-        "`{}` was not made by this run and is not replaced: move it away, or train in another folder \
-         with `output_dir=…`", path.display()
-    )]
-    NotOwn {
-        /// The file or folder.
-        path: PathBuf,
-    },
-    /// Something that is not the run's cannot be moved from where the run makes its own.
-    #[error(
-        "`{}` is not of this run, and cannot be moved out of the way of what is made there: {source}. Move it \
-         elsewhere, then go on with `--resume`", path.display()
-    )]
-    Move {
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// A file cannot be replaced; the message names it.
-    #[error(transparent)]
-    Replace(io::Error),
-}
-
-/// The result of a run folder's operation.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-impl Error {
-    /// Whether what the user asked for is wrong (exit code 2), rather than the machine (exit code 1).
-    pub fn is_wrong_input(&self) -> bool {
-        match self {
-            Self::AnotherRun { .. }
-            | Self::NotAFolder { .. }
-            | Self::NoRun { .. }
-            | Self::Busy { .. }
-            | Self::NoManifest { .. }
-            | Self::Changed { .. }
-            | Self::NotOwn { .. }
-            | Self::Manifest { .. }
-            | Self::Foreign { .. }
-            | Self::Recipe { .. } => true,
-            // It is no plain file, or too large: somebody put it there.
-            Self::Read { source, .. } => source.kind() == io::ErrorKind::InvalidData,
-            Self::Write { source, .. } | Self::Replace(source) => {
-                source.kind() == io::ErrorKind::InvalidFilename
-            }
-            Self::Move { .. } => false,
-        }
-    }
-
-    pub(crate) fn write(path: &Path, source: io::Error) -> Self {
-        Self::Write { path: path.to_owned(), source }
-    }
-}
-
-fn ways_out(path: &Path, resumable: bool) -> String {
-    let resume = if resumable { "\n  to go on with it: add `--resume`" } else { "" };
-    let free = (2..u32::MAX)
-        .map(|count| format!("{}-{count}", path.display()))
-        .find(|free| !Path::new(free).exists())
-        .expect("a folder has fewer than 2^32 neighbours");
-    format!("{resume}\n  to keep it and train anew: choose another folder, `output_dir={free}`")
-}
-
-fn listed(refusals: &[Refusal]) -> String {
-    let line = |Refusal { change: Change { what, from, to }, way }: &Refusal| {
-        let way = way.as_ref().map_or_else(String::new, |way| format!("\n    {way}"));
-        format!("\n  {what}: was {from}, is now {to}{way}")
-    };
-    refusals.iter().map(line).collect()
-}
+use manifest::{FileHash, Manifest, Status, hash_file};
 
 /// A run's folder, locked for this process until dropped.
 #[derive(Debug)]
@@ -221,7 +36,10 @@ pub struct RunFolder {
     path: PathBuf,
     manifest: Manifest,
     goes_on: bool,
-    _lock: Option<File>,
+    /// Locked, where the system can.
+    open: Option<File>,
+    /// The manifest as it was last written here.
+    recorded: Option<FileHash>,
 }
 
 const RECIPE: &str = "recipe.yaml";
@@ -252,7 +70,8 @@ impl RunFolder {
         let lock = lock(path)?;
         // A process that came first may have begun between the look above and the lock.
         refuse_another_run(path, recipe_yaml)?;
-        let mut run = Self { path: path.to_owned(), manifest, goes_on: false, _lock: lock };
+        let path = path.to_owned();
+        let mut run = Self { path, manifest, goes_on: false, open: lock, recorded: None };
         atomic::write_bytes(run.recipe_path(), recipe_yaml.as_bytes()).map_err(Error::Replace)?;
         if let Err(error) = run.record() {
             // What is in its place, though not surely on the disk, says that a run goes on.
@@ -303,8 +122,10 @@ impl RunFolder {
     pub fn open_for_resume(path: &Path) -> Result<Self> {
         Self::check_resumable(path)?;
         let lock = lock(path)?;
-        let manifest = Manifest::read(&path.join(MANIFEST))?;
-        Ok(Self { path: path.to_owned(), manifest, goes_on: true, _lock: lock })
+        let file = path.join(MANIFEST);
+        let (manifest, recorded) = (Manifest::read(&file)?, hash_file(&file, |_| ())?);
+        let (path, recorded) = (path.to_owned(), Some(recorded));
+        Ok(Self { path, manifest, goes_on: true, open: lock, recorded })
     }
 
     /// The manifest of the run in `path`, without claiming the folder.
@@ -341,7 +162,8 @@ impl RunFolder {
     }
 
     /// Writes the manifest, and makes ready what it says if the process ends on the spot.
-    fn record(&self) -> Result<()> {
+    fn record(&mut self) -> Result<()> {
+        self.check_place()?;
         let path = self.manifest_path();
         if self.manifest.status == Status::Running {
             last_words::prepare(
@@ -351,22 +173,31 @@ impl RunFolder {
         } else {
             last_words::forget(&path);
         }
-        self.manifest.write(&path)
+        let text = self.manifest.to_text();
+        let written = FileHash::of(&text);
+        let own: Vec<FileHash> = self.recorded.iter().chain([&written]).cloned().collect();
+        atomic::exchange_bytes(&path, &text, |old| {
+            if let Some(aside) = made::keep_unless(&own, old, &path)? {
+                warn(&format!(
+                    "`{}` was not as the run wrote it; what it was is kept as `{aside}`",
+                    path.display()
+                ));
+            }
+            Ok::<_, made::Exchange>(())
+        })?;
+        self.recorded = Some(written);
+        Ok(())
+    }
+
+    /// Refuses to write where the folder was moved away, and what is there now is somebody else's.
+    pub fn check_place(&self) -> Result<()> {
+        let is_here = self.open.as_ref().is_none_or(|open| atomic::is_at(open, &self.path));
+        is_here.then_some(()).ok_or_else(|| Error::Moved { path: self.path.clone() })
     }
 
     /// The manifest as last written.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
-    }
-
-    /// The recipe that the run began with.
-    pub fn recipe(&self) -> Result<String> {
-        let path = self.recipe_path();
-        let text = plain::read(&path).and_then(|text| {
-            String::from_utf8(text)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-        });
-        text.map_err(|source| Error::Read { path, source })
     }
 
     /// The checkpoints of the run.

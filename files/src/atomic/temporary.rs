@@ -97,13 +97,13 @@ pub(super) fn number<'a>(found: &'a OsStr, name: &OsStr, kind: &str) -> Option<&
     (marked(name, kind, number) == found).then_some(number)
 }
 
-/// Whether the open file or folder is still the one at `path`.
-pub(super) fn is_at(handle: &File, path: &Path) -> bool {
+/// Whether the open file or folder is still the one at `path`, or the one that a link there leads to.
+pub fn is_at(handle: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let same = |open: fs::Metadata, named: fs::Metadata| {
         (open.dev(), open.ino()) == (named.dev(), named.ino())
     };
-    let found = handle.metadata().and_then(|open| Ok(same(open, fs::symlink_metadata(path)?)));
+    let found = handle.metadata().and_then(|open| Ok(same(open, fs::metadata(path)?)));
     found.unwrap_or(false)
 }
 

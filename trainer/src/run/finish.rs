@@ -331,7 +331,7 @@ fn report<B: Backend, P: Trainable<B>>(
     let prompts = run.plan.finish.prompts.iter().zip(&before.prompts).zip(&after.prompts);
     Ok(Report {
         manifest: run.folder.ending(status),
-        recipe: run.folder.recipe()?,
+        recipe: run.plan.recipe.to_yaml(),
         seconds: run.position.seconds,
         tokens: run.position.tokens,
         target_tokens: run.position.target_tokens,

@@ -380,6 +380,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         give_freed_memory_back();
         // Lines of the steps that a checkpoint holds must survive whatever happens after it.
         self.metrics.sync()?;
+        self.folder.check_place()?;
         let checkpoints = self.folder.checkpoints();
         let (path, gone) = checkpoints.make_room(self.position.step)?;
         if let Some(parent) = path.parent() {

@@ -70,6 +70,7 @@ impl RunFolder {
         make: impl FnOnce(&Path) -> Result<T, E>,
         told: &mut Vec<String>,
     ) -> Result<T, E> {
+        self.check_place()?;
         let path = self.own_place(name)?;
         let mut own = OfResult {
             name: name.to_owned(),

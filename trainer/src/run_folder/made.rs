@@ -112,6 +112,7 @@ impl RunFolder {
         of: &str,
         content: &[u8],
     ) -> Result<Option<Mended>> {
+        self.check_place()?;
         let path = self.own_place(name)?;
         let coming = FileHash::of(content);
         let made = self.manifest.made.get(name);

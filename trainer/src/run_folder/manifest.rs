@@ -10,7 +10,6 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use graft_data::RowCounts;
-use graft_files::atomic;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -224,8 +223,9 @@ impl Manifest {
         seal::sealed(self)
     }
 
-    pub(super) fn write(&self, path: &Path) -> Result<()> {
-        atomic::write_bytes(path, &self.to_text()).map_err(Error::Replace)
+    #[cfg(test)]
+    fn write(&self, path: &Path) -> Result<()> {
+        graft_files::atomic::write_bytes(path, &self.to_text()).map_err(Error::Replace)
     }
 
     pub(super) fn end(&mut self, status: Status) {

@@ -7,7 +7,7 @@
 mod line;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::hashes::FileHash;
 use super::{Error, Result, plain};
+use crate::progress::warn;
 pub use line::{EvalLine, Line, TrainLine, by_name};
 
 /// Appends to `metrics.jsonl`.
@@ -25,6 +26,8 @@ pub use line::{EvalLine, Line, TrainLine, by_name};
 pub struct MetricsLog {
     path: PathBuf,
     file: File,
+    /// The folder that it is in.
+    folder: Option<File>,
     hasher: Sha256,
     bytes: u64,
 }
@@ -93,11 +96,38 @@ impl MetricsLog {
             atomic::write_bytes(path, content).map_err(Error::Replace)?;
         }
         let file = OpenOptions::new()
+            .read(true)
             .append(true)
             .open(path)
             .map_err(|source| Error::write(path, source))?;
         let (hasher, bytes) = (Sha256::new_with_prefix(content), content.len() as u64);
-        Ok(Self { path: path.to_owned(), file, hasher, bytes })
+        let folder = path.parent().and_then(|folder| File::open(folder).ok());
+        Ok(Self { path: path.to_owned(), file, folder, hasher, bytes })
+    }
+
+    /// Takes its place again where somebody put another file there, as editors do when they save, or removed
+    /// it: that one is set aside, and said. Where the whole folder was moved, the log is in its place there.
+    fn stand(&mut self) -> Result<()> {
+        let is_moved = match (&self.folder, self.path.parent()) {
+            (Some(folder), Some(path)) => !atomic::is_at(folder, path),
+            _ => true,
+        };
+        if is_moved || atomic::is_at(&self.file, &self.path) {
+            return Ok(());
+        }
+        let unreadable = |source| Error::Read { path: self.path.clone(), source };
+        let mut own = Vec::new();
+        self.file.seek(SeekFrom::Start(0)).map_err(unreadable)?;
+        (&self.file).take(self.bytes).read_to_end(&mut own).map_err(unreadable)?;
+        if self.path.symlink_metadata().is_ok() {
+            let aside = super::checkpoints::set_aside(&self.path)?;
+            warn(&format!(
+                "`{}` was replaced while the run wrote to it: it is written again, the other is `{aside}`",
+                self.path.display()
+            ));
+        }
+        *self = Self::with(&self.path, &own, true)?;
+        Ok(())
     }
 
     /// Appends one line; the system has it when this returns. Lines of one step must be appended
@@ -105,6 +135,7 @@ impl MetricsLog {
     pub fn append(&mut self, line: &Line) -> Result<()> {
         let mut text = serde_json::to_string(line).expect("a line has only numbers and fixed keys");
         text.push('\n');
+        self.stand()?;
         self.file.write_all(text.as_bytes()).map_err(|source| Error::write(&self.path, source))?;
         self.hasher.update(text.as_bytes());
         self.bytes += text.len() as u64;

@@ -35,7 +35,7 @@ fn a_new_run_has_its_recipe_and_manifest() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("deep/run");
     let run = RunFolder::create(&path, "name: x\n", manifest(Status::Running)).unwrap();
-    assert_eq!(run.recipe().unwrap(), "name: x\n");
+    assert_eq!(fs::read_to_string(run.recipe_path()).unwrap(), "name: x\n");
     assert_eq!(Manifest::read(&run.manifest_path()).unwrap(), *run.manifest());
     assert!(run.checkpoints().list().unwrap().is_empty());
 }
@@ -357,6 +357,71 @@ fn what_somebody_put_into_a_folder_of_the_run_stays_whenever_that_is_made_again(
     let (made, _) = run.make_folder("merged", 20, "", make(second));
     assert!(matches!(made, Err(Error::NotOwn { .. })));
     assert!(matches!(RunFolder::check_own(&path, &["merged"]), Err(Error::NotOwn { .. })));
+}
+
+#[test]
+fn nothing_is_written_where_the_folder_was_moved_away() {
+    let root = tempfile::tempdir().unwrap();
+    let [path, moved] = ["run", "moved"].map(|name| root.path().join(name));
+    let begin = || RunFolder::create(&path, "name: a\n", Manifest::begin(inputs())).unwrap();
+    let mut run = begin();
+    let mut log = metrics::MetricsLog::begin(&run.metrics_path()).unwrap();
+    fs::rename(&path, &moved).unwrap();
+    let line =
+        |step| metrics::Line::Eval(metrics::EvalLine { step, eval_loss: 1.0, eval_tokens: 1 });
+    for is_anothers in [false, true] {
+        if is_anothers {
+            let mut other = begin();
+            metrics::MetricsLog::begin(&other.metrics_path()).unwrap().append(&line(7)).unwrap();
+            other.put("report.html", 1, "", b"another's").unwrap();
+        }
+        let made = |_: &Path| -> Result<()> { panic!("it is made") };
+        let refused = [
+            run.end(Status::Finished),
+            run.put("report.html", 1, "", b"mine").map(|_| ()),
+            run.make_folder("merged", 1, "", made).0,
+            run.makes_checkpoint(1, b"state"),
+        ];
+        for refused in refused {
+            let error = refused.unwrap_err();
+            assert!(matches!(error, Error::Moved { .. }), "{error}");
+        }
+        log.append(&line(1)).unwrap();
+        assert_eq!(path.exists(), is_anothers);
+    }
+    assert_eq!(fs::read(path.join("report.html")).unwrap(), b"another's");
+    let lines = |folder: &Path| metrics::read(&folder.join("metrics.jsonl")).unwrap();
+    assert_eq!((lines(&path), lines(&moved)), (vec![line(7)], vec![line(1), line(1)]));
+    RunFolder::open_for_resume(&moved).unwrap_err();
+    drop(run);
+    RunFolder::open_for_resume(&moved).unwrap();
+}
+
+#[test]
+fn what_somebody_writes_into_the_manifest_or_the_log_of_a_run_that_is_on_is_kept() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("run");
+    let mut run = RunFolder::create(&path, "name: a\n", Manifest::begin(inputs())).unwrap();
+    fs::write(run.manifest_path(), "mine").unwrap();
+    run.end(Status::Finished).unwrap();
+    run.end(Status::Finished).unwrap();
+    let read = |file: &str| fs::read_to_string(path.join(file)).unwrap();
+    assert_eq!(read("damaged-manifest.json"), "mine");
+    assert_eq!(RunFolder::read_manifest(&path).unwrap().status, Status::Finished);
+    let line =
+        |step| metrics::Line::Eval(metrics::EvalLine { step, eval_loss: 1.0, eval_tokens: 1 });
+    let mut log = metrics::MetricsLog::begin(&run.metrics_path()).unwrap();
+    log.append(&line(1)).unwrap();
+    // As editors save.
+    fs::write(path.join("new"), "mine").unwrap();
+    fs::rename(path.join("new"), run.metrics_path()).unwrap();
+    log.append(&line(2)).unwrap();
+    fs::remove_file(run.metrics_path()).unwrap();
+    log.append(&line(3)).unwrap();
+    assert_eq!(read("damaged-metrics.jsonl"), "mine");
+    assert_eq!(metrics::read(&run.metrics_path()).unwrap(), [1, 2, 3].map(line));
+    assert_eq!(log.so_far(), FileHash::of(read("metrics.jsonl").as_bytes()));
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 5);
 }
 
 #[test]
