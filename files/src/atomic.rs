@@ -20,7 +20,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-pub use mode::narrow_to;
+pub use mode::{mode_of, narrow_to};
 use mode::{narrow, narrow_tree};
 pub use temporary::is_at;
 use temporary::{OLD, TEMPORARY, marked, number};
@@ -107,21 +107,30 @@ pub fn write_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Replaces the file `path` with `bytes`, and gives what was in its place to `retire`, which may move it away;
-/// it is removed otherwise. Where the file system cannot exchange two files, nothing is given.
+/// it is removed otherwise. The new one is no more open to others than what was in its place, nor than `mode`, which one had that was moved away before.
 ///
 /// # Errors
 /// Those of the disk and of `retire`; of the latter `path` has its new content.
 pub fn exchange_bytes<E: From<io::Error>>(
     path: impl AsRef<Path>,
     bytes: &[u8],
+    mode: Option<u32>,
     retire: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     let target = path.as_ref();
     let (parent, name) = split(target)?;
-    let temporary = filled(target, &parent, &name, |writer| writer.write_all(bytes))?;
+    let mut temporary = filled(target, &parent, &name, |writer| writer.write_all(bytes))?;
+    if let Some(mode) = mode {
+        narrow_to(&temporary.path, mode).map_err(at("set the mode of a file for", target))?;
+    }
     let is_file = target.symlink_metadata().is_ok_and(|found| found.is_file());
-    if !is_file || exchange(&temporary.path, target).is_err() {
+    if !is_file {
         return Ok(take_place(temporary, target, &parent, "replace")?);
+    }
+    if exchange(&temporary.path, target).is_err() {
+        let aside = aside(&temporary.path, target);
+        two_renames(&temporary.path, target, &aside).map_err(at("replace", target))?;
+        temporary.path = aside;
     }
     sync_folder(&parent)?;
     retire(&temporary.path)
@@ -263,16 +272,21 @@ fn put_in_place(
         }
         Ok(_) if exchange(new, target).is_ok() => Ok(Some(new.to_owned())),
         Ok(_) => {
-            // Two renames, the old folder kept until both are done. A kill between them leaves it under a name
-            // from which `remove_leftovers` puts it back.
-            fs::rename(target, aside)?;
-            if let Err(error) = fs::rename(new, target) {
-                fs::rename(aside, target)?;
-                return Err(error);
-            }
+            two_renames(new, target, aside)?;
             Ok(Some(aside.to_owned()))
         }
     }
+}
+
+/// Moves what is at `target` to `aside`, and `new` to `target`. A kill between the two leaves the old one under
+/// a name from which `remove_leftovers` puts it back.
+fn two_renames(new: &Path, target: &Path, aside: &Path) -> io::Result<()> {
+    fs::rename(target, aside)?;
+    if let Err(error) = fs::rename(new, target) {
+        fs::rename(aside, target)?;
+        return Err(error);
+    }
+    Ok(())
 }
 
 /// Where the folder at `target` waits while what is in `temporary` takes its place.

@@ -176,7 +176,7 @@ impl RunFolder {
         let text = self.manifest.to_text();
         let written = FileHash::of(&text);
         let own: Vec<FileHash> = self.recorded.iter().chain([&written]).cloned().collect();
-        atomic::exchange_bytes(&path, &text, |old| {
+        atomic::exchange_bytes(&path, &text, None, |old| {
             if let Some(aside) = made::keep_unless(&own, old, &path)? {
                 warn(&format!(
                     "`{}` was not as the run wrote it; what it was is kept as `{aside}`",

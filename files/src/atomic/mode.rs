@@ -13,6 +13,11 @@ pub(super) fn narrow(new: &Path, old: &Path) -> io::Result<()> {
     }
 }
 
+/// The mode of the file or folder at `path`, if one is there.
+pub fn mode_of(path: &Path) -> Option<u32> {
+    fs::symlink_metadata(path).ok().filter(|found| !found.is_symlink()).map(|found| found.mode())
+}
+
 /// Takes from a file or folder, for all but its owner, what `mode` does not give.
 pub fn narrow_to(path: &Path, mode: u32) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?.mode() & 0o7777;

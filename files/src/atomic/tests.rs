@@ -169,12 +169,13 @@ fn what_a_file_was_can_be_taken_when_it_is_exchanged() {
     let root = tempfile::tempdir().unwrap();
     let [target, kept] = ["a", "kept"].map(|name| root.path().join(name));
     let nothing = |_: &Path| -> io::Result<()> { panic!("nothing was there") };
-    exchange_bytes(&target, b"one", nothing).unwrap();
-    exchange_bytes(&target, b"two", |old| fs::rename(old, &kept)).unwrap();
+    exchange_bytes(&target, b"one", Some(0o600), nothing).unwrap();
+    exchange_bytes(&target, b"two", None, |old| fs::rename(old, &kept)).unwrap();
     let read = |path| fs::read_to_string(path).unwrap();
     assert_eq!([read(&target), read(&kept)], ["two", "one"]);
-    exchange_bytes(&target, b"three", |_| io::Result::Ok(())).unwrap();
+    exchange_bytes(&target, b"three", None, |_| io::Result::Ok(())).unwrap();
     assert_eq!((read(&target), names(root.path()).len()), ("three".to_owned(), 2));
+    assert_eq!(mode_of(&target).unwrap() & 0o077, 0, "it is more open than the first one");
 }
 
 #[test]

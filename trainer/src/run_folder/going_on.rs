@@ -41,6 +41,7 @@ impl RunFolder {
         changes: Vec<Change>,
         mut mended: Vec<Mended>,
     ) -> Result<Vec<Mended>> {
+        let mode = atomic::mode_of(&self.recipe_path());
         let was = self.inspect_recipe()?;
         let own = was.as_ref().ok().cloned();
         mended.extend(was.err());
@@ -52,7 +53,7 @@ impl RunFolder {
         let own: Vec<FileHash> = own.into_iter().chain([FileHash::of(recipe.as_bytes())]).collect();
         let path = self.recipe_path();
         if !hash_file(&path, |_| ()).is_ok_and(|found| Some(&found) == own.last()) {
-            atomic::exchange_bytes(&path, recipe.as_bytes(), |old| {
+            atomic::exchange_bytes(&path, recipe.as_bytes(), mode, |old| {
                 keep_unless(&own, old, &path).map(|_| ()).map_err(Exchange::from)
             })?;
         }

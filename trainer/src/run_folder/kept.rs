@@ -78,11 +78,11 @@ impl RunFolder {
             made: self.manifest.made.get(name).cloned().unwrap_or_default(),
             read: u64::MAX,
         };
+        let modes = modes_of(&path, &own.made);
         // Before anything is announced: a run killed from here on finds them where they wait.
         let waiting = path.with_file_name(format!("{WAITING}{name}"));
         set_aside(&path, &waiting, &own)?;
         self.claim(name, None)?;
-        let modes = modes_of(&path, &own.made);
         own.read = AT_A_GLANCE;
         if name != ADAPTER {
             // A model is large: the disk need not have room for two.

@@ -122,13 +122,11 @@ impl RunFolder {
             .chain([&coming])
             .cloned()
             .collect();
-        // Before anything is announced: a run killed from here on finds what it made.
-        let mut aside = if path.exists() { keep_unless(&own, &path, &path)? } else { None };
         self.claim(name, Some(coming))?;
-        atomic::exchange_bytes(&path, content, |old| {
-            // Somebody may have come meanwhile.
-            let late = keep_unless(&own, old, &path)?;
-            aside = aside.take().or(late);
+        let is_no_file = path.symlink_metadata().is_ok_and(|found| !found.is_file());
+        let mut aside = is_no_file.then(|| checkpoints::set_aside(&path)).transpose()?;
+        atomic::exchange_bytes(&path, content, None, |old| {
+            aside = keep_unless(&own, old, &path)?;
             Ok::<_, Exchange>(())
         })?;
         self.made(name, step, of)?;

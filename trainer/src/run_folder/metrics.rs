@@ -49,9 +49,10 @@ impl MetricsLog {
         if written.is_empty() || (!has_come && goes_on(&written, 0)) {
             return Ok((Self::begin(path)?, None));
         }
+        let mode = atomic::mode_of(path);
         let aside = super::checkpoints::set_aside(path)?;
         let found = format!("the run begins anew: what it was is kept as `{aside}`");
-        Ok((Self::begin(path)?, Some(found)))
+        Ok((Self::written(path, &[], mode)?, Some(found)))
     }
 
     /// Opens the log of a run that goes on after `step`, whose checkpoint recorded `so_far`: later lines
@@ -82,19 +83,32 @@ impl MetricsLog {
                 format!("it was cut short or changed: its {lines} lines are kept as they are");
             return Ok((Self::with(path, &remaining, false)?, Some(found)));
         }
+        let mode = atomic::mode_of(path);
         let aside = super::checkpoints::set_aside(path)?;
         let found = format!(
             "it was cut short or changed: {lines} lines that can be read are kept, the whole file is \
              `{aside}`"
         );
-        Ok((Self::with(path, &remaining, true)?, Some(found)))
+        Ok((Self::written(path, &remaining, mode)?, Some(found)))
     }
 
     fn with(path: &Path, content: &[u8], differs: bool) -> Result<Self> {
         // A second name of the file is a copy that somebody made: no line is added to that.
         if differs || path.metadata().is_ok_and(|found| found.nlink() > 1) {
-            atomic::write_bytes(path, content).map_err(Error::Replace)?;
+            return Self::written(path, content, None);
         }
+        Self::at(path, content)
+    }
+
+    /// A log of this content, no more open than `mode`.
+    fn written(path: &Path, content: &[u8], mode: Option<u32>) -> Result<Self> {
+        atomic::exchange_bytes(path, content, mode, |_| io::Result::Ok(()))
+            .map_err(Error::Replace)?;
+        Self::at(path, content)
+    }
+
+    /// The log that is there, and has this content.
+    fn at(path: &Path, content: &[u8]) -> Result<Self> {
         let file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -119,6 +133,7 @@ impl MetricsLog {
         let mut own = Vec::new();
         self.file.seek(SeekFrom::Start(0)).map_err(unreadable)?;
         (&self.file).take(self.bytes).read_to_end(&mut own).map_err(unreadable)?;
+        let mode = atomic::mode_of(&self.path);
         if self.path.symlink_metadata().is_ok() {
             let aside = super::checkpoints::set_aside(&self.path)?;
             warn(&format!(
@@ -126,7 +141,7 @@ impl MetricsLog {
                 self.path.display()
             ));
         }
-        *self = Self::with(&self.path, &own, true)?;
+        *self = Self::written(&self.path, &own, mode)?;
         Ok(())
     }
 

@@ -458,6 +458,37 @@ fn what_comes_while_a_folder_is_made_stays() {
 }
 
 #[test]
+fn what_somebody_narrowed_and_changed_is_made_again_as_narrow() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("run");
+    let mut run = RunFolder::create(&path, "name: a\n", Manifest::begin(inputs())).unwrap();
+    let make = |folder: &Path| -> Result<()> {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("NOTICE"), "made").unwrap();
+        Ok(())
+    };
+    run.make_folder("merged", 2, "", make).0.unwrap();
+    run.put("report.html", 2, "", b"first").unwrap();
+    fs::write(run.metrics_path(), "mine\n").unwrap();
+    let all = ["merged/NOTICE", "report.html", "recipe.yaml", "metrics.jsonl", "manifest.json"];
+    for file in all {
+        let file = path.join(file);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(file, "mine\n").unwrap();
+    }
+    run.make_folder("merged", 4, "", make).0.unwrap();
+    run.put("report.html", 4, "", b"second").unwrap();
+    run.resumed_after(4, (inputs(), "name: b\n"), Vec::new(), Vec::new()).unwrap();
+    metrics::MetricsLog::begin_anew(&run.metrics_path(), true).unwrap();
+    for file in all {
+        let file = path.join(file);
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+        assert_ne!(fs::read_to_string(&file).unwrap(), "mine\n");
+    }
+}
+
+#[test]
 fn a_changed_file_of_the_run_is_kept_when_it_is_made_again() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("run");
