@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use burn::tensor::ops::FloatTensor;
-use graft_kernels::{FrozenMatrix, Kernels, Ops};
+use graft_kernels::{FrozenMatrix, Kernels, Ops, Precision};
 use graft_model::checkpoint::{Dtype, ShardedWriter, TensorSpec, expected};
 use graft_model::config::FloatType;
 use graft_model::folder::ModelFolder;
@@ -14,7 +14,7 @@ use graft_model::{
 };
 use half::{bf16, f16};
 
-use crate::method::{Learns, Learnt, Method, Trainable, TrainedTensor};
+use crate::method::{Learns, Learnt, Method, TokenBytes, Trainable, TrainedTensor};
 use crate::out_folder::{OutFolder, Summary};
 
 /// Values that are rounded before they are written.
@@ -37,9 +37,21 @@ impl Method for Full {
         Learns::Model
     }
 
+    fn merges(&self) -> bool {
+        false
+    }
+
     fn trained(&self, model: &LlamaConfig) -> Vec<TrainedTensor> {
         let tensor = |seat: Seat| TrainedTensor { seat, shape: seat.shape(model) };
         Seat::all(model).into_iter().map(tensor).collect()
+    }
+
+    fn token_bytes(&self, _: Site, _: &LlamaConfig, _: Precision) -> TokenBytes {
+        TokenBytes { reads_input: true, ..TokenBytes::default() }
+    }
+
+    fn drops(&self, _: Site) -> bool {
+        false
     }
 
     fn way_out(&self) -> Option<&'static str> {

@@ -17,6 +17,6 @@ pub mod quantize;
 pub use error::Error;
 pub use full::{DenseLinear, Full, FullFactory};
 pub use lora::{Beginning, Fresh, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Size, Start};
-pub use method::{AnyMethod, Learns, Learnt, Method, Trainable, TrainedTensor};
+pub use method::{AnyMethod, Learns, Learnt, Method, TokenBytes, Trainable, TrainedTensor};
 pub use out_folder::{Summary, companions};
 pub use peft::PeftAdapter;

@@ -5,17 +5,18 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::ops::FloatTensor;
 use graft_kernels::nf4::AbsmaxFormat;
-use graft_kernels::{FrozenMatrix, Home, Kernels, LowRank, Ops};
+use graft_kernels::{FrozenMatrix, Home, Kernels, LowRank, Ops, Precision};
 use graft_model::load::{Factory, is_kept, quantise};
 use graft_model::{
     Error, FrozenLinear, LlamaConfig, OwnOutput, Param, Pass, Projection, ProjectionKind, Seat,
     Site, Table,
 };
 
-use crate::method::{AnyMethod, Learns, Learnt, Method, Trainable, TrainedTensor};
+use crate::method::{Learns, Learnt, Method, TokenBytes, Trainable, TrainedTensor};
 use crate::peft;
 use crate::peft::names::{LoraMatrix, tensor_name};
 
@@ -119,6 +120,10 @@ impl Method for LoraConfig {
         Learns::Adapter
     }
 
+    fn merges(&self) -> bool {
+        true
+    }
+
     fn trained(&self, model: &LlamaConfig) -> Vec<TrainedTensor> {
         let matrices = |(&site, size): (&Site, &Size)| {
             let ([out, inner], rank) = (site.weight_shape(model), size.rank.get());
@@ -131,8 +136,10 @@ impl Method for LoraConfig {
         self.sites.iter().flat_map(matrices).collect()
     }
 
-    fn low_width(&self, site: Site) -> usize {
-        self.sites.get(&site).map_or(0, |size| size.rank.get())
+    fn token_bytes(&self, site: Site, _: &LlamaConfig, _: Precision) -> TokenBytes {
+        // The narrow product, in f32. Inputs are counted without looking which projections have updates.
+        let low = self.sites.get(&site).map_or(0, |size| size.rank.get());
+        TokenBytes { reads_input: true, beside: 4 * low, ..TokenBytes::default() }
     }
 
     fn drops(&self, site: Site) -> bool {
@@ -143,11 +150,11 @@ impl Method for LoraConfig {
         self.one_size().map(|size| size.rank.get())
     }
 
-    fn of_rank(&self, rank: usize) -> Option<AnyMethod> {
+    fn of_rank(&self, rank: usize) -> Option<Arc<dyn Method>> {
         let rank = Rank(NonZeroUsize::new(rank)?);
         let mut other = self.clone();
         other.sites.values_mut().for_each(|size| size.rank = rank);
-        Some(AnyMethod::Lora(other))
+        Some(Arc::new(other))
     }
 
     fn write(&self, out: &Path, learnt: &Learnt<'_>) -> Result<(), crate::Error> {

@@ -3,7 +3,8 @@
 //! An adapter that was trained over NF4 weights has learnt to correct *those*: merged onto the
 //! original weights it gives another model than the one that was trained. [`Onto`] says which `W` is
 //! meant. The sum is computed in f32; whoever writes it rounds it. A table that the adapter brings whole takes
-//! the place of the base's. Every export of a model reads this.
+//! the place of the base's. Every export of base and adapter reads this; one of a folder that is a model by itself
+//! reads its [`Checkpoint`], and through [`Weights`] what may be in NF4.
 
 use graft_kernels::FrozenMatrix;
 use graft_kernels::nf4::AbsmaxFormat;
@@ -87,12 +88,21 @@ impl<'a> MergedWeights<'a> {
     /// The tensors of `merge`, whose base is `checkpoint`.
     ///
     /// # Errors
-    /// Base, configuration and adapter do not belong together.
+    /// Base, configuration and adapter do not belong together; the base is in NF4, and [`Onto::Original`] is asked
+    /// for.
     pub fn of(merge: &'a Merge<'a>, checkpoint: &'a Checkpoint) -> Result<Self, Error> {
         checkpoint.verify(merge.config)?;
         merge.adapter.check_model(merge.config)?;
         let weights = merge.adapter.weights(checkpoint, merge.config);
         let config = merge.adapter.model_config(merge.config);
+        if merge.onto == Onto::Original {
+            for site in Site::all(merge.config) {
+                let tensor = site.checkpoint_name();
+                if checkpoint.nf4(&tensor)?.is_some() {
+                    return Err(Error::NoOriginal { base: merge.base.display(), tensor });
+                }
+            }
+        }
         Ok(Self { merge, checkpoint, weights, config })
     }
 
@@ -101,11 +111,11 @@ impl<'a> MergedWeights<'a> {
         &self.config
     }
 
-    /// Name, type and shape of every tensor, in the model's order: the types are the base's, or those that it
-    /// had before it was quantised.
+    /// Name, type and shape of every tensor, in the order of [`expected`]: the types are the base's, or those that
+    /// it had before it was quantised.
     ///
     /// # Errors
-    /// The base is in NF4, and [`Onto::Original`] is asked for.
+    /// The base lacks one.
     pub fn specs(&self) -> Result<Vec<TensorSpec>, Error> {
         expected(&self.config).iter().map(|tensor| self.spec(tensor)).collect()
     }
@@ -114,9 +124,6 @@ impl<'a> MergedWeights<'a> {
         let Expected { name, shape, site } = tensor.clone();
         let nf4 = if site.is_some() { self.checkpoint.nf4(&name)? } else { None };
         let dtype = match nf4 {
-            Some(_) if self.merge.onto == Onto::Original => {
-                return Err(Error::NoOriginal { base: self.merge.base.display(), tensor: name });
-            }
             Some(nf4) => match nf4.dtype {
                 FloatType::F32 => Dtype::F32,
                 FloatType::F16 => Dtype::F16,

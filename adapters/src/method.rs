@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 
-use graft_kernels::Kernels;
+use graft_kernels::{Kernels, Precision};
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, Projection, Seat, Site};
 
@@ -55,6 +56,26 @@ impl TrainedTensor {
     }
 }
 
+/// What a projection takes of a token, in bytes, beyond a frozen one, of which all is 0. What burn's tape keeps is what
+/// the way back of an op reads: of a product each factor whose other one has a gradient, of a cast nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenBytes {
+    /// Whether its gradient reads its input, so that this is kept.
+    pub reads_input: bool,
+    /// What goes through [`graft_model::Pass::beside`].
+    pub beside: usize,
+    /// Whether it says [`graft_model::OwnOutput::Read`], so that its product is kept wherever products are.
+    pub reads_product: bool,
+    /// What its own ops keep on a whole tape (`block`, `none`). Of q, k, v, gate and up the values that it gives
+    /// are counted already; of o and down its product, where that is read, is not.
+    pub tape: usize,
+    /// What its own ops keep on a tape of which the products were kept (`selective`), without these: also the
+    /// values that it gives, where they are others than the product.
+    pub beside_products: usize,
+    /// The most that its ops have for a moment besides, on the way there or back, gradients included.
+    pub moment: usize,
+}
+
 /// What a run has learnt, to be written.
 pub struct Learnt<'a> {
     /// The base's folder.
@@ -80,33 +101,18 @@ pub trait Method: Debug {
     /// What is there when it is done.
     fn learns(&self) -> Learns;
 
-    /// Whether what is written can be added to the base's weights: it is in PEFT's files then.
-    fn merges(&self) -> bool {
-        self.learns() == Learns::Adapter
-    }
+    /// Whether what is written can be added to the base's weights: an adapter in PEFT's files can
+    /// ([`crate::PeftAdapter`] reads it). Where it cannot, `finish.merge` is refused.
+    fn merges(&self) -> bool;
 
     /// The tensors that it trains in a model, in the order in which they are visited.
     fn trained(&self, model: &LlamaConfig) -> Vec<TrainedTensor>;
 
-    /// Values a token of the narrow product that its update of this projection keeps for the way back; 0 where
-    /// there is none.
-    fn low_width(&self, site: Site) -> usize {
-        let _ = site;
-        0
-    }
-
-    /// Whether its gradient reads what this projection gives ([`graft_model::OwnOutput::Read`]), so that it is
-    /// kept for the way back.
-    fn reads_output(&self, site: Site) -> bool {
-        let _ = site;
-        false
-    }
+    /// What this projection takes of a token.
+    fn token_bytes(&self, site: Site, model: &LlamaConfig, precision: Precision) -> TokenBytes;
 
     /// Whether its update of this projection leaves out values of the input by chance.
-    fn drops(&self, site: Site) -> bool {
-        let _ = site;
-        false
-    }
+    fn drops(&self, site: Site) -> bool;
 
     /// Its size as `adapter.rank`, where one number is the size of all updates.
     fn rank(&self) -> Option<usize> {
@@ -114,7 +120,7 @@ pub trait Method: Debug {
     }
 
     /// It in this `adapter.rank`, which takes less memory than a larger one.
-    fn of_rank(&self, rank: usize) -> Option<AnyMethod> {
+    fn of_rank(&self, rank: usize) -> Option<Arc<dyn Method>> {
         let _ = rank;
         None
     }
@@ -148,6 +154,15 @@ impl Deref for AnyMethod {
         match self {
             Self::Lora(method) => method,
             Self::Full(method) => method,
+        }
+    }
+}
+
+impl From<AnyMethod> for Arc<dyn Method> {
+    fn from(method: AnyMethod) -> Self {
+        match method {
+            AnyMethod::Lora(method) => Arc::new(method),
+            AnyMethod::Full(method) => Arc::new(method),
         }
     }
 }

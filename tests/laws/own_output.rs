@@ -10,7 +10,7 @@ use graft_kernels::{FrozenMatrix, Home, Kernels, Precision};
 use graft_model::load::Factory;
 use graft_model::{
     Error, FrozenLinear, Llama, OwnOutput, Param, Pass, Projection, ProjectionKind, Seat, Site,
-    Table,
+    Table, in_f32,
 };
 use graft_tests::{Cpu, samples, tiny_config, trainer, uniform};
 
@@ -40,7 +40,7 @@ impl Projection<Cpu> for Scaled {
         let product = pass.output(kind, self.says, |output| {
             R::On::frozen_linear(x, self.base.weight(), precision, output)
         });
-        R::On::float_mul(product, m)
+        in_f32::<R::On>(product, |product| R::On::float_mul(product, m))
     }
 
     fn frozen(&self) -> Option<&<Cpu as Kernels>::Frozen> {
@@ -99,15 +99,18 @@ fn two_rows() -> Batch {
 #[test]
 fn a_projection_that_reads_its_own_output_has_it_under_every_checkpointing() {
     let batch = two_rows();
-    let expected = full_tape(model(OwnOutput::Read), Precision::F32, &batch);
-    for checkpointing in EVERY {
-        let trainer = trainer(model(OwnOutput::Read), checkpointing, Precision::F32);
-        let batches = std::slice::from_ref(&batch);
-        let (_, found) = trainer.gradient(1, batches, batch.targets()).expect("finite");
-        for slot in trainer.parameters.slots() {
-            let [found, expected] = [&found, &expected].map(|all| &all[slot.range.clone()]);
-            assert!(found.iter().any(|&value| value != 0.0), "{}, {checkpointing:?}", slot.name);
-            assert_eq!(bits(found), bits(expected), "{}, {checkpointing:?}", slot.name);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let expected = full_tape(model(OwnOutput::Read), precision, &batch);
+        for checkpointing in EVERY {
+            let trainer = trainer(model(OwnOutput::Read), checkpointing, precision);
+            let batches = std::slice::from_ref(&batch);
+            let (_, found) = trainer.gradient(1, batches, batch.targets()).expect("finite");
+            for slot in trainer.parameters.slots() {
+                let [found, expected] = [&found, &expected].map(|all| &all[slot.range.clone()]);
+                let what = format!("{}, {checkpointing:?}, {precision:?}", slot.name);
+                assert!(found.iter().any(|&value| value != 0.0), "{what}");
+                assert_eq!(bits(found), bits(expected), "{what}");
+            }
         }
     }
 }

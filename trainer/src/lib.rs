@@ -24,5 +24,7 @@ pub mod run;
 pub mod run_folder;
 pub mod signals;
 pub mod synthetic;
+#[cfg(test)]
+mod toy_method;
 pub mod trained_with;
 pub mod wrong_use;

@@ -178,6 +178,9 @@ impl Plan {
         if let (Some(folder), Some(config)) = (&model.folder, config) {
             method::warn_of_another_base(&recipe, folder, config, &mut findings);
         }
+        if let Some(method) = &method {
+            method::check_merge(&recipe, &**method, &mut findings);
+        }
         let data = sources::resolve(&recipe, config, model.template.as_ref(), &mut findings);
         output::check(&recipe, model.folder.as_ref(), start, &mut findings);
         warn_of_settings(&recipe, &device, &mut findings);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::tiny::{Tiny, files, read_config};
 use graft_adapters::merge::{self, Merge, Onto, Summary};
+use graft_adapters::merged::MergedWeights;
 use graft_adapters::{Error, PeftAdapter, quantize};
 use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::{Checkpoint, Dtype, ShardedWriter};
@@ -160,6 +161,9 @@ fn a_base_in_nf4_gives_the_model_of_its_dense_original() {
     let refused = merge::write(&out, &merge(ORIGINAL), u64::MAX, &mut |_, _| {}).unwrap_err();
     assert!(matches!(refused, Error::NoOriginal { .. }), "{refused}");
     assert!(!out.exists());
+    // Whoever reads base and adapter without asking what is written hears so, too.
+    let refused = MergedWeights::of(&merge(ORIGINAL), &Checkpoint::open(&base).unwrap()).err();
+    assert!(matches!(refused, Some(Error::NoOriginal { .. })), "{refused:?}");
     merge::write(&out, &merge(NF4), u64::MAX, &mut |_, _| {}).unwrap();
     let found = Checkpoint::open(&ModelFolder::at(&out).unwrap()).unwrap();
     assert!(found.names().eq(expected.names()));

@@ -21,7 +21,8 @@ pub struct Expected {
     pub site: Option<Site>,
 }
 
-/// Every tensor of the dense model in the order of its forward pass.
+/// Every tensor of the dense model: the embedding, both norms of every block, the projections of every block, the
+/// last norm, and a head that is no embedding.
 pub fn expected(config: &LlamaConfig) -> Vec<Expected> {
     let plain = |name: String, shape: Vec<usize>| Expected { name, shape, site: None };
     let table = vec![config.vocab_size, config.d_model];

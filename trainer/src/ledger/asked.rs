@@ -1,8 +1,9 @@
 //! The sizes of a run that decide what it takes, apart from everything else in a plan.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use graft_adapters::{AnyMethod, Learns, TrainedTensor};
+use graft_adapters::{Learns, Method, TokenBytes, TrainedTensor};
 use graft_data::Sample;
 use graft_kernels::Precision;
 use graft_kernels::flex::isa::Isa;
@@ -95,7 +96,7 @@ pub struct Asked {
     /// The model.
     pub config: LlamaConfig,
     /// How it trains.
-    pub method: AnyMethod,
+    pub method: Arc<dyn Method>,
     /// The adapter's rank, where another could be chosen: not of one that the run goes on from.
     pub rank: Option<usize>,
     /// How the optimizer remembers.
@@ -170,7 +171,7 @@ impl Asked {
         let stored = (plan.method.learns() == Learns::Adapter).then(|| stored(plan));
         Ok(Self {
             config: plan.config.clone(),
-            method: plan.method.clone(),
+            method: plan.method.clone().into(),
             rank: plan.method.rank().filter(|_| plan.init_from.is_none()),
             states: plan.state_format(),
             embedded: stored.map_or(0, |stored| embedded(plan, data, stored)),
@@ -264,9 +265,20 @@ impl Asked {
         self.method.trained(&self.config).iter().any(|tensor| tensor.seat == seat)
     }
 
-    /// The widest narrow product of an update; 0 without any.
+    /// What the update of this projection takes of a token.
+    pub(super) fn token_bytes(&self, site: Site) -> TokenBytes {
+        self.method.token_bytes(site, &self.config, self.precision)
+    }
+
+    /// The most values a token that an update keeps beside its product, in f32; 0 without any.
     pub(super) fn widest_low(&self) -> usize {
-        Site::all(&self.config).map(|site| self.method.low_width(site)).max().unwrap_or(0)
+        let low = |site| self.token_bytes(site).beside / F32_BYTES;
+        Site::all(&self.config).map(low).max().unwrap_or(0)
+    }
+
+    /// The most bytes a token that the ops of an update have for a moment, in a pass of any kind.
+    pub(super) fn most_of_a_moment(&self) -> usize {
+        Site::all(&self.config).map(|site| self.token_bytes(site).moment).max().unwrap_or(0)
     }
 
     /// Tokens of the longest row or bin.

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use graft_adapters::{AnyMethod, Full, Learns, LoraConfig, PeftAdapter, Rank, Scaling, Size};
+use graft_adapters::{
+    AnyMethod, Full, Learns, LoraConfig, Method, PeftAdapter, Rank, Scaling, Size,
+};
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, ProjectionKind, Site};
 use graft_recipes::{AdapterMethod, Init, Layers, ProjectionName, Recipe, TargetModules};
@@ -48,6 +50,21 @@ pub(super) fn resolve(
             }
             Some(AnyMethod::Lora(config))
         }
+    }
+}
+
+/// A model is merged of what can be added to the base's weights, and of nothing else.
+pub(super) fn check_merge(recipe: &Recipe, method: &dyn Method, findings: &mut Findings<'_>) {
+    if recipe.finish.merge && !method.merges() {
+        let name = method.name();
+        findings.problem_with_hint(
+            "finish.merge",
+            format_args!(
+                "found true and adapter.method = {name}; allowed: false, as what `{name}` learns \
+                 cannot be added to the base's weights"
+            ),
+            "drop `finish.merge`",
+        );
     }
 }
 

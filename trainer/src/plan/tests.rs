@@ -4,11 +4,13 @@
 use std::fs;
 use std::path::Path;
 
+use graft_adapters::Method;
 use graft_model::ProjectionKind;
 use tempfile::TempDir;
 
 use super::model_files::ModelFiles;
 use super::*;
+use crate::toy_method::Factors;
 
 /// A folder with the built-in config and tokenizer, without weights.
 fn model_folder(root: &Path, change: impl Fn(String) -> String) -> PathBuf {
@@ -396,4 +398,25 @@ fn what_is_hashed_is_what_became_the_samples() {
     let hash = &data.files["data.train[0]"].hash;
     let sha256 = graft_files::sha256::sha256_hex(&text);
     assert_eq!((hash.bytes, &hash.sha256), (text.len() as u64, &sha256));
+}
+
+#[test]
+fn a_merge_of_what_cannot_be_merged_is_refused_by_name_and_of_everything_else_is_not() {
+    let root = root();
+    let check = |overrides: &[&str], method: &dyn Method| {
+        let recipe = recipe(root.path(), "", overrides);
+        let mut findings = Findings::new(&recipe);
+        method::check_merge(&recipe, method, &mut findings);
+        findings.finish().map_err(|problems| problems.to_string())
+    };
+    let merge = ["finish.merge=true"];
+    let toy = Factors { tells: true };
+    insta::assert_snapshot!(check(&merge, &toy).unwrap_err(), @"
+    recipe `r` has a problem:
+    command line: finish.merge=true: finish.merge: found true and adapter.method = factors; allowed: false, as what `factors` learns cannot be added to the base's weights
+      help: drop `finish.merge`
+    ");
+    assert_eq!(check(&[], &toy), Ok(Vec::new()));
+    let resolved = Plan::resolve(recipe(root.path(), "", &merge), Device::cpu()).unwrap();
+    assert_eq!(check(&merge, &*resolved.plan.method), Ok(Vec::new()));
 }

@@ -159,7 +159,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         let config = adamw(plan);
         let optimizer = AdamW::new(config, &parameters, &model.device);
         let options = step_options(plan, total);
-        let head = head();
+        let head = head(plan);
         let mut trainer = Trainer { model, parameters, head, optimizer, options, offload };
         let position = from.as_ref().map_or_else(Position::default, |(_, state)| state.position);
         // Nothing is learnt yet, whatever the checkpoint holds: what is scored is the base.
@@ -438,8 +438,8 @@ impl CheckpointError {
     }
 }
 
-/// The loss of a run.
-fn head<B: Backend, P: Trainable<B>>() -> Box<dyn LossHead<B, P>> {
+/// The loss of a run; there is one, whatever is planned.
+fn head<B: Backend, P: Trainable<B>>(_plan: &Plan) -> Box<dyn LossHead<B, P>> {
     Box::new(NextToken)
 }
 

@@ -15,56 +15,59 @@ use crate::room::Room;
 /// A plan is never below the peak, and at most this share above it.
 const ABOVE: f64 = 1.15;
 
-/// What a method overrides. Its model is some hundred MiB with what training it takes, so that the program
-/// itself is a small part.
-const METHODS: [(&str, &[&str]); 7] = [
-    ("lora", &["model.path=dense", "quantization=none"]),
-    ("qlora, quantised while loading", &["model.path=dense"]),
-    ("qlora", &["model.path=nf4"]),
-    (
-        "full",
-        &["model={path: trained, init: random}", "quantization=none", "adapter={method: full}"],
-    ),
-    ("qlora with questions", &["model.path=nf4", "data.max_seq_len=256", QUESTIONS]),
-    (
-        "a rank beyond every width",
-        &["model.path=nf4", "adapter.rank=2048", "adapter.alpha=2048", "adapter.layers={last: 1}"],
-    ),
-    ("lora with dropout", &["model.path=dense", "quantization=none", "adapter.dropout=0.05"]),
-];
+/// What is trained, what that overrides, and whether it merges. A model is some hundred MiB with what training it takes,
+/// so that the program itself is a small part.
+type Trained = (&'static str, &'static [&'static str], bool);
+const LORA: Trained = ("lora", &["model.path=dense", "quantization=none"], true);
+const WHILE_LOADING: Trained = ("qlora, quantised while loading", &["model.path=dense"], true);
+const QLORA: Trained = ("qlora", &["model.path=nf4"], true);
+const FULL: Trained = (
+    "full",
+    &["model={path: trained, init: random}", "quantization=none", "adapter={method: full}"],
+    false,
+);
+const ASKED: Trained =
+    ("qlora with questions", &["model.path=nf4", "data.max_seq_len=256", QUESTIONS], true);
+const WIDE: Trained = (
+    "a rank beyond every width",
+    &["model.path=nf4", "adapter.rank=2048", "adapter.alpha=2048", "adapter.layers={last: 1}"],
+    true,
+);
+const DROPS: Trained =
+    ("lora with dropout", &["model.path=dense", "quantization=none", "adapter.dropout=0.05"], true);
+const METHODS: &[Trained] = &[LORA, WHILE_LOADING, QLORA, FULL, ASKED, WIDE, DROPS];
 const QUESTIONS: &str =
     "evaluation={held_out: [{path: questions.jsonl, format: messages}], max_new_tokens: 16}";
-const CHECKPOINTING: [&str; 3] = ["block", "selective", "none"];
-const DTYPES: [&str; 2] = ["bf16", "f32"];
 
-/// A row of the table: method, checkpointing, dtype, whether a merged model is written, whether it is validated.
-type Case = (usize, usize, usize, bool, bool);
+/// A row of the table: what is trained, checkpointing, dtype, whether a merged model is written, whether it is validated.
+type Case = (Trained, &'static str, &'static str, bool, bool);
 
 /// Every value of every column, and every method with every checkpointing that it differs in.
-const CASES: [Case; 13] = [
-    (0, 0, 0, false, true),
-    (0, 1, 1, true, false),
-    (0, 2, 0, false, false),
-    (1, 0, 1, true, true),
-    (1, 2, 0, true, false),
-    (2, 1, 0, true, true),
-    (2, 0, 0, false, false),
-    (2, 2, 1, false, false),
-    (3, 0, 1, false, true),
-    (3, 2, 0, false, false),
-    (4, 1, 0, false, false),
-    (5, 0, 1, false, false),
-    (6, 1, 0, false, false),
+const CASES: &[Case] = &[
+    (LORA, "block", "bf16", false, true),
+    (LORA, "selective", "f32", true, false),
+    (LORA, "none", "bf16", false, false),
+    (WHILE_LOADING, "block", "f32", true, true),
+    (WHILE_LOADING, "none", "bf16", true, false),
+    (QLORA, "selective", "bf16", true, true),
+    (QLORA, "block", "bf16", false, false),
+    (QLORA, "none", "f32", false, false),
+    (FULL, "block", "f32", false, true),
+    (FULL, "none", "bf16", false, false),
+    (ASKED, "selective", "bf16", false, false),
+    (WIDE, "block", "f32", false, false),
+    (DROPS, "selective", "bf16", false, false),
 ];
 
 fn all_cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for method in 0..METHODS.len() {
-        for (checkpointing, dtype) in (0..3).flat_map(|c| (0..2).map(move |d| (c, d))) {
-            for validates in [false, true] {
-                // What trains every weight has nothing to merge.
-                let merges: &[bool] = if method == 3 { &[false] } else { &[false, true] };
-                let with = |&merges| (method, checkpointing, dtype, merges, validates);
+    for &trained in METHODS {
+        for checkpointing in ["block", "selective", "none"] {
+            for (dtype, validates) in
+                ["bf16", "f32"].into_iter().flat_map(|d| [(d, false), (d, true)])
+            {
+                let merges: &[bool] = if trained.2 { &[false, true] } else { &[false] };
+                let with = |&merges| (trained, checkpointing, dtype, merges, validates);
                 cases.extend(merges.iter().map(with));
             }
         }
@@ -72,10 +75,10 @@ fn all_cases() -> Vec<Case> {
     cases
 }
 
-fn overrides((method, checkpointing, dtype, merges, validates): Case) -> Vec<String> {
-    let mut all: Vec<String> = METHODS[method].1.iter().map(ToString::to_string).collect();
-    all.push(format!("training.checkpointing={}", CHECKPOINTING[checkpointing]));
-    all.push(format!("training.compute_dtype={}", DTYPES[dtype]));
+fn overrides((trained, checkpointing, dtype, merges, validates): Case) -> Vec<String> {
+    let mut all: Vec<String> = trained.1.iter().map(ToString::to_string).collect();
+    all.push(format!("training.checkpointing={checkpointing}"));
+    all.push(format!("training.compute_dtype={dtype}"));
     all.push(format!("finish.merge={merges}"));
     if validates {
         all.push("data.validation={fraction: 0.4}".to_owned());
@@ -198,7 +201,7 @@ fn a_plan_is_never_below_the_peak_and_little_above_it() {
         let words = overrides(case);
         let [private, resident] = planned(&room, &words);
         let [found, peak] = measured(&room, &words);
-        let name = format!("{}: {}", METHODS[case.0].0, words.join(" "));
+        let name = format!("{}: {}", case.0.0, words.join(" "));
         let verdicts = [
             verdict("anonymous", private, found, ABOVE * found),
             verdict("resident", resident, peak, ABOVE * peak),

@@ -30,13 +30,14 @@ pub(super) fn answering(asked: &Asked) -> Vec<Entry> {
 }
 
 /// A pass without a tape: the stream and what is added to it, angles, and of the wider branch the norm's
-/// output, and gate, up and their product, or queries, keys, values and their sums.
+/// output, and gate, up and their product, or queries, keys, values and their sums, and what an update has for a
+/// moment.
 pub(super) fn pass(asked: &Asked, name: &'static str, tokens: usize) -> Entry {
     let config = &asked.config;
     let [queries, keys] = widths(asked);
     let each = operand_bytes(asked);
     let branch = each * (config.d_model + (3 * config.d_ff).max(2 * queries + 2 * keys));
-    let bytes = branch + F32 * (2 * config.d_model + config.head_dim);
+    let bytes = branch + F32 * (2 * config.d_model + config.head_dim) + asked.most_of_a_moment();
     let arithmetic = format!("{} tokens · {} bytes", group(tokens), group(bytes));
     tensors(asked, name, tokens * bytes, arithmetic)
 }
@@ -82,7 +83,7 @@ fn reading_or_next_tokens(asked: &Asked) -> Entry {
     let config = &asked.config;
     let (tokens, prompts) = (asked.scoring.prefill, asked.scoring.prompts);
     let branch = operand_bytes(asked) * (config.d_model + config.d_ff) + 2 * F32 * config.d_ff;
-    let bytes = branch + F32 * (2 * config.d_model + config.head_dim);
+    let bytes = branch + F32 * (2 * config.d_model + config.head_dim) + asked.most_of_a_moment();
     let logits = 2 * prompts * config.vocab_size * F32;
     if tokens * bytes >= logits {
         let arithmetic = format!("{} tokens · {} bytes", group(tokens), group(bytes));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use graft_adapters::TokenBytes;
 use graft_kernels::Precision;
 use graft_model::{ProjectionKind, Seat, Site};
 use graft_recipes::Checkpointing;
@@ -74,41 +75,77 @@ fn positions(asked: &Asked) -> Entry {
     tensors(asked, "positions", tokens * (head_dim * F32 + BATCH), arithmetic)
 }
 
-/// Values a token on attention's tape: the norm's output, rotated queries and keys, values, the output.
+/// Values a token on attention's tape: the norm's output where it is read, rotated queries and keys, values, the
+/// output.
 fn attention_tape(asked: &Asked) -> usize {
     let [queries, keys] = widths(asked);
-    asked.config.d_model + 2 * queries + 2 * keys
+    let input = inputs_read(asked, &[ProjectionKind::Q, ProjectionKind::K, ProjectionKind::V]);
+    input + 2 * queries + 2 * keys
 }
 
-/// Values a token on the feed-forward tape: the norm's output, gate, up and their product.
+/// Values a token on the feed-forward tape: the norm's output where it is read, gate, up, and their product where
+/// that is.
 fn feed_forward_tape(asked: &Asked) -> usize {
-    asked.config.d_model + 3 * asked.config.d_ff
+    let input = inputs_read(asked, &[ProjectionKind::Gate, ProjectionKind::Up]);
+    input + inputs_read(asked, &[ProjectionKind::Down]) + 2 * asked.config.d_ff
 }
 
-/// Bytes a token that the updates of all blocks keep: their narrow products, and of a branch what it gave, where
-/// their gradient reads that. What gives operands of further products is kept anyway.
-fn narrow(asked: &Asked) -> usize {
+/// Width of the input that projections of these kinds have together, where the gradient of any reads it.
+fn inputs_read(asked: &Asked, kinds: &[ProjectionKind]) -> usize {
+    let sites = Site::all(&asked.config).filter(|site| kinds.contains(&site.kind));
+    let read = sites.filter(|&site| asked.token_bytes(site).reads_input);
+    read.map(|site| site.kind.in_features(&asked.config)).max().unwrap_or(0)
+}
+
+/// Bytes a token that the updates of all blocks keep with the products: what is beside these, and the product that
+/// ends a branch, where their gradient reads that. What gives operands of further products is kept anyway.
+fn kept_with_products(asked: &Asked) -> usize {
     let kept = |site: Site| {
+        let of = asked.token_bytes(site);
         let ends_a_branch = matches!(site.kind, ProjectionKind::O | ProjectionKind::Down);
-        let is_read = ends_a_branch && asked.method.reads_output(site);
-        let given = if is_read { site.kind.out_features(&asked.config) } else { 0 };
-        asked.method.low_width(site) + given
+        let is_kept = ends_a_branch && of.reads_product;
+        let product = if is_kept { F32 * site.kind.out_features(&asked.config) } else { 0 };
+        of.beside + product
     };
-    F32 * Site::all(&asked.config).map(kept).sum::<usize>()
+    Site::all(&asked.config).map(kept).sum()
 }
 
-/// Bytes a token of the narrow products of attention's and of the feed-forward branch, where a block has
-/// most, each with the gradient of one.
-fn narrow_of_branches(asked: &Asked) -> [[usize; 2]; 2] {
-    let (attention, feed_forward) = ProjectionKind::ALL.split_at(4);
-    [attention, feed_forward].map(|kinds| {
-        let widths =
-            |layer| kinds.iter().map(move |&kind| asked.method.low_width(Site { layer, kind }));
-        let layers = 0..asked.config.layers;
-        let all = layers.clone().map(|layer| widths(layer).sum::<usize>()).max().unwrap_or(0);
-        let one = layers.flat_map(widths).max().unwrap_or(0);
-        [F32 * all, F32 * one]
-    })
+/// Bytes a token that they keep on the tapes of all blocks.
+fn kept_on_tapes(asked: &Asked) -> usize {
+    let of_site = |site| asked.token_bytes(site);
+    Site::all(&asked.config).map(of_site).map(|of| of.beside + of.tape).sum()
+}
+
+/// What the updates of a branch take of a token, where a block has most of it.
+struct OfBranch {
+    beside: usize,
+    tape: usize,
+    beside_products: usize,
+    /// One update's, with the gradient of what it has beside its product.
+    moment: usize,
+}
+
+impl OfBranch {
+    /// Of attention and of the feed-forward branch.
+    fn both(asked: &Asked) -> [Self; 2] {
+        let (attention, feed_forward) = ProjectionKind::ALL.split_at(4);
+        [attention, feed_forward].map(|kinds| {
+            let of_block =
+                |layer| kinds.iter().map(move |&kind| asked.token_bytes(Site { layer, kind }));
+            let layers = 0..asked.config.layers;
+            let most = |bytes: fn(TokenBytes) -> usize| {
+                let sum = |layer| of_block(layer).map(bytes).sum::<usize>();
+                layers.clone().map(sum).max().unwrap_or(0)
+            };
+            let moment = |of: TokenBytes| of.beside + of.moment;
+            Self {
+                beside: most(|of| of.beside),
+                tape: most(|of| of.tape),
+                beside_products: most(|of| of.beside_products),
+                moment: layers.clone().flat_map(of_block).map(moment).max().unwrap_or(0),
+            }
+        })
+    }
 }
 
 /// Bytes a token that dropout takes for a moment on the way back through the branches of a block: a GPU has
@@ -129,17 +166,18 @@ fn products(asked: &Asked) -> Entry {
     let each = if asked.precision == Precision::Bf16 { 2 } else { F32 };
     let [queries, keys] = widths(asked);
     let values = 2 * queries + 2 * keys + 2 * asked.config.d_ff;
-    let (blocks, tokens, narrow) = (asked.trained_blocks(), asked.visit_tokens(), narrow(asked));
+    let (blocks, tokens) = (asked.trained_blocks(), asked.visit_tokens());
+    let of_updates = kept_with_products(asked);
     let arithmetic = format!(
         "{} tokens · ({blocks} blocks · {} values · {each} + {} of updates)",
         group(tokens),
         group(values),
-        group(narrow)
+        group(of_updates)
     );
-    tensors(asked, "kept products", tokens * (blocks * values * each + narrow), arithmetic)
+    tensors(asked, "kept products", tokens * (blocks * values * each + of_updates), arithmetic)
 }
 
-/// Bytes a token of both branches' tapes that are kept, with what the branches gave.
+/// Bytes a token of both branches' tapes that are kept, with what the branches gave, but without updates.
 fn kept_tapes(asked: &Asked) -> [usize; 2] {
     let each = operand_bytes(asked);
     let given = F32 * asked.config.d_model;
@@ -148,12 +186,14 @@ fn kept_tapes(asked: &Asked) -> [usize; 2] {
 
 /// The last block's tapes, kept where it is the next to go back through.
 fn last_tape(asked: &Asked) -> Entry {
-    tape(asked, "last block's tape", kept_tapes(asked).iter().sum())
+    let of_updates = OfBranch::both(asked).iter().map(|of| of.tape).sum::<usize>();
+    tape(asked, "last block's tape", kept_tapes(asked).iter().sum::<usize>() + of_updates)
 }
 
 /// Of these, attention's is there while the other is gone through.
 fn waiting_tape(asked: &Asked) -> Entry {
-    tape(asked, "last attention's tape", kept_tapes(asked)[0])
+    let [of_attention, _] = OfBranch::both(asked);
+    tape(asked, "last attention's tape", kept_tapes(asked)[0] + of_attention.tape)
 }
 
 fn tape(asked: &Asked, name: &'static str, bytes: usize) -> Entry {
@@ -167,14 +207,14 @@ fn tape(asked: &Asked, name: &'static str, bytes: usize) -> Entry {
 fn tapes(asked: &Asked) -> Entry {
     let each = kept_tapes(asked).iter().sum::<usize>() + 2 * asked.config.d_model * F32;
     let (blocks, tokens) = (asked.trained_blocks(), asked.visit_tokens());
-    let narrow = narrow(asked);
+    let of_updates = kept_on_tapes(asked);
     let arithmetic = format!(
         "{} tokens · ({blocks} blocks · {} bytes + {} of updates)",
         group(tokens),
         group(each),
-        group(narrow)
+        group(of_updates)
     );
-    tensors(asked, "tapes of all blocks", tokens * (blocks * each + narrow), arithmetic)
+    tensors(asked, "tapes of all blocks", tokens * (blocks * each + of_updates), arithmetic)
 }
 
 /// The branch with the most bytes on its way back, beyond what is kept of it anyway: its tape, the gradient
@@ -192,12 +232,14 @@ fn branch(asked: &Asked) -> Entry {
         each * (queries + keys),
         2 * F32 * (queries + keys) + apart[0],
     ];
-    let [of_attention, of_feed_forward] = narrow_of_branches(asked);
-    let beyond = |[tape, products, gradients]: [usize; 3], [narrow, its_gradient]: [usize; 2]| {
-        its_gradient
+    let [of_attention, of_feed_forward] = OfBranch::both(asked);
+    let beyond = |[tape, products, gradients]: [usize; 3], of: OfBranch| {
+        of.moment
             + match asked.checkpointing {
-                Checkpointing::Block => tape + gradients + narrow,
-                Checkpointing::Auto | Checkpointing::Selective => tape - products + gradients,
+                Checkpointing::Block => tape + gradients + of.beside + of.tape,
+                Checkpointing::Auto | Checkpointing::Selective => {
+                    tape - products + gradients + of.beside_products
+                }
                 Checkpointing::None => gradients,
             }
     };
