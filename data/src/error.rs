@@ -110,9 +110,11 @@ pub enum Error {
     },
     /// A plain file of an unknown kind was given for `format: text`.
     #[error(
-        "{}: `format: text` reads .txt and .md (one document a file) and .jsonl, .ndjson and .json \
-         (one {{\"text\": …}} a line), not `{extension}`",
-        path.display()
+        "{}: `format: text` reads {} (one document a file) and {} (one {{\"text\": …}} a line), not \
+         `{extension}`",
+        path.display(),
+        Format::listed_endings(true),
+        Format::listed_endings(false)
     )]
     UnknownExtension {
         /// The file.

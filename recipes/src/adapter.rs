@@ -95,9 +95,18 @@ pub enum AdapterMethod {
     Full,
 }
 
+named! {
+    /// The training methods, by their names; the first is the default.
+    pub enum MethodName {
+        /// [`AdapterMethod::Lora`].
+        Lora = "lora",
+        /// [`AdapterMethod::Full`].
+        Full = "full",
+    }
+}
+
 /// How recipes write a method.
 struct MethodForm {
-    name: &'static str,
     /// The keys that it has beside `method`.
     keys: &'static [&'static str],
     /// Why it has none of the others'.
@@ -105,27 +114,45 @@ struct MethodForm {
     read: fn(&mut Section<'_>) -> AdapterMethod,
 }
 
-/// The table of all methods; the first is the default.
-static METHODS: [MethodForm; 2] = [
-    MethodForm {
-        name: "lora",
-        keys: LORA_KEYS,
-        has_no_others: "method `lora` has no such size",
-        read: AdapterMethod::lora,
-    },
-    MethodForm {
-        name: "full",
-        keys: &[],
-        has_no_others: "method `full` trains every weight, without adapters",
-        read: |_| AdapterMethod::Full,
-    },
-];
+impl MethodName {
+    /// The table of all methods.
+    fn form(self) -> MethodForm {
+        match self {
+            Self::Lora => MethodForm {
+                keys: LORA_KEYS,
+                has_no_others: "method `lora` has no such size",
+                read: AdapterMethod::lora,
+            },
+            Self::Full => MethodForm {
+                keys: &[],
+                has_no_others: "method `full` trains every weight, without adapters",
+                read: |_| AdapterMethod::Full,
+            },
+        }
+    }
+
+    /// The keys of other methods that this one does not have, each once.
+    fn keys_of_others(self) -> Vec<&'static str> {
+        let all = Self::ALL.iter().flat_map(|(_, method)| method.form().keys).copied();
+        without_own(all, self.form().keys)
+    }
+}
+
+/// Each of these keys once, but for a method's own.
+fn without_own(all: impl Iterator<Item = &'static str>, own: &[&'static str]) -> Vec<&'static str> {
+    let mut others = Vec::new();
+    for key in all {
+        if !own.contains(&key) && !others.contains(&key) {
+            others.push(key);
+        }
+    }
+    others
+}
 
 /// The keys of other methods that the one of this name does not have.
 pub(crate) fn keys_of_others(name: &str) -> Vec<&'static str> {
-    let Some(own) = METHODS.iter().find(|form| form.name == name) else { return Vec::new() };
-    let all = METHODS.iter().flat_map(|form| form.keys).copied();
-    all.filter(|key| !own.keys.contains(key)).collect()
+    let method = MethodName::ALL.iter().find(|(own, _)| *own == name);
+    method.map(|(_, method)| method.keys_of_others()).unwrap_or_default()
 }
 
 impl AdapterMethod {
@@ -151,9 +178,9 @@ impl AdapterMethod {
     }
 
     pub(crate) fn read(mut section: Section<'_>) -> Self {
-        let names: Vec<_> = METHODS.iter().map(|form| (form.name, form)).collect();
-        let form = section.choice("method", &METHODS[0], &names);
-        section.meaningless(&keys_of_others(form.name), form.has_no_others);
+        let name = section.choice("method", MethodName::Lora, MethodName::ALL);
+        let form = name.form();
+        section.meaningless(&name.keys_of_others(), form.has_no_others);
         let method = (form.read)(&mut section);
         section.close();
         method
@@ -266,5 +293,18 @@ fn block_number(node: &tree::Node) -> Option<usize> {
     match node.value {
         tree::Value::Integer(number) => usize::try_from(number).ok(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_several_other_methods_have_is_theirs_once() {
+        let all = ["rank", "layers", "rank", "scale", "layers"];
+        assert_eq!(without_own(all.into_iter(), &["scale"]), ["rank", "layers"]);
+        assert_eq!(keys_of_others("full"), LORA_KEYS);
+        assert_eq!(keys_of_others("lora"), [""; 0]);
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::adapter::MethodName;
 use crate::dataset::SourceFormat;
 use crate::elsewhere;
 use crate::problem::nearest;
@@ -42,7 +43,7 @@ const KEYS: &[Key] = &[
     key("model.init", "checkpoint, random", "checkpoint", "random", "Whether weights are the checkpoint's or drawn from the seed."),
     key("quantization.format", "none, nf4", "none", "nf4", "How frozen weights are kept; `quantization: nf4` is short for it."),
     key("quantization.double", "flag", "true", "false", "Whether the scales of nf4 blocks are quantised too."),
-    key("adapter.method", "lora, full", "lora", "full", "Adapters beside frozen weights, or every weight."),
+    key("adapter.method", MethodName::LISTED, "lora", "full", "Adapters beside frozen weights, or every weight."),
     key("adapter.rank", "count", "16", "8", "Width between A and B."),
     key("adapter.alpha", "number above 0", "twice the rank", "20.5", "The update is scaled by alpha / rank."),
     key("adapter.dropout", "number in [0, 1)", "0.0", "0.05", "Share of the adapters' inputs dropped in training."),

@@ -27,7 +27,7 @@ mod section;
 mod training;
 mod tree;
 
-pub use adapter::{AdapterMethod, Layers, ProjectionName, Rank, TargetModules};
+pub use adapter::{AdapterMethod, Layers, MethodName, ProjectionName, Rank, TargetModules};
 pub use dataset::{Chat, Data, Losses, Overlong, Preamble, Source, SourceFormat, Validation};
 pub use keys::{Key, hint, keys};
 pub use load::load;

@@ -351,7 +351,9 @@ impl<'a> Section<'a> {
     /// `reason`.
     pub(crate) fn meaningless(&mut self, names: &[&'static str], reason: &str) {
         for name in names {
-            if let Some(node) = self.get(name) {
+            // Nobody is told of one that is not there.
+            let is_there = self.entries.iter().any(|entry| entry.key == *name);
+            if let Some(node) = is_there.then(|| self.get(name)).flatten() {
                 let at = Some(node.location.clone());
                 let hint = Some(format!("drop `{}`", join(&self.path, name)));
                 self.problem(name, at, format!("found {}, but {reason}", node.describe()), hint);

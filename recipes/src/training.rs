@@ -37,7 +37,7 @@ named! {
 named! {
     /// The type activations are computed in.
     pub enum ComputeDtype {
-        /// The device's best: f32 on a CPU, bf16 where the device multiplies it.
+        /// bf16 where the device, a CPU too, multiplies that itself; f32 elsewhere.
         Auto = "auto",
         /// bf16.
         Bf16 = "bf16",

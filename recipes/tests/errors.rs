@@ -120,6 +120,16 @@ fn settings_of_another_method_are_refused() {
 }
 
 #[test]
+fn keys_of_other_methods_are_not_offered() {
+    let yaml = format!("{LEAST}adapter: {{method: full, targets: [q_proj]}}\n");
+    assert_snapshot!(refusal(&yaml), @"
+    recipe `mine.yaml` has a problem:
+    mine.yaml:4:25: adapter.targets: unknown key
+      help: keys here: method
+    ");
+}
+
+#[test]
 fn both_forms_of_one_key_are_refused() {
     let yaml = format!("{LEAST}training: {{schedule: {{cosine: {{}}, linear: {{}}}}}}\n");
     assert_snapshot!(refusal(&yaml), @r#"

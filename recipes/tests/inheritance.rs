@@ -19,10 +19,7 @@ fn child(text: &str) -> Recipe {
 }
 
 fn rank(recipe: &Recipe) -> usize {
-    match &recipe.adapter {
-        AdapterMethod::Lora { rank, .. } => rank.get(),
-        AdapterMethod::Full => 0,
-    }
+    recipe.adapter.rank().unwrap_or_default()
 }
 
 fn load_path(path: &Path) -> Result<Recipe, graft_recipes::Problems> {

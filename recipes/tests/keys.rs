@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use graft_recipes::{Recipe, keys, load};
+use graft_recipes::{MethodName, Recipe, keys, load};
 use serde_json::Value;
 
 /// A recipe in which every key means something.
@@ -109,7 +109,7 @@ fn every_default_is_the_one_the_table_gives() {
 #[test]
 fn a_resolved_recipe_has_the_keys_of_the_table() {
     let mut found = BTreeSet::new();
-    let sets: [&[&str]; 6] = [
+    let sets: &[&[&str]] = &[
         &["training.optimizer=adamw_8bit"],
         &["quantization=nf4", "data.validation.fraction=0.5", "adapter.layers.last=1"],
         &["training.max_steps=3", "training.schedule=constant", "evaluation.held_out=[]"],
@@ -119,9 +119,12 @@ fn a_resolved_recipe_has_the_keys_of_the_table() {
             "training.schedule={cosine: {warmup_steps: 3}}",
             "training.schedule.cosine.final_ratio=1",
         ],
+        &["training.schedule=linear"],
+        &[],
     ];
-    for set in sets.into_iter().chain([["training.schedule=linear"].as_slice(), &[]]) {
-        let overrides: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();
+    let methods = MethodName::ALL.iter().map(|(name, _)| vec![format!("adapter.method={name}")]);
+    let others = sets.iter().map(|set| set.iter().map(|text| (*text).to_owned()).collect());
+    for overrides in others.chain(methods) {
         leaves(&with(&overrides).to_value(), "", &mut found);
     }
     let table: BTreeSet<String> = keys().iter().map(|key| key.path.to_owned()).collect();

@@ -60,6 +60,20 @@ impl Format {
     pub fn endings() -> impl Iterator<Item = &'static str> {
         CONTAINERS.iter().flat_map(|container| container.endings).copied()
     }
+
+    /// Those of files that are one text, or of all others, for people.
+    pub(crate) fn listed_endings(of_text: bool) -> String {
+        let containers = CONTAINERS.iter().filter(|container| container.of_text == of_text);
+        let endings: Vec<String> = containers
+            .flat_map(|container| container.endings)
+            .map(|end| format!(".{end}"))
+            .collect();
+        match endings.split_last() {
+            Some((last, [])) => last.clone(),
+            Some((last, others)) => format!("{} and {last}", others.join(", ")),
+            None => String::new(),
+        }
+    }
 }
 
 impl SourceFile {

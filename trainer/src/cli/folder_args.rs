@@ -1,4 +1,4 @@
-//! Commands that write a model folder: quantize, merge, synth-model.
+//! Commands that write what they make beside what is there: quantize, merge, synth-model.
 
 use std::path::PathBuf;
 

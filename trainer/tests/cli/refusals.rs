@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::room::{ROW, Room};
 
 /// Commands of each kind with `--json`, with a model that is not there.
-const WITH_JSON: [&str; 11] = [
+const WITH_JSON: &[&str] = &[
     "recipes ls --json --nothing",
     "recipes keys nothing.such --json",
     "plan r.yaml model.path=none.gguf --json",

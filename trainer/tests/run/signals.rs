@@ -109,7 +109,7 @@ fn every_long_command_stops_when_asked_to_and_leaves_nothing_half_written() {
         ["eval", "--data", "validation.jsonl", "--format", "messages", "--per-example", "new"];
     let eval = [&rows[..], &model[..]].concat();
     let synth = ["synth-model", "--preset", "100m", "--layers", "1", "--out", "new"];
-    let commands: [(&[&str], &str, i32); 6] = [
+    let commands: &[(&[&str], &str, i32)] = &[
         (&merge, "merge: ", libc::SIGINT),
         (&merge, "load: ", libc::SIGTERM),
         (&quantize, "quantise: ", libc::SIGHUP),
@@ -124,7 +124,7 @@ fn every_long_command_stops_when_asked_to_and_leaves_nothing_half_written() {
         names
     };
     let before = names();
-    for (arguments, moment, signal) in commands {
+    for &(arguments, moment, signal) in commands {
         let mut command = room.graft(arguments);
         let output = faults::signal_when(&mut command, moment, signal, 1).output().unwrap();
         let said = text(&output);
