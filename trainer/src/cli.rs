@@ -4,6 +4,7 @@
 //! wrong input.
 
 pub mod byte_size;
+pub mod documents_args;
 pub mod failure;
 pub mod folder_args;
 pub mod globals;
@@ -21,6 +22,7 @@ use clap::{Parser, Subcommand};
 pub use globals::{Globals, on_threads};
 
 use crate::commands;
+use documents_args::DocumentsArgs;
 use folder_args::{MergeArgs, QuantizeArgs, SynthModelArgs};
 use model_args::{ChatArgs, EvalArgs, GenerateArgs};
 use recipe_args::{
@@ -59,6 +61,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Show what is trained on: statistics, and samples with their targets marked.
     Data(DataArgs),
+    /// Make a corpus of documents: one row a text, with the file, page and stretch it is from.
+    Documents(DocumentsArgs),
     /// Fine-tune, or train, as a recipe says.
     Train(TrainArgs),
     /// Score a model on rows: loss, perplexity, exact answers.
@@ -112,6 +116,7 @@ impl Cli {
             Command::Validate(args) => commands::validate::run(globals, args),
             Command::Plan(args) => commands::plan::run(globals, args),
             Command::Data(args) => commands::data::run(globals, args),
+            Command::Documents(args) => commands::documents::run(globals, args),
             Command::Train(args) => commands::train::run(globals, args),
             Command::Eval(args) => commands::eval::run(globals, args),
             Command::Generate(args) => on_threads(|| commands::generate::run(globals, args)),

@@ -3,6 +3,7 @@
 pub mod chat;
 pub mod data;
 pub mod doctor;
+pub mod documents;
 pub mod eval;
 pub mod generate;
 pub mod inspect;

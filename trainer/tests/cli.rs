@@ -11,6 +11,8 @@ mod asking;
 mod data;
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/documents.rs"]
+mod documents;
 #[path = "cli/inspect.rs"]
 mod inspect;
 #[cfg(target_os = "linux")]

@@ -19,6 +19,7 @@ const WITH_JSON: &[&str] = &[
     "chat --model none --json",
     "inspect none --json",
     "doctor --json --nothing",
+    "documents none --json",
 ];
 
 #[test]
@@ -51,6 +52,7 @@ fn a_result_that_stdout_does_not_take_is_a_failure_that_names_it() {
         "data r.yaml",
         "inspect builtin:quickstart",
         "doctor",
+        "documents r.yaml",
         "generate --model builtin:quickstart --prompt Fee? --max-new-tokens 1",
         "--version",
         "train --help",
@@ -99,6 +101,11 @@ fn places_that_are_none_are_refused_by_name() {
         "validate r.yaml output_dir=loop",
         "train r.yaml output_dir=loop/a",
         "synth-model --preset 100m --layers 1 --out loop",
+        "documents loop",
+        "documents r.yaml --out loop",
+        "documents r.yaml --model loop",
+        "documents dangling",
+        "documents r.yaml --out dangling",
         "inspect dangling",
         "generate --prompt x --model dangling",
         "quantize --model builtin:quickstart --out dangling",
@@ -128,6 +135,8 @@ fn places_that_are_none_are_refused_by_name() {
         (&["merge", "--model", "m", "--adapter", "", "--out", "new"], "--adapter"),
         (&["generate", "--model", "m", "--prompt", "x", "--tokenizer", ""], "--tokenizer"),
         (&["inspect", ""], "<PATH>"),
+        (&["documents", ""], "<SOURCE>..."),
+        (&["documents", "a", "--out", ""], "--out"),
     ] {
         let said = room.graft_words(words);
         let expected = format!("error: invalid value '' for '{flag}");

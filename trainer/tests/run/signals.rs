@@ -116,6 +116,7 @@ fn every_long_command_stops_when_asked_to_and_leaves_nothing_half_written() {
         (&eval, "load: ", libc::SIGTERM),
         (&eval, "score: ", libc::SIGINT),
         (&synth, "write: ", libc::SIGINT),
+        (&["documents", "run/report.html", "--out", "new"], "read: ", libc::SIGTERM),
     ];
     let names = || {
         let entries = fs::read_dir(room.path("")).unwrap();
