@@ -80,6 +80,16 @@ impl Budget {
         }
     }
 
+    /// Checks how much a parser that keeps a tree of all gets at once.
+    pub(crate) fn at_once(
+        &self,
+        what: &'static str,
+        found: usize,
+        limit: usize,
+    ) -> Result<(), Why> {
+        self.check(what, found as u64, limit as u64)
+    }
+
     /// Checks the number of pages.
     pub(crate) fn pages(&self, found: usize) -> Result<(), Why> {
         self.check("pages", found as u64, self.limits.pages as u64)

@@ -102,7 +102,8 @@ fn atoms(blocks: &[Block], measure: &dyn Fn(&str) -> usize, max: usize) -> Vec<A
         }
         for text in cut(&block.text, block.form, measure, max) {
             let length = measure(&text);
-            add(Block { text, ..block.clone() }, length);
+            // Not a copy of the whole for each of its parts.
+            add(Block { form: block.form, text, place: block.place.clone() }, length);
         }
     }
     atoms

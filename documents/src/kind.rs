@@ -183,6 +183,9 @@ fn of_text(path: &Path, bytes: &[u8]) -> Result<Kind, Why> {
         let what = "JSON: rows of it are read with `format: text` or another form of rows, and no document";
         return Err(Why::Unknown(what.to_owned()));
     }
+    // A line that is cut off looks like no field.
+    let whole_lines = start.rsplit_once('\n').filter(|_| bytes.len() > HEAD);
+    let start = whole_lines.map_or(start, |(whole, _)| whole);
     if is_mailbox(start) {
         return Ok(Kind::Mailbox);
     }

@@ -15,7 +15,19 @@ use crate::writer::Writer;
 /// Documents in mails in mails further than this are made to keep readers busy.
 const DEEPEST: usize = 8;
 
+/// Parts of one mail, lines that look like their borders counted.
+const PARTS: usize = 200_000;
+
+/// Lines of a mail's head.
+const FIELDS: usize = 200_000;
+
 pub(super) fn read(writer: &mut Writer<'_>, bytes: &[u8], within: usize) -> Result<(), Why> {
+    // The parser keeps all parts and fields, however little they hold.
+    writer.budget.at_once("parts", memchr::memmem::find_iter(bytes, b"\n--").count(), PARTS)?;
+    let head =
+        memchr::memmem::find(bytes, b"\n\n").or_else(|| memchr::memmem::find(bytes, b"\n\r\n"));
+    let fields = memchr::memchr_iter(b'\n', &bytes[..head.unwrap_or(bytes.len())]).count();
+    writer.budget.at_once("lines before its text", fields, FIELDS)?;
     let parsed = MessageParser::default().parse(bytes);
     let Some(message) = parsed else {
         return Err(Why::Broken { kind: Kind::Mail, what: "it has no head".to_owned() });

@@ -7,10 +7,15 @@ use crate::document::{Form, Left, Span, Unit};
 use crate::error::Why;
 use crate::writer::Writer;
 
+/// Longer texts are no one's Markdown.
+const MOST: usize = 16 << 20;
+
 pub(super) fn read(writer: &mut Writer<'_>, bytes: &[u8]) -> Result<(), Why> {
     let decoded = decode(bytes, None);
     writer.leave(Left::Undecodable, decoded.replaced);
     let text: &str = &decoded.text;
+    // The parser's tree takes up to forty times its text.
+    writer.budget.at_once("bytes of Markdown", text.len(), MOST)?;
     let options = Options::ENABLE_TABLES
         | Options::ENABLE_FOOTNOTES
         | Options::ENABLE_YAML_STYLE_METADATA_BLOCKS

@@ -185,6 +185,10 @@ fn mail_of_junk_and_of_mails_without_end_is_read_or_refused() {
         "From: a@example.org\nSubject: b\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b0\n{parts}"
     );
     insta::assert_snapshot!(said("a", mail.into_bytes()), @"read: 2 blocks, unread []");
+    let mail = format!("From: a@example.org\nSubject: b\n\n{}", "--b\n\n".repeat(200_001));
+    insta::assert_snapshot!(said("a", mail.into_bytes()), @"this mail has more than 200000 parts; allowed: at most 200000");
+    let mail = format!("From: a@example.org\nSubject: b\n{}", "a: b\n".repeat(200_001));
+    insta::assert_snapshot!(said("a", mail.into_bytes()), @"this mail has more than 200000 lines before its text; allowed: at most 200000");
     let junk = "From a@example.org Mon Nov 30 10:00:00 2026\nFrom: a\nTo: b\n\n\u{1}\u{2}\n\n"
         .repeat(2_000);
     insta::assert_snapshot!(said("a", junk.into_bytes()), @"it is of no kind that is read: its bytes are no text");
@@ -195,6 +199,7 @@ fn mail_of_junk_and_of_mails_without_end_is_read_or_refused() {
 #[test]
 fn text_without_end_is_refused_at_its_limit() {
     insta::assert_snapshot!(said("a", vec![b'a'; 65 << 20]), @"this text has more than 67108864 bytes of text; allowed: at most 67108864");
+    insta::assert_snapshot!(said("a.md", vec![b'a'; 17 << 20]), @"this Markdown has more than 16777216 bytes of Markdown; allowed: at most 16777216");
     insta::assert_snapshot!(said("a", b"a\n\n".repeat(1_000_001)), @"this text has more than 1000000 blocks; allowed: at most 1000000");
     let folder = tempfile::tempdir().unwrap();
     let sparse = folder.path().join("sparse");
