@@ -96,6 +96,16 @@ pub enum Error {
         /// What is wrong with the row.
         problem: RowProblem,
     },
+    /// A table by columns cannot be read.
+    #[error("{}: it is {what}, and cannot be read: {problem}", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A file holds no row at all.
     #[error("{} holds no rows", path.display())]
     EmptyFile {
@@ -296,8 +306,12 @@ impl Error {
 impl fmt::Display for RowPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, line, item } = self;
-        write!(f, "{}:{line}", path.display())?;
-        item.map_or(Ok(()), |item| write!(f, ", row {item} of the list"))
+        match (line, item) {
+            // Of a file that has no lines.
+            (0, Some(item)) => write!(f, "{}, row {item}", path.display()),
+            (line, Some(item)) => write!(f, "{}:{line}, row {item} of the list", path.display()),
+            (line, None) => write!(f, "{}:{line}", path.display()),
+        }
     }
 }
 

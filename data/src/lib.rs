@@ -42,8 +42,8 @@ pub use decode_stream::DecodeStream;
 pub use error::{Error, FileProblem, RowPlace, RowProblem};
 pub use fingerprint::RowDigest;
 pub use formats::{
-    FileDigest, FileRows, Format, MOST_BYTES_OF_A_ROW, NOTES, Origin, ReadRows, Row, RowReader,
-    SourceFile, read_rows,
+    Columns, FileDigest, FileRows, Format, MOST_BYTES_OF_A_ROW, NOTES, Origin, ReadRows, Row,
+    RowReader, SourceFile, read_rows,
 };
 pub use jinja::{Losses, ModelTemplate, NamedFile, TemplateFiles};
 pub use overlong::{Overlong, OverlongReport, OverlongRow};

@@ -22,9 +22,9 @@ use std::path::{Path, PathBuf};
 
 pub use mode::{mode_of, narrow_to};
 use mode::{narrow, narrow_tree};
-pub use temporary::is_at;
 use temporary::{OLD, TEMPORARY, marked, number};
 pub(crate) use temporary::{Temporary, remove_leftovers};
+pub use temporary::{is_at, remove_leftovers_in};
 
 use crate::disk::at;
 

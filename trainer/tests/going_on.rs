@@ -402,6 +402,20 @@ fn checkpoints_that_the_run_did_not_make_are_neither_gone_on_from_nor_removed() 
 }
 
 #[test]
+fn no_run_begins_in_another_ones_folder_or_in_the_systems_root() {
+    let room = Room::new();
+    room.trained(&["training.max_steps=1"]);
+    for inside in
+        ["output_dir=run/checkpoints", "output_dir=run/again", "output_dir=run/adapter/a/b"]
+    {
+        let said = room.refused(&[inside]);
+        assert!(said.contains("which lies in the folder of another run"), "{inside}: {said}");
+    }
+    let said = room.refused(&["output_dir=/"]);
+    assert!(said.contains("found `/`: choose a folder of its own"), "{said}");
+}
+
+#[test]
 fn the_base_is_scored_as_the_base_whatever_trains() {
     let room = Room::new();
     for (name, method) in [("lora", "adapter.rank=2"), ("full", "adapter={method: full}")] {

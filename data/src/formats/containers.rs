@@ -3,6 +3,8 @@
 //! A container is a file with its [`Records`], and an entry of [`CONTAINERS`], which are found by the endings
 //! of files' names. What a value means is a row form's to say.
 
+mod columnar;
+mod delimited;
 mod document;
 mod foreign;
 mod input;
@@ -18,7 +20,7 @@ use crate::error::Error;
 use crate::shown::shown;
 use foreign::{Foreign, foreign};
 pub use input::FileDigest;
-use input::Input;
+use input::{Input, Packing};
 
 /// The values of an open file, one after the other; memory holds one, and never the file.
 pub(super) trait Records: fmt::Debug + Send {
@@ -26,7 +28,7 @@ pub(super) trait Records: fmt::Debug + Send {
     fn next(&mut self) -> Result<Option<Record>, Error>;
 
     /// Size and hash of the bytes that all values were made of, once there is none left.
-    fn digest(self: Box<Self>) -> FileDigest;
+    fn digest(self: Box<Self>) -> Result<FileDigest, Error>;
 }
 
 /// A value, and the place that it comes from.
@@ -39,6 +41,8 @@ pub(super) struct Record {
     pub(super) item: Option<usize>,
     /// How many bytes it was made of.
     pub(super) bytes: usize,
+    /// Whether its fields are texts whatever they hold: lists and numbers stand in them as JSON.
+    pub(super) of_texts: bool,
 }
 
 /// A way to keep rows in a file.
@@ -47,13 +51,21 @@ struct Container {
     endings: &'static [&'static str],
     /// Whether a file is one text without fields: for row forms that are one text, and no others.
     of_text: bool,
+    /// Whether a file that begins so is one, whatever it is called.
+    begins: fn(&[u8]) -> bool,
     /// What a file is that is none of these, by its first bytes.
     foreign: fn(&[u8]) -> Option<Foreign>,
     open: fn(Input) -> Result<Box<dyn Records>, Error>,
 }
 
 /// All of them.
-static CONTAINERS: &[&Container] = &[&json_rows::CONTAINER, &document::CONTAINER];
+static CONTAINERS: &[&Container] = &[
+    &json_rows::CONTAINER,
+    &delimited::CONTAINER,
+    &columnar::PARQUET,
+    &columnar::ARROW,
+    &document::CONTAINER,
+];
 
 impl Format {
     /// How the names of files end that rows may be in, in lower case.
@@ -96,7 +108,7 @@ impl SourceFile {
 fn begin(source: &SourceFile) -> Result<(Input, &'static Container), Error> {
     let path = || source.path.clone();
     let mut input = Input::open(source)?;
-    let container = container(source);
+    let container = container(source, input.ahead()?);
     let is_other = container.map_or(foreign as fn(&[u8]) -> _, |container| container.foreign);
     if let Some(what) = is_other(input.ahead()?) {
         return Err(Error::NotRows { path: path(), what: what.to_string() });
@@ -108,19 +120,41 @@ fn begin(source: &SourceFile) -> Result<(Input, &'static Container), Error> {
     Ok((input, container.ok_or_else(unknown)?))
 }
 
-/// The container of a file by its name; `None` where that does not tell whether it is one text.
-fn container(source: &SourceFile) -> Option<&'static Container> {
+/// The container of a file, by what it begins with and, where that is text, by its name; `None` where neither
+/// tells whether it is one text.
+fn container(source: &SourceFile, head: &[u8]) -> Option<&'static Container> {
     let of_text = source.format.form().of_text;
+    let ending = ending(&source.path);
+    let by_name = |of_text: bool| {
+        let is_so = |container: &&&Container| {
+            container.of_text == of_text && container.endings.contains(&ending.as_str())
+        };
+        CONTAINERS.iter().find(is_so).copied()
+    };
+    let by_content = CONTAINERS.iter().find(|container| (container.begins)(head)).copied();
     if source.embedded_text().is_some() {
         return Some(&json_rows::CONTAINER);
     }
-    let ending = ending(&source.path);
-    let known = CONTAINERS.iter().copied().find(|container| {
-        container.endings.contains(&ending.as_str()) && (of_text || !container.of_text)
-    });
-    known.or((!of_text).then_some(&json_rows::CONTAINER))
+    by_content
+        .or_else(|| by_name(true).filter(|_| of_text))
+        .or_else(|| json_rows::is_json(head).then_some(&json_rows::CONTAINER))
+        .or_else(|| delimited::is_table(head).then_some(&delimited::CONTAINER))
+        .or_else(|| by_name(false))
+        .or((!of_text).then_some(&json_rows::CONTAINER))
 }
 
+/// How a file's name ends, in lower case; behind what says that it is packed.
 fn ending(path: &Path) -> String {
-    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
+    let of = |path: &Path| path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let ending = of(path);
+    if Packing::is_ending(&ending) {
+        of(Path::new(path.file_stem().unwrap_or_default()))
+    } else {
+        ending
+    }
+}
+
+/// Line ends among the bytes.
+fn line_ends(bytes: &[u8]) -> usize {
+    bytes.iter().map(|&byte| usize::from(byte == b'\n')).sum()
 }

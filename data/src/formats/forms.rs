@@ -56,6 +56,8 @@ pub(super) struct RowForm {
     pub(super) name: &'static str,
     /// The fields that a row is made of.
     pub(super) fields: &'static [&'static str],
+    /// Those of them that are lists, and may be written as a text that holds one as JSON.
+    pub(super) lists: &'static [&'static str],
     /// Those without which none is a row, for messages.
     expected: &'static str,
     /// Whether a row is a list of turns, each with fields of its own.
@@ -67,6 +69,11 @@ pub(super) struct RowForm {
     /// A row of it, as JSON; the tests of all forms read it.
     pub(super) example: &'static str,
     read: fn(&Object<'_>) -> Result<Row, RowProblem>,
+}
+
+/// Whether a field is a number, or one of the words true and false, in whatever form.
+pub(super) fn is_of_words(field: &str) -> bool {
+    matches!(field, "tools_in_user_message" | "parallel_tool_calls") || keys::is_mask(field)
 }
 
 /// A row, and the names of its fields that are notes.

@@ -6,6 +6,7 @@
 //! Nothing that a row says is dropped in silence: a field is used, or a note about the row
 //! ([`NOTES`]), or refused by name.
 
+mod columns;
 mod containers;
 mod forms;
 mod json;
@@ -14,12 +15,14 @@ mod reader;
 mod source;
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use crate::conversation::{Content, Conversation};
 use crate::error::{Error, RowPlace, RowProblem};
 use crate::python_text::strip;
 
+pub use columns::Columns;
 pub use containers::FileDigest;
 pub use forms::Format;
 pub use notes::NOTES;
@@ -101,16 +104,21 @@ impl Row {
 pub struct Origin {
     /// Index into the list of files.
     pub file: usize,
-    /// The line that it begins on, counted from 1.
+    /// The line that it begins on, counted from 1; 0 in a file without lines.
     pub line: usize,
-    /// Its number, counted from 1, where the file is one list.
+    /// Its number, counted from 1, where the file is one list or has no lines.
     pub item: Option<usize>,
 }
 
 impl Origin {
     /// The row's place as people read it: with the file's path for its index.
     pub fn place(&self, sources: &[SourceFile]) -> RowPlace {
-        RowPlace { path: sources[self.file].path.clone(), line: self.line, item: self.item }
+        self.place_in(&sources[self.file].path)
+    }
+
+    /// [`Origin::place`] in the file at `path`.
+    pub fn place_in(&self, path: &Path) -> RowPlace {
+        RowPlace { path: path.to_owned(), line: self.line, item: self.item }
     }
 }
 

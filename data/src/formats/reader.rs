@@ -1,7 +1,10 @@
 //! The rows of a list of files, in order, each with its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
+use super::columns::{self, Columns};
 use super::containers::{FileDigest, Record, Records};
 use super::forms::{ParsedRow, RowForm};
 use super::{Origin, Row, SourceFile};
@@ -33,6 +36,8 @@ pub struct RowReader<'a> {
     /// Rows of the file being read.
     rows: usize,
     notes: BTreeMap<String, usize>,
+    /// Columns of the file being read, where some are asked for by name.
+    met: BTreeSet<String>,
     left_out: usize,
     /// Bytes of all rows that were read.
     bytes: u64,
@@ -50,6 +55,7 @@ impl<'a> RowReader<'a> {
             records: None,
             rows: 0,
             notes: BTreeMap::new(),
+            met: BTreeSet::new(),
             left_out: 0,
             bytes: 0,
             files: Vec::new(),
@@ -80,14 +86,18 @@ impl<'a> RowReader<'a> {
                 Some(records) => records,
                 closed => closed.insert(source.open()?),
             };
-            let Some(Record { value, line, item, bytes }) = records.next()? else {
+            let Some(Record { value, line, item, bytes, of_texts }) = records.next()? else {
                 self.end_file(source)?;
                 continue;
             };
             self.rows += 1;
             self.bytes += bytes as u64;
             let form = source.format.form();
-            match form.read(&value).and_then(|parsed| learnable(form, parsed)) {
+            meet(&mut self.met, source, &value);
+            let value = source.columns.fields_of(value);
+            let value = value.and_then(|value| columns::unfolded(form, value, of_texts));
+            let parsed = value.and_then(|value| form.read(&value));
+            match parsed.and_then(|parsed| learnable(form, parsed)) {
                 Ok(ParsedRow { row, notes }) => {
                     count(&mut self.notes, &notes);
                     return Ok(Some((row, Origin { file, line, item })));
@@ -106,8 +116,13 @@ impl<'a> RowReader<'a> {
         if self.rows == 0 {
             return Err(Error::EmptyFile { path: source.path.clone() });
         }
-        let digest = self.records.take().map(Records::digest);
-        let digest = digest.expect("the file was open when its end was met");
+        let met = std::mem::take(&mut self.met);
+        if let Some((key, name)) = source.columns.unmet(&met) {
+            let what = columns::unmet_problem(key, name, &met);
+            return Err(Error::NotRows { path: source.path.clone(), what });
+        }
+        let records = self.records.take().expect("the file was open when its end was met");
+        let digest = records.digest()?;
         let (notes, left_out) = (std::mem::take(&mut self.notes), self.left_out);
         self.files.push(FileRows { digest, notes, left_out });
         (self.rows, self.left_out) = (0, 0);
@@ -159,6 +174,21 @@ fn learnable(form: &RowForm, parsed: ParsedRow) -> Result<ParsedRow, RowProblem>
     match parsed.row.empty_answer(form.learnt) {
         Some(field) => Err(RowProblem::EmptyAnswer(field)),
         None => Ok(parsed),
+    }
+}
+
+/// Notes the names of a row's columns, as far as they are asked for, and some others for messages.
+fn meet(met: &mut BTreeSet<String>, source: &SourceFile, row: &Value) {
+    let (Value::Object(row), Columns { fields, ignored }) = (row, &source.columns) else { return };
+    if fields.is_empty() && ignored.is_empty() {
+        return;
+    }
+    for column in row.keys() {
+        let is_asked_for =
+            || ignored.contains(column) || fields.values().any(|name| name == column);
+        if !met.contains(column) && (met.len() < MOST_NOTES || is_asked_for()) {
+            met.insert(column.clone());
+        }
     }
 }
 
@@ -307,10 +337,9 @@ mod tests {
     #[cfg(unix)]
     fn files_of_other_kinds_are_called_by_their_name() {
         let fail = |name, bytes: &[u8], format| read(name, bytes, format).unwrap_err();
-        insta::assert_snapshot!(fail("a.jsonl.gz", b"\x1f\x8b\x08\0\0", Format::Messages), @"a.jsonl.gz: it is compressed by gzip; unpack it first: `gunzip -k FILE`");
-        insta::assert_snapshot!(fail("a.txt.gz", b"\x1f\x8b\x08\0\0", Format::Text), @"a.txt.gz: it is compressed by gzip; unpack it first: `gunzip -k FILE`");
+        insta::assert_snapshot!(fail("a.jsonl.gz", b"\x1f\x8b\x08\0\0", Format::Messages), @"a.jsonl.gz: it is packed by gzip, and cannot be unpacked: unexpected end of file. Is it whole? Fetch or pack it again");
         insta::assert_snapshot!(fail("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", Format::Text), @"a.jsonl: it is a Git LFS pointer that stands for the file; run `git lfs pull` in its folder");
-        insta::assert_snapshot!(fail("a.csv", b"instruction,output\na,b\n", Format::Alpaca), @r#"a.csv: it is a table of comma-separated values (CSV) with the columns instruction, output; write its rows as JSON lines first: `python3 -c 'import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(sys.stdin)]' < FILE > rows.jsonl`, with `delimiter="…"` where a comma is none"#);
+        insta::assert_snapshot!(fail("a.csv", b"instruction,output\na,b\nc\n", Format::Alpaca), @"a.csv:3: the row has 1 fields, and the table 2 columns (instruction, output): a field that holds the parting character `,` or a line end stands in quotes");
         insta::assert_snapshot!(fail("a.txt", b"%PDF-1.7\n", Format::Text), @"a.txt: it is a PDF document; extract its text first: `pdftotext FILE`");
         // A document may be written in HTML.
         assert!(read("a.md", b"<html><body>text", Format::Text).is_ok());

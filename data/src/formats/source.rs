@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Format;
+use super::{Columns, Format};
 use crate::quickstart;
 
 /// What precedes the name of an embedded text.
@@ -22,26 +22,34 @@ pub struct SourceFile {
     pub path: PathBuf,
     /// How its rows are written.
     pub format: Format,
+    /// What their fields are called.
+    pub columns: Columns,
     embedded: Option<&'static str>,
 }
 
 impl SourceFile {
     /// A file on disk.
     pub fn new(path: impl Into<PathBuf>, format: Format) -> Self {
-        Self { path: path.into(), format, embedded: None }
+        Self { path: path.into(), format, columns: Columns::default(), embedded: None }
+    }
+
+    /// The same file, whose columns are called so.
+    #[must_use]
+    pub fn with_columns(self, columns: Columns) -> Self {
+        Self { columns, ..self }
     }
 
     /// The embedded text of this name (`quickstart/train`); `None` where there is none.
     pub fn builtin(name: &str, format: Format) -> Option<Self> {
         let (name, text) = EMBEDDED.iter().find(|(known, _)| *known == name)?;
         let path = PathBuf::from(format!("{BUILTIN}{name}"));
-        Some(Self { path, format, embedded: Some(text) })
+        Some(Self { path, format, columns: Columns::default(), embedded: Some(text) })
     }
 
     /// A text that stands for a file.
     #[cfg(test)]
     pub(super) fn embedded(name: &str, format: Format, text: &'static str) -> Self {
-        Self { path: name.into(), format, embedded: Some(text) }
+        Self { path: name.into(), format, columns: Columns::default(), embedded: Some(text) }
     }
 
     /// The names of all embedded texts as recipes write them, `builtin:quickstart/train`.

@@ -123,6 +123,21 @@ pub(crate) fn remove_leftovers(parent: &Path, name: &OsStr) {
     }
 }
 
+/// Removes the temporaries of all names in a folder whose writers are gone; as [`remove_leftovers`], but what
+/// made room stays.
+pub fn remove_leftovers_in(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let found = entry.file_name();
+        let name = found.to_str().and_then(|found| found.strip_prefix('.'));
+        let name =
+            name.and_then(|found| found.rsplit_once(TEMPORARY)).map(|(name, _)| OsStr::new(name));
+        if name.is_some_and(|name| number(&found, name, TEMPORARY).is_some()) {
+            remove_if_left(&entry.path());
+        }
+    }
+}
+
 /// What [`marked`] named in a folder.
 fn named(parent: &Path, name: &OsStr, kind: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(parent) else { return Vec::new() };

@@ -74,6 +74,11 @@ fn leftovers_of_killed_writers_go_and_those_of_living_ones_stay() {
     write_bytes(root.path().join("a"), b"a").unwrap();
     assert!(living.path.exists());
     drop(living);
+    let living = Temporary::file(root.path(), OsStr::new("a")).unwrap();
+    fs::write(left("2-7"), "x").unwrap();
+    remove_leftovers_in(root.path());
+    assert!(living.path.exists() && !left("2-7").exists());
+    drop(living);
     let mine = [".a.old-1-0", ".a.tmp-1-0-00000000", ".a.tmp-99999-1", ".a.tmp-notes"];
     assert_eq!(names(root.path()), [&mine[..], &["a"]].concat());
 }

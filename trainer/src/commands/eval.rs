@@ -4,6 +4,7 @@ mod asked;
 
 use std::path::PathBuf;
 
+use graft_data::Origin;
 use graft_files::{atomic, place};
 use graft_model::Projection;
 use serde_json::{Value, json};
@@ -143,10 +144,14 @@ fn write_rows(path: &std::path::Path, scores: &[RowScore], rows: &Rows) -> anyho
         for (index, (RowScore { nll, targets }, sample)) in
             scores.iter().zip(&rows.samples).enumerate()
         {
-            let (file, line) = (&rows.files[sample.origin.file], sample.origin.line);
-            let row = json!({
-                "index": index, "nll": nll, "target_tokens": targets, "file": file, "line": line,
+            let Origin { file, line, item } = sample.origin;
+            let mut row = json!({
+                "index": index, "nll": nll, "target_tokens": targets, "file": &rows.files[file],
+                "line": (line > 0).then_some(line),
             });
+            if let Some(item) = item {
+                row["item"] = item.into();
+            }
             writeln!(out, "{row}")?;
         }
         Ok(())

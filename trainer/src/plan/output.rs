@@ -27,6 +27,12 @@ pub(super) fn check(
         findings.problem(KEY, error);
         return;
     }
+    if start == Start::Anew
+        && let Err(message) = own_folder(path)
+    {
+        findings.problem(KEY, message);
+        return;
+    }
     let model =
         ["config.json", "adapter_config.json"].into_iter().find(|it| path.join(it).exists());
     if let (Some(name), Start::Anew) = (model, start) {
@@ -68,6 +74,28 @@ pub(super) fn check(
         findings.problem(KEY, message);
     } else if let Err(error) = disk::try_writing(home) {
         findings.problem(KEY, format!("found `{}`: {error}", path.display()));
+    }
+}
+
+/// A new run's folder is not the system's root, and does not lie in another run's.
+fn own_folder(path: &Path) -> Result<(), String> {
+    // Of a folder that is not there yet, the nearest one that is.
+    let Some(home) = existing(path) else { return Ok(()) };
+    let Ok(home) = home.canonicalize() else { return Ok(()) };
+    if home.parent().is_none() && existing(path) == Some(path) {
+        return Err("found `/`: choose a folder of its own for the run".to_owned());
+    }
+    let is_itself = existing(path) == Some(path);
+    let above =
+        home.ancestors().skip(usize::from(is_itself)).find(|above| RunFolder::holds_run(above));
+    let is_run = |above: &&Path| RunFolder::read_manifest(above).is_ok();
+    match above.filter(is_run) {
+        None => Ok(()),
+        Some(run) => Err(format!(
+            "found `{}`, which lies in the folder of another run, `{}`: choose a folder of its own for the run",
+            path.display(),
+            run.display()
+        )),
     }
 }
 

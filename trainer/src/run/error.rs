@@ -51,6 +51,19 @@ pub enum RunError {
     /// Nothing would be trained.
     #[error("nothing is trained: the adapter's targets and layers select no projection")]
     NothingTrained,
+    /// The base is another one than the run began with.
+    #[error(
+        "`{file}` of the base has changed while the run went on: its SHA-256 was {was}, and is {now}. Put it \
+         back, then go on with `--resume`"
+    )]
+    BaseChanged {
+        /// The file.
+        file: String,
+        /// The beginning of its hash then.
+        was: String,
+        /// And now.
+        now: String,
+    },
     /// A loss or gradient that is no number.
     #[error(
         "{diverged}; its rows are {rows}. The step was not taken. Go on from the last checkpoint at a \
@@ -257,6 +270,7 @@ impl RunError {
             ),
             Self::Folder(error) => error.is_wrong_input(),
             Self::Unrecorded { error, manifest: _ } => error.is_wrong_input(),
+            Self::BaseChanged { .. } => true,
             Self::Diverged { .. }
             | Self::Offload(_)
             | Self::Device { .. }

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use graft_adapters::merge::Merge;
-use graft_adapters::{Learnt, PeftAdapter, Trainable};
+use graft_adapters::{Learns, Learnt, PeftAdapter, Trainable};
 use graft_model::checkpoint::ShardedWriter;
 use graft_model::stop;
 use serde::Serialize;
 
-use super::RunError;
 use super::going_on::say_mended;
 use super::scores::Scores;
 use super::stage::{Part, Stage};
 use super::training::Run;
+use super::{RunError, inputs};
 use crate::device::Backend;
 use crate::memory::{give_freed_memory_back, peak_resident_bytes};
 use crate::merge_bound::{MergeBound, onto};
@@ -185,6 +185,9 @@ fn write_result<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<
         return Ok(run.folder.path().join(name));
     }
     run.check_values()?;
+    if learns == Learns::Model {
+        inputs::check_base(plan, &run.folder.manifest().inputs)?;
+    }
     let scorer = Scorer { model: &run.trainer.model, precision: plan.precision };
     match scorer.score(&run.data.train[..1], &mut |_| ()) {
         Ok(_) => {}
@@ -251,6 +254,7 @@ fn merge<B: Backend, P: Trainable<B>>(
     if run.folder.has(MERGED, step, &of)? {
         return Ok(Some((run.folder.path().join(MERGED), None)));
     }
+    inputs::check_base(plan, &run.folder.manifest().inputs)?;
     let (data, trainer, voice) = (run.data, &run.trainer, run.voice);
     let adapter = run.folder.path().join(ADAPTER);
     let make = |path: &Path| write_merged(voice, plan, data, trainer, &adapter, path);

@@ -86,9 +86,9 @@ impl GoingOn {
                 ),
             });
         }
-        for sentence in folder.checkpoints().finish_removals()?.iter().filter_map(Gone::sentence) {
-            warn(&sentence);
-        }
+        // What a kill kept from going.
+        let gone = folder.checkpoints().prune(plan.checkpoint.keep)?;
+        gone.iter().filter_map(Gone::sentence).for_each(|sentence| warn(&sentence));
         let recipe = plan.recipe.to_yaml();
         let mut said = folder.resumed_after(step, (inputs, &recipe), changes, mended)?;
         let path = folder.metrics_path();

@@ -81,6 +81,27 @@ fn kernels(plan: &Plan) -> Result<String, RunError> {
     Ok(format!("{} {}", std::env::consts::ARCH, Isa::arithmetic(plan.precision)?))
 }
 
+/// Refuses to write a model where files of the base are no longer those that the run went by.
+pub(super) fn check_base(plan: &Plan, inputs: &Inputs) -> Result<(), RunError> {
+    check_same(&inputs.base, &base_hashes(plan)?)?;
+    check_same(&inputs.tokenizer, &tokenizer_hashes(plan)?)
+}
+
+fn check_same(
+    was: &BTreeMap<String, FileHash>,
+    now: &BTreeMap<String, FileHash>,
+) -> Result<(), RunError> {
+    let Some(file) = was.keys().chain(now.keys()).find(|name| was.get(*name) != now.get(*name))
+    else {
+        return Ok(());
+    };
+    let said = |hash: Option<&FileHash>| {
+        hash.map_or("no such file".to_owned(), |hash| format!("{}…", &hash.sha256[..12]))
+    };
+    let (file, was, now) = (file.clone(), said(was.get(file)), said(now.get(file)));
+    Err(RunError::BaseChanged { file, was, now })
+}
+
 /// Hashes of the configuration, and of the weights where the run reads them. What else lies in the folder
 /// is nobody's business.
 fn base_hashes(plan: &Plan) -> Result<BTreeMap<String, FileHash>, RunError> {
@@ -121,4 +142,25 @@ fn start_hashes(plan: &Plan) -> Result<BTreeMap<String, FileHash>, RunError> {
         Ok((name.unwrap_or_default(), hash_weights(&path)?))
     };
     files.into_iter().map(hash).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_that_changed_while_the_run_went_on_is_named_by_its_file() {
+        let files = |files: &[(&str, &str)]| -> BTreeMap<String, FileHash> {
+            let hash =
+                |&(name, text): &(&str, &str)| (name.to_owned(), FileHash::of(text.as_bytes()));
+            files.iter().map(hash).collect()
+        };
+        let was = files(&[("config.json", "a"), ("tokenizer.json", "b")]);
+        check_same(&was, &was).unwrap();
+        let said = |now: &[(&str, &str)]| check_same(&was, &files(now)).unwrap_err().to_string();
+        insta::assert_snapshot!(said(&[("config.json", "a"), ("tokenizer.json", "c")]), @"`tokenizer.json` of the base has changed while the run went on: its SHA-256 was 3e23e8160039…, and is 2e7d2c03a950…. Put it back, then go on with `--resume`");
+        insta::assert_snapshot!(said(&[("config.json", "a")]), @"`tokenizer.json` of the base has changed while the run went on: its SHA-256 was 3e23e8160039…, and is no such file. Put it back, then go on with `--resume`");
+        let more = [("config.json", "a"), ("tokenizer.json", "b"), ("tokenizer.model", "m")];
+        insta::assert_snapshot!(said(&more), @"`tokenizer.model` of the base has changed while the run went on: its SHA-256 was no such file, and is 62c66a7a5dd7…. Put it back, then go on with `--resume`");
+    }
 }

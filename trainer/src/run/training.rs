@@ -329,7 +329,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         const SHOWN: usize = 8;
         let name = |row: &usize| {
             let origin = self.data.train[*row].origin;
-            format!("{}:{}", self.plan.train[origin.file].path.display(), origin.line)
+            origin.place(&self.plan.train).to_string()
         };
         let mut names: Vec<String> = rows.iter().take(SHOWN).map(name).collect();
         if rows.len() > SHOWN {

@@ -5,16 +5,17 @@
 //! they put into a checkpoint stays when that goes.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use graft_files::atomic;
 use graft_files::sha256::sha256_hex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::kept::{self, Own};
+use super::kept::{self, Looks, Own};
 use super::manifest::FileHash;
 use super::{Error, Result, plain, seal};
 
@@ -98,6 +99,9 @@ struct OfCheckpoint {
     path: PathBuf,
     /// Its files as they were written; none where nothing tells that any more: then all are somebody's.
     written: Option<Written>,
+    /// When its state was, behind all others.
+    stated: Option<Metadata>,
+    looks: Looks,
 }
 
 /// What of [`STATE`] says how the others were written.
@@ -109,7 +113,9 @@ struct Written {
 
 impl OfCheckpoint {
     fn of(checkpoint: &Checkpoint) -> Self {
-        Self { path: checkpoint.path.clone(), written: checkpoint.state().ok() }
+        let stated = checkpoint.path.join(STATE).symlink_metadata().ok();
+        let (path, written) = (checkpoint.path.clone(), checkpoint.state().ok());
+        Self { path, written, stated, looks: Looks::default() }
     }
 }
 
@@ -118,7 +124,9 @@ impl Own for OfCheckpoint {
         let Some(name) = file.to_str() else { return false };
         let Some(Written { files }) = &self.written else { return false };
         match files.get(name) {
-            Some(written) => kept::is_still(&self.path.join(file), written, kept::AT_A_GLANCE),
+            Some(written) => {
+                self.looks.is_still(&self.path.join(file), written, self.stated.as_ref())
+            }
             None => [STATE, WEIGHTS, OPTIMIZER].contains(&name) || ADAPTER_FILES.contains(&name),
         }
     }
@@ -202,6 +210,8 @@ impl Checkpoints {
     /// Removes all but the `keep` newest and returns what went, oldest first. What is no checkpoint of the run
     /// stays, also one whose state was changed, and what somebody put into one is kept beside it.
     pub fn prune(&self, keep: NonZeroUsize) -> Result<Vec<Gone>> {
+        // Of checkpoints that were never whole.
+        atomic::remove_leftovers_in(&self.folder);
         let mut gone = self.finish_removals()?;
         let mut all = self.list()?;
         all.retain(|found| OfCheckpoint::of(found).written.is_some());
@@ -213,7 +223,7 @@ impl Checkpoints {
     }
 
     /// Removes what a kill let stand of a checkpoint that was being removed.
-    pub fn finish_removals(&self) -> Result<Vec<Gone>> {
+    fn finish_removals(&self) -> Result<Vec<Gone>> {
         let left = self.named(|name| name.strip_prefix(REMOVED).and_then(step))?;
         let own = left.iter().filter(|left| OfCheckpoint::of(left).written.is_some());
         own.map(|left| self.retire(left)).collect()
@@ -271,8 +281,6 @@ fn step(found: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use graft_files::atomic;
-
     use super::*;
 
     /// A state of `step` that says how these files were written.

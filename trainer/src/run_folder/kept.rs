@@ -1,7 +1,9 @@
 //! What somebody else put into folders of the run, or changed there: it stays when those are made again, or
 //! removed.
 
-use std::fs;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -38,9 +40,6 @@ impl Own for Nobody {
     }
 }
 
-/// Of larger files the length alone tells in a glance whether they were changed.
-pub(super) const AT_A_GLANCE: u64 = 256 << 20;
-
 impl RunFolder {
     /// Makes the folder `name` of the values after `step`, and of `of`, at the path that `make` is given.
     /// Files and folders in it that the run did not make, or not so, are there again afterwards, also where
@@ -76,14 +75,13 @@ impl RunFolder {
             name: name.to_owned(),
             folder: path.clone(),
             made: self.manifest.made.get(name).cloned().unwrap_or_default(),
-            read: u64::MAX,
+            looks: Looks::default(),
         };
         let modes = modes_of(&path, &own.made);
         // Before anything is announced: a run killed from here on finds them where they wait.
         let waiting = path.with_file_name(format!("{WAITING}{name}"));
         set_aside(&path, &waiting, &own)?;
         self.claim(name, None)?;
-        own.read = AT_A_GLANCE;
         if name != ADAPTER {
             // A model is large: the disk need not have room for two.
             remove_own(&path, &own, &|_| false)?;
@@ -157,8 +155,7 @@ struct OfResult {
     name: String,
     folder: PathBuf,
     made: Made,
-    /// Of larger files the length alone tells whether they are as they were.
-    read: u64,
+    looks: Looks,
 }
 
 impl OfResult {
@@ -176,7 +173,7 @@ impl Own for OfResult {
     fn is_file(&self, file: &Path) -> bool {
         // What a killed run made behind its list waits with the others, and goes once it is made again.
         let listed = self.made.files.get(&self.key(file));
-        listed.is_some_and(|listed| is_still(&self.folder.join(file), listed, self.read))
+        listed.is_some_and(|listed| self.looks.is_still(&self.folder.join(file), listed, None))
     }
 
     fn is_folder(&self, folder: &Path) -> bool {
@@ -185,10 +182,55 @@ impl Own for OfResult {
     }
 }
 
-/// Whether a file is as it was written. Beyond `most` bytes its length alone tells.
-pub(super) fn is_still(path: &Path, written: &FileHash, most: u64) -> bool {
-    path.metadata().is_ok_and(|found| found.len() == written.bytes)
-        && (written.bytes > most || hash_file(path, |_| ()).is_ok_and(|found| found == *written))
+/// Files that were read, and found to be as they were written: they are read once.
+#[derive(Debug, Default)]
+pub(super) struct Looks(RefCell<BTreeMap<Inode, Stamp>>);
+
+/// What a file is called by the system.
+type Inode = (u64, u64);
+
+/// What changes with a file's content: its length, and when it was written to and changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    written: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// Larger files of a checkpoint are not read: it goes every few minutes.
+const AT_A_GLANCE: u64 = 256 << 20;
+
+impl Looks {
+    /// Whether a file is as it was written, also after it was read. A large one that was not written to after
+    /// `since` need not be read.
+    pub(super) fn is_still(
+        &self,
+        path: &Path,
+        as_written: &FileHash,
+        since: Option<&Metadata>,
+    ) -> bool {
+        let stamp = |found: &Metadata| Stamp {
+            bytes: found.len(),
+            written: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        };
+        let Ok(found) = path.symlink_metadata() else { return false };
+        let (inode, before) = ((found.dev(), found.ino()), stamp(&found));
+        if before.bytes != as_written.bytes {
+            return false;
+        }
+        let is_older = since.is_some_and(|since| stamp(since).written >= before.written);
+        if self.0.borrow().get(&inode) == Some(&before) || (is_older && before.bytes > AT_A_GLANCE)
+        {
+            return true;
+        }
+        let is_same = hash_file(path, |_| ()).is_ok_and(|found| found == *as_written);
+        let is_as_before = path.symlink_metadata().is_ok_and(|found| stamp(&found) == before);
+        if is_same && is_as_before {
+            self.0.borrow_mut().insert(inode, before);
+        }
+        is_same && is_as_before
+    }
 }
 
 /// Weights, and what describes them.
@@ -239,7 +281,11 @@ pub(super) fn remove_own(folder: &Path, own: &dyn Own, last: &dyn Fn(&Path) -> b
     }
     files.sort_by_key(|file| last(file));
     for file in files {
-        let path = folder.join(file);
+        let path = folder.join(&file);
+        // Somebody may have come while the others were looked at.
+        if !own.is_file(&file) {
+            continue;
+        }
         fs::remove_file(&path).map_err(|source| Error::write(&path, source))?;
     }
     for inner in folders.iter().rev() {

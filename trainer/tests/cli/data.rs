@@ -82,7 +82,7 @@ fn what_a_row_says_beside_its_turns_is_used_shown_or_refused() {
     let shown = room.done(&format!("data --file a.jsonl {FLAGS}"));
     assert!(shown.contains("Answer like a pirate.<|eot_id|>"), "{shown}");
     assert!(shown.contains("  not learnt from, as notes about the rows: _mine, id\n"), "{shown}");
-    insta::assert_snapshot!(refused(ROW.replacen('{', "{\"quux\": 1, ", 1), ""), @r#"error: a.jsonl:1: `quux` is not supported: `format: messages` is made of `messages`, `system`, `tools`, `builtin_tools` and `tools_in_user_message`, and this is no known note about a row; remove the field (`jq -c 'del(."quux")'`), or begin its name with `_` if nothing is to be learnt from it"#);
+    insta::assert_snapshot!(refused(ROW.replacen('{', "{\"quux\": 1, ", 1), ""), @r#"error: a.jsonl:1: `quux` is not supported: `format: messages` is made of `messages`, `system`, `tools`, `builtin_tools` and `tools_in_user_message`, and this is no known note about a row; leave it out by `ignore_columns: [quux]`, or begin its name with `_`, if nothing is to be learnt from it"#);
     insta::assert_snapshot!(refused(ROW.replace("\"content\": \"12", "\"content\": \"1\", \"content\": \"12"), ""), @"error: a.jsonl:1: `messages[1].content` stands twice; keep one of the two");
 }
 

@@ -11,6 +11,7 @@ use crate::formats::MOST_BYTES_OF_A_ROW;
 pub(super) static CONTAINER: Container = Container {
     endings: &["txt", "md"],
     of_text: true,
+    begins: |_| false,
     foreign,
     open: |input| Ok(Box::new(PlainText { input, is_read: false })),
 };
@@ -32,10 +33,10 @@ impl Records for PlainText {
         }
         let value = Value::Object(Map::from_iter([("text".to_owned(), Value::String(text))]));
         let bytes = self.input.offset() as usize;
-        Ok(Some(Record { value, line: 1, item: None, bytes }))
+        Ok(Some(Record { value, line: 1, item: None, bytes, of_texts: false }))
     }
 
-    fn digest(self: Box<Self>) -> FileDigest {
+    fn digest(self: Box<Self>) -> Result<FileDigest, Error> {
         self.input.digest()
     }
 }

@@ -1,43 +1,54 @@
-//! The bytes of a source, read once: what is hashed is what was read.
+//! The text of a source, read once: unpacked and in UTF-8 whatever the file is in, while its own bytes are
+//! hashed.
+
+mod packing;
+mod raw;
+mod wide;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use graft_files::plain_file;
-use graft_files::sha256::hexadecimal;
-use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::formats::SourceFile;
+pub(super) use packing::Packing;
+use raw::Bytes;
+pub use raw::FileDigest;
+pub(super) use raw::Raw;
+use wide::Wide;
 
 /// Bytes that are read at a time, and looked at before the first row is.
 const CAPACITY: usize = 1 << 18;
-
-/// What a file held, by size and hash.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileDigest {
-    /// Bytes that were read: all.
-    pub bytes: u64,
-    /// SHA-256 over them, in hexadecimal.
-    pub sha256: String,
-}
+/// Bytes that tell what a text is.
+const HEAD: usize = 4_096;
 
 /// An open source.
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) path: PathBuf,
-    bytes: Bytes,
-    hasher: Sha256,
-    /// Bytes behind.
+    raw: Raw,
+    text: Text,
+    buffer: Vec<u8>,
+    /// What of the buffer is to come.
+    ahead: std::ops::Range<usize>,
+    /// Bytes of the text behind.
     offset: u64,
 }
 
-#[derive(Debug)]
-enum Bytes {
-    File(BufReader<File>),
-    /// What is left of a text in the program.
-    Embedded(&'static [u8]),
+/// The text as it comes.
+enum Text {
+    /// The file's own bytes.
+    Plain(Raw),
+    /// Unpacked, or in another encoding.
+    Changed(Box<dyn Read + Send>),
+}
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if matches!(self, Self::Plain(_)) { "Plain" } else { "Changed" })
+    }
 }
 
 impl Input {
@@ -45,50 +56,90 @@ impl Input {
         let path = source.path.clone();
         let bytes = match source.embedded_text() {
             Some(text) => Bytes::Embedded(text.as_bytes()),
-            None => Bytes::File(BufReader::with_capacity(
-                CAPACITY,
-                plain_file::open(&path).map_err(|why| Error::unreadable(&path, why))?,
-            )),
+            None => {
+                Bytes::File(plain_file::open(&path).map_err(|why| Error::unreadable(&path, why))?)
+            }
         };
-        Ok(Self { path, bytes, hasher: Sha256::new(), offset: 0 })
+        let raw = Raw::new(bytes);
+        let (text, buffer) = (Text::Plain(raw.clone()), vec![0; CAPACITY]);
+        let mut input = Self { path, raw, text, buffer, ahead: 0..0, offset: 0 };
+        input.look(HEAD)?;
+        if let Some(packing) = Packing::of(input.at_hand()) {
+            let begun = input.at_hand().to_vec();
+            let raw = io::Cursor::new(begun).chain(input.raw.clone());
+            let unpacked =
+                packing.unpacked(raw, input.raw.clone()).map_err(|it| input.failed(it))?;
+            input.changed(unpacked)?;
+        }
+        if let Some(wide) = Wide::of(input.at_hand()) {
+            let begun = io::Cursor::new(input.at_hand().to_vec());
+            let rest: Box<dyn Read + Send> =
+                match std::mem::replace(&mut input.text, Text::Changed(Box::new(io::empty()))) {
+                    Text::Plain(raw) => Box::new(begun.chain(raw)),
+                    Text::Changed(rest) => Box::new(begun.chain(rest)),
+                };
+            input.changed(Box::new(wide.in_utf8(rest)))?;
+        }
+        Ok(input)
     }
 
-    /// Bytes behind: where the next one stands in the file.
+    /// Goes on with a text that is made of the one before.
+    fn changed(&mut self, text: Box<dyn Read + Send>) -> Result<(), Error> {
+        self.text = Text::Changed(text);
+        self.ahead = 0..0;
+        self.look(HEAD)
+    }
+
+    /// Fills the buffer with so many bytes that are to come, as far as there are so many.
+    fn look(&mut self, count: usize) -> Result<(), Error> {
+        while self.ahead.len() < count {
+            if self.ahead.start > 0 {
+                self.buffer.copy_within(self.ahead.clone(), 0);
+                self.ahead = 0..self.ahead.len();
+            }
+            let room = &mut self.buffer[self.ahead.end..];
+            let read = match &mut self.text {
+                Text::Plain(raw) => raw.read(room),
+                Text::Changed(text) => text.read(room),
+            };
+            match read {
+                Ok(0) => break,
+                Ok(read) => self.ahead.end += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        let path = self.path.clone();
+        // What the system says of a file has a number; the rest is about what the file holds.
+        match source.raw_os_error() {
+            Some(_) => Error::Read { path, source },
+            None => Error::NotRows { path, what: source.to_string() },
+        }
+    }
+
+    fn at_hand(&self) -> &[u8] {
+        &self.buffer[self.ahead.clone()]
+    }
+
+    /// Bytes behind: where the next one stands in the text.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
     /// The next bytes, as many as are at hand; empty at the end.
     pub(super) fn ahead(&mut self) -> Result<&[u8], Error> {
-        match &mut self.bytes {
-            Bytes::Embedded(rest) => Ok(rest),
-            Bytes::File(reader) => {
-                let failed = |source| Error::Read { path: self.path.clone(), source };
-                loop {
-                    match reader.fill_buf() {
-                        Ok(_) => break,
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        Err(error) => return Err(failed(error)),
-                    }
-                }
-                Ok(reader.buffer())
-            }
-        }
+        self.look(1)?;
+        Ok(self.at_hand())
     }
 
     /// Goes over bytes that [`Self::ahead`] gave.
     pub(super) fn pass(&mut self, count: usize) {
-        match &mut self.bytes {
-            Bytes::Embedded(rest) => {
-                let (passed, left) = rest.split_at(count);
-                self.hasher.update(passed);
-                *rest = left;
-            }
-            Bytes::File(reader) => {
-                self.hasher.update(&reader.buffer()[..count]);
-                reader.consume(count);
-            }
-        }
+        self.ahead.start += count;
+        debug_assert!(self.ahead.start <= self.ahead.end, "more was passed than is there");
         self.offset += count as u64;
     }
 
@@ -127,8 +178,37 @@ impl Input {
         }
     }
 
-    /// Size and hash of the bytes that were passed.
-    pub(super) fn digest(self) -> FileDigest {
-        FileDigest { bytes: self.offset, sha256: hexadecimal(&self.hasher.finalize()) }
+    /// The file itself, for containers that are read here and there, and the digest of it; `None` where its
+    /// content is packed, or the program's own.
+    pub(super) fn into_file(self) -> Result<Option<(PathBuf, File, FileDigest)>, Error> {
+        let Text::Plain(raw) = &self.text else { return Ok(None) };
+        let Some(mut file) = raw.file().map_err(|it| self.failed(it))? else { return Ok(None) };
+        let path = self.path.clone();
+        let digest = self.digest()?;
+        file.seek(SeekFrom::Start(0))
+            .map_err(|source| Error::Read { path: path.clone(), source })?;
+        Ok(Some((path, file, digest)))
+    }
+
+    /// What its own bytes are read from.
+    pub(super) fn raw(&self) -> Raw {
+        self.raw.clone()
+    }
+
+    /// Size and hash of the whole file.
+    pub(super) fn digest(self) -> Result<FileDigest, Error> {
+        let Self { path, raw, .. } = self;
+        raw.digest().map_err(|source| Error::Read { path, source })
+    }
+}
+
+/// For readers of streams: what is read is passed.
+impl Read for Input {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let ahead = self.ahead().map_err(io::Error::other)?;
+        let count = ahead.len().min(into.len());
+        into[..count].copy_from_slice(&ahead[..count]);
+        self.pass(count);
+        Ok(count)
     }
 }

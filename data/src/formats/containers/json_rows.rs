@@ -1,9 +1,9 @@
 //! Rows of JSON: a row a line, or rows over several lines, one after the other or in one list. The file is
 //! cut into one text a row, so that memory holds a row and never the file.
 
-use super::foreign::foreign_rows;
+use super::foreign::{foreign, page};
 use super::input::{FileDigest, Input};
-use super::{Container, Record, Records};
+use super::{Container, Record, Records, line_ends};
 use crate::error::{Error, RowPlace, RowProblem};
 use crate::formats::notes::is_note;
 use crate::formats::{MOST_BYTES_OF_A_ROW, json};
@@ -11,9 +11,16 @@ use crate::formats::{MOST_BYTES_OF_A_ROW, json};
 pub(super) static CONTAINER: Container = Container {
     endings: &["jsonl", "ndjson", "json"],
     of_text: false,
-    foreign: foreign_rows,
+    begins: |_| false,
+    foreign: |head| foreign(head).or_else(|| page(head)),
     open: |input| Ok(Box::new(RowTexts::new(input, MOST_BYTES_OF_A_ROW)?)),
 };
+
+/// Whether a text begins as rows of JSON do.
+pub(super) fn is_json(head: &[u8]) -> bool {
+    let head = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head).trim_ascii_start();
+    head.starts_with(b"{") || head.starts_with(b"[")
+}
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -73,7 +80,7 @@ impl Records for RowTexts {
         let Some(RowText { text, line, column, item }) = self.next_text()? else { return Ok(None) };
         let bytes = text.len();
         match json::read(text, is_note) {
-            Ok(value) => Ok(Some(Record { value, line, item, bytes })),
+            Ok(value) => Ok(Some(Record { value, line, item, bytes, of_texts: false })),
             Err(problem) => {
                 let (line, problem) = placed(problem, line, column);
                 let place = RowPlace { path: self.input.path.clone(), line, item };
@@ -82,7 +89,7 @@ impl Records for RowTexts {
         }
     }
 
-    fn digest(self: Box<Self>) -> FileDigest {
+    fn digest(self: Box<Self>) -> Result<FileDigest, Error> {
         self.input.digest()
     }
 }
@@ -332,11 +339,6 @@ impl Scan {
     }
 }
 
-/// Line ends among the bytes.
-fn line_ends(bytes: &[u8]) -> usize {
-    bytes.iter().map(|&byte| usize::from(byte == b'\n')).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -356,7 +358,7 @@ mod tests {
             while let Some(RowText { text, line, item, .. }) = texts.next_text()? {
                 rows.push((text.to_owned(), line, item));
             }
-            assert_eq!(Box::new(texts).digest().bytes, text.len() as u64);
+            assert_eq!(Box::new(texts).digest()?.bytes, text.len() as u64);
             Ok(rows)
         };
         read().map_err(|error: Error| error.to_string())

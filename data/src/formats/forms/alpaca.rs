@@ -13,6 +13,7 @@ use crate::formats::Row;
 pub(super) static FORM: RowForm = RowForm {
     name: "alpaca",
     fields: &["instruction", "input", "output", "system", "history"],
+    lists: &["history"],
     expected: "`instruction`, `input` and `output`",
     of_turns: false,
     of_text: false,

@@ -8,6 +8,7 @@ use crate::formats::Row;
 pub(super) static FORM: RowForm = RowForm {
     name: "completion",
     fields: &["prompt", "completion"],
+    lists: &[],
     expected: "`prompt` and `completion`",
     of_turns: false,
     of_text: false,

@@ -30,6 +30,11 @@ const MEDIA: [&str; 7] = ["audio", "audios", "documents", "image", "images", "vi
 /// Fields of preference data.
 const PREFERENCES: [&str; 4] = ["chosen", "margin", "ranking", "rejected"];
 
+/// Whether a field asks for something to be learnt or not.
+pub(super) fn is_mask(key: &str) -> bool {
+    MASKS.contains(&key)
+}
+
 /// The notes among a row's fields, where every other field is one that the form is made of.
 pub(super) fn notes(row: &Object<'_>, form: &RowForm) -> Result<Vec<String>, RowProblem> {
     let mut notes = Vec::new();
@@ -97,9 +102,8 @@ fn why(key: &str, form: &RowForm) -> String {
             if of_turns { name } else { "messages" }
         ),
         _ => format!(
-            "`format: {name}` is made of {}, and this is no known note about a row; remove the \
-             field (`jq -c 'del(.\"{}\")'`), or begin its name with `_` if nothing is to be learnt \
-             from it",
+            "`format: {name}` is made of {}, and this is no known note about a row; leave it out by \
+             `ignore_columns: [{}]`, or begin its name with `_`, if nothing is to be learnt from it",
             listed(fields),
             shown(key)
         ),
@@ -205,10 +209,10 @@ mod tests {
         insta::assert_snapshot!(refused(0, r#", "weight": 0"#), @r#"`weight` is not supported: every row counts alike; leave the row out, or write `"weight": 0` into those turns of the assistant that are not to be learnt"#);
         insta::assert_snapshot!(refused(2, r#", "weight": 0.5"#), @"`weight` is not supported: every row counts alike; leave out rows that are not to be learnt");
         insta::assert_snapshot!(refused(0, r#", "functions": [{}]"#.replace("{}", "1").as_str()), @"`functions` is not supported: write the definitions as `tools`");
-        insta::assert_snapshot!(refused(0, r#", "prompt": "again""#), @r#"`prompt` is not supported: `format: messages` is made of `messages`, `system`, `tools`, `builtin_tools` and `tools_in_user_message`, and this is no known note about a row; remove the field (`jq -c 'del(."prompt")'`), or begin its name with `_` if nothing is to be learnt from it"#);
+        insta::assert_snapshot!(refused(0, r#", "prompt": "again""#), @r#"`prompt` is not supported: `format: messages` is made of `messages`, `system`, `tools`, `builtin_tools` and `tools_in_user_message`, and this is no known note about a row; leave it out by `ignore_columns: [prompt]`, or begin its name with `_`, if nothing is to be learnt from it"#);
         insta::assert_snapshot!(refused(1, r#", "history": [1]"#), @"`history` is not supported: only `format: alpaca` has it; write its turns as turns of `format: sharegpt`");
         insta::assert_snapshot!(refused(3, r#", "system": "Be brief.""#), @"`system` is not supported: rows of `format: completion` have no system turn; write it into the text");
         insta::assert_snapshot!(refused(4, r#", "rejected": "b""#), @"`rejected` is not supported: there is no preference training; keep the answer that is to be learnt, and remove the field");
-        insta::assert_snapshot!(refused(4, r#", "\u001b[2J": 1"#), @r#"`\u{1b}[2J` is not supported: `format: text` is made of `text`, and this is no known note about a row; remove the field (`jq -c 'del(."\u{1b}[2J")'`), or begin its name with `_` if nothing is to be learnt from it"#);
+        insta::assert_snapshot!(refused(4, r#", "\u001b[2J": 1"#), @r#"`\u{1b}[2J` is not supported: `format: text` is made of `text`, and this is no known note about a row; leave it out by `ignore_columns: [\u{1b}[2J]`, or begin its name with `_`, if nothing is to be learnt from it"#);
     }
 }

@@ -14,6 +14,7 @@ const ROLES: &str = "system, user, assistant, tool, ipython";
 pub(super) static FORM: RowForm = RowForm {
     name: "messages",
     fields: &["messages", "system", "tools", "builtin_tools", "tools_in_user_message"],
+    lists: &["messages", "tools", "builtin_tools"],
     expected: "`messages`",
     of_turns: true,
     of_text: false,

@@ -14,6 +14,7 @@ const ROLES: &str = "system, human, user, gpt, assistant, function_call, observa
 pub(super) static FORM: RowForm = RowForm {
     name: "sharegpt",
     fields: &["conversations", "system", "tools", "builtin_tools", "tools_in_user_message"],
+    lists: &["conversations", "tools", "builtin_tools"],
     expected: "`conversations`",
     of_turns: true,
     of_text: false,

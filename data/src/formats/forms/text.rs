@@ -8,6 +8,7 @@ use crate::formats::Row;
 pub(super) static FORM: RowForm = RowForm {
     name: "text",
     fields: &["text"],
+    lists: &[],
     expected: "`text`",
     of_turns: false,
     of_text: true,

@@ -75,8 +75,8 @@ impl Rows {
     pub(super) fn named(&self, error: ScoreError) -> anyhow::Error {
         let ScoreError::NotANumber { row, .. } = error else { return error.into() };
         let origin = self.samples[row].origin;
-        let file = self.files[origin.file].display();
-        anyhow::Error::from(error).context(format!("{file}:{} has no score", origin.line))
+        let place = origin.place_in(&self.files[origin.file]);
+        anyhow::Error::from(error).context(format!("{place} has no score"))
     }
 }
 

@@ -1,0 +1,225 @@
+//! Columns of Arrow as values of JSON.
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    Date32Type, Date64Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array::{
+    Array, ArrayRef, ArrowPrimitiveType, OffsetSizeTrait, RecordBatch, StructArray,
+    downcast_dictionary_array,
+};
+use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use serde_json::{Map, Number, Value};
+
+use crate::shown::shown;
+
+/// The most columns, fields of structs included.
+const MOST_FIELDS: usize = 4_096;
+/// The most levels of lists and structs.
+const MOST_LEVELS: usize = 32;
+
+/// Refuses columns that cannot be values.
+pub(super) fn check(schema: &Schema) -> Result<(), String> {
+    let mut count = 0;
+    for field in schema.fields() {
+        check_field(field, &shown(field.name()), 1, &mut count)?;
+    }
+    Ok(())
+}
+
+fn check_field(field: &Field, path: &str, level: usize, count: &mut usize) -> Result<(), String> {
+    *count += 1;
+    if *count > MOST_FIELDS {
+        return Err(format!("it has more than {MOST_FIELDS} columns"));
+    }
+    if level > MOST_LEVELS {
+        return Err(format!("column `{path}` is nested more than {MOST_LEVELS} levels deep"));
+    }
+    let mut check = |inner: &Field| {
+        let path = match field.data_type() {
+            DataType::Struct(_) => format!("{path}.{}", shown(inner.name())),
+            _ => format!("{path}[]"),
+        };
+        check_field(inner, &path, level + 1, count)
+    };
+    match field.data_type() {
+        DataType::Struct(fields) => fields.iter().try_for_each(|inner| check(inner)),
+        DataType::List(inner)
+        | DataType::LargeList(inner)
+        | DataType::FixedSizeList(inner, _)
+        | DataType::Map(inner, _) => check(inner),
+        DataType::Dictionary(_, kind) => {
+            check(&Field::new(field.name(), kind.as_ref().clone(), true))
+        }
+        kind if is_plain(kind) => Ok(()),
+        kind => Err(format!(
+            "column `{path}` holds {}, which no row has a use for: leave it out by `ignore_columns: [{}]`, or \
+             write the file without it",
+            shown(&kind.to_string()),
+            path.split(['.', '[']).next().unwrap_or_default()
+        )),
+    }
+}
+
+fn is_plain(kind: &DataType) -> bool {
+    kind.is_integer()
+        || kind.is_floating()
+        || matches!(
+            kind,
+            DataType::Null
+                | DataType::Boolean
+                | DataType::Utf8
+                | DataType::LargeUtf8
+                | DataType::Utf8View
+                | DataType::Date32
+                | DataType::Date64
+                | DataType::Timestamp(..)
+        )
+}
+
+/// The rows of a batch whose schema was checked.
+pub(super) fn rows(batch: &RecordBatch) -> Result<Vec<Map<String, Value>>, String> {
+    let mut rows = vec![Map::new(); batch.num_rows()];
+    let schema = batch.schema();
+    for (field, column) in schema.fields().iter().zip(batch.columns()) {
+        for (row, value) in rows.iter_mut().zip(values(column)?) {
+            if row.insert(field.name().clone(), value).is_some() {
+                return Err(format!("column `{}` stands twice", shown(field.name())));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// About how many bytes a value is as text.
+pub(super) fn bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(bytes).sum(),
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + bytes(value)).sum(),
+        _ => 1,
+    }
+}
+
+fn values(array: &ArrayRef) -> Result<Vec<Value>, String> {
+    let array = array.as_ref();
+    Ok(match array.data_type() {
+        DataType::Null => vec![Value::Null; array.len()],
+        DataType::Boolean => array.as_boolean().iter().map(or_null(Value::Bool)).collect(),
+        DataType::Int8 => numbers::<Int8Type>(array, Value::from),
+        DataType::Int16 => numbers::<Int16Type>(array, Value::from),
+        DataType::Int32 => numbers::<Int32Type>(array, Value::from),
+        DataType::Int64 => numbers::<Int64Type>(array, Value::from),
+        DataType::UInt8 => numbers::<UInt8Type>(array, Value::from),
+        DataType::UInt16 => numbers::<UInt16Type>(array, Value::from),
+        DataType::UInt32 => numbers::<UInt32Type>(array, Value::from),
+        DataType::UInt64 => numbers::<UInt64Type>(array, Value::from),
+        DataType::Float16 => numbers::<Float16Type>(array, |value| shortest(value.to_f32())),
+        DataType::Float32 => numbers::<Float32Type>(array, shortest),
+        DataType::Float64 => numbers::<Float64Type>(array, float),
+        DataType::Date32 => numbers::<Date32Type>(array, Value::from),
+        DataType::Date64 => numbers::<Date64Type>(array, Value::from),
+        DataType::Timestamp(TimeUnit::Second, _) => {
+            numbers::<TimestampSecondType>(array, Value::from)
+        }
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            numbers::<TimestampMillisecondType>(array, Value::from)
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            numbers::<TimestampMicrosecondType>(array, Value::from)
+        }
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            numbers::<TimestampNanosecondType>(array, Value::from)
+        }
+        DataType::Utf8 => array.as_string::<i32>().iter().map(or_null(Value::from)).collect(),
+        DataType::LargeUtf8 => array.as_string::<i64>().iter().map(or_null(Value::from)).collect(),
+        DataType::Utf8View => array.as_string_view().iter().map(or_null(Value::from)).collect(),
+        DataType::List(_) => lists::<i32>(array)?,
+        DataType::LargeList(_) => lists::<i64>(array)?,
+        DataType::FixedSizeList(..) => {
+            array.as_fixed_size_list().iter().map(list).collect::<Result<_, _>>()?
+        }
+        DataType::Struct(_) => objects(array.as_struct())?,
+        DataType::Map(..) => array
+            .as_map()
+            .iter()
+            .map(|entries| entries.map_or(Ok(Value::Null), |entries| map(&entries)))
+            .collect::<Result<_, _>>()?,
+        DataType::Dictionary(..) => looked_up(array)?,
+        other => return Err(format!("{other} in a column")),
+    })
+}
+
+fn or_null<T>(value: impl Fn(T) -> Value) -> impl Fn(Option<T>) -> Value {
+    move |found| found.map_or(Value::Null, &value)
+}
+
+fn numbers<T: ArrowPrimitiveType>(
+    array: &dyn Array,
+    value: impl Fn(T::Native) -> Value,
+) -> Vec<Value> {
+    array.as_primitive::<T>().iter().map(or_null(value)).collect()
+}
+
+/// What is no number is what pandas writes where there is none.
+fn float(value: f64) -> Value {
+    Number::from_f64(value).map_or(Value::Null, Value::Number)
+}
+
+/// The number that a narrower one was written as.
+fn shortest(value: f32) -> Value {
+    float(value.to_string().parse().unwrap_or(f64::NAN))
+}
+
+fn lists<O: OffsetSizeTrait>(array: &dyn Array) -> Result<Vec<Value>, String> {
+    array.as_list::<O>().iter().map(list).collect()
+}
+
+fn list(items: Option<ArrayRef>) -> Result<Value, String> {
+    items.map_or(Ok(Value::Null), |items| values(&items).map(Value::Array))
+}
+
+fn objects(array: &StructArray) -> Result<Vec<Value>, String> {
+    let mut objects = vec![Map::new(); array.len()];
+    for (field, column) in array.fields().iter().zip(array.columns()) {
+        for (object, value) in objects.iter_mut().zip(values(column)?) {
+            if !value.is_null() && object.insert(field.name().clone(), value).is_some() {
+                return Err(format!("field `{}` stands twice", shown(field.name())));
+            }
+        }
+    }
+    let object =
+        |(index, object)| if array.is_null(index) { Value::Null } else { Value::Object(object) };
+    Ok(objects.into_iter().enumerate().map(object).collect())
+}
+
+fn map(entries: &StructArray) -> Result<Value, String> {
+    let [keys, items] = entries.columns() else {
+        return Err("a map without keys and values".to_owned());
+    };
+    let mut object = Map::new();
+    for (key, item) in values(keys)?.into_iter().zip(values(items)?) {
+        let key = match key {
+            Value::String(key) => key,
+            other => other.to_string(),
+        };
+        if object.insert(key.clone(), item).is_some() {
+            return Err(format!("key `{}` of a map stands twice", shown(&key)));
+        }
+    }
+    Ok(Value::Object(object))
+}
+
+/// The values of a dictionary, once for each key.
+fn looked_up(array: &dyn Array) -> Result<Vec<Value>, String> {
+    downcast_dictionary_array!(
+        array => {
+            let all = values(array.values())?;
+            let value = |key: Option<usize>| key.and_then(|key| all.get(key)).cloned().unwrap_or(Value::Null);
+            Ok(array.keys_iter().map(value).collect())
+        }
+        other => Err(format!("{other} in a column")),
+    )
+}
