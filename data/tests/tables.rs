@@ -55,7 +55,6 @@ fn every_container_gives_the_rows_that_were_written() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the test writes its own input files")]
 fn the_content_tells_what_a_file_is_whatever_it_is_called() {
     let temporary = tempfile::tempdir().expect("a folder for temporary files");
     for (path, format) in files() {

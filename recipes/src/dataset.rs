@@ -1,5 +1,6 @@
 //! Section `data`: what is trained on, and how it becomes tokens.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use serde_json::{Value, json};
@@ -68,6 +69,10 @@ pub struct Source {
     pub path: PathOrBuiltin,
     /// The form of its rows. Required.
     pub format: SourceFormat,
+    /// Field of the form to the column of the file that it is read from. Default: they are called alike.
+    pub columns: BTreeMap<String, String>,
+    /// Columns of the file that nothing is learnt from. Default none.
+    pub ignore_columns: Vec<String>,
 }
 
 /// What the loss is measured on while training.
@@ -129,14 +134,24 @@ impl Source {
         let source = Self {
             path,
             format: section.choice("format", SourceFormat::Messages, SourceFormat::ALL),
+            columns: section.names("columns", "a column for each field, `{prompt: question}`"),
+            ignore_columns: section.texts("ignore_columns"),
         };
         section.close();
         source
     }
 
+    /// Keys that are as nobody wrote them are left out.
     pub(crate) fn to_value(&self) -> Value {
-        let Self { path, format } = self;
-        json!({"path": path.to_value(), "format": format.name()})
+        let Self { path, format, columns, ignore_columns } = self;
+        let mut value = json!({"path": path.to_value(), "format": format.name()});
+        if !columns.is_empty() {
+            value["columns"] = json!(columns);
+        }
+        if !ignore_columns.is_empty() {
+            value["ignore_columns"] = json!(ignore_columns);
+        }
+        value
     }
 }
 

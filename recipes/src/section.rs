@@ -2,6 +2,7 @@
 //! never asked for is an unknown key.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -189,6 +190,19 @@ impl<'a> Section<'a> {
         }
         self.value(key, Vec::new(), "a list of texts", |node| {
             list(node)?.iter().map(|item| text(item).map(str::to_owned)).collect()
+        })
+    }
+
+    /// A text for each of any names.
+    pub(crate) fn names(
+        &mut self,
+        key: &'static str,
+        allowed: &'static str,
+    ) -> BTreeMap<String, String> {
+        self.value(key, BTreeMap::new(), allowed, |node| {
+            let Value::Map(entries) = &node.value else { return None };
+            let named = |entry: &Entry| Some((entry.key.clone(), text(&entry.value)?.to_owned()));
+            entries.iter().map(named).collect()
         })
     }
 

@@ -120,6 +120,12 @@ fn a_resolved_recipe_has_the_keys_of_the_table() {
             "training.schedule.cosine.final_ratio=1",
         ],
         &["training.schedule=linear"],
+        &[
+            "data.train=[{path: v, format: text, columns: {text: a}, ignore_columns: [b]}]",
+            "data.validation=[{path: v, format: text, columns: {text: a}, ignore_columns: [b]}]",
+            "evaluation.held_out=[{path: v, format: alpaca, columns: {output: a}, ignore_columns: [b]}]",
+            "evaluation.general=[{path: v, format: text, columns: {text: a}, ignore_columns: [b]}]",
+        ],
         &[],
     ];
     let methods = MethodName::ALL.iter().map(|(name, _)| vec![format!("adapter.method={name}")]);
@@ -127,6 +133,12 @@ fn a_resolved_recipe_has_the_keys_of_the_table() {
     for overrides in others.chain(methods) {
         leaves(&with(&overrides).to_value(), "", &mut found);
     }
+    // The fields of forms are theirs.
+    let of_recipe = |path: String| match path.split_once(".columns.") {
+        Some((source, _)) => format!("{source}.columns"),
+        None => path,
+    };
+    let found: BTreeSet<String> = found.into_iter().map(of_recipe).collect();
     let table: BTreeSet<String> = keys().iter().map(|key| key.path.to_owned()).collect();
     // Sections that only ever stand as a mapping or a list of mappings.
     let whole = ["data.train", "training.schedule", "training.optimizer"].map(str::to_owned);

@@ -67,10 +67,14 @@ const TABLE: &[Row] = &[
     ("data.train", &[], "[{path: v.jsonl, format: messages}]", ADAPTER),
     ("data.train[].path", &[], "v.jsonl", ADAPTER),
     ("data.train[].format", &[], "completion", Refused("data.train")),
+    ("data.train[].columns", &["data.train=[{path: c.csv, format: alpaca}]"], "{instruction: question, output: answer}", Allowed),
+    ("data.train[].ignore_columns", &["data.train=[{path: x.jsonl, format: messages}]"], "[quux]", Allowed),
     ("data.validation", &[], "[{path: v.jsonl, format: messages}]", BEFORE),
     ("data.validation.fraction", &["data.validation.fraction=0.25"], "0.5", BEFORE),
     ("data.validation[].path", &[TWO_ROWS], "h.jsonl", BEFORE),
     ("data.validation[].format", &[TWO_ROWS], "completion", Refused("data.validation")),
+    ("data.validation[].columns", &["data.validation=[{path: c.csv, format: alpaca}]"], "{instruction: question, output: answer}", Allowed),
+    ("data.validation[].ignore_columns", &["data.validation=[{path: x.jsonl, format: messages}]"], "[quux]", Allowed),
     ("data.chat.preamble", &[], "none", ADAPTER),
     ("data.chat.losses", &["model.tokenizer=loses-system", "data.system_prompt=Be brief."], "allow", Allowed),
     ("data.chat.date", &[], "1 Jan 2025", ADAPTER),
@@ -115,9 +119,13 @@ const TABLE: &[Row] = &[
     ("evaluation.held_out", &["evaluation.held_out=[]"], "[{path: h.jsonl, format: messages}]", BEFORE),
     ("evaluation.held_out[].path", &[], "a.jsonl", BEFORE),
     ("evaluation.held_out[].format", &[], "completion", Refused("evaluation.held_out")),
+    ("evaluation.held_out[].columns", &["evaluation.held_out=[{path: c.csv, format: alpaca}]"], "{instruction: question, output: answer}", Allowed),
+    ("evaluation.held_out[].ignore_columns", &["evaluation.held_out=[{path: x.jsonl, format: messages}]"], "[quux]", Allowed),
     ("evaluation.general", &["evaluation.general=[]"], "[{path: t.jsonl, format: text}]", BEFORE),
     ("evaluation.general[].path", &[], "u.jsonl", BEFORE),
     ("evaluation.general[].format", &[], "completion", Refused("evaluation.general")),
+    ("evaluation.general[].columns", &["evaluation.general=[{path: g.csv, format: text}]"], "{text: words}", Allowed),
+    ("evaluation.general[].ignore_columns", &["evaluation.general=[{path: gx.jsonl, format: text}]"], "[quux]", Allowed),
     ("evaluation.max_new_tokens", &[], "2", BEFORE),
     ("evaluation.samples", &[], "1", BEFORE),
     ("checkpoint.every_steps", &[], "2", InFolder("checkpoints")),
@@ -174,6 +182,13 @@ fn room() -> tempfile::TempDir {
     fs::write(path("v.jsonl"), rows(&[("Open?", "On weekdays."), ("Closed?", "On Sundays.")]))
         .unwrap();
     fs::write(path("h.jsonl"), rows(&[("Which fee?", "12."), ("Which room?", "5.")])).unwrap();
+    fs::write(path("c.csv"), "question,answer\nWhich fee?,12.\nWhich room?,5.\n").unwrap();
+    let with_quux = |rows: String| rows.replace("{\"messages", "{\"quux\":1,\"messages");
+    fs::write(path("x.jsonl"), with_quux(rows(&[("Which fee?", "12."), ("Which room?", "5.")])))
+        .unwrap();
+    let words = "The archive has many rooms. ".repeat(8);
+    fs::write(path("g.csv"), format!("words\n{words}\n")).unwrap();
+    fs::write(path("gx.jsonl"), format!("{}\n", json!({"quux": 1, "text": words}))).unwrap();
     let long = "and then ".repeat(60);
     fs::write(path("e.jsonl"), rows(&[("Fee?", "12 euros."), (&long, "No.")])).unwrap();
     let text = |words: &str| format!("{}\n", json!({"text": words.repeat(8)}));

@@ -35,6 +35,11 @@ impl Format {
         self.form().name
     }
 
+    /// The fields that a row is made of.
+    pub fn fields(self) -> &'static [&'static str] {
+        self.form().fields
+    }
+
     /// A row of it, as JSON.
     pub fn example(self) -> &'static str {
         self.form().example

@@ -227,7 +227,7 @@ mod tests {
         insta::assert_snapshot!(fail("a.jsonl", b"{\"text\": \"x\"}\n{\"text\"", Text), @"a.jsonl:2: malformed JSON at column 7: EOF while parsing an object");
         insta::assert_snapshot!(fail("a.jsonl", b"\n \r\n", Messages), @"a.jsonl holds no rows");
         insta::assert_snapshot!(fail("a.md", b" \n", Text), @"a.md holds no rows");
-        insta::assert_snapshot!(fail("a.pdf", b"x", Text), @"a.pdf: `format: text` reads .txt and .md (one document a file) and .jsonl, .ndjson and .json (one {\"text\": …} a line), not `pdf`");
+        insta::assert_snapshot!(fail("a.pdf", b"x", Text), @"a.pdf: `format: text` reads .txt and .md (one document a file) and .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow and .feather (one {\"text\": …} a line), not `pdf`");
         insta::assert_snapshot!(fail("a.jsonl", br#"{"messages": [{"role": "user", "content": "a"}]}"#, Messages), @"a.jsonl:1: the conversation has no assistant turn, so there is nothing to learn from it");
         insta::assert_snapshot!(read_rows(&[]).unwrap_err(), @"the dataset is empty: no file was given");
         let missing = SourceFile::new("/no/such.jsonl", Text);

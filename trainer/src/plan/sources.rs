@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use graft_data::{ChatTemplate, Error, Format, ModelTemplate, SampleOptions, SourceFile};
+use graft_data::{ChatTemplate, Columns, Error, Format, ModelTemplate, SampleOptions, SourceFile};
 use graft_model::LlamaConfig;
 use graft_recipes::{
     Chat, Data, Losses, Overlong, PathOrBuiltin, Preamble, Recipe, Source, SourceFormat,
@@ -125,11 +125,13 @@ pub(super) fn training(
 fn files(key: &str, sources: &[Source], findings: &mut Findings<'_>) -> Vec<SourceFile> {
     let mut files = Vec::with_capacity(sources.len());
     for (index, row) in sources.iter().enumerate() {
-        let Source { path, format } = row;
-        let (key, format) = (format!("{key}.{index}.path"), file_format(*format));
+        let Source { path, format, .. } = row;
+        let format = file_format(*format);
+        let columns = columns(&format!("{key}.{index}"), row, format, findings);
+        let key = format!("{key}.{index}.path");
         match path {
             PathOrBuiltin::Path(path) => {
-                let source = SourceFile::new(path, format);
+                let source = SourceFile::new(path, format).with_columns(columns);
                 match source.check() {
                     Err(Error::Read { source: error, .. }) => {
                         findings.unreadable(&key, path, row, &error);
@@ -140,7 +142,8 @@ fn files(key: &str, sources: &[Source], findings: &mut Findings<'_>) -> Vec<Sour
                 files.push(source);
             }
             PathOrBuiltin::Builtin(name) => {
-                let source = SourceFile::builtin(name, format);
+                let source =
+                    SourceFile::builtin(name, format).map(|source| source.with_columns(columns));
                 if source.is_none() {
                     let names: Vec<String> = SourceFile::builtin_names().collect();
                     let message =
@@ -152,6 +155,30 @@ fn files(key: &str, sources: &[Source], findings: &mut Findings<'_>) -> Vec<Sour
         }
     }
     files
+}
+
+/// What a source's columns are called; a field that its form does not have is recorded, and so is a column
+/// that is asked for twice.
+fn columns(key: &str, row: &Source, format: Format, findings: &mut Findings<'_>) -> Columns {
+    let Source { columns: fields, ignore_columns, .. } = row;
+    for (field, column) in fields {
+        let at = format!("{key}.columns.{field}");
+        let known = format.fields();
+        if !known.contains(&field.as_str()) {
+            let message = format!(
+                "`{field}` is no field of `format: {format}`; allowed: {}",
+                known.join(", ")
+            );
+            findings.problem(&at, message);
+        } else if ignore_columns.contains(column) {
+            findings.problem(&at, format!("found `{column}`, which `ignore_columns` leaves out"));
+        } else if let Some((other, _)) =
+            fields.iter().find(|(other, from)| *other < field && *from == column)
+        {
+            findings.problem(&at, format!("found `{column}`, which `{other}` is read from"));
+        }
+    }
+    Columns { fields: fields.clone(), ignored: ignore_columns.iter().cloned().collect() }
 }
 
 fn chat_template(chat: &Chat) -> ChatTemplate {

@@ -263,6 +263,7 @@ impl RunError {
             | Self::NothingTrained
             | Self::Checkpoint { .. }
             | Self::NoWholeCheckpoint(_)
+            | Self::BaseChanged { .. }
             | Self::Beyond { .. } => true,
             Self::Adapter(error) => !matches!(
                 error,
@@ -270,7 +271,6 @@ impl RunError {
             ),
             Self::Folder(error) => error.is_wrong_input(),
             Self::Unrecorded { error, manifest: _ } => error.is_wrong_input(),
-            Self::BaseChanged { .. } => true,
             Self::Diverged { .. }
             | Self::Offload(_)
             | Self::Device { .. }

@@ -8,7 +8,7 @@ use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::Checkpoint;
 use graft_model::folder::ModelFolder;
 use graft_recipes::{Init, Source, Validation};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::RunError;
 use crate::plan::{LoadedData, Plan, text_files};
@@ -56,8 +56,14 @@ pub(super) fn asked_sha256(plan: &Plan, inputs: &Inputs) -> String {
     let files = inputs.data.iter().filter(|(key, _)| is_measured(key));
     let files: Vec<_> = files.map(|(key, file)| (key, &file.hash.sha256)).collect();
     let recipe = &plan.recipe;
-    let formats = |sources: &[Source]| -> Vec<&str> {
-        sources.iter().map(|source| source.format.name()).collect()
+    // How rows are read, wherever their files lie.
+    let formats = |sources: &[Source]| -> Vec<Value> {
+        let form =
+            |Source { path: _, format, columns, ignore_columns }: &Source| match format.name() {
+                name if columns.is_empty() && ignore_columns.is_empty() => json!(name),
+                name => json!([name, columns, ignore_columns]),
+            };
+        sources.iter().map(form).collect()
     };
     let validation = match &recipe.data.validation {
         Validation::None => json!(null),
