@@ -369,8 +369,8 @@ fn nothing_is_written_where_the_folder_was_moved_away() {
     fs::rename(&path, &moved).unwrap();
     let line =
         |step| metrics::Line::Eval(metrics::EvalLine { step, eval_loss: 1.0, eval_tokens: 1 });
-    for is_anothers in [false, true] {
-        if is_anothers {
+    for is_taken in [false, true] {
+        if is_taken {
             let mut other = begin();
             metrics::MetricsLog::begin(&other.metrics_path()).unwrap().append(&line(7)).unwrap();
             other.put("report.html", 1, "", b"another's").unwrap();
@@ -387,7 +387,7 @@ fn nothing_is_written_where_the_folder_was_moved_away() {
             assert!(matches!(error, Error::Moved { .. }), "{error}");
         }
         log.append(&line(1)).unwrap();
-        assert_eq!(path.exists(), is_anothers);
+        assert_eq!(path.exists(), is_taken);
     }
     assert_eq!(fs::read(path.join("report.html")).unwrap(), b"another's");
     let lines = |folder: &Path| metrics::read(&folder.join("metrics.jsonl")).unwrap();

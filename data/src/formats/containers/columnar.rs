@@ -22,6 +22,7 @@ use parquet::arrow::arrow_reader::{
 };
 use serde_json::{Map, Value};
 
+use super::foreign::is_text;
 use super::input::{FileDigest, Input, Raw};
 use super::{Container, Record, Records};
 use crate::caught::caught;
@@ -32,7 +33,8 @@ use crate::visible::visible;
 pub(super) static PARQUET: Container = Container {
     endings: &["parquet"],
     of_text: false,
-    begins: |head| head.starts_with(b"PAR1"),
+    // A text may begin so, too.
+    begins: |head| head.starts_with(b"PAR1") && !is_text(head),
     foreign: |_| None,
     open: open_parquet,
 };

@@ -104,7 +104,7 @@ pub(crate) fn foreign(head: &[u8]) -> Option<Foreign> {
 }
 
 /// Whether the first bytes are UTF-8 without control characters.
-fn is_text(head: &[u8]) -> bool {
+pub(super) fn is_text(head: &[u8]) -> bool {
     let start = &head[..head.len().min(512)];
     let valid = match std::str::from_utf8(start) {
         Ok(text) => text,
