@@ -48,8 +48,14 @@ impl Temporary {
                     // Some network file systems cannot lock; leftovers there are then kept. Between the two
                     // lines another process may have taken it for a leftover: then it has another name.
                     let taken = matches!(handle.try_lock(), Err(TryLockError::WouldBlock));
-                    if !taken && is_at(&handle, &path) {
-                        return Ok(Self { path, handle, armed: true });
+                    match is_still_at(&handle, &path) {
+                        Ok(true) if !taken => return Ok(Self { path, handle, armed: true }),
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            remove(&path);
+                            return Err(error);
+                        }
+                        // Taken, or gone already.
+                        _ => {}
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -99,12 +105,13 @@ pub(super) fn number<'a>(found: &'a OsStr, name: &OsStr, kind: &str) -> Option<&
 
 /// Whether the open file or folder is still the one at `path`, or the one that a link there leads to.
 pub fn is_at(handle: &File, path: &Path) -> bool {
+    is_still_at(handle, path).unwrap_or(false)
+}
+
+fn is_still_at(handle: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
-    let same = |open: fs::Metadata, named: fs::Metadata| {
-        (open.dev(), open.ino()) == (named.dev(), named.ino())
-    };
-    let found = handle.metadata().and_then(|open| Ok(same(open, fs::metadata(path)?)));
-    found.unwrap_or(false)
+    let (open, named) = (handle.metadata()?, fs::metadata(path)?);
+    Ok((open.dev(), open.ino()) == (named.dev(), named.ino()))
 }
 
 /// Puts a folder back that had made room for one that never came, and removes temporaries of `name`

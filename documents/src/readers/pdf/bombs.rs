@@ -12,7 +12,7 @@ use crate::kind::Kind;
 
 /// To how many bytes each way of packing may unpack one.
 const LZW: u64 = 1_500;
-const FLATE: u64 = 1_032;
+const DEFLATE: u64 = 1_032;
 const RUN_LENGTH: u64 = 64;
 
 /// Packed data within packed data further than this is packed for nothing.
@@ -85,13 +85,13 @@ pub(super) fn check_streams(pdf: &Pdf, budget: &Budget) -> Result<(), Why> {
         let ratio = filters.iter().fold(1_u64, |ratio, filter| {
             ratio.saturating_mul(match filter {
                 Filter::LzwDecode => LZW,
-                Filter::FlateDecode => FLATE,
+                Filter::FlateDecode => DEFLATE,
                 Filter::RunLengthDecode => RUN_LENGTH,
                 _ => 1,
             })
         });
         // The scan has seen what is packed in the way that all do, unless the file is encrypted.
-        if filters.len() == 1 && ratio == FLATE {
+        if filters.len() == 1 && ratio == DEFLATE {
             let raw = stream.raw_data();
             if matches!(raw, std::borrow::Cow::Owned(_)) {
                 unpacked(&raw, budget, 0)?;
