@@ -411,7 +411,7 @@ fn no_run_begins_in_another_ones_folder_or_in_the_systems_root() {
         let said = room.refused(&[inside]);
         assert!(said.contains("which lies in the folder of another run"), "{inside}: {said}");
     }
-    let said = room.refused(&["output_dir=/"]);
+    let said = room.refused(&["model.path=builtin:quickstart", "output_dir=/"]);
     assert!(said.contains("found `/`: choose a folder of its own"), "{said}");
 }
 
