@@ -130,8 +130,7 @@ pub(crate) fn remove_leftovers(parent: &Path, name: &OsStr) {
     }
 }
 
-/// Removes the temporaries of all names in a folder whose writers are gone; as [`remove_leftovers`], but what
-/// made room stays.
+/// Removes the temporaries of all names in a folder whose writers are gone; a folder that had made room stays.
 pub fn remove_leftovers_in(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
