@@ -4,7 +4,7 @@
 pub fn let_them() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !graft_data::panics_are_caught() && !graft_documents::panics_are_caught() {
+        if !graft_files::caught::panics_are_caught() {
             hook(panic);
         }
     }));

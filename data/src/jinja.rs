@@ -21,11 +21,11 @@ mod values;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use graft_files::caught::caught;
 use graft_files::sha256::sha256_hex;
 use minijinja::Environment;
 use serde_json::Value as Json;
 
-use crate::caught::caught;
 use crate::conversation::{Conversation, Message, Role};
 use crate::error::{Error, RowProblem};
 use crate::tokenizer::Tokenizer;

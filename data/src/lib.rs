@@ -6,7 +6,6 @@
 //! [`Batch::collate`] joins them without padding.
 
 mod batch;
-mod caught;
 pub mod chat;
 mod conversation;
 mod dataset;
@@ -34,7 +33,6 @@ mod tokenizer;
 mod visible;
 
 pub use batch::Batch;
-pub use caught::panics_are_caught;
 pub use chat::{ChatTemplate, Preamble};
 pub use conversation::{Content, Conversation, Message, Role};
 pub use dataset::{Dataset, encode_rows};

@@ -1,12 +1,12 @@
 //! Readers run on a thread with a known stack: what a library does on a stranger's file, a panic or no end,
 //! becomes an error that names the file.
 
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
+
+use graft_files::caught::caught;
 
 use crate::document::Document;
 use crate::error::Why;
@@ -19,15 +19,6 @@ const STACK: usize = 32 << 20;
 
 /// What a reader that does not look at the clock gets beyond its limit before nobody waits for it any more.
 const GRACE: Duration = Duration::from_secs(3);
-
-thread_local! {
-    static CAUGHT: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether a panic on this thread becomes an error that names a file: a hook has nothing to say about it.
-pub fn panics_are_caught() -> bool {
-    CAUGHT.get()
-}
 
 pub(crate) fn on_a_thread(path: &Path, bytes: Vec<u8>, limits: &Limits) -> Result<Document, Why> {
     let kind = kind(path, &bytes)?;
@@ -45,11 +36,9 @@ fn within<T: Send + 'static>(
 ) -> Result<T, Why> {
     let (sender, receiver) = channel();
     let run = move || {
-        CAUGHT.set(true);
-        // Nothing that the work changed is used after a panic.
-        let result = catch_unwind(AssertUnwindSafe(work));
+        let result = caught(work).unwrap_or(Err(Why::GaveUp { kind }));
         // Where nobody waits any more, nobody asks.
-        let _ = sender.send(result.unwrap_or(Err(Why::GaveUp { kind })));
+        let _ = sender.send(result);
     };
     let named = thread::Builder::new().name(format!("reads {kind}")).stack_size(STACK);
     let thread = named.spawn(run).map_err(Why::NoThread)?;
@@ -66,6 +55,8 @@ fn within<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use graft_files::caught::panics_are_caught;
+
     use super::*;
 
     #[test]

@@ -24,7 +24,6 @@ mod writer;
 
 use std::path::Path;
 
-pub use caught::panics_are_caught;
 pub use chunk::Chunk;
 pub use document::{Block, Document, Form, Left, Place, Span, Unit};
 pub use error::{Error, Why};

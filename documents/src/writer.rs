@@ -106,6 +106,21 @@ impl<'b> Writer<'b> {
         self.paragraph(&lines.join("\n"), span)
     }
 
+    /// A table that has ended; one within a cell, the innermost of `cells`, is text of that.
+    pub(crate) fn table_in(
+        &mut self,
+        cells: &mut [String],
+        rows: &[Vec<String>],
+        span: Span,
+    ) -> Result<(), Why> {
+        let Some(cell) = cells.last_mut() else { return self.table(rows, Some(span)) };
+        for row in rows {
+            cell.push_str(&row.join(" "));
+            cell.push('\n');
+        }
+        Ok(())
+    }
+
     /// A block whose text has its marks already.
     pub(crate) fn raw(&mut self, form: Form, text: String, span: Option<Span>) -> Result<(), Why> {
         let text = match self.quotes.min(8) {

@@ -107,7 +107,8 @@ pub fn write_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Replaces the file `path` with `bytes`, and gives what was in its place to `retire`, which may move it away;
-/// it is removed otherwise. The new one is no more open to others than what was in its place, nor than `mode`, which one had that was moved away before.
+/// it is removed otherwise. The new one is no more open to others than what was in its place, nor than `mode`,
+/// which one had that was moved away before.
 ///
 /// # Errors
 /// Those of the disk and of `retire`; of the latter `path` has its new content.

@@ -183,7 +183,7 @@ impl RunFolder {
                     path.display()
                 ));
             }
-            Ok::<_, made::Exchange>(())
+            Ok::<_, Error>(())
         })?;
         self.recorded = Some(written);
         Ok(())

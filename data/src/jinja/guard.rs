@@ -9,11 +9,11 @@
 mod expression;
 mod statement;
 
+use graft_files::caught::caught;
 use minijinja::machinery::{Token, WhitespaceConfig, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Error, ErrorKind};
 
-use crate::caught::caught;
 use statement::Writer;
 
 /// Releases' templates have up to 20 KB.

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use graft_files::caught::caught;
 use tokenizers::{Encoding, Tokenizer as Reader};
 
 use super::outline::{Growth, Single};
-use crate::caught::caught;
 use crate::formats::MOST_BYTES_OF_A_ROW;
 
 /// The expressions of all releases try each length of a run of blanks, and the engine gives up at ten

@@ -282,15 +282,8 @@ impl Story<'_, '_, '_> {
         self.end_code()?;
         let mut rows = Vec::new();
         self.rows(&mut rows)?;
-        if let Some(cell) = self.cells.last_mut() {
-            for row in rows {
-                cell.push_str(&row.join(" "));
-                cell.push('\n');
-            }
-            return Ok(());
-        }
         let span = Span { unit: Unit::Bytes, start: at, end: self.xml.at() };
-        self.writer.table(&rows, Some(span))
+        self.writer.table_in(&mut self.cells, &rows, span)
     }
 
     fn rows(&mut self, rows: &mut Vec<Vec<String>>) -> Result<(), Why> {

@@ -188,7 +188,7 @@ fn whole(error: &anyhow::Error) -> String {
 /// that the system does not give.
 pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        if graft_data::panics_are_caught() || graft_documents::panics_are_caught() {
+        if graft_files::caught::panics_are_caught() {
             return;
         }
         let message = panic.payload_as_str().unwrap_or("unknown");

@@ -154,7 +154,7 @@ pub enum Error {
     },
     /// A file cannot be replaced; the message names it.
     #[error(transparent)]
-    Replace(io::Error),
+    Replace(#[from] io::Error),
 }
 
 /// The result of a run folder's operation.

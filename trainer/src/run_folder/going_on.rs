@@ -8,7 +8,7 @@ use graft_recipes::Recipe;
 
 use super::checkpoints::set_aside;
 use super::contract::{self, Asked, Change};
-use super::made::{Exchange, keep_unless};
+use super::made::keep_unless;
 use super::manifest::{FileHash, Inputs, Mended, Recorded, Status, hash_file};
 use super::{Error, RECIPE, Result, RunFolder, plain};
 
@@ -54,7 +54,7 @@ impl RunFolder {
         let path = self.recipe_path();
         if !hash_file(&path, |_| ()).is_ok_and(|found| Some(&found) == own.last()) {
             atomic::exchange_bytes(&path, recipe.as_bytes(), mode, |old| {
-                keep_unless(&own, old, &path).map(|_| ()).map_err(Exchange::from)
+                keep_unless(&own, old, &path).map(|_| ())
             })?;
         }
         Ok(mended)

@@ -106,7 +106,6 @@ impl RunFolder {
         let (made, files) = remade.map_err(|failure| match failure {
             Failure::Making(error) => error,
             Failure::Keeping(error) => error.into(),
-            Failure::Disk(error) => Error::Replace(error).into(),
         })?;
         let entry = Made { after_step: Some(step), of: of.to_owned(), files, coming: None };
         self.manifest.made.insert(name.to_owned(), entry);
@@ -119,12 +118,11 @@ impl RunFolder {
 enum Failure<E> {
     Making(E),
     Keeping(Error),
-    Disk(io::Error),
 }
 
 impl<E> From<io::Error> for Failure<E> {
     fn from(error: io::Error) -> Self {
-        Self::Disk(error)
+        Self::Keeping(error.into())
     }
 }
 
@@ -440,3 +438,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
         first.is_some() && first == hash(other)
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests prepare folders by hand")]
+mod tests;

@@ -127,7 +127,7 @@ impl RunFolder {
         let mut aside = is_no_file.then(|| checkpoints::set_aside(&path)).transpose()?;
         atomic::exchange_bytes(&path, content, None, |old| {
             aside = keep_unless(&own, old, &path)?;
-            Ok::<_, Exchange>(())
+            Ok::<_, Error>(())
         })?;
         self.made(name, step, of)?;
         Ok(aside.map(|aside| Mended {
@@ -187,33 +187,6 @@ pub(super) fn keep_unless(own: &[FileHash], found: &Path, path: &Path) -> Result
         return Ok(None);
     }
     checkpoints::set_aside_as(found, path).map(Some)
-}
-
-/// Why a file was not exchanged.
-pub(super) enum Exchange {
-    Keeping(Error),
-    Disk(io::Error),
-}
-
-impl From<io::Error> for Exchange {
-    fn from(error: io::Error) -> Self {
-        Self::Disk(error)
-    }
-}
-
-impl From<Error> for Exchange {
-    fn from(error: Error) -> Self {
-        Self::Keeping(error)
-    }
-}
-
-impl From<Exchange> for Error {
-    fn from(error: Exchange) -> Self {
-        match error {
-            Exchange::Keeping(error) => error,
-            Exchange::Disk(error) => Self::Replace(error),
-        }
-    }
 }
 
 /// Every file of `folder`, by its path in the run folder once it is called `name` there, to its hash.

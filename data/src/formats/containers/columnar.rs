@@ -16,6 +16,7 @@ use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
 use arrow_ipc::reader::StreamDecoder;
 use arrow_schema::ArrowError;
+use graft_files::caught::caught;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder,
@@ -25,7 +26,6 @@ use serde_json::{Map, Value};
 use super::foreign::is_text;
 use super::input::{FileDigest, Input, Raw};
 use super::{Container, Record, Records};
-use crate::caught::caught;
 use crate::error::{Error, RowPlace};
 use crate::formats::MOST_BYTES_OF_A_ROW;
 use crate::visible::visible;

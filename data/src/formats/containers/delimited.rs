@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::foreign::{Foreign, foreign, page};
 use super::input::{FileDigest, Input};
-use super::{Container, Record, Records, line_ends};
+use super::{BYTE_ORDER_MARK, Container, Record, Records, line_ends, text_of};
 use crate::error::{Error, RowPlace, RowProblem};
 use crate::formats::MOST_BYTES_OF_A_ROW;
 use crate::shown::{shown, some};
@@ -25,7 +25,6 @@ pub(super) static CONTAINER: Container = Container {
 const PARTS: [u8; 4] = *b"\t;|,";
 /// The most columns that a table may have.
 const MOST_COLUMNS: usize = 4_096;
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 fn no_table(head: &[u8]) -> Option<Foreign> {
     foreign(head).or_else(|| page(head))
@@ -33,7 +32,7 @@ fn no_table(head: &[u8]) -> Option<Foreign> {
 
 /// Whether a text begins with a line of names, so that it is a table whatever the file is called.
 pub(super) fn is_table(head: &[u8]) -> bool {
-    let head = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head).trim_ascii_start();
+    let head = text_of(head);
     let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let Ok(line) = std::str::from_utf8(line) else { return false };
     let names = fields(line.trim_end().as_bytes(), part(line.as_bytes()));

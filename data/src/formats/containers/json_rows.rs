@@ -3,7 +3,7 @@
 
 use super::foreign::{foreign, page};
 use super::input::{FileDigest, Input};
-use super::{Container, Record, Records, line_ends};
+use super::{BYTE_ORDER_MARK, Container, Record, Records, line_ends, text_of};
 use crate::error::{Error, RowPlace, RowProblem};
 use crate::formats::notes::is_note;
 use crate::formats::{MOST_BYTES_OF_A_ROW, json};
@@ -18,11 +18,9 @@ pub(super) static CONTAINER: Container = Container {
 
 /// Whether a text begins as rows of JSON do.
 pub(super) fn is_json(head: &[u8]) -> bool {
-    let head = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head).trim_ascii_start();
+    let head = text_of(head);
     head.starts_with(b"{") || head.starts_with(b"[")
 }
-
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The texts of the rows of an open file.
 #[derive(Debug)]
@@ -271,7 +269,7 @@ impl RowTexts {
 
 /// How the rows of a file that begins so follow one another.
 fn shape(head: &[u8]) -> Shape {
-    let head = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(head).trim_ascii_start();
+    let head = text_of(head);
     match head.first() {
         Some(b'[') => Shape::List { items: 0, at: At::Before },
         Some(b'{') => {

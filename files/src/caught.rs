@@ -13,7 +13,7 @@ pub fn panics_are_caught() -> bool {
 }
 
 /// What the work gives, or `None` where it panics. Nothing that the work changes may be used after that.
-pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+pub fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     DEPTH.set(DEPTH.get() + 1);
     let result = catch_unwind(AssertUnwindSafe(work));
     DEPTH.set(DEPTH.get() - 1);
