@@ -45,7 +45,9 @@ impl Dataset {
         options: &SampleOptions,
     ) -> Result<Self, Error> {
         let mut builder = Builder::new(sources, tokenizer, options)?;
-        let mut reader = RowReader::new(sources).leaving_out_empty(options.allow_empty_targets);
+        let mut reader = RowReader::new(sources)
+            .leaving_out_empty(options.allow_empty_targets)
+            .cutting_by(tokenizer);
         loop {
             let rows = some_rows(&mut reader)?;
             if rows.is_empty() {
@@ -119,6 +121,7 @@ impl<'a> Builder<'a> {
             tokens: 0,
             targets: 0,
             notes: BTreeMap::new(),
+            remarks: Vec::new(),
         };
         let statistics = Statistics {
             rows: 0,
@@ -237,9 +240,11 @@ impl<'a> Builder<'a> {
         let Self { mut statistics, samples, rows: digests, lengths, overlong, options, .. } = self;
         let encoded = statistics.rows;
         let mut hashes = Vec::with_capacity(files.len());
-        for (file, FileRows { digest, notes, left_out }) in statistics.files.iter_mut().zip(files) {
+        for (file, met) in statistics.files.iter_mut().zip(files) {
+            let FileRows { digest, notes, left_out, remarks } = met;
             file.rows += left_out;
             file.notes = notes;
+            file.remarks = remarks;
             statistics.rows += left_out;
             statistics.dropped_empty += left_out;
             hashes.push(digest);

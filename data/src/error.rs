@@ -283,7 +283,8 @@ pub struct RowPlace {
 
 impl Error {
     /// What kept the file `path` from being opened.
-    pub(crate) fn unreadable(path: &Path, why: Unreadable) -> Self {
+    /// A file that the system, or what lies there, does not let be read.
+    pub fn unreadable(path: &Path, why: Unreadable) -> Self {
         let path = path.to_path_buf();
         let problem = match why {
             Unreadable::NotPlain(FileKind::Folder) => FileProblem::Folder,

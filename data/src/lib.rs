@@ -15,6 +15,7 @@ mod fingerprint;
 pub mod formats;
 mod jinja;
 mod llama3_tokenizer;
+mod mixture;
 mod overlong;
 mod packing;
 mod preview;
@@ -40,10 +41,11 @@ pub use decode_stream::DecodeStream;
 pub use error::{Error, FileProblem, RowPlace, RowProblem};
 pub use fingerprint::RowDigest;
 pub use formats::{
-    Columns, FileDigest, FileRows, Format, MOST_BYTES_OF_A_ROW, NOTES, Origin, ReadRows, Row,
-    RowReader, SourceFile, read_rows,
+    Columns, FileContent, FileDigest, FileReader, FileRows, Format, MOST_BYTES_OF_A_ROW, Measure,
+    NOTES, Origin, ReadRows, Row, RowReader, SourceFile, read_rows,
 };
 pub use jinja::{Losses, ModelTemplate, NamedFile, TemplateFiles};
+pub use mixture::{Part, Portion, Take, is_plain, mixture};
 pub use overlong::{Overlong, OverlongReport, OverlongRow};
 pub use packing::pack;
 pub use preview::{PreviewStyle, preview, preview_cut};

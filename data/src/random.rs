@@ -23,6 +23,8 @@ pub enum Purpose {
     Dropout = 5,
     /// Sampled tokens.
     Generation = 6,
+    /// Which rows of a source have their turn first; a = part of the mixture.
+    Mixture = 7,
 }
 
 /// A stream of random numbers with random access.

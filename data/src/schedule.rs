@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Error;
+use crate::mixture::{Part, is_plain};
 use crate::packing::pack;
 use crate::random::{CounterRng, Purpose};
 use crate::sample::Sample;
@@ -43,48 +45,119 @@ pub struct Schedule {
     options: ScheduleOptions,
     /// Rows of each unit.
     units: Vec<Vec<usize>>,
+    /// What an epoch has of which units; these are all, in order.
+    parts: Vec<Drawn>,
     /// The order of the epoch asked for last: a convenience, never a state.
     cache: Mutex<Option<(u64, Arc<Vec<usize>>)>>,
 }
 
+/// Units that stand together, of which an epoch has some.
+#[derive(Debug)]
+struct Drawn {
+    /// Which.
+    units: Range<usize>,
+    /// How many an epoch has; at least one.
+    each_epoch: usize,
+}
+
+impl Drawn {
+    /// How often an epoch has all of them, and how many it has once more.
+    fn rounds(&self) -> (usize, usize) {
+        (self.each_epoch / self.units.len(), self.each_epoch % self.units.len())
+    }
+
+    /// How often an epoch has the same one, at most.
+    fn most(&self) -> usize {
+        self.each_epoch.div_ceil(self.units.len())
+    }
+
+    /// Adds those of an epoch. `turns` is the order in which those that are taken once more have their turn,
+    /// epoch after epoch, so that each is taken as often as any other.
+    fn add(&self, epoch: u64, turns: impl FnOnce() -> Vec<usize>, order: &mut Vec<usize>) {
+        let (rounds, more) = self.rounds();
+        for _ in 0..rounds {
+            order.extend(self.units.clone());
+        }
+        if more > 0 {
+            let turns = turns();
+            let behind = u128::from(epoch) * more as u128 % turns.len() as u128;
+            order.extend(turns.iter().cycle().skip(behind as usize).take(more));
+        }
+    }
+}
+
 impl Schedule {
-    /// Plans rows of these lengths (in tokens, at least one row).
+    /// Plans rows of these lengths (in tokens, at least one row), each once an epoch.
     ///
     /// # Errors
     /// There is no row.
     pub fn new(lengths: &[usize], options: ScheduleOptions) -> Result<Self, Error> {
+        Self::mixed(lengths, &[Part { samples: lengths.len(), times: 1.0 }], options)
+    }
+
+    /// Plans rows of these lengths, of which an epoch has the parts; they are all rows, in order. Rows of
+    /// several parts share a sequence only where an epoch has every row once.
+    ///
+    /// # Errors
+    /// There is no row.
+    ///
+    /// # Panics
+    /// The parts have more or fewer rows than there are.
+    pub fn mixed(
+        lengths: &[usize],
+        parts: &[Part],
+        options: ScheduleOptions,
+    ) -> Result<Self, Error> {
         if lengths.is_empty() {
             let reason = "there is no row to train on".to_owned();
             return Err(Error::EmptyDataset { reason });
         }
-        let units = match options.packing {
-            Packing::Off => (0..lengths.len()).map(|row| vec![row]).collect(),
-            Packing::Bins { max_seq_len } => {
-                let mut bins = pack(lengths, max_seq_len);
-                // Bins come longest row first; without shuffling they follow the file.
-                bins.sort();
-                bins
-            }
-        };
-        Ok(Self { options, units, cache: Mutex::new(None) })
+        let all = [Part { samples: lengths.len(), times: 1.0 }];
+        let parts = if is_plain(parts) { &all } else { parts };
+        let (mut units, mut drawn, mut first) = (Vec::new(), Vec::new(), 0);
+        for part in parts.iter().filter(|part| part.samples > 0) {
+            let rows = first..first + part.samples;
+            let begin = units.len();
+            units.extend(units_of(&lengths[rows], first, options.packing));
+            first += part.samples;
+            let count = units.len() - begin;
+            let each_epoch = ((count as f64 * part.times).round() as usize).max(1);
+            drawn.push(Drawn { units: begin..units.len(), each_epoch });
+        }
+        assert_eq!(first, lengths.len(), "parts are of all rows");
+        Ok(Self { options, units, parts: drawn, cache: Mutex::new(None) })
     }
 
     /// Rows, or bins, of an epoch.
     pub fn units(&self) -> usize {
-        self.units.len()
+        self.parts.iter().map(|part| part.each_epoch).sum()
     }
 
-    /// Tokens of every row, or bin, longest first; `lengths` are those that the schedule was made of.
+    /// Rows that an epoch has of each part, on average over epochs: a bin counts with all its rows.
+    pub fn rows_of_parts(&self) -> Vec<f64> {
+        let rows = |part: &Drawn| {
+            let rows: usize = self.units[part.units.clone()].iter().map(Vec::len).sum();
+            rows as f64 * part.each_epoch as f64 / part.units.len() as f64
+        };
+        self.parts.iter().map(rows).collect()
+    }
+
+    /// Tokens of every row, or bin, as often as an epoch may have it, longest first; `lengths` are those that
+    /// the schedule was made of.
     pub fn unit_lengths(&self, lengths: &[usize]) -> Vec<usize> {
-        let length = |unit: &Vec<usize>| unit.iter().map(|&row| lengths[row]).sum();
-        let mut lengths: Vec<usize> = self.units.iter().map(length).collect();
+        let length = |unit: &Vec<usize>| unit.iter().map(|&row| lengths[row]).sum::<usize>();
+        let of = |part: &Drawn| {
+            let lengths = self.units[part.units.clone()].iter().map(length);
+            lengths.flat_map(|length| std::iter::repeat_n(length, part.most())).collect::<Vec<_>>()
+        };
+        let mut lengths: Vec<usize> = self.parts.iter().flat_map(of).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
         lengths
     }
 
     /// Optimizer steps of an epoch; the last one may hold fewer rows.
     pub fn steps_per_epoch(&self) -> usize {
-        self.units.len().div_ceil(self.units_per_step())
+        self.units().div_ceil(self.units_per_step())
     }
 
     /// The epoch, from 0, that a step (from 0) belongs to.
@@ -114,13 +187,38 @@ impl Schedule {
         if let Some((_, order)) = cache.as_ref().filter(|(cached, _)| *cached == epoch) {
             return Arc::clone(order);
         }
-        let mut order: Vec<usize> = (0..self.units.len()).collect();
-        if self.options.shuffle {
-            CounterRng::new(self.options.seed, Purpose::Shuffle, epoch, 0).shuffle(&mut order);
+        let ScheduleOptions { shuffle, seed, .. } = self.options;
+        let mut order: Vec<usize> = Vec::with_capacity(self.units());
+        for (index, part) in self.parts.iter().enumerate() {
+            let turns = || {
+                let mut turns: Vec<usize> = part.units.clone().collect();
+                if shuffle {
+                    CounterRng::new(seed, Purpose::Mixture, index as u64, 0).shuffle(&mut turns);
+                }
+                turns
+            };
+            part.add(epoch, turns, &mut order);
+        }
+        if shuffle {
+            CounterRng::new(seed, Purpose::Shuffle, epoch, 0).shuffle(&mut order);
         }
         let order = Arc::new(order);
         *cache = Some((epoch, Arc::clone(&order)));
         order
+    }
+}
+
+/// The units of rows that stand together, the first of which is `first`.
+fn units_of(lengths: &[usize], first: usize, packing: Packing) -> Vec<Vec<usize>> {
+    match packing {
+        Packing::Off => (0..lengths.len()).map(|row| vec![first + row]).collect(),
+        Packing::Bins { max_seq_len } => {
+            let mut bins = pack(lengths, max_seq_len);
+            // Bins come longest row first; without shuffling they follow the file.
+            bins.sort();
+            bins.iter_mut().flatten().for_each(|row| *row += first);
+            bins
+        }
     }
 }
 
@@ -271,6 +369,60 @@ mod tests {
                 }
                 rows.sort_unstable();
                 prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
+            }
+        }
+
+        #[test]
+        fn epochs_of_a_mixture_have_its_parts_and_take_turns(
+            parts in proptest::collection::vec((1_usize..20, 0.1_f64..3.5), 1..5),
+            packed in any::<bool>(), shuffle in any::<bool>(), seed in any::<u64>(),
+        ) {
+            let parts: Vec<Part> =
+                parts.iter().map(|&(samples, times)| Part { samples, times }).collect();
+            let rows: usize = parts.iter().map(|part| part.samples).sum();
+            let lengths: Vec<usize> = (0..rows).map(|row| 1 + row % 7).collect();
+            let packing = if packed { Packing::Bins { max_seq_len: 12 } } else { Packing::Off };
+            let options = ScheduleOptions { packing, shuffle, ..options(2, 2, seed) };
+            let schedule = Schedule::mixed(&lengths, &parts, options).unwrap();
+            let steps = schedule.steps_per_epoch() as u64;
+            let epoch = |epoch: u64| -> Vec<usize> {
+                (epoch * steps..(epoch + 1) * steps)
+                    .flat_map(|step| schedule.step(step))
+                    .flatten()
+                    .collect()
+            };
+            // Steps need no history.
+            let again = Schedule::mixed(&lengths, &parts, options).unwrap();
+            prop_assert_eq!(again.step(5 * steps), schedule.step(5 * steps));
+            let epochs: Vec<Vec<usize>> = (0..12).map(epoch).collect();
+            let mut first = 0;
+            for (part, expected) in parts.iter().zip(schedule.rows_of_parts()) {
+                let of_part = first..first + part.samples;
+                let mut counts = vec![0_usize; part.samples];
+                for row in epochs.iter().flatten().filter(|row| of_part.contains(row)) {
+                    counts[row - first] += 1;
+                }
+                let (fewest, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+                prop_assert!(most - fewest <= 1, "{counts:?}");
+                let found = counts.iter().sum::<usize>() as f64 / 12.0;
+                let rounding = part.samples as f64 / 12.0;
+                prop_assert!((found - expected).abs() <= rounding, "{found}, {expected}");
+                if !packed {
+                    let wanted = (part.samples as f64 * part.times).round().max(1.0);
+                    prop_assert!((expected - wanted).abs() < 1e-9, "{expected}, {wanted}");
+                }
+                first += part.samples;
+            }
+            // What is said of the longest holds for every epoch.
+            let bound = schedule.unit_lengths(&lengths);
+            for epoch in 0..3 {
+                let order = schedule.order(epoch);
+                let mut found: Vec<usize> = order
+                    .iter()
+                    .map(|&unit| schedule.units[unit].iter().map(|&row| lengths[row]).sum())
+                    .collect();
+                found.sort_unstable_by(|a, b| b.cmp(a));
+                prop_assert!(found.iter().zip(&bound).all(|(found, bound)| found <= bound));
             }
         }
 

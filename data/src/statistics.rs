@@ -52,6 +52,9 @@ pub struct FileStatistics {
     pub targets: usize,
     /// Fields that are notes about a row and not learnt from, and how many rows have each.
     pub notes: BTreeMap<String, usize>,
+    /// What is to be said of it, such as parts that were left out as was allowed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 /// Percentiles (nearest rank) of row lengths, in tokens.
@@ -145,12 +148,28 @@ pub struct RowCounts {
     /// What became of rows, and of how many; empty where each is a sample as it is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub otherwise: BTreeMap<String, usize>,
+    /// How many samples of each source an epoch has, by the source's key; empty where it has each once.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub epoch: BTreeMap<String, usize>,
+}
+
+impl RowCounts {
+    /// Whether each row is a sample as it is, and an epoch has each once.
+    pub fn are_plain(&self) -> bool {
+        self.otherwise.is_empty() && self.epoch.is_empty()
+    }
 }
 
 impl fmt::Display for RowCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} rows, {} samples", self.rows, self.samples)?;
-        self.otherwise.iter().try_for_each(|(what, count)| write!(f, "; {what}: {count}"))
+        self.otherwise.iter().try_for_each(|(what, count)| write!(f, "; {what}: {count}"))?;
+        let mut before = "; an epoch has";
+        for (key, samples) in &self.epoch {
+            write!(f, "{before} {samples} of {key}")?;
+            before = ",";
+        }
+        Ok(())
     }
 }
 
@@ -170,6 +189,7 @@ impl Statistics {
             rows: self.rows,
             samples: self.samples,
             otherwise: otherwise.map(|(count, what)| (what.to_owned(), count)).collect(),
+            epoch: BTreeMap::new(),
         }
     }
 }
@@ -194,11 +214,14 @@ impl fmt::Display for Statistics {
                 self.answers_without_end
             )?;
         }
-        for FileStatistics { path, rows, tokens, targets, notes } in &self.files {
+        for FileStatistics { path, rows, tokens, targets, notes, remarks } in &self.files {
             writeln!(f, "{}: rows {rows}, tokens {tokens}, targets {targets}", path.display())?;
             if !notes.is_empty() {
                 let names = some(notes.keys().map(String::as_str));
                 writeln!(f, "  not learnt from, as notes about the rows: {names}")?;
+            }
+            for remark in remarks {
+                writeln!(f, "  {remark}")?;
             }
         }
         write!(f, "{histogram}")

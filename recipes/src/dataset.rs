@@ -1,30 +1,13 @@
 //! Section `data`: what is trained on, and how it becomes tokens.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use serde_json::{Value, json};
 
 use crate::named::named;
-use crate::paths::PathOrBuiltin;
 use crate::section::{Section, list, text};
+use crate::source::{Source, check_mixture, sources_to_value};
 use crate::tree;
-
-named! {
-    /// The form of the rows of a source.
-    pub enum SourceFormat {
-        /// `{"messages": [{"role", "content"}]}`; targets are the assistant's turns.
-        Messages = "messages",
-        /// `{"conversations": [{"from", "value"}]}`; targets are the assistant's turns.
-        Sharegpt = "sharegpt",
-        /// `{"instruction", "input", "output"}`; the target is the output.
-        Alpaca = "alpaca",
-        /// `{"prompt", "completion"}`; the target is the completion.
-        Completion = "completion",
-        /// `{"text"}` or plain files; everything is a target.
-        Text = "text",
-    }
-}
 
 named! {
     /// What happens to a row longer than `max_seq_len`.
@@ -60,19 +43,6 @@ named! {
         /// What the template leaves out is not learnt.
         Allow = "allow",
     }
-}
-
-/// One source of rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Source {
-    /// A file, or `builtin:…`. Required.
-    pub path: PathOrBuiltin,
-    /// The form of its rows. Required.
-    pub format: SourceFormat,
-    /// Field of the form to the column of the file that it is read from. Default: they are called alike.
-    pub columns: BTreeMap<String, String>,
-    /// Columns of the file that nothing is learnt from. Default none.
-    pub ignore_columns: Vec<String>,
 }
 
 /// What the loss is measured on while training.
@@ -125,47 +95,13 @@ pub struct Data {
     pub allow_empty_targets: bool,
 }
 
-impl Source {
-    pub(crate) fn read(mut section: Section<'_>) -> Self {
-        let path = section.path_or_builtin("path", "a file, or `builtin:quickstart/train`");
-        if section.get("format").is_none() {
-            section.missing("format", SourceFormat::LISTED);
-        }
-        let source = Self {
-            path,
-            format: section.choice("format", SourceFormat::Messages, SourceFormat::ALL),
-            columns: section.names("columns", "a column for each field, `{prompt: question}`"),
-            ignore_columns: section.texts("ignore_columns"),
-        };
-        section.close();
-        source
-    }
-
-    /// Keys that are as nobody wrote them are left out.
-    pub(crate) fn to_value(&self) -> Value {
-        let Self { path, format, columns, ignore_columns } = self;
-        let mut value = json!({"path": path.to_value(), "format": format.name()});
-        if !columns.is_empty() {
-            value["columns"] = json!(columns);
-        }
-        if !ignore_columns.is_empty() {
-            value["ignore_columns"] = json!(ignore_columns);
-        }
-        value
-    }
-}
-
-pub(crate) fn sources_to_value(sources: &[Source]) -> Value {
-    sources.iter().map(Source::to_value).collect()
-}
-
 impl Validation {
     fn read(data: &mut Section<'_>) -> Self {
         const KEY: &str = "validation";
         const ALLOWED: &str = "a number above 0 and below 1";
         let Some(node) = data.get(KEY) else { return Self::None };
         if list(node).is_some() {
-            return Self::Sources(data.list(KEY, Source::read));
+            return Self::Sources(data.list(KEY, Source::measured));
         }
         if text(node) == Some("none") {
             return Self::None;
@@ -212,7 +148,7 @@ impl Data {
             section.missing("train", "a list of {path, format}");
         }
         let data = Self {
-            train: section.list("train", Source::read),
+            train: section.list("train", Source::trained),
             validation: Validation::read(&mut section),
             chat: Chat::read(section.section("chat")),
             system_prompt: section.text("system_prompt"),
@@ -228,6 +164,7 @@ impl Data {
         {
             section.refuse("train", node, "a list of at least one {path, format}");
         }
+        check_mixture(&section, &data.train);
         section.close();
         data
     }

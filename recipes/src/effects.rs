@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::dataset::{Chat, Preamble, SourceFormat, Validation};
+use crate::dataset::{Chat, Preamble, Validation};
 use crate::outcome::{Checkpoint, Evaluation, MergeOnto};
 use crate::problem::{Location, Problem};
 use crate::recipe::Recipe;
@@ -170,7 +170,7 @@ fn is_all_text(recipe: &Recipe) -> bool {
     };
     let measured = validation.iter().chain(&recipe.evaluation.general);
     let mut all = recipe.data.train.iter().chain(measured);
-    all.all(|source| source.format == SourceFormat::Text)
+    all.all(|source| source.format.is_text())
 }
 
 /// Refuses what has no effect, or takes it back where a layer above left it none.

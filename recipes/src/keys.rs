@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use crate::adapter::MethodName;
-use crate::dataset::SourceFormat;
 use crate::elsewhere;
 use crate::problem::nearest;
+use crate::source::SourceFormat;
 
 /// What there is to know about a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -53,16 +53,26 @@ const KEYS: &[Key] = &[
     key("adapter.layers.last", "count", "–", "2", "Only the last so many blocks get adapters."),
     key("adapter.init_from", "folder", "null", "runs/first/adapter", "A PEFT adapter to go on from."),
     key("data.train", "list of sources", "required", "[{path: other.jsonl, format: alpaca}]", "What is trained on."),
-    key("data.train[].path", "file or builtin:…", "required", "other.jsonl", "A file of rows."),
+    key("data.train[].path", "file, folder, pattern or builtin:…", "required", "other.jsonl", "A file of rows, a folder of them, or a pattern such as `rows-*.parquet`."),
     key("data.train[].format", SourceFormat::LISTED, "required", "completion", "The form of its rows."),
     key("data.train[].columns", "field: column, …", "–", "{prompt: question}", "Which columns of the file the form's fields are read from."),
     key("data.train[].ignore_columns", "list of texts", "–", "[comment]", "Columns of the file that nothing is learnt from."),
+    key("data.train[].documents.max_tokens", "count", "–", "512", "Most tokens of a text that documents are cut into; otherwise what max_seq_len has room for."),
+    key("data.train[].documents.overlap", "whole number", "0", "64", "Tokens that a text repeats of the one before it, where a section had to be cut."),
+    key("data.train[].documents.allow", "list of unreadable, pages-without-text", "[]", "[unreadable]", "What of documents is left out and counted, rather than refused."),
+    key("data.train[].epochs", "number above 0", "1", "2", "How often an epoch has each row of the source."),
+    key("data.train[].rows", "count", "–", "1000", "About how many rows of the source an epoch has, in its place."),
+    key("data.train[].weight", "number above 0", "–", "0.3", "Its part of an epoch's rows, among the weights of all sources."),
+    key("data.train[].replay", "number in (0, 1)", "–", "0.1", "Its share of an epoch's tokens, beside the other sources: general text, against forgetting."),
     key("data.validation", "none, {fraction} or list", "none", "[{path: v.jsonl, format: messages}]", "What the loss is measured on while training."),
     key("data.validation.fraction", "number in (0, 1)", "–", "0.25", "Share of the training rows kept out of training and measured."),
-    key("data.validation[].path", "file or builtin:…", "required", "v.jsonl", "A file of rows that are measured, never trained on."),
+    key("data.validation[].path", "file, folder, pattern or builtin:…", "required", "v.jsonl", "A file of rows that are measured, never trained on."),
     key("data.validation[].format", SourceFormat::LISTED, "required", "completion", "The form of its rows."),
     key("data.validation[].columns", "field: column, …", "–", "{prompt: question}", "Which columns of the file the form's fields are read from."),
     key("data.validation[].ignore_columns", "list of texts", "–", "[comment]", "Columns of the file that nothing is learnt from."),
+    key("data.validation[].documents.max_tokens", "count", "–", "512", "Most tokens of a text that documents are cut into; otherwise what max_seq_len has room for."),
+    key("data.validation[].documents.overlap", "whole number", "0", "64", "Tokens that a text repeats of the one before it, where a section had to be cut."),
+    key("data.validation[].documents.allow", "list of unreadable, pages-without-text", "[]", "[unreadable]", "What of documents is left out and counted, rather than refused."),
     key("data.chat.preamble", "official, none", "official", "none", "The system block that opens a chat."),
     key("data.chat.date", "text", "26 Jul 2024", "1 Jan 2025", "Today's date as the official preamble gives it."),
     key("data.chat.losses", "error, allow", "error", "allow", "Whether the model's chat template may leave out parts of a conversation."),
@@ -105,15 +115,18 @@ const KEYS: &[Key] = &[
     key("training.threads", "auto or count", "auto", "2", "CPU threads; results do not depend on them."),
     key("evaluation.every_steps", "count or none", "none", "10", "Steps between measurements of the validation loss."),
     key("evaluation.held_out", "list of sources", "[]", "[{path: q.jsonl, format: completion}]", "Questions with answers, scored by exact match before and after."),
-    key("evaluation.held_out[].path", "file or builtin:…", "required", "q.jsonl", "A file of questions with answers."),
+    key("evaluation.held_out[].path", "file, folder, pattern or builtin:…", "required", "q.jsonl", "A file of questions with answers."),
     key("evaluation.held_out[].format", SourceFormat::LISTED, "required", "completion", "The form of its rows."),
     key("evaluation.held_out[].columns", "field: column, …", "–", "{prompt: question}", "Which columns of the file the form's fields are read from."),
     key("evaluation.held_out[].ignore_columns", "list of texts", "–", "[comment]", "Columns of the file that nothing is learnt from."),
     key("evaluation.general", "list of sources", "[]", "[{path: g.txt, format: text}]", "Text whose perplexity shows what the tuned model has forgotten."),
-    key("evaluation.general[].path", "file or builtin:…", "required", "general.jsonl", "A file of general text."),
+    key("evaluation.general[].path", "file, folder, pattern or builtin:…", "required", "general.jsonl", "A file of general text."),
     key("evaluation.general[].format", SourceFormat::LISTED, "required", "completion", "The form of its rows."),
     key("evaluation.general[].columns", "field: column, …", "–", "{prompt: question}", "Which columns of the file the form's fields are read from."),
     key("evaluation.general[].ignore_columns", "list of texts", "–", "[comment]", "Columns of the file that nothing is learnt from."),
+    key("evaluation.general[].documents.max_tokens", "count", "–", "512", "Most tokens of a text that documents are cut into; otherwise what max_seq_len has room for."),
+    key("evaluation.general[].documents.overlap", "whole number", "0", "64", "Tokens that a text repeats of the one before it, where a section had to be cut."),
+    key("evaluation.general[].documents.allow", "list of unreadable, pages-without-text", "[]", "[unreadable]", "What of documents is left out and counted, rather than refused."),
     key("evaluation.max_new_tokens", "count", "64", "32", "Tokens an answer may have."),
     key("evaluation.samples", "whole number", "8", "0", "Answers shown side by side in the report."),
     key("checkpoint.every_steps", "count or none", "100", "none", "Steps between checkpoints."),

@@ -24,11 +24,12 @@ mod paths;
 mod problem;
 mod recipe;
 mod section;
+mod source;
 mod training;
 mod tree;
 
 pub use adapter::{AdapterMethod, Layers, MethodName, ProjectionName, Rank, TargetModules};
-pub use dataset::{Chat, Data, Losses, Overlong, Preamble, Source, SourceFormat, Validation};
+pub use dataset::{Chat, Data, Losses, Overlong, Preamble, Validation};
 pub use keys::{Key, hint, keys};
 pub use load::load;
 pub use model::{Init, Model, Preset, Quantization};
@@ -36,6 +37,7 @@ pub use outcome::{Checkpoint, Evaluation, Finish, Logging, MergeOnto};
 pub use paths::{PathOrBuiltin, expand};
 pub use problem::{Location, Problem, Problems};
 pub use recipe::Recipe;
+pub use source::{Documents, DocumentsAllow, Source, SourceFormat, Take};
 pub use training::{
     ActivationOffload, AdamW, Checkpointing, ComputeDtype, Duration, Optimizer, Schedule, Threads,
     Training, Warmup,

@@ -4,12 +4,12 @@ use std::num::NonZeroUsize;
 
 use serde_json::{Value, json};
 
-use crate::dataset::{Source, sources_to_value};
 use crate::named::named;
 use crate::section::Section;
+use crate::source::{Source, sources_to_value};
 
 /// Section `evaluation`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     /// Steps between two measurements of the validation loss; `None` (the default) measures it
     /// before and after training only.
@@ -72,8 +72,8 @@ impl Evaluation {
     pub(crate) fn read(mut section: Section<'_>) -> Self {
         let evaluation = Self {
             every_steps: section.count_or_none("every_steps", None),
-            held_out: section.list("held_out", Source::read),
-            general: section.list("general", Source::read),
+            held_out: section.list("held_out", Source::measured),
+            general: section.list("general", Source::measured),
             max_new_tokens: section.count("max_new_tokens", Self::MAX_NEW_TOKENS),
             samples: section.tally("samples", Self::SAMPLES),
         };

@@ -280,6 +280,26 @@ impl<'a> Section<'a> {
         self.chosen(key, node, choices).unwrap_or(default)
     }
 
+    /// Any of the named values, each once.
+    pub(crate) fn choices<T: Copy + PartialEq>(
+        &mut self,
+        key: &'static str,
+        choices: &[(&'static str, T)],
+    ) -> Vec<T> {
+        let Some(node) = self.get(key) else { return Vec::new() };
+        let Some(items) = list(node) else {
+            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+            self.refuse(key, node, &format!("a list of {}", names.join(", ")));
+            return Vec::new();
+        };
+        let mut chosen = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let found = self.chosen(&format!("{key}.{index}"), item, choices);
+            chosen.extend(found.filter(|found| !chosen.contains(found)));
+        }
+        chosen
+    }
+
     /// One of the named values, or nothing.
     pub(crate) fn named<T: Copy>(
         &mut self,

@@ -62,9 +62,9 @@ adapter: {target_modules: [q_proj, q_prj]}
     mine.yaml:1:8: model.path: missing; allowed: a model folder or `builtin:quickstart`
     mine.yaml:1:9: model.pth: unknown key
       help: did you mean `model.path`?
-    mine.yaml:3:35: data.train.0.format: found the text `mesages`; allowed: messages, sharegpt, alpaca, completion, text
+    mine.yaml:3:35: data.train.0.format: found the text `mesages`; allowed: messages, sharegpt, alpaca, completion, text, documents
       help: did you mean `messages`?
-    mine.yaml:3:45: data.train.1.path: missing; allowed: a file, or `builtin:quickstart/train`
+    mine.yaml:3:45: data.train.1.path: missing; allowed: a file, a folder, `rows-*.jsonl` or `builtin:quickstart/train`
     mine.yaml:4:16: data.max_seq_len: found 0; allowed: a whole number, at least 1
     mine.yaml:5:12: data.packing: found the text `yes`; allowed: true or false
     mine.yaml:6:3: data.packing: given twice; it is on line 5 already

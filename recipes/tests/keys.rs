@@ -19,7 +19,12 @@ evaluation:
 
 /// What must hold before `path` means something.
 fn premise(path: &str) -> Vec<String> {
+    if let Some((source, _)) = path.split_once("[].documents.") {
+        return vec![format!("{source}=[{{path: d, format: documents}}]")];
+    }
     let premise = match path {
+        "data.train[].weight" => "data.train=[{path: a, format: text}]",
+        "data.train[].replay" => "data.train=[{path: a, format: text}, {path: b, format: text}]",
         "quantization.double" => "quantization=nf4",
         _ if path.starts_with("data.validation[]") => {
             "data.validation=[{path: w.jsonl, format: messages}]"
@@ -101,7 +106,7 @@ fn every_default_is_the_one_the_table_gives() {
             _ => {}
         }
         let before = with(&overrides);
-        overrides.push(format!("{}={default}", key.path));
+        overrides.push(format!("{}={default}", key.path.replace("[]", ".0")));
         assert_eq!(with(&overrides), before, "{} = {default}", key.path);
     }
 }
@@ -126,6 +131,13 @@ fn a_resolved_recipe_has_the_keys_of_the_table() {
             "evaluation.held_out=[{path: v, format: alpaca, columns: {output: a}, ignore_columns: [b]}]",
             "evaluation.general=[{path: v, format: text, columns: {text: a}, ignore_columns: [b]}]",
         ],
+        &[
+            "data.train=[{path: d, format: documents, documents: {overlap: 1}, epochs: 2}]",
+            "data.validation=[{path: d, format: documents, documents: {overlap: 1}}]",
+            "evaluation.general=[{path: d, format: documents, documents: {overlap: 1}}]",
+        ],
+        &["data.train=[{path: v, format: text, rows: 3}]"],
+        &["data.train=[{path: v, format: text, weight: 3}, {path: w, format: text, replay: 0.1}]"],
         &[],
     ];
     let methods = MethodName::ALL.iter().map(|(name, _)| vec![format!("adapter.method={name}")]);

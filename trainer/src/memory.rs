@@ -1,11 +1,8 @@
 //! How much memory this process has used: the kernel's own counters, nothing estimated.
 //! Linux: `VmHWM` and `RssAnon` of /proc/self/status (proc_pid_status(5)); other Unixes: getrusage(2).
 
-#[cfg(target_os = "linux")]
-use std::fs;
-
 /// The largest resident size so far, in bytes: private memory plus the touched pages of maps.
-/// `None` where the system does not say.
+/// `None` where the system does not say. Asks for no memory itself.
 pub fn peak_resident_bytes() -> Option<u64> {
     #[cfg(target_os = "linux")]
     if let Some(bytes) = status_bytes("VmHWM") {
@@ -27,9 +24,26 @@ pub fn anonymous_bytes() -> Option<u64> {
     }
 }
 
+/// Reads onto the stack, for where an allocation fails there is no memory for the answer, either.
 #[cfg(target_os = "linux")]
 fn status_bytes(key: &str) -> Option<u64> {
-    field_bytes(&fs::read_to_string("/proc/self/status").ok()?, key)
+    use rustix::fs::{Mode, OFlags};
+    const STATUS: &std::ffi::CStr = c"/proc/self/status";
+    let file = rustix::fs::open(STATUS, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    // About 1,500 bytes; a list of many groups stands before the sizes.
+    let (mut text, mut length) = ([0_u8; 16_384], 0);
+    while length < text.len() {
+        match rustix::io::read(&file, &mut text[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+    // The first line is the program's name, which may be cut within a character; the rest is ASCII.
+    let text = &text[..length];
+    let rest = &text[text.iter().position(|&byte| byte == b'\n')?..];
+    field_bytes(str::from_utf8(rest).ok()?, key)
 }
 
 /// Reads a line such as `VmHWM:     1234 kB`. The kernel's kB are 1,024 bytes.
@@ -40,9 +54,10 @@ fn field_bytes(status: &str, key: &str) -> Option<u64> {
     kib.checked_mul(1_024)
 }
 
+/// The system keeps this count over exec(2), so it may be that of whoever started the program.
 #[cfg(unix)]
 #[expect(unsafe_code, reason = "getrusage(2) has no safe wrapper in the dependencies")]
-pub(crate) fn peak_by_rusage() -> Option<u64> {
+fn peak_by_rusage() -> Option<u64> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
     // SAFETY: the pointer is valid for one `rusage`; the call fills it whole when it returns 0.
     let usage = unsafe {
@@ -91,7 +106,7 @@ pub fn give_freed_memory_back() {
 }
 
 #[cfg(not(unix))]
-pub(crate) fn peak_by_rusage() -> Option<u64> {
+fn peak_by_rusage() -> Option<u64> {
     None
 }
 
@@ -125,9 +140,11 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn both_sources_of_the_peak_agree() {
+    fn getrusage_counts_what_proc_does_and_perhaps_what_ran_before() {
+        // Threads hand their counts in late.
+        const APART: u64 = 32 << 20;
         let (by_proc, by_rusage) = (status_bytes("VmHWM").unwrap(), peak_by_rusage().unwrap());
-        let apart = by_proc.abs_diff(by_rusage);
-        assert!(apart < 128 << 20, "/proc says {by_proc}, getrusage says {by_rusage}");
+        let told = format!("/proc says {by_proc}, getrusage says {by_rusage}");
+        assert!(by_rusage + APART >= by_proc && by_proc > 1 << 20, "{told}");
     }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::last_words::{self, End};
-use crate::memory::peak_by_rusage;
+use crate::memory::peak_resident_bytes;
 
 /// What helps where the system gives no memory or no threads.
 pub const WAY_OUT: &str = "Raise what limits it (`ulimit -v`, `ulimit -u`, a container's memory or processes), end other \
@@ -67,7 +67,7 @@ fn end(size: usize) -> ! {
     }
     let is_run = last_words::say(End::NoMemory);
     let mut line = Line { bytes: [0; 1_024], length: 0 };
-    let _ = sentence(&mut line, size, peak_by_rusage(), address_limit(), is_run);
+    let _ = sentence(&mut line, size, peak_resident_bytes(), address_limit(), is_run);
     // SAFETY: that many bytes of the line are filled; _exit ends the process without a destructor, which
     // might ask for memory.
     unsafe {

@@ -68,7 +68,7 @@ pub fn run(resolved: Resolved, options: RunOptions) -> Result<Outcome, RunError>
         }
     }
     for (key, counts) in &data.counts {
-        if !counts.otherwise.is_empty() {
+        if !counts.are_plain() {
             options.voice.note(&format!("{key}: {counts}"));
         }
     }

@@ -41,6 +41,9 @@ use Shows::{Allowed, At, In, InFolder, InManifest, InMetrics, InPlan, Refused};
 const ADAPTER: Shows = In("adapter/adapter_model.safetensors");
 const BEFORE: Shows = In("before.json");
 const TWO_ROWS: &str = "data.validation=[{path: v.jsonl, format: messages}]";
+const TWO_SOURCES: &str =
+    "data.train=[{path: a.jsonl, format: messages}, {path: v.jsonl, format: messages}]";
+const DOCUMENTS: &[&str] = &["data.train=[{path: docs/a.txt, format: documents}]"];
 const TEXT: &str = "data.train=[{path: t.jsonl, format: text}]";
 
 /// A key, what the run has beside it, what it is set to, and where that shows.
@@ -69,12 +72,22 @@ const TABLE: &[Row] = &[
     ("data.train[].format", &[], "completion", Refused("data.train")),
     ("data.train[].columns", &["data.train=[{path: c.csv, format: alpaca}]"], "{instruction: question, output: answer}", Allowed),
     ("data.train[].ignore_columns", &["data.train=[{path: x.jsonl, format: messages}]"], "[quux]", Allowed),
+    ("data.train[].documents.max_tokens", DOCUMENTS, "8", ADAPTER),
+    ("data.train[].documents.overlap", &["data.train=[{path: docs/a.txt, format: documents, documents: {max_tokens: 8}}]"], "4", ADAPTER),
+    ("data.train[].documents.allow", &["data.train=[{path: docs, format: documents}]"], "[unreadable]", Allowed),
+    ("data.train[].epochs", &[TWO_SOURCES], "2", ADAPTER),
+    ("data.train[].rows", &[TWO_SOURCES], "5", ADAPTER),
+    ("data.train[].weight", &["data.train=[{path: a.jsonl, format: messages, weight: 1}, {path: v.jsonl, format: messages, weight: 1}]"], "9", ADAPTER),
+    ("data.train[].replay", &[TWO_SOURCES], "0.7", ADAPTER),
     ("data.validation", &[], "[{path: v.jsonl, format: messages}]", BEFORE),
     ("data.validation.fraction", &["data.validation.fraction=0.25"], "0.5", BEFORE),
     ("data.validation[].path", &[TWO_ROWS], "h.jsonl", BEFORE),
     ("data.validation[].format", &[TWO_ROWS], "completion", Refused("data.validation")),
     ("data.validation[].columns", &["data.validation=[{path: c.csv, format: alpaca}]"], "{instruction: question, output: answer}", Allowed),
     ("data.validation[].ignore_columns", &["data.validation=[{path: x.jsonl, format: messages}]"], "[quux]", Allowed),
+    ("data.validation[].documents.max_tokens", &["data.validation=[{path: docs/a.txt, format: documents}]"], "8", BEFORE),
+    ("data.validation[].documents.overlap", &["data.validation=[{path: docs/a.txt, format: documents, documents: {max_tokens: 8}}]"], "4", BEFORE),
+    ("data.validation[].documents.allow", &["data.validation=[{path: docs, format: documents}]"], "[unreadable]", Allowed),
     ("data.chat.preamble", &[], "none", ADAPTER),
     ("data.chat.losses", &["model.tokenizer=loses-system", "data.system_prompt=Be brief."], "allow", Allowed),
     ("data.chat.date", &[], "1 Jan 2025", ADAPTER),
@@ -126,6 +139,9 @@ const TABLE: &[Row] = &[
     ("evaluation.general[].format", &[], "completion", Refused("evaluation.general")),
     ("evaluation.general[].columns", &["evaluation.general=[{path: g.csv, format: text}]"], "{text: words}", Allowed),
     ("evaluation.general[].ignore_columns", &["evaluation.general=[{path: gx.jsonl, format: text}]"], "[quux]", Allowed),
+    ("evaluation.general[].documents.max_tokens", &["evaluation.general=[{path: docs/a.txt, format: documents}]"], "8", BEFORE),
+    ("evaluation.general[].documents.overlap", &["evaluation.general=[{path: docs/a.txt, format: documents, documents: {max_tokens: 8}}]"], "4", BEFORE),
+    ("evaluation.general[].documents.allow", &["evaluation.general=[{path: docs, format: documents}]"], "[unreadable]", Allowed),
     ("evaluation.max_new_tokens", &[], "2", BEFORE),
     ("evaluation.samples", &[], "1", BEFORE),
     ("checkpoint.every_steps", &[], "2", InFolder("checkpoints")),
@@ -189,6 +205,13 @@ fn room() -> tempfile::TempDir {
     let words = "The archive has many rooms. ".repeat(8);
     fs::write(path("g.csv"), format!("words\n{words}\n")).unwrap();
     fs::write(path("gx.jsonl"), format!("{}\n", json!({"quux": 1, "text": words}))).unwrap();
+    fs::create_dir(path("docs")).unwrap();
+    fs::write(
+        path("docs/a.txt"),
+        "The archive has rooms.\n\nEach of them has a door of oak.\n\n".repeat(2),
+    )
+    .unwrap();
+    fs::write(path("docs/b.pdf"), "%PDF-1.7\nbroken").unwrap();
     let long = "and then ".repeat(60);
     fs::write(path("e.jsonl"), rows(&[("Fee?", "12 euros."), (&long, "No.")])).unwrap();
     let text = |words: &str| format!("{}\n", json!({"text": words.repeat(8)}));

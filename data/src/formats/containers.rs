@@ -13,8 +13,10 @@ mod json_rows;
 use std::fmt;
 use std::path::Path;
 
+use graft_files::plain_file;
 use serde_json::Value;
 
+use super::given::{Given, Measure};
 use super::{Format, SourceFile};
 use crate::error::Error;
 use crate::shown::shown;
@@ -26,6 +28,12 @@ use input::{Input, Packing};
 pub(super) trait Records: fmt::Debug + Send {
     /// The next one; `None` at the end of the file.
     fn next(&mut self) -> Result<Option<Record>, Error>;
+
+    /// What is to be said of the file, once there is no value left. One without a value is empty by mistake,
+    /// unless there is something to be said.
+    fn remarks(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Size and hash of the bytes that all values were made of, once there is none left.
     fn digest(self: Box<Self>) -> Result<FileDigest, Error>;
@@ -89,16 +97,31 @@ impl Format {
 }
 
 impl SourceFile {
+    /// Whether its name ends as those of files do that rows of its format are kept in.
+    pub fn ends_as_rows_do(&self) -> bool {
+        let (ending, of_text) = (ending(&self.path), self.format.form().of_text);
+        let mut kept = CONTAINERS.iter().filter(|container| of_text || !container.of_text);
+        kept.any(|container| container.endings.contains(&ending.as_str()))
+    }
+
     /// Looks at the beginning of the file: whether it can be read, and may hold rows of the format.
     ///
     /// # Errors
     /// It is missing, no plain file, or of another kind.
     pub fn check(&self) -> Result<(), Error> {
-        begin(self).map(|_| ())
+        match self.reader() {
+            Some(_) => plain_file::open(&self.path)
+                .map(|_| ())
+                .map_err(|why| Error::unreadable(&self.path, why)),
+            None => begin(self).map(|_| ()),
+        }
     }
 
-    /// Opens the file in the container that it is.
-    pub(super) fn open(&self) -> Result<Box<dyn Records>, Error> {
+    /// Opens the file in the container that it is, or gives it to its reader with the measure.
+    pub(super) fn open(&self, measure: Option<Measure<'_>>) -> Result<Box<dyn Records>, Error> {
+        if let Some(reader) = self.reader() {
+            return Ok(Box::new(Given::new(reader.read(&self.path, measure)?)));
+        }
         let (input, container) = begin(self)?;
         (container.open)(input)
     }

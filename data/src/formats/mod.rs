@@ -9,6 +9,7 @@
 mod columns;
 mod containers;
 mod forms;
+mod given;
 mod json;
 mod notes;
 mod reader;
@@ -25,6 +26,7 @@ use crate::python_text::strip;
 pub use columns::Columns;
 pub use containers::FileDigest;
 pub use forms::Format;
+pub use given::{FileContent, FileReader, Measure};
 pub use notes::NOTES;
 pub use reader::{FileRows, ReadRows, RowReader, read_rows};
 pub use source::SourceFile;

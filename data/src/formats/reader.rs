@@ -7,8 +7,10 @@ use serde_json::Value;
 use super::columns::{self, Columns};
 use super::containers::{FileDigest, Record, Records};
 use super::forms::{ParsedRow, RowForm};
+use super::given::Measure;
 use super::{Origin, Row, SourceFile};
 use crate::error::{Error, RowPlace, RowProblem};
+use crate::tokenizer::Tokenizer;
 
 /// Names of notes that are counted in a file; more are left out.
 const MOST_NOTES: usize = 64;
@@ -22,6 +24,8 @@ pub struct FileRows {
     pub notes: BTreeMap<String, usize>,
     /// Rows that were left out, since they have an answer that says nothing.
     pub left_out: usize,
+    /// What is to be said of it, such as parts of a document that were left out as was allowed.
+    pub remarks: Vec<String>,
 }
 
 /// Reads the rows of files one after the other; holds one row in memory.
@@ -31,6 +35,8 @@ pub struct FileRows {
 pub struct RowReader<'a> {
     sources: &'a [SourceFile],
     leave_out_empty: bool,
+    /// What says how long a text is.
+    tokenizer: Option<&'a Tokenizer>,
     /// The file being read.
     records: Option<Box<dyn Records>>,
     /// Rows of the file being read.
@@ -52,6 +58,7 @@ impl<'a> RowReader<'a> {
         Self {
             sources,
             leave_out_empty: false,
+            tokenizer: None,
             records: None,
             rows: 0,
             notes: BTreeMap::new(),
@@ -69,6 +76,12 @@ impl<'a> RowReader<'a> {
         Self { leave_out_empty, ..self }
     }
 
+    /// Cuts what is no row yet, such as documents, by the tokenizer's tokens.
+    #[must_use]
+    pub fn cutting_by(self, tokenizer: &'a Tokenizer) -> Self {
+        Self { tokenizer: Some(tokenizer), ..self }
+    }
+
     /// Bytes of all rows that were read so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -84,7 +97,14 @@ impl<'a> RowReader<'a> {
             let file = self.files.len();
             let records = match &mut self.records {
                 Some(records) => records,
-                closed => closed.insert(source.open()?),
+                closed => {
+                    let tokens = |tokenizer: &'a Tokenizer| {
+                        move |text: &str| Ok(tokenizer.encode(text)?.len())
+                    };
+                    let measure = self.tokenizer.map(tokens);
+                    let measure = measure.as_ref().map(|measure| measure as Measure<'_>);
+                    closed.insert(source.open(measure)?)
+                }
             };
             let Some(Record { value, line, item, bytes, of_texts }) = records.next()? else {
                 self.end_file(source)?;
@@ -113,7 +133,9 @@ impl<'a> RowReader<'a> {
     }
 
     fn end_file(&mut self, source: &SourceFile) -> Result<(), Error> {
-        if self.rows == 0 {
+        let mut records = self.records.take().expect("the file was open when its end was met");
+        let remarks = records.remarks();
+        if self.rows == 0 && remarks.is_empty() {
             return Err(Error::EmptyFile { path: source.path.clone() });
         }
         let met = std::mem::take(&mut self.met);
@@ -121,10 +143,9 @@ impl<'a> RowReader<'a> {
             let what = columns::unmet_problem(key, name, &met);
             return Err(Error::NotRows { path: source.path.clone(), what });
         }
-        let records = self.records.take().expect("the file was open when its end was met");
         let digest = records.digest()?;
         let (notes, left_out) = (std::mem::take(&mut self.notes), self.left_out);
-        self.files.push(FileRows { digest, notes, left_out });
+        self.files.push(FileRows { digest, notes, left_out, remarks });
         (self.rows, self.left_out) = (0, 0);
         Ok(())
     }

@@ -1,7 +1,9 @@
 //! A source of rows: a file on disk, or text that the program carries in itself.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::given::FileReader;
 use super::{Columns, Format};
 use crate::quickstart;
 
@@ -16,7 +18,7 @@ const EMBEDDED: [(&str, &str); 3] = [
 ];
 
 /// A file or an embedded text, and how its rows are written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SourceFile {
     /// The file, or `builtin:NAME`.
     pub path: PathBuf,
@@ -24,13 +26,47 @@ pub struct SourceFile {
     pub format: Format,
     /// What their fields are called.
     pub columns: Columns,
-    embedded: Option<&'static str>,
+    /// Which of the sources that somebody named it belongs to, counted from 0: one may be many files.
+    pub entry: usize,
+    kept: Kept,
 }
+
+/// How the text of a source is come by.
+#[derive(Debug, Clone)]
+enum Kept {
+    /// In a container of rows, on disk.
+    File,
+    /// In the program.
+    Embedded(&'static str),
+    /// In a file that somebody else reads.
+    Given(Arc<dyn FileReader>),
+}
+
+impl PartialEq for SourceFile {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { path, format, columns, entry, kept } = self;
+        let is_kept_alike = match (kept, &other.kept) {
+            (Kept::File, Kept::File) => true,
+            (Kept::Embedded(one), Kept::Embedded(other)) => one == other,
+            (Kept::Given(one), Kept::Given(other)) => one.told() == other.told(),
+            _ => false,
+        };
+        is_kept_alike
+            && (path, format, columns, entry)
+                == (&other.path, &other.format, &other.columns, &other.entry)
+    }
+}
+
+impl Eq for SourceFile {}
 
 impl SourceFile {
     /// A file on disk.
     pub fn new(path: impl Into<PathBuf>, format: Format) -> Self {
-        Self { path: path.into(), format, columns: Columns::default(), embedded: None }
+        Self::kept(path.into(), format, Kept::File)
+    }
+
+    fn kept(path: PathBuf, format: Format, kept: Kept) -> Self {
+        Self { path, format, columns: Columns::default(), entry: 0, kept }
     }
 
     /// The same file, whose columns are called so.
@@ -39,17 +75,29 @@ impl SourceFile {
         Self { columns, ..self }
     }
 
+    /// The same file, which belongs to that source.
+    #[must_use]
+    pub fn of_entry(self, entry: usize) -> Self {
+        Self { entry, ..self }
+    }
+
+    /// The same file, read by somebody else than a container of rows.
+    #[must_use]
+    pub fn read_by(self, reader: Arc<dyn FileReader>) -> Self {
+        Self { kept: Kept::Given(reader), ..self }
+    }
+
     /// The embedded text of this name (`quickstart/train`); `None` where there is none.
     pub fn builtin(name: &str, format: Format) -> Option<Self> {
         let (name, text) = EMBEDDED.iter().find(|(known, _)| *known == name)?;
         let path = PathBuf::from(format!("{BUILTIN}{name}"));
-        Some(Self { path, format, columns: Columns::default(), embedded: Some(text) })
+        Some(Self::kept(path, format, Kept::Embedded(text)))
     }
 
     /// A text that stands for a file.
     #[cfg(test)]
     pub(super) fn embedded(name: &str, format: Format, text: &'static str) -> Self {
-        Self { path: name.into(), format, columns: Columns::default(), embedded: Some(text) }
+        Self::kept(name.into(), format, Kept::Embedded(text))
     }
 
     /// The names of all embedded texts as recipes write them, `builtin:quickstart/train`.
@@ -59,7 +107,18 @@ impl SourceFile {
 
     /// The text, where the program carries it.
     pub fn embedded_text(&self) -> Option<&'static str> {
-        self.embedded
+        match self.kept {
+            Kept::Embedded(text) => Some(text),
+            Kept::File | Kept::Given(_) => None,
+        }
+    }
+
+    /// Who reads the file, where that is no container of rows.
+    pub fn reader(&self) -> Option<&dyn FileReader> {
+        match &self.kept {
+            Kept::Given(reader) => Some(&**reader),
+            Kept::File | Kept::Embedded(_) => None,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use graft_model::stop;
 use crate::cli::documents_args::{Allow, DocumentsArgs};
 use crate::cli::failure::WrongUse;
 use crate::cli::{Globals, page};
+use crate::document_rows::pages_without_text;
 use crate::plan::open_tokenizer;
 use crate::progress::{Progress, Unit};
 use crate::{privacy, signals};
@@ -179,7 +180,7 @@ fn problems_of(path: &Path, document: &Document) -> Vec<Problem> {
     let mut problems: Vec<Problem> =
         document.unread.iter().map(|what| Problem::unreadable(path, what.clone())).collect();
     if !document.textless.is_empty() {
-        let pages = found::pages(&document.textless);
+        let pages = pages_without_text(&document.textless);
         problems.push(Problem {
             path: path.to_path_buf(),
             what: pages,

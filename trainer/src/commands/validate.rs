@@ -88,7 +88,7 @@ fn as_text(plan: &Plan, data: &LoadedData, schedule: &Schedule) -> String {
         ),
     ];
     for (key, counts) in &data.counts {
-        if !counts.otherwise.is_empty() {
+        if !counts.are_plain() {
             rows.push(("not whole", format!("{key}: {counts}")));
         }
     }

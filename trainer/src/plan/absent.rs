@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use graft_data::{Lengths, Origin, Sample, Statistics, Tokenizer};
+use graft_data::{Lengths, Origin, Part, Sample, Statistics, Tokenizer};
 use graft_model::checkpoint::{INDEX_FILE, SINGLE_FILE};
 use graft_model::folder::ModelFolder;
 use graft_model::presets::parameter_count;
@@ -166,6 +166,7 @@ impl Plan {
         });
         Some(LoadedData {
             statistics: statistics(&train),
+            mixture: vec![Part { samples: train.len(), times: 1.0 }],
             train,
             validation: when(self.validation != Validation::None),
             questions,

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use graft_data::{
-    Conversation, Dataset, Error, FileDigest, Message, Origin, Overlong, Role, RowCounts,
-    RowDigest, Sample, SampleOptions, Schedule, SourceFile, Statistics, Tokenizer,
-    split_validation,
+    Conversation, Dataset, Error, FileDigest, Message, Origin, Overlong, Part, Portion, Role,
+    RowCounts, RowDigest, Sample, SampleOptions, Schedule, SourceFile, Statistics, Take, Tokenizer,
+    is_plain, mixture, split_validation,
 };
 use graft_recipes::Recipe;
 
@@ -20,6 +20,8 @@ use crate::run_folder::manifest::{DataFile, FileHash};
 pub struct LoadedData {
     /// Samples to train on; never empty.
     pub train: Vec<Sample>,
+    /// How much an epoch has of each source of these; they follow each other.
+    pub mixture: Vec<Part>,
     /// Numbers about the training files, held-back rows included.
     pub statistics: Statistics,
     /// Samples that the loss is measured on; empty for none.
@@ -63,7 +65,29 @@ impl LoadedData {
     /// There is no sample to train on.
     pub fn schedule(&self, plan: &Plan) -> Result<Schedule, Error> {
         let lengths: Vec<usize> = self.train.iter().map(|sample| sample.tokens.len()).collect();
-        Schedule::new(&lengths, plan.batches)
+        Schedule::mixed(&lengths, &self.mixture, plan.batches)
+    }
+}
+
+impl LoadedData {
+    /// Records how many samples of each source an epoch has, where that is not each once.
+    fn count_an_epoch(&mut self, plan: &Plan) {
+        let (false, Ok(schedule)) = (is_plain(&self.mixture), self.schedule(plan)) else { return };
+        let parts = self.mixture.iter().enumerate().filter(|(_, part)| part.samples > 0);
+        let rows = parts.zip(schedule.rows_of_parts()).map(|((index, _), rows)| {
+            let path = &plan.recipe.data.train[index].path;
+            (format!("data.train[{index}] (`{path}`)"), rows.round() as usize)
+        });
+        self.counts.entry("data.train".to_owned()).or_default().epoch = rows.collect();
+    }
+}
+
+fn take(take: graft_recipes::Take) -> Take {
+    match take {
+        graft_recipes::Take::Epochs(times) => Take::Epochs(times),
+        graft_recipes::Take::Rows(rows) => Take::Rows(rows),
+        graft_recipes::Take::Weight(weight) => Take::Weight(weight),
+        graft_recipes::Take::Replay(share) => Take::Replay(share),
     }
 }
 
@@ -121,6 +145,14 @@ fn dataset(
 
 fn files_of(dataset: Option<&Dataset>) -> &[FileDigest] {
     dataset.map_or(&[], |dataset| &dataset.files)
+}
+
+/// How many rows the sections' files have, and what became of them, by the sections' keys.
+fn counts(sections: &[(&str, &Option<Dataset>)]) -> BTreeMap<String, RowCounts> {
+    let counts = sections.iter().filter_map(|(key, dataset)| {
+        Some(((*key).to_owned(), dataset.as_ref()?.statistics.counts()))
+    });
+    counts.collect()
 }
 
 fn samples_and_rows(dataset: Option<Dataset>) -> (Vec<Sample>, Vec<(Origin, RowDigest)>) {
@@ -204,15 +236,11 @@ impl Plan {
             &mut findings,
         );
         findings.finish()?;
-        let counts = [
+        let counts = counts(&[
             ("data.train", &train),
             ("data.validation", &validation),
             ("evaluation.general", &general),
-        ];
-        let counts = counts.into_iter().filter_map(|(key, dataset)| {
-            Some((key.to_owned(), dataset.as_ref()?.statistics.counts()))
-        });
-        let counts = counts.collect();
+        ]);
         let complete = "a failure was recorded as a problem";
         let (held_out, prompts) = (held_out.expect(complete), prompts.expect(complete));
         let HeldOutRows { questions: held_out, rows: held_out_rows, .. } = held_out;
@@ -226,6 +254,9 @@ impl Plan {
             }
             None => (samples, validation),
         };
+        let mut findings = Findings::new(&self.recipe);
+        let mixture = self.mixture(&train, &mut findings);
+        findings.finish()?;
         let of = |key, sources, rows| Section { key, sources, rows };
         let mut warnings = Vec::from_iter(open_answers(&statistics, &tokenizer));
         warnings.extend(leaks::of_rows(
@@ -243,8 +274,9 @@ impl Plan {
             held_out,
             prompts,
         });
-        Ok(LoadedData {
+        let mut data = LoadedData {
             train,
+            mixture,
             statistics,
             validation,
             questions,
@@ -253,7 +285,31 @@ impl Plan {
             files,
             counts,
             warnings,
-        })
+        };
+        data.count_an_epoch(self);
+        Ok(data)
+    }
+
+    /// How much an epoch has of each source, in the order of the samples.
+    fn mixture(&self, train: &[Sample], findings: &mut Findings<'_>) -> Vec<Part> {
+        let sources = &self.recipe.data.train;
+        let mut portions: Vec<Portion> = sources
+            .iter()
+            .map(|source| Portion { samples: 0, tokens: 0, take: take(source.take) })
+            .collect();
+        for sample in train {
+            let portion = &mut portions[self.train[sample.origin.file].entry];
+            portion.samples += 1;
+            portion.tokens += sample.tokens.len();
+        }
+        for (index, (source, portion)) in sources.iter().zip(&portions).enumerate() {
+            if portion.samples == 0 && source.take != graft_recipes::Take::default() {
+                let message =
+                    "no row of it is left to train on, so an epoch cannot have some of it";
+                findings.problem(&format!("data.train.{index}"), message);
+            }
+        }
+        mixture(&portions)
     }
 
     /// Files of `data.validation`; none where it is a fraction.

@@ -1,15 +1,21 @@
 //! Section `data` and the sources of `evaluation`: which files, and how rows become samples.
 
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use graft_data::{ChatTemplate, Columns, Error, Format, ModelTemplate, SampleOptions, SourceFile};
+use graft_documents::Found;
+use graft_files::plain_file;
 use graft_model::LlamaConfig;
 use graft_recipes::{
-    Chat, Data, Losses, Overlong, PathOrBuiltin, Preamble, Recipe, Source, SourceFormat,
+    Chat, Data, Documents, Losses, Overlong, PathOrBuiltin, Preamble, Recipe, Source, SourceFormat,
 };
 
 use super::findings::Findings;
 use super::leaks;
+use crate::document_rows::DocumentRows;
+use crate::row_files::{self, RowFiles};
 
 /// What the loss is measured on while training.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,28 +56,31 @@ pub(super) fn resolve(
         graft_recipes::Validation::Fraction(fraction) => Validation::Fraction(*fraction),
         // An empty list measures nothing.
         graft_recipes::Validation::Sources(sources) if sources.is_empty() => Validation::None,
-        graft_recipes::Validation::Sources(sources) => {
-            Validation::Files(files("data.validation", sources, findings))
-        }
+        graft_recipes::Validation::Sources(sources) => Validation::Files(
+            Finding { sample: &sample, findings }.files("data.validation", sources),
+        ),
     };
-    let held_out = files("evaluation.held_out", &recipe.evaluation.held_out, findings);
+    let held_out = Finding { sample: &sample, findings }
+        .files("evaluation.held_out", &recipe.evaluation.held_out);
     let with_questions: Vec<&str> = SourceFormat::ALL
         .iter()
-        .filter(|(_, format)| *format != SourceFormat::Text)
+        .filter(|(_, format)| !format.is_text())
         .map(|(name, _)| *name)
         .collect();
     for (index, source) in recipe.evaluation.held_out.iter().enumerate() {
-        if source.format == SourceFormat::Text {
+        if source.format.is_text() {
             findings.problem(
                 &format!("evaluation.held_out.{index}.format"),
                 format!(
-                    "found text, which has no questions; allowed: {}",
+                    "found {}, which has no questions; allowed: {}",
+                    source.format,
                     with_questions.join(", ")
                 ),
             );
         }
     }
-    let general = files("evaluation.general", &recipe.evaluation.general, findings);
+    let general = Finding { sample: &sample, findings }
+        .files("evaluation.general", &recipe.evaluation.general);
     let validated = match &validation {
         Validation::Files(files) => files.as_slice(),
         Validation::None | Validation::Fraction(_) => &[],
@@ -119,42 +128,155 @@ pub(super) fn training(
         let message = format!("found {max_seq_len}, but the model's longest sequence is {longest}");
         findings.problem("data.max_seq_len", message);
     }
-    (sample, files("data.train", train, findings))
+    let train = Finding { sample: &sample, findings }.files("data.train", train);
+    (sample, train)
 }
 
-fn files(key: &str, sources: &[Source], findings: &mut Findings<'_>) -> Vec<SourceFile> {
-    let mut files = Vec::with_capacity(sources.len());
-    for (index, row) in sources.iter().enumerate() {
-        let Source { path, format, .. } = row;
-        let format = file_format(*format);
-        let columns = columns(&format!("{key}.{index}"), row, format, findings);
-        let key = format!("{key}.{index}.path");
-        match path {
-            PathOrBuiltin::Path(path) => {
-                let source = SourceFile::new(path, format).with_columns(columns);
-                match source.check() {
-                    Err(Error::Read { source: error, .. }) => {
-                        findings.unreadable(&key, path, row, &error);
-                    }
-                    Err(error) => findings.problem(&key, error),
-                    Ok(()) => {}
+/// What the files of a list of sources are found with.
+struct Finding<'a, 'b> {
+    /// How rows become samples.
+    sample: &'a SampleOptions,
+    findings: &'a mut Findings<'b>,
+}
+
+impl Finding<'_, '_> {
+    /// The files that the sources under `key` mean, in order. Those of a folder, or of a pattern, follow each
+    /// other by name.
+    fn files(&mut self, key: &str, sources: &[Source]) -> Vec<SourceFile> {
+        let mut files = Vec::with_capacity(sources.len());
+        for (entry, source) in sources.iter().enumerate() {
+            let format = file_format(source.format);
+            let columns = columns(&format!("{key}.{entry}"), source, format, self.findings);
+            let own = |file: SourceFile| file.with_columns(columns.clone()).of_entry(entry);
+            match &source.path {
+                PathOrBuiltin::Path(path) if source.format == SourceFormat::Documents => {
+                    let reader =
+                        Arc::new(self.reader(&format!("{key}.{entry}"), &source.documents));
+                    let found = self.documents(&format!("{key}.{entry}.path"), path, source);
+                    let found = found.into_iter().map(|path| SourceFile::new(path, format));
+                    files.extend(found.map(|file| own(file.read_by(reader.clone()))));
                 }
-                files.push(source);
-            }
-            PathOrBuiltin::Builtin(name) => {
-                let source =
-                    SourceFile::builtin(name, format).map(|source| source.with_columns(columns));
-                if source.is_none() {
-                    let names: Vec<String> = SourceFile::builtin_names().collect();
-                    let message =
-                        format!("`{path}` is not in this program; built in: {}", names.join(", "));
-                    findings.problem(&key, message);
+                PathOrBuiltin::Path(path) => {
+                    let found = self.rows(&format!("{key}.{entry}.path"), path, source, format);
+                    files.extend(found.into_iter().map(|path| own(SourceFile::new(path, format))));
                 }
-                files.extend(source);
+                PathOrBuiltin::Builtin(name) => {
+                    let file = self.builtin(&format!("{key}.{entry}.path"), name, source, format);
+                    files.extend(file.map(own));
+                }
             }
         }
+        files
     }
-    files
+
+    /// Files of rows; those that are missing or unreadable are recorded.
+    fn rows(&mut self, key: &str, path: &Path, source: &Source, format: Format) -> Vec<PathBuf> {
+        let RowFiles { files, left_out } = match row_files::find(path, format) {
+            Ok(found) => found,
+            Err(error) => {
+                self.findings.unreadable(key, path, source, &error);
+                return Vec::new();
+            }
+        };
+        if let Some(warning) = row_files::warning(path, &left_out) {
+            self.findings.warn(format!("{key}: {warning}"));
+        }
+        for path in &files {
+            match SourceFile::new(path, format).check() {
+                Err(Error::Read { source: error, .. }) => {
+                    self.findings.unreadable(key, path, source, &error);
+                }
+                Err(error) => self.findings.problem(key, error),
+                Ok(()) => {}
+            }
+        }
+        files
+    }
+
+    /// Files that are documents, or are to be; those that are missing or unreadable are recorded.
+    fn documents(&mut self, key: &str, path: &Path, source: &Source) -> Vec<PathBuf> {
+        let is_there = path.symlink_metadata().is_ok();
+        let named = if is_there || !row_files::is_pattern(path) {
+            Ok(vec![path.to_owned()])
+        } else {
+            row_files::find(path, Format::Text).map(|found| found.files)
+        };
+        let found = match named {
+            Ok(named) => graft_documents::Sources::find(&named),
+            Err(error) => {
+                self.findings.unreadable(key, path, source, &error);
+                return Vec::new();
+            }
+        };
+        if found.files.is_empty() {
+            self.findings.problem(key, format_args!("there is no file in `{}`", path.display()));
+        }
+        let mut files = Vec::with_capacity(found.files.len());
+        for Found { path, problem } in found.files {
+            match (problem, path.metadata()) {
+                (_, Err(error)) => self.findings.unreadable(key, &path, source, &error),
+                (Some(problem), Ok(_)) => {
+                    let message = format!("cannot read `{}`: {problem}", path.display());
+                    self.findings.problem(key, message);
+                }
+                (None, Ok(_)) => match plain_file::open(&path) {
+                    Ok(_) => files.push(path),
+                    Err(why) => {
+                        let message = format!("cannot read `{}`: {why}", path.display());
+                        self.findings.problem(key, message);
+                    }
+                },
+            }
+        }
+        files
+    }
+
+    /// Who reads the documents of a source.
+    fn reader(&mut self, key: &str, documents: &Documents) -> DocumentRows {
+        /// The tokens that a text begins and ends with.
+        const MARKS: usize = 2;
+        let Documents { max_tokens, overlap, allow } = documents;
+        let room = self.sample.max_seq_len.saturating_sub(MARKS).max(1);
+        let longest = max_tokens.map_or(room, NonZeroUsize::get);
+        if longest > room && self.sample.overlong == graft_data::Overlong::Error {
+            let message = format!(
+                "found {longest}, but data.max_seq_len is {}, and a text begins and ends with a token of its own: \
+                 at most {room}",
+                self.sample.max_seq_len
+            );
+            self.findings.problem(&format!("{key}.documents.max_tokens"), message);
+        }
+        if *overlap > longest / 2 {
+            let message = format!(
+                "found {overlap}, and a text has at most {longest} tokens: allowed is at most half of that, so \
+                 that each brings something new"
+            );
+            self.findings.problem(&format!("{key}.documents.overlap"), message);
+        }
+        DocumentRows { max_tokens: longest, overlap: *overlap, allow: allow.clone() }
+    }
+
+    fn builtin(
+        &mut self,
+        key: &str,
+        name: &str,
+        source: &Source,
+        format: Format,
+    ) -> Option<SourceFile> {
+        if source.format == SourceFormat::Documents {
+            let message = format!("`{}` is rows, not documents", source.path);
+            self.findings.problem(key, message);
+            return None;
+        }
+        let file = SourceFile::builtin(name, format);
+        if file.is_none() {
+            let names: Vec<String> = SourceFile::builtin_names().collect();
+            let message =
+                format!("`{}` is not in this program; built in: {}", source.path, names.join(", "));
+            self.findings.problem(key, message);
+        }
+        file
+    }
 }
 
 /// What a source's columns are called; a field that its form does not have is recorded, and so is a column
@@ -204,7 +326,9 @@ fn overlong_policy(policy: Overlong) -> graft_data::Overlong {
     }
 }
 
+/// Documents become texts.
 fn file_format(format: SourceFormat) -> Format {
+    let format = if format == SourceFormat::Documents { SourceFormat::Text } else { format };
     format.name().parse().expect("the forms of rows have the same names in recipes and data")
 }
 
@@ -214,9 +338,10 @@ mod tests {
 
     #[test]
     fn recipes_and_data_name_the_same_forms_of_rows() {
-        let named = SourceFormat::ALL.iter().map(|(name, _)| *name);
-        assert!(named.eq(Format::ALL.into_iter().map(Format::name)));
-        for (name, format) in SourceFormat::ALL {
+        let forms =
+            || SourceFormat::ALL.iter().filter(|(_, format)| *format != SourceFormat::Documents);
+        assert!(forms().map(|(name, _)| *name).eq(Format::ALL.into_iter().map(Format::name)));
+        for (name, format) in forms() {
             assert_eq!(file_format(*format).name(), *name);
         }
     }

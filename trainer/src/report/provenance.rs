@@ -34,7 +34,7 @@ pub(super) fn section(manifest: &Manifest, recipe: &str, page: &mut String) {
 
 /// What became of the rows, where not all were used whole.
 fn rows(inputs: &Inputs, page: &mut String) {
-    let used = inputs.rows.iter().filter(|(_, counts)| !counts.otherwise.is_empty());
+    let used = inputs.rows.iter().filter(|(_, counts)| !counts.are_plain());
     let rows: Vec<_> = used.collect();
     if rows.is_empty() {
         return;

@@ -58,11 +58,14 @@ pub(super) fn asked_sha256(plan: &Plan, inputs: &Inputs) -> String {
     let recipe = &plan.recipe;
     // How rows are read, wherever their files lie.
     let formats = |sources: &[Source]| -> Vec<Value> {
-        let form =
-            |Source { path: _, format, columns, ignore_columns }: &Source| match format.name() {
-                name if columns.is_empty() && ignore_columns.is_empty() => json!(name),
-                name => json!([name, columns, ignore_columns]),
-            };
+        let form = |source: &Source| {
+            let mut told = source.to_value();
+            told.as_object_mut().expect("a source is a section").remove("path");
+            if told.as_object().is_some_and(|told| told.len() == 1) {
+                return told["format"].clone();
+            }
+            told
+        };
         sources.iter().map(form).collect()
     };
     let validation = match &recipe.data.validation {

@@ -11,6 +11,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use crate::cli::documents_args::Allow;
 use crate::cli::page::grouped;
+use crate::document_rows::pages_without_text;
 
 /// Something that could not be read.
 pub(super) struct Problem {
@@ -83,7 +84,7 @@ impl File {
             remarks.push(format!("the same content as {}", other.display()));
         }
         if !self.textless.is_empty() {
-            remarks.push(pages(&self.textless));
+            remarks.push(pages_without_text(&self.textless));
         }
         if !self.left_out.is_empty() {
             remarks.push(format!("left out: {}", left_out(&self.left_out)));
@@ -266,24 +267,4 @@ fn left_out(left: &BTreeMap<Left, u64>) -> String {
 /// `1 file`, `2 files`.
 pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
-}
-
-/// `pages 1, 4 to 7 have no text`.
-pub(super) fn pages(pages: &[u32]) -> String {
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for page in pages {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == *page => *last = *page,
-            _ => ranges.push((*page, *page)),
-        }
-    }
-    let range = |(first, last): &(u32, u32)| match last - first {
-        0 => first.to_string(),
-        _ => format!("{first} to {last}"),
-    };
-    let list: Vec<String> = ranges.iter().map(range).collect();
-    match pages {
-        [one] => format!("page {one} has no text"),
-        _ => format!("pages {} have no text", list.join(", ")),
-    }
 }

@@ -18,7 +18,12 @@ evaluation:
 
 /// What must hold before `path` means something.
 fn premise(path: &str) -> Vec<String> {
+    if let Some((source, _)) = path.split_once("[].documents.") {
+        return vec![format!("{source}=[{{path: d, format: documents}}]")];
+    }
     let premise = match path {
+        "data.train[].weight" => "data.train=[{path: a, format: text}]",
+        "data.train[].replay" => "data.train=[{path: a, format: text}, {path: b, format: text}]",
         "quantization.double" => "quantization=nf4",
         _ if path.starts_with("data.validation[]") => {
             "data.validation=[{path: w.jsonl, format: messages}]"
