@@ -4,3 +4,13 @@
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct WrongUse(pub String);
+
+/// The first of many things that are told.
+pub(crate) fn some_of(told: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown = told.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join("; ");
+    match told.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
+}

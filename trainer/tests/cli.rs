@@ -26,6 +26,8 @@ mod recipes;
 mod refusals;
 #[path = "cli/shipped.rs"]
 mod shipped;
+#[path = "cli/sources.rs"]
+mod sources;
 #[path = "cli/synth_model.rs"]
 mod synth_model;
 #[path = "cli/terminal.rs"]

@@ -21,6 +21,7 @@ use super::{Format, SourceFile};
 use crate::error::Error;
 use crate::shown::shown;
 use foreign::{Foreign, foreign};
+pub(super) use input::Bytes;
 pub use input::FileDigest;
 use input::{Input, Packing};
 

@@ -1,10 +1,16 @@
 //! A source of rows: a file on disk, or text that the program carries in itself.
 
+use std::fs::File;
+use std::io::{self, Read, Seek as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use graft_files::plain_file;
+
+use super::containers::Bytes;
 use super::given::FileReader;
 use super::{Columns, Format};
+use crate::error::Error;
 use crate::quickstart;
 
 /// What precedes the name of an embedded text.
@@ -40,6 +46,8 @@ enum Kept {
     Embedded(&'static str),
     /// In a file that somebody else reads.
     Given(Arc<dyn FileReader>),
+    /// In a file without a name.
+    Nameless(Arc<File>),
 }
 
 impl PartialEq for SourceFile {
@@ -49,6 +57,7 @@ impl PartialEq for SourceFile {
             (Kept::File, Kept::File) => true,
             (Kept::Embedded(one), Kept::Embedded(other)) => one == other,
             (Kept::Given(one), Kept::Given(other)) => one.told() == other.told(),
+            (Kept::Nameless(one), Kept::Nameless(other)) => Arc::ptr_eq(one, other),
             _ => false,
         };
         is_kept_alike
@@ -87,6 +96,17 @@ impl SourceFile {
         Self { kept: Kept::Given(reader), ..self }
     }
 
+    /// All that comes from a stream, kept until the program ends in a file without a name, so that it can be
+    /// read again, and here and there; `name` is for messages.
+    ///
+    /// # Errors
+    /// The stream, or the disk that temporary files are on.
+    pub fn of_stream(name: &str, format: Format, stream: &mut dyn Read) -> io::Result<Self> {
+        let mut file = tempfile::tempfile()?;
+        io::copy(stream, &mut file)?;
+        Ok(Self::kept(name.into(), format, Kept::Nameless(Arc::new(file))))
+    }
+
     /// The embedded text of this name (`quickstart/train`); `None` where there is none.
     pub fn builtin(name: &str, format: Format) -> Option<Self> {
         let (name, text) = EMBEDDED.iter().find(|(known, _)| *known == name)?;
@@ -109,7 +129,25 @@ impl SourceFile {
     pub fn embedded_text(&self) -> Option<&'static str> {
         match self.kept {
             Kept::Embedded(text) => Some(text),
-            Kept::File | Kept::Given(_) => None,
+            Kept::File | Kept::Given(_) | Kept::Nameless(_) => None,
+        }
+    }
+
+    /// Opens the bytes; what has no name begins anew.
+    pub(super) fn bytes(&self) -> Result<Bytes, Error> {
+        match &self.kept {
+            Kept::Embedded(text) => Ok(Bytes::Embedded(text.as_bytes())),
+            Kept::Nameless(file) => {
+                let again = || {
+                    let mut file = file.try_clone()?;
+                    file.rewind()?;
+                    Ok(Bytes::File(file))
+                };
+                again().map_err(|source| Error::Read { path: self.path.clone(), source })
+            }
+            Kept::File | Kept::Given(_) => plain_file::open(&self.path)
+                .map(Bytes::File)
+                .map_err(|why| Error::unreadable(&self.path, why)),
         }
     }
 
@@ -117,7 +155,7 @@ impl SourceFile {
     pub fn reader(&self) -> Option<&dyn FileReader> {
         match &self.kept {
             Kept::Given(reader) => Some(&**reader),
-            Kept::File | Kept::Embedded(_) => None,
+            Kept::File | Kept::Embedded(_) | Kept::Nameless(_) => None,
         }
     }
 }
@@ -136,6 +174,20 @@ mod tests {
             assert_eq!(rows.len(), text.lines().count(), "{name}");
         }
         assert_eq!(SourceFile::builtin("quickstart/other", Format::Text), None);
+    }
+
+    #[test]
+    fn a_stream_is_read_as_often_as_it_is_asked_for() {
+        let mut text = "{\"text\": \"a\"}\n{\"text\": 1}\n".as_bytes();
+        let source = SourceFile::of_stream("standard input", Format::Text, &mut text).unwrap();
+        source.check().unwrap();
+        let sources = [source.clone(), source];
+        for _ in 0..2 {
+            insta::assert_snapshot!(read_rows(&sources).unwrap_err(), @"standard input:2: `text` must be a text, found a number");
+        }
+        let mut text = "{\"text\": \"a\"}\n".as_bytes();
+        let source = SourceFile::of_stream("standard input", Format::Text, &mut text).unwrap();
+        assert_eq!(read_rows(&[source.clone(), source]).unwrap().rows.len(), 2);
     }
 
     #[test]

@@ -236,7 +236,8 @@ pub struct EvalArgs {
     /// What stands beside it, and how it computes
     #[command(flatten)]
     pub beside: BesideArgs,
-    /// A file of rows, or builtin:quickstart/held-out [default with --recipe: what it measures]
+    /// Rows: a file, a folder or pattern of them, `-` for standard input, or builtin:quickstart/held-out
+    /// [default with --recipe: what it measures]
     #[arg(
         long,
         value_name = "FILE",

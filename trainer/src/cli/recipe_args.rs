@@ -141,7 +141,8 @@ pub struct PlanArgs {
 /// `graft data`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  graft data my.yaml --show 5\n  \
-                        graft data --file chats.jsonl --format messages --model builtin:quickstart")]
+                        graft data --file chats.jsonl --format messages --model builtin:quickstart\n  \
+                        zcat *.jsonl.gz | graft data --file - --format text --model builtin:quickstart")]
 pub struct DataArgs {
     /// A shipped recipe's name, or a recipe file: shows what it trains on
     #[arg(required_unless_present = "file", conflicts_with = "file")]
@@ -149,7 +150,7 @@ pub struct DataArgs {
     /// Keys to set in the recipe (`data.max_seq_len=512`)
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// A data file, instead of a recipe's
+    /// Rows instead of a recipe's: a file, a folder or pattern of them, or `-` for standard input
     #[arg(long, requires_all = ["format", "model"], value_parser = path())]
     pub file: Option<PathBuf>,
     /// The form of the file's rows

@@ -1,6 +1,8 @@
 //! `graft data`: statistics of what is trained on, and samples as the model sees them.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::path::Path;
 
 use anyhow::Context as _;
 use graft_data::{
@@ -15,6 +17,7 @@ use crate::cli::model_args::chat_template;
 use crate::cli::recipe_args::DataArgs;
 use crate::cli::{Globals, page};
 use crate::plan::{TrainingData, open_tokenizer};
+use crate::row_files;
 
 /// Reads the data and shows it.
 ///
@@ -63,7 +66,7 @@ fn of_file(args: &DataArgs) -> anyhow::Result<(Tokenizer, Dataset)> {
     let all_three = "clap asks for a recipe, or for --file, --format and --model";
     let (tokenizer, template) = open_tokenizer(args.model.as_ref().context(all_three)?)?;
     let file = args.file.as_ref().context(all_three)?;
-    let source = source(&file.to_string_lossy(), args.format.context(all_three)?)?;
+    let sources = sources(&file.to_string_lossy(), args.format.context(all_three)?)?;
     let options = SampleOptions {
         chat: chat_template(args.preamble.unwrap_or(Preamble::Official))
             .with_own(template.as_ref()),
@@ -71,7 +74,7 @@ fn of_file(args: &DataArgs) -> anyhow::Result<(Tokenizer, Dataset)> {
         overlong: args.overlong.unwrap_or_default(),
         ..SampleOptions::new(args.max_seq_len.map_or(2_048, std::num::NonZeroUsize::get))
     };
-    let dataset = Dataset::load(&[source], &tokenizer, &options)?;
+    let dataset = Dataset::load(&sources, &tokenizer, &options)?;
     Ok((tokenizer, dataset))
 }
 
@@ -81,18 +84,32 @@ fn place(sample: &Sample, statistics: &Statistics) -> RowPlace {
     RowPlace { path: statistics.files[file].path.clone(), line, item }
 }
 
-/// A file, or an embedded text by `builtin:NAME`, as a flag names it.
+/// The files that a flag names: a file, a folder or pattern of them, an embedded text by `builtin:NAME`, or
+/// what comes from standard input, by `-`.
 ///
 /// # Errors
-/// No embedded text has the name.
-pub fn source(name: &str, format: graft_data::Format) -> Result<SourceFile, WrongUse> {
-    let Some(builtin) = name.strip_prefix("builtin:") else {
-        return Ok(SourceFile::new(name, format));
-    };
-    SourceFile::builtin(builtin, format).ok_or_else(|| {
-        let names: Vec<String> = SourceFile::builtin_names().collect();
-        WrongUse(format!("`{name}` is not in this program; built in: {}", names.join(", ")))
-    })
+/// No embedded text has the name, nothing is there, or standard input is a terminal.
+pub fn sources(name: &str, format: graft_data::Format) -> anyhow::Result<Vec<SourceFile>> {
+    if let Some(builtin) = name.strip_prefix("builtin:") {
+        let source = SourceFile::builtin(builtin, format).ok_or_else(|| {
+            let names: Vec<String> = SourceFile::builtin_names().collect();
+            WrongUse(format!("`{name}` is not in this program; built in: {}", names.join(", ")))
+        });
+        return Ok(vec![source?]);
+    }
+    if name == "-" {
+        let mut stdin = std::io::stdin().lock();
+        if stdin.is_terminal() {
+            let message =
+                "`-` is standard input, which is a terminal here: give it rows, `graft … < FILE`";
+            return Err(WrongUse(message.to_owned()).into());
+        }
+        let source = SourceFile::of_stream("standard input", format, &mut stdin);
+        return Ok(vec![source.context("cannot keep what comes from standard input")?]);
+    }
+    let found = row_files::find(Path::new(name), format)
+        .map_err(|error| WrongUse(format!("cannot read `{name}`: {error}")))?;
+    Ok(found.files.into_iter().map(|path| SourceFile::new(path, format)).collect())
 }
 
 /// A label is the id of the same place where it counts in the loss, and -100 elsewhere; so the first

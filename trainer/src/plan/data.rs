@@ -14,6 +14,7 @@ use super::held_out::{HeldOut, HeldOutRows, held_out_rows, no_room, without_room
 use super::leaks::{self, Section};
 use super::{Plan, PlanErrors, Validation, model, sources};
 use crate::run_folder::manifest::{DataFile, FileHash};
+use crate::wrong_use::some_of;
 
 /// Everything a run reads, in host memory.
 #[derive(Debug)]
@@ -155,6 +156,22 @@ fn counts(sections: &[(&str, &Option<Dataset>)]) -> BTreeMap<String, RowCounts> 
     counts.collect()
 }
 
+/// What is to be said of the sections' files, such as what of documents was left out.
+fn remarks(sections: &[(&str, &Option<Dataset>)]) -> Vec<String> {
+    let told = |(key, dataset): &(&str, &Option<Dataset>)| {
+        let files = &dataset.as_ref()?.statistics.files;
+        let told: Vec<String> = files
+            .iter()
+            .flat_map(|file| {
+                let path = file.path.display();
+                file.remarks.iter().map(move |remark| format!("`{path}`: {remark}"))
+            })
+            .collect();
+        (!told.is_empty()).then(|| format!("{key}: {}", some_of(&told)))
+    };
+    sections.iter().filter_map(told).collect()
+}
+
 fn samples_and_rows(dataset: Option<Dataset>) -> (Vec<Sample>, Vec<(Origin, RowDigest)>) {
     dataset.map_or_else(Default::default, |dataset| (dataset.samples, dataset.rows))
 }
@@ -209,11 +226,7 @@ impl Plan {
             .ok();
         let measured = measured_options(&self.sample);
         let general = read("evaluation.general", &self.general, &measured, &mut findings);
-        let prompts = self.finish.prompts.iter().map(|text| self.prompt(text, &tokenizer));
-        let prompts = prompts
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| findings.problem("finish.prompts", error))
-            .ok();
+        let prompts = self.prompts(&tokenizer, &mut findings);
         if let (Some(rows), Some(prompts)) = (&held_out, &prompts) {
             self.check_room(&rows.questions, prompts, &mut findings);
         }
@@ -236,11 +249,12 @@ impl Plan {
             &mut findings,
         );
         findings.finish()?;
-        let counts = counts(&[
+        let sections = [
             ("data.train", &train),
             ("data.validation", &validation),
             ("evaluation.general", &general),
-        ]);
+        ];
+        let (counts, remarks) = (counts(&sections), remarks(&sections));
         let complete = "a failure was recorded as a problem";
         let (held_out, prompts) = (held_out.expect(complete), prompts.expect(complete));
         let HeldOutRows { questions: held_out, rows: held_out_rows, .. } = held_out;
@@ -259,6 +273,7 @@ impl Plan {
         findings.finish()?;
         let of = |key, sources, rows| Section { key, sources, rows };
         let mut warnings = Vec::from_iter(open_answers(&statistics, &tokenizer));
+        warnings.extend(remarks);
         warnings.extend(leaks::of_rows(
             of("data.train", &self.train, &train_rows),
             &train,
@@ -318,6 +333,13 @@ impl Plan {
             Validation::Files(files) => files,
             Validation::None | Validation::Fraction(_) => &[],
         }
+    }
+
+    /// The recipe's prompts as the model is asked them; `None` with a problem.
+    fn prompts(&self, tokenizer: &Tokenizer, findings: &mut Findings<'_>) -> Option<Vec<Vec<u32>>> {
+        let prompts = self.finish.prompts.iter().map(|text| self.prompt(text, tokenizer));
+        let prompts = prompts.collect::<Result<Vec<_>, _>>();
+        prompts.map_err(|error| findings.problem("finish.prompts", error)).ok()
     }
 
     /// A user's question as the model is asked it.

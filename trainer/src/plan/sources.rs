@@ -9,13 +9,15 @@ use graft_documents::Found;
 use graft_files::plain_file;
 use graft_model::LlamaConfig;
 use graft_recipes::{
-    Chat, Data, Documents, Losses, Overlong, PathOrBuiltin, Preamble, Recipe, Source, SourceFormat,
+    Chat, Data, Documents, DocumentsAllow, Losses, Overlong, PathOrBuiltin, Preamble, Recipe,
+    Source, SourceFormat,
 };
 
 use super::findings::Findings;
 use super::leaks;
 use crate::document_rows::DocumentRows;
 use crate::row_files::{self, RowFiles};
+use crate::wrong_use::some_of;
 
 /// What the loss is measured on while training.
 #[derive(Debug, Clone, PartialEq)]
@@ -211,21 +213,29 @@ impl Finding<'_, '_> {
         if found.files.is_empty() {
             self.findings.problem(key, format_args!("there is no file in `{}`", path.display()));
         }
-        let mut files = Vec::with_capacity(found.files.len());
-        for Found { path, problem } in found.files {
-            match (problem, path.metadata()) {
-                (_, Err(error)) => self.findings.unreadable(key, &path, source, &error),
-                (Some(problem), Ok(_)) => {
-                    let message = format!("cannot read `{}`: {problem}", path.display());
-                    self.findings.problem(key, message);
+        let (mut files, mut unreadable) = (Vec::with_capacity(found.files.len()), Vec::new());
+        for Found { path: file, problem } in found.files {
+            match (problem, file.metadata()) {
+                // What was asked for by name may be yet to come.
+                (_, Err(error)) if file == path => {
+                    self.findings.unreadable(key, path, source, &error);
                 }
-                (None, Ok(_)) => match plain_file::open(&path) {
-                    Ok(_) => files.push(path),
-                    Err(why) => {
-                        let message = format!("cannot read `{}`: {why}", path.display());
-                        self.findings.problem(key, message);
-                    }
+                (Some(problem), _) => unreadable.push(format!("`{}`: {problem}", file.display())),
+                (None, Err(error)) => unreadable.push(format!("`{}`: {error}", file.display())),
+                (None, Ok(_)) => match plain_file::open(&file) {
+                    Ok(_) => files.push(file),
+                    Err(why) => unreadable.push(format!("`{}`: {why}", file.display())),
                 },
+            }
+        }
+        if !unreadable.is_empty() {
+            let told = some_of(&unreadable);
+            if source.documents.allow.contains(&DocumentsAllow::Unreadable) {
+                self.findings.warn(format!("{key}: left out, as it cannot be read: {told}"));
+            } else {
+                let hint = "mend these or take them away, or leave them out, counted: `documents: {allow: \
+                            [unreadable]}`";
+                self.findings.problem_with_hint(key, format_args!("cannot read {told}"), hint);
             }
         }
         files

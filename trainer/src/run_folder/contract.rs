@@ -5,7 +5,7 @@
 //! What decides the rest of a run, and is changed for good reasons on the way, may change when the command
 //! line asks for it by name, and is recorded. Everything else stays as it began, or it is another run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use graft_recipes::Recipe;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::hashes::FileHash;
 use super::manifest::Inputs;
+use crate::wrong_use::some_of;
 
 /// Whether a key may have another value when a run goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,6 +205,24 @@ impl Verdict {
 
     /// Files of rows that are trained on. What is only measured may be others.
     fn data(&mut self, begun: &Inputs, now: &Inputs) {
+        if self.refused.iter().any(|refused| refused.change.what.starts_with("data.")) {
+            // Other sources have other files.
+            return;
+        }
+        let paths = |inputs: &Inputs| -> BTreeSet<String> {
+            let fixed = inputs.data.iter().filter(|(key, _)| rule(key) == Rule::Fixed);
+            fixed.map(|(_, file)| file.path.clone()).collect()
+        };
+        let (was, is) = (paths(begun), paths(now));
+        if was.len() != is.len() {
+            // What a folder or a pattern means has changed, and with it the numbers of those behind it.
+            let odd: Vec<String> =
+                was.symmetric_difference(&is).map(|path| format!("`{path}`")).collect();
+            let way = format!("take back what changed in their folders: {}", some_of(&odd));
+            let files = |paths: &BTreeSet<String>| format!("{} files", paths.len());
+            self.refuse("the files that are trained on", files(&was), files(&is), Some(way));
+            return;
+        }
         for (key, file) in &begun.data {
             let other = now.data.get(key);
             // One that is not there any more is missing in the recipe, too.

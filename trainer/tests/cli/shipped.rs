@@ -76,7 +76,10 @@ fn settle(room: &Room, recipe: &Recipe, model: &Synthetic, change: &dyn Fn(&Path
     let rows = |row: &dyn Fn(usize) -> String| (0..ROWS).map(row).collect::<String>();
     room.write("data/train.jsonl", rows(&|i| ROW.replace("12", &i.to_string()) + "\n"));
     let text = |i| format!("{{\"text\": \"The archive has {i} rooms. Each has a door.\"}}\n");
-    room.write("data/corpus.jsonl", rows(&text));
+    let page = |i| format!("<h1>Room {i}</h1><p>The archive has {i} rooms. Each has a door.</p>");
+    for i in 0..ROWS {
+        room.write(&format!("data/documents/{}/{i}.html", i % 3), page(i));
+    }
     room.write("data/general.jsonl", rows(&text));
     let alpaca = |i| {
         format!("{{\"instruction\": \"Fee {i}?\", \"input\": \"\", \"output\": \"It is {i}.\"}}\n")

@@ -9,12 +9,10 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
-use graft_files::plain_file;
-
 use crate::error::Error;
 use crate::formats::SourceFile;
 pub(super) use packing::Packing;
-use raw::Bytes;
+pub(in crate::formats) use raw::Bytes;
 pub use raw::FileDigest;
 pub(super) use raw::Raw;
 use wide::Wide;
@@ -54,13 +52,7 @@ impl std::fmt::Debug for Text {
 impl Input {
     pub(super) fn open(source: &SourceFile) -> Result<Self, Error> {
         let path = source.path.clone();
-        let bytes = match source.embedded_text() {
-            Some(text) => Bytes::Embedded(text.as_bytes()),
-            None => {
-                Bytes::File(plain_file::open(&path).map_err(|why| Error::unreadable(&path, why))?)
-            }
-        };
-        let raw = Raw::new(bytes);
+        let raw = Raw::new(source.bytes()?);
         let (text, buffer) = (Text::Plain(raw.clone()), vec![0; CAPACITY]);
         let mut input = Self { path, raw, text, buffer, ahead: 0..0, offset: 0 };
         input.look(HEAD)?;

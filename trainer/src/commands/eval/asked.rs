@@ -11,7 +11,7 @@ use crate::cli::Globals;
 use crate::cli::failure::WrongUse;
 use crate::cli::model_args::EvalArgs;
 use crate::cli::page::grouped;
-use crate::commands::data::source;
+use crate::commands::data;
 use crate::commands::open::Opening;
 use crate::device::Device;
 use crate::plan::{
@@ -122,7 +122,7 @@ pub(super) fn by_flags(
 /// The file that flags name; none where they name none.
 fn sources(args: &EvalArgs) -> anyhow::Result<Vec<SourceFile>> {
     let (Some(data), Some(format)) = (&args.data, args.format) else { return Ok(Vec::new()) };
-    Ok(vec![source(data, format)?])
+    data::sources(data, format)
 }
 
 fn questions(

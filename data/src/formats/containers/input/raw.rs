@@ -18,7 +18,7 @@ pub struct FileDigest {
 
 /// Where bytes come from.
 #[derive(Debug)]
-pub(super) enum Bytes {
+pub(in crate::formats) enum Bytes {
     File(File),
     /// What is left of a text in the program.
     Embedded(&'static [u8]),
