@@ -25,7 +25,7 @@ use crate::quantity;
 /// Where the bytes of a line are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Place {
+pub enum Medium {
     /// Private memory of the process.
     Anonymous,
     /// Memory of the GPU that computes.
@@ -46,11 +46,11 @@ pub struct Entry {
     /// The bytes.
     pub bytes: u64,
     /// Where they are.
-    pub place: Place,
+    pub place: Medium,
 }
 
 impl Entry {
-    fn new(name: &'static str, place: Place, bytes: usize, arithmetic: String) -> Self {
+    fn new(name: &'static str, place: Medium, bytes: usize, arithmetic: String) -> Self {
         Self { name, arithmetic, bytes: bytes as u64, place }
     }
 }
@@ -65,12 +65,12 @@ pub struct Moment {
 }
 
 impl Moment {
-    fn takes(&self, places: &[Place]) -> u64 {
+    fn takes(&self, places: &[Medium]) -> u64 {
         total(&self.lines, places)
     }
 }
 
-fn total(lines: &[Entry], places: &[Place]) -> u64 {
+fn total(lines: &[Entry], places: &[Medium]) -> u64 {
     let counted = lines.iter().filter(|line| places.contains(&line.place));
     counted.fold(0, |sum, line| sum.saturating_add(line.bytes))
 }
@@ -139,8 +139,8 @@ impl Ledger {
 
     /// What a run of these sizes takes.
     pub fn for_run(asked: &Asked) -> Self {
-        const OWN: [Place; 1] = [Place::Anonymous];
-        const RESIDENT: [Place; 2] = [Place::Anonymous, Place::Mapped];
+        const OWN: [Medium; 1] = [Medium::Anonymous];
+        const RESIDENT: [Medium; 2] = [Medium::Anonymous, Medium::Mapped];
         let mut lines = terms::mapped(asked);
         lines.extend(terms::held(asked));
         let mut moments = terms::coming_and_going(asked);
@@ -151,29 +151,29 @@ impl Ledger {
         }
         let most = moments.iter().map(|moment| moment.takes(&RESIDENT)).max().unwrap_or(0);
         let resident = total(&lines, &RESIDENT).saturating_add(most);
-        let on_device = moments.iter().max_by_key(|moment| moment.takes(&[Place::Device]));
+        let on_device = moments.iter().max_by_key(|moment| moment.takes(&[Medium::Device]));
         let on_device = on_device.map(|moment| moment.lines.clone()).unwrap_or_default();
-        lines.extend(on_device.into_iter().filter(|line| line.place == Place::Device));
+        lines.extend(on_device.into_iter().filter(|line| line.place == Medium::Device));
         // The step is the first of them: block inputs on disk are its.
         let of_step = moments.first().map(|step| step.lines.clone()).unwrap_or_default();
         moments.sort_by_key(|moment| std::cmp::Reverse(moment.takes(&OWN)));
         let mut others = moments.into_iter();
         let largest = others.next().map(|moment| moment.lines).unwrap_or_default();
-        lines.extend(largest.into_iter().filter(|line| line.place == Place::Anonymous));
-        lines.extend(of_step.into_iter().filter(|line| line.place == Place::Disk));
+        lines.extend(largest.into_iter().filter(|line| line.place == Medium::Anonymous));
+        lines.extend(of_step.into_iter().filter(|line| line.place == Medium::Disk));
         lines.extend(disk::lines(asked));
         lines.retain(|line| line.bytes > 0);
         let others = others.filter(|moment| moment.takes(&OWN) > 0).collect();
         Self { lines, others, resident }
     }
 
-    fn total(&self, places: &[Place]) -> u64 {
+    fn total(&self, places: &[Medium]) -> u64 {
         total(&self.lines, places)
     }
 
     /// Bytes of private memory at the largest moment.
     pub fn anonymous(&self) -> u64 {
-        self.total(&[Place::Anonymous])
+        self.total(&[Medium::Anonymous])
     }
 
     /// Bytes of private memory and of the pages of mapped files that stay while there is room, at the moment at
@@ -184,28 +184,28 @@ impl Ledger {
 
     /// Bytes of a GPU's memory at the largest moment.
     pub fn device(&self) -> u64 {
-        self.total(&[Place::Device])
+        self.total(&[Medium::Device])
     }
 
     /// Bytes that the run leaves in its folder at most.
     pub fn disk(&self) -> u64 {
-        self.total(&[Place::Disk])
+        self.total(&[Medium::Disk])
     }
 
     /// The lines of these places as text, the largest numbers below each other.
-    pub fn table(&self, places: &[Place]) -> String {
+    pub fn table(&self, places: &[Medium]) -> String {
         table(&self.lines, places)
     }
 
     /// The private memory of the moments that are not added, one after the other, each with its sum.
     pub fn others_table(&self) -> String {
         self.others.iter().fold(String::new(), |mut text, moment| {
-            let sum = quantity::bytes(moment.takes(&[Place::Anonymous]));
+            let sum = quantity::bytes(moment.takes(&[Medium::Anonymous]));
             let _ = write!(
                 text,
                 "{}, {sum} in all\n{}",
                 moment.name,
-                table(&moment.lines, &[Place::Anonymous])
+                table(&moment.lines, &[Medium::Anonymous])
             );
             text
         })
@@ -217,9 +217,9 @@ impl Ledger {
     /// It does not, with the lines and the changes of `asked` that would.
     pub fn check(&self, asked: &Asked, available: &Available) -> Result<(), TooLarge> {
         let memories = [
-            (Place::Anonymous, "memory", available.memory, String::new()),
+            (Medium::Anonymous, "memory", available.memory, String::new()),
             (
-                Place::Device,
+                Medium::Device,
                 "device memory",
                 available.device,
                 format!(" on {}", asked.device.name()),
@@ -238,7 +238,7 @@ impl Ledger {
                 needed: self.disk(),
                 available: disk,
                 at: format!(" for `{}`", asked.output_dir.display()),
-                table: self.table(&[Place::Disk]),
+                table: self.table(&[Medium::Disk]),
                 ways: "free the disk, choose another `output_dir`, or keep fewer checkpoints with \
                        `checkpoint.keep`"
                     .to_owned(),
@@ -249,7 +249,7 @@ impl Ledger {
 }
 
 /// Lines of these places as text, the numbers below each other.
-fn table(lines: &[Entry], places: &[Place]) -> String {
+fn table(lines: &[Entry], places: &[Medium]) -> String {
     let lines: Vec<&Entry> = lines.iter().filter(|line| places.contains(&line.place)).collect();
     let width = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
     lines.iter().fold(String::new(), |mut text, line| {

@@ -11,7 +11,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::{Place, max_of_cube, owned};
+use super::launch::{OnDevice, max_of_cube, owned};
 use super::sums::DeviceSums;
 use crate::adamw::blockwise::{BLOCK, Blocks, SIGNED, UNSIGNED};
 use crate::adamw::{self, AdamWState, Moments, StateFormat, Trained, check_sizes};
@@ -164,7 +164,7 @@ enum Held<R: CubeRuntime> {
 /// The moments of every tensor.
 #[derive(Debug)]
 pub struct DeviceAdamW<R: CubeRuntime> {
-    place: Place<R>,
+    place: OnDevice<R>,
     format: StateFormat,
     tensors: Vec<Trained>,
     /// `None` until there is something to remember: what a checkpoint gives takes no memory twice.
@@ -174,13 +174,13 @@ pub struct DeviceAdamW<R: CubeRuntime> {
 }
 
 /// Something that lives as long as the optimizer, apart from what comes and goes.
-fn lasting<R: CubeRuntime, T: Send>(place: &Place<R>, make: impl FnOnce() -> T + Send) -> T {
+fn lasting<R: CubeRuntime, T: Send>(place: &OnDevice<R>, make: impl FnOnce() -> T + Send) -> T {
     let made = place.client.memory_persistent_allocation((), |()| make());
     made.unwrap_or_else(|error| panic!("moments for the device: {error:?}"))
 }
 
 impl<R: CubeRuntime> Held<R> {
-    fn zeros(place: &Place<R>, format: StateFormat, len: usize) -> Self {
+    fn zeros(place: &OnDevice<R>, format: StateFormat, len: usize) -> Self {
         let (blocks, cleared) = (len.div_ceil(BLOCK), |tensor| place.cleared(tensor));
         if format.is_blockwise(len) {
             let [codes, scales] = lasting(place, || {
@@ -194,7 +194,7 @@ impl<R: CubeRuntime> Held<R> {
         }
     }
 
-    fn upload(place: &Place<R>, moments: &Moments) -> Self {
+    fn upload(place: &OnDevice<R>, moments: &Moments) -> Self {
         lasting(place, || match moments {
             Moments::F32(both) => Self::F32(both.each_ref().map(|values| place.upload_f32(values))),
             Moments::Blockwise8(both) => {
@@ -213,7 +213,7 @@ impl<R: CubeRuntime> Held<R> {
         })
     }
 
-    fn download(&self, place: &Place<R>, len: usize) -> Moments {
+    fn download(&self, place: &OnDevice<R>, len: usize) -> Moments {
         match self {
             Self::F32(both) => Moments::F32(both.each_ref().map(|values| place.download(values))),
             Self::Blockwise8 { codes, scales } => {
@@ -238,7 +238,7 @@ impl<R: CubeRuntime> AdamWState for DeviceAdamW<R> {
     type Sums = DeviceSums<R>;
 
     fn new(format: StateFormat, tensors: Vec<Trained>, device: &R::Device) -> Self {
-        let place = Place::on(device);
+        let place = OnDevice::on(device);
         let maps = [&*SIGNED, &*UNSIGNED];
         let tables = [maps.map(|map| *map.values()), maps.map(|map| *map.midpoints())];
         let tables = place.upload_f32(tables.as_flattened().as_flattened());
@@ -283,7 +283,7 @@ impl<R: CubeRuntime> DeviceAdamW<R> {
         if tensor.range.is_empty() {
             return values;
         }
-        let Place { client, .. } = &self.place;
+        let OnDevice { client, .. } = &self.place;
         let (gradient, start) = gradient.of(index);
         let rule = RuleLaunch::new(
             rule.clip,

@@ -19,7 +19,7 @@ use burn_cubecl::CubeRuntime;
 use cubecl::future::{DynFut, block_on};
 use cubecl::server::ServerError;
 
-use super::launch::Place;
+use super::launch::OnDevice;
 use super::matrix::DeviceMatrix;
 use crate::arrival::{self, Arrival};
 use crate::frozen::FrozenMatrix;
@@ -55,7 +55,7 @@ impl<R: CubeRuntime> Waiting<R> {
     pub(super) fn here(&self) -> DeviceMatrix<R> {
         match self.copy.wait(|matrix| DeviceMatrix::clone(matrix)) {
             Ok(Some(copy)) => copy,
-            Ok(None) => DeviceMatrix::new(&self.matrix, &Place::on(&self.device)),
+            Ok(None) => DeviceMatrix::new(&self.matrix, &OnDevice::on(&self.device)),
             Err(reason) => panic!("a weight {:?} for the device: {reason}", self.matrix.shape()),
         }
     }
@@ -121,7 +121,7 @@ impl<R: CubeRuntime> Copier<R> {
             !is_given
         });
         self.held.extend(wanted.iter().map(Arc::downgrade));
-        let finished = Some(Place::<R>::on(&self.device).client.sync());
+        let finished = Some(OnDevice::<R>::on(&self.device).client.sync());
         // The thread ends with this one alone.
         let sent = self.orders.send(Order { finished, given_up, wanted });
         sent.expect("the copying thread takes orders");
@@ -148,7 +148,7 @@ pub(super) fn device_memory<R: CubeRuntime>(device: &R::Device) -> u64 {
 
 fn serve<R: CubeRuntime>(orders: &Receiver<Order<R>>, device: &R::Device, bytes: &AtomicU64) {
     let copy = |Order { finished, given_up, wanted }: &mut Order<R>| {
-        let place = Place::<R>::on(device);
+        let place = OnDevice::<R>::on(device);
         if let Some(finished) = finished.take() {
             block_on(finished).map_err(|error| format!("{error:?}"))?;
         }
@@ -173,7 +173,7 @@ fn serve<R: CubeRuntime>(orders: &Receiver<Order<R>>, device: &R::Device, bytes:
 /// Weights of a size come and go: each takes the place of one before.
 fn copied<R: CubeRuntime>(
     matrix: &FrozenMatrix,
-    place: &Place<R>,
+    place: &OnDevice<R>,
 ) -> Result<Box<DeviceMatrix<R>>, String> {
     let client = place.client.clone();
     let copied = client.memory_persistent_allocation((), |()| DeviceMatrix::new(matrix, place));

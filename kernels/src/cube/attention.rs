@@ -14,7 +14,7 @@ use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 use kernels::{along_kernel, gradient_kernel, weights_kernel};
 use tiles::{Sight, Tile};
 
-use super::launch::{Place, contiguous, rows_cols};
+use super::launch::{OnDevice, contiguous, rows_cols};
 use super::product::{product, transposed};
 use crate::layout::AttentionShape;
 
@@ -72,7 +72,7 @@ struct Operands<R: CubeRuntime, BT: BoolElement> {
 
 impl<R: CubeRuntime, BT: BoolElement> Operands<R, BT> {
     fn new([q, k, v]: [CubeTensor<R>; 3], shape: &AttentionShape) -> Self {
-        let sight = Sight::new(shape, rows_cols(&q)[0], &Place::of(&q));
+        let sight = Sight::new(shape, rows_cols(&q)[0], &OnDevice::of(&q));
         let [k, v] = [k, v].map(|x| by_head(wrap::<R, BT, 2>(x), shape, 1));
         Self { q: wrap(q), k, v, group: shape.heads / shape.kv_heads, sight }
     }
@@ -93,7 +93,8 @@ pub(super) fn forward<R: CubeRuntime, BT: BoolElement>(
     qkv: [CubeTensor<R>; 3],
     shape: &AttentionShape,
 ) -> (CubeTensor<R>, CubeTensor<R>) {
-    let (place, dtype, [queries, width]) = (Place::of(&qkv[0]), qkv[0].dtype, rows_cols(&qkv[0]));
+    let (place, dtype, [queries, width]) =
+        (OnDevice::of(&qkv[0]), qkv[0].dtype, rows_cols(&qkv[0]));
     let device = qkv[0].device.clone();
     let of = Operands::<R, BT>::new(qkv, shape);
     let lse = place.upload_f32(&vec![0.0; shape.heads * queries]);
@@ -153,7 +154,8 @@ pub(super) fn backward<R: CubeRuntime, BT: BoolElement>(
     shape: &AttentionShape,
 ) -> [CubeTensor<R>; 3] {
     let Saved { qkv, out, lse } = saved;
-    let (place, dtype, [queries, width]) = (Place::of(&qkv[0]), qkv[0].dtype, rows_cols(&qkv[0]));
+    let (place, dtype, [queries, width]) =
+        (OnDevice::of(&qkv[0]), qkv[0].dtype, rows_cols(&qkv[0]));
     let device = qkv[0].device.clone();
     let of = Operands::<R, BT>::new(qkv, shape);
     let along = along(out, d_out, shape.heads);
@@ -211,7 +213,7 @@ fn along<R: CubeRuntime>(
     d_out: &CubeTensor<R>,
     heads: usize,
 ) -> CubeTensor<R> {
-    let (place, [queries, _]) = (Place::of(out), rows_cols(out));
+    let (place, [queries, _]) = (OnDevice::of(out), rows_cols(out));
     let along = place.empty([heads, queries], DType::F32);
     let (count, dim) = place.each(heads * queries);
     along_kernel::launch(

@@ -7,7 +7,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::{Place, UNITS, max_of_cube, owned, rows_cols, sum_of_cube};
+use super::launch::{OnDevice, UNITS, max_of_cube, owned, rows_cols, sum_of_cube};
 
 /// Below every logit.
 const LEAST: f32 = -3.0e38;
@@ -83,7 +83,7 @@ pub(super) fn in_place<R: CubeRuntime>(
     targets: &[u32],
     factors: &[f32],
 ) -> (Vec<f32>, Vec<CubeTensor<R>>) {
-    let Some(place) = bands.first().map(Place::of).filter(|_| !targets.is_empty()) else {
+    let Some(place) = bands.first().map(OnDevice::of).filter(|_| !targets.is_empty()) else {
         return (Vec::new(), bands);
     };
     let bands: Vec<_> = bands.into_iter().map(owned).collect();

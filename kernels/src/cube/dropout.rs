@@ -5,7 +5,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::{Place, contiguous, rows_cols};
+use super::launch::{OnDevice, contiguous, rows_cols};
 use crate::dropout::{BLOCKS, Dropout, GROUP, MULTIPLIERS, ROUNDS, WEYL};
 
 const MULTIPLIER0: u32 = MULTIPLIERS[0];
@@ -102,7 +102,7 @@ fn launch<R: CubeRuntime>(
     sums: Option<&CubeTensor<R>>,
     dropout: &Dropout,
 ) -> CubeTensor<R> {
-    let (place, shape @ [rows, cols]) = (Place::of(part), rows_cols(part));
+    let (place, shape @ [rows, cols]) = (OnDevice::of(part), rows_cols(part));
     let out = place.empty(shape, part.dtype);
     let Dropout { key, stream, threshold } = *dropout;
     let noise = NoiseLaunch::new(key[0], key[1], stream[0], stream[1], u32::from(threshold));

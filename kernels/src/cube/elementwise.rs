@@ -7,7 +7,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::{Place, contiguous, rows_cols};
+use super::launch::{OnDevice, contiguous, rows_cols};
 use crate::layout::{Direction, Rotation};
 
 #[cube(launch)]
@@ -42,7 +42,7 @@ pub(super) fn rope<R: CubeRuntime>(
     direction: Direction,
     dtype: DType,
 ) -> CubeTensor<R> {
-    let (place, shape) = (Place::of(x), rows_cols(x));
+    let (place, shape) = (OnDevice::of(x), rows_cols(x));
     let out = place.empty(shape, dtype);
     let (count, dim) = place.each(shape[0] * shape[1] / 2);
     // All blocks of a pass turn by the same angles: they travel once.
@@ -85,7 +85,7 @@ fn swiglu_kernel<F: Float>(
 /// `silu(gate) · up`.
 pub(super) fn swiglu<R: CubeRuntime>(gate: &CubeTensor<R>, up: &CubeTensor<R>) -> CubeTensor<R> {
     assert_eq!(gate.dtype, up.dtype, "gate and up");
-    let (place, shape) = (Place::of(gate), rows_cols(gate));
+    let (place, shape) = (OnDevice::of(gate), rows_cols(gate));
     let out = place.empty(shape, gate.dtype);
     let (count, dim) = place.each(shape[0] * shape[1]);
     swiglu_kernel::launch(
@@ -127,7 +127,7 @@ pub(super) fn swiglu_backward<R: CubeRuntime>(
     dy: &CubeTensor<R>,
 ) -> [CubeTensor<R>; 2] {
     assert_eq!(gate.dtype, up.dtype, "gate and up");
-    let (place, shape) = (Place::of(gate), rows_cols(gate));
+    let (place, shape) = (OnDevice::of(gate), rows_cols(gate));
     let gradients = [(); 2].map(|()| place.empty(shape, gate.dtype));
     let (count, dim) = place.each(shape[0] * shape[1]);
     swiglu_backward_kernel::launch(

@@ -19,18 +19,18 @@ pub(super) const UNITS: u32 = 128;
 
 /// The device of a tensor, where others are made.
 #[derive(Clone)]
-pub(super) struct Place<R: CubeRuntime> {
+pub(super) struct OnDevice<R: CubeRuntime> {
     pub(super) client: ComputeClient<R>,
     device: R::Device,
 }
 
-impl<R: CubeRuntime> std::fmt::Debug for Place<R> {
+impl<R: CubeRuntime> std::fmt::Debug for OnDevice<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.device.fmt(f)
     }
 }
 
-impl<R: CubeRuntime> Place<R> {
+impl<R: CubeRuntime> OnDevice<R> {
     /// On a device.
     pub(super) fn on(device: &R::Device) -> Self {
         Self { client: R::client(device), device: device.clone() }

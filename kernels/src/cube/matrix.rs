@@ -12,7 +12,7 @@ use burn_cubecl::tensor::CubeTensor;
 use bytes::Bytes;
 use cubecl::prelude::*;
 
-use super::launch::Place;
+use super::launch::OnDevice;
 use crate::frozen::{FrozenMatrix, Storage};
 use crate::nf4::{self, Absmax};
 
@@ -161,7 +161,7 @@ fn gather(stored: &Stored, ids: &Array<u32>, out: &mut Array<f32>, first: u32, w
 
 impl<R: CubeRuntime> DeviceMatrix<R> {
     /// Copies a host matrix to the device, as it is stored.
-    pub(super) fn new(matrix: &FrozenMatrix, place: &Place<R>) -> Self {
+    pub(super) fn new(matrix: &FrozenMatrix, place: &OnDevice<R>) -> Self {
         let none = || place.upload_u32(&[0]);
         let (mut offset, mut tables) = (0.0, nf4::CODE.to_vec());
         let (form, bytes, scales, scale_codes) = match matrix.storage() {
@@ -210,8 +210,8 @@ impl<R: CubeRuntime> DeviceMatrix<R> {
     }
 
     /// Where it is.
-    pub(super) fn place(&self) -> Place<R> {
-        Place::of(&self.words)
+    pub(super) fn place(&self) -> OnDevice<R> {
+        OnDevice::of(&self.words)
     }
 
     /// What a kernel reads.
@@ -274,7 +274,7 @@ impl<R: CubeRuntime> DeviceMatrix<R> {
 }
 
 /// Bytes as 32-bit words, the last one filled up.
-fn words<R: CubeRuntime>(place: &Place<R>, bytes: &Bytes) -> CubeTensor<R> {
+fn words<R: CubeRuntime>(place: &OnDevice<R>, bytes: &Bytes) -> CubeTensor<R> {
     if bytes.len().is_multiple_of(4) {
         return place.upload_mapped(bytes, DType::U32);
     }

@@ -9,7 +9,7 @@ use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
 use cubek::matmul::launch::{Strategy, launch_ref};
 use cubek::std::InputBinding;
 
-use super::launch::{Place, UNITS, contiguous, rows_cols, sum_of_cube};
+use super::launch::{OnDevice, UNITS, contiguous, rows_cols, sum_of_cube};
 use super::matrix::{DeviceMatrix, Stored};
 use crate::precision::{Precision, Rounding};
 
@@ -23,7 +23,7 @@ pub(super) fn product<R: CubeRuntime>(
     out: DType,
 ) -> CubeTensor<R> {
     assert_eq!(left.dtype, right.dtype, "operands of one product");
-    let place = Place::of(left);
+    let place = OnDevice::of(left);
     let mut shape = left.meta.shape().clone();
     let last = shape.num_dims() - 1;
     assert_eq!(shape[last], right.meta.shape()[last - 1], "what a product sums over");
@@ -67,11 +67,15 @@ pub(super) fn operand<R: CubeRuntime>(
     tensor: &CubeTensor<R>,
     precision: Precision,
 ) -> CubeTensor<R> {
-    cast(tensor.clone(), Place::of(tensor).operand(precision))
+    cast(tensor.clone(), OnDevice::of(tensor).operand(precision))
 }
 
 /// What sums of a product become.
-pub(super) fn sums<R: CubeRuntime>(place: &Place<R>, precision: Precision, to: Rounding) -> DType {
+pub(super) fn sums<R: CubeRuntime>(
+    place: &OnDevice<R>,
+    precision: Precision,
+    to: Rounding,
+) -> DType {
     match to {
         Rounding::Exact => DType::F32,
         Rounding::Operand => place.operand(precision),
@@ -160,7 +164,7 @@ pub(super) fn with_low_rank<R: CubeRuntime>(
     lies: High,
     out: DType,
 ) -> CubeTensor<R> {
-    let (place, [rows, cols]) = (Place::of(sums), rows_cols(sums));
+    let (place, [rows, cols]) = (OnDevice::of(sums), rows_cols(sums));
     let [_, rank] = rows_cols(low);
     let result = place.empty([rows, cols], out);
     let (count, dim) = place.each(rows.div_ceil(SHARE) * cols.div_ceil(SHARE));
@@ -222,7 +226,7 @@ pub(super) fn decoding<R: CubeRuntime>(
     x: &CubeTensor<R>,
     weight: &DeviceMatrix<R>,
 ) -> CubeTensor<R> {
-    let (place, [rows, _], [cols, width]) = (Place::of(x), rows_cols(x), weight.shape());
+    let (place, [rows, _], [cols, width]) = (OnDevice::of(x), rows_cols(x), weight.shape());
     let result = place.empty([rows, cols], DType::F32);
     let (count, dim) = place.rows(rows * cols);
     few_rows::launch(

@@ -5,7 +5,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::{Place, UNITS, contiguous, rows_cols, sum_of_cube};
+use super::launch::{OnDevice, UNITS, contiguous, rows_cols, sum_of_cube};
 
 /// `1 / sqrt(mean(x²) + eps)` of a row.
 #[cube]
@@ -106,7 +106,7 @@ pub(super) fn forward<R: CubeRuntime>(
     eps: f32,
     dtype: DType,
 ) -> CubeTensor<R> {
-    let (place, shape) = (Place::of(x), rows_cols(x));
+    let (place, shape) = (OnDevice::of(x), rows_cols(x));
     let out = place.empty(shape, dtype);
     let (count, dim) = place.rows(shape[0]);
     forward_kernel::launch(
@@ -129,7 +129,7 @@ pub(super) fn dx<R: CubeRuntime>(
     eps: f32,
     dy: &CubeTensor<R>,
 ) -> CubeTensor<R> {
-    let (place, shape) = (Place::of(x), rows_cols(x));
+    let (place, shape) = (OnDevice::of(x), rows_cols(x));
     let out = place.empty(shape, DType::F32);
     let (count, dim) = place.rows(shape[0]);
     dx_kernel::launch(
@@ -147,7 +147,7 @@ pub(super) fn dx<R: CubeRuntime>(
 
 /// The gradient with respect to the weight.
 pub(super) fn dw<R: CubeRuntime>(x: &CubeTensor<R>, eps: f32, dy: &CubeTensor<R>) -> CubeTensor<R> {
-    let (place, [rows, width]) = (Place::of(x), rows_cols(x));
+    let (place, [rows, width]) = (OnDevice::of(x), rows_cols(x));
     let inverse = place.empty([rows], DType::F32);
     let x = contiguous(x);
     let (count, dim) = place.rows(rows);

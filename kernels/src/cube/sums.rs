@@ -8,7 +8,7 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::launch::{Place, UNITS, contiguous, rows_cols, sum_of_cube};
+use super::launch::{OnDevice, UNITS, contiguous, rows_cols, sum_of_cube};
 use crate::adamw::{GradientSums, Trained};
 
 /// Values in one buffer, where no tensor has more: devices limit what a kernel sees of a buffer, the
@@ -94,7 +94,7 @@ struct Part<R: CubeRuntime> {
 /// Sums of the gradients of all trained tensors.
 #[derive(Debug)]
 pub struct DeviceSums<R: CubeRuntime> {
-    place: Place<R>,
+    place: OnDevice<R>,
     tensors: Vec<Trained>,
     parts: Vec<Part<R>>,
 }
@@ -142,7 +142,7 @@ impl<R: CubeRuntime> GradientSums for DeviceSums<R> {
 
     fn zeros(tensors: &[Trained], device: &R::Device) -> Self {
         let parts = runs(tensors, MOST).into_iter().map(|range| Part { range, values: None });
-        Self { place: Place::on(device), tensors: tensors.to_vec(), parts: parts.collect() }
+        Self { place: OnDevice::on(device), tensors: tensors.to_vec(), parts: parts.collect() }
     }
 
     fn add(&mut self, index: usize, gradient: CubeTensor<R>) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use burn_cubecl::CubeRuntime;
 
 use super::ahead::{self, Waiting};
-use super::launch::Place;
+use super::launch::OnDevice;
 use super::matrix::DeviceMatrix;
 use crate::frozen::FrozenMatrix;
 
@@ -36,7 +36,7 @@ pub enum Weight<R: CubeRuntime> {
 impl<R: CubeRuntime> Weight<R> {
     /// Copies a weight to the device, for good.
     pub(super) fn resident(matrix: &FrozenMatrix, device: &R::Device) -> Self {
-        let place = Place::on(device);
+        let place = OnDevice::on(device);
         let client = place.client.clone();
         // Never given back while a model lives: kept apart from what comes and goes.
         let copied =

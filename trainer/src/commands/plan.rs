@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::failure::WrongUse;
 use crate::cli::recipe_args::{PlanArgs, RoomArgs};
 use crate::cli::{Globals, page};
-use crate::ledger::{Asked, Available, Ledger, Place};
+use crate::ledger::{Asked, Available, Ledger, Medium};
 use crate::plan::{LoadedData, Plan, Resolved, Start, ToFetch};
 
 /// Prints the ledger of a recipe. Nothing is written. A model and rows that are not there yet are
@@ -159,7 +159,7 @@ impl<'a> Shown<'a> {
         let on_device = if plan.device.is_cpu() {
             String::new()
         } else {
-            let lines = ledger.table(&[Place::Device]);
+            let lines = ledger.table(&[Medium::Device]);
             let sum = sum("device", ledger.device(), available.device);
             format!("\nmemory of {}\n{lines}{sum}", plan.device.name())
         };
@@ -174,14 +174,14 @@ impl<'a> Shown<'a> {
             self.to_come(),
             on_device,
             "\nmemory of its own\n".to_owned(),
-            ledger.table(&[Place::Anonymous]),
+            ledger.table(&[Medium::Anonymous]),
             sum("anonymous", ledger.anonymous(), available.memory),
             others,
             "\nmapped files, in memory as long as there is room\n".to_owned(),
-            ledger.table(&[Place::Mapped]),
+            ledger.table(&[Medium::Mapped]),
             format!("  = resident with them: {}\n", bytes(ledger.resident())),
             "\ndisk\n".to_owned(),
-            ledger.table(&[Place::Disk]),
+            ledger.table(&[Medium::Disk]),
             sum("disk", ledger.disk(), available.disk),
             format!("\n{verdict}\n"),
         ]

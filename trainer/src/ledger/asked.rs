@@ -13,7 +13,7 @@ use graft_model::config::FloatType;
 use graft_model::{LlamaConfig, ProjectionKind, Seat, Site};
 use graft_recipes::{ActivationOffload, Checkpointing, Init, MergeOnto};
 
-use super::Place;
+use super::Medium;
 use crate::device::Device;
 use crate::plan::{LoadedData, Plan, parameters};
 use graft_engine::optimizer::StateFormat;
@@ -202,16 +202,16 @@ impl Asked {
     }
 
     /// Where the tensors of a step are.
-    pub(super) fn tensors(&self) -> Place {
-        if self.device.is_cpu() { Place::Anonymous } else { Place::Device }
+    pub(super) fn tensors(&self) -> Medium {
+        if self.device.is_cpu() { Medium::Anonymous } else { Medium::Device }
     }
 
     /// Where block inputs wait for the way back.
-    pub(super) fn inputs(&self) -> Place {
+    pub(super) fn inputs(&self) -> Medium {
         match self.offload {
             ActivationOffload::None => self.tensors(),
-            ActivationOffload::Host => Place::Anonymous,
-            ActivationOffload::Disk => Place::Disk,
+            ActivationOffload::Host => Medium::Anonymous,
+            ActivationOffload::Disk => Medium::Disk,
         }
     }
 

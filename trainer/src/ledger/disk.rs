@@ -3,7 +3,7 @@
 use graft_adapters::Learns;
 
 use super::asked::Asked;
-use super::{Entry, Place};
+use super::{Entry, Medium};
 use crate::plan::parameters;
 use crate::quantity::grouped;
 
@@ -20,7 +20,7 @@ pub(super) fn lines(asked: &Asked) -> Vec<Entry> {
     let copies = if is_full { 1 } else { 2 };
     let checkpoint = copies * values + states;
     let kept = asked.keep as u64 + 1;
-    let line = |name, bytes, arithmetic| Entry { name, arithmetic, bytes, place: Place::Disk };
+    let line = |name, bytes, arithmetic| Entry { name, arithmetic, bytes, place: Medium::Disk };
     let all = parameters(&asked.config);
     vec![
         line(

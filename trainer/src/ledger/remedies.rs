@@ -3,7 +3,7 @@
 use graft_recipes::{ActivationOffload, Checkpointing};
 
 use super::asked::{Asked, Merging};
-use super::{Ledger, Place};
+use super::{Ledger, Medium};
 use crate::quantity;
 use graft_engine::optimizer::StateFormat;
 
@@ -49,8 +49,8 @@ fn ladders(asked: &Asked) -> Vec<Vec<Change>> {
         let key = "training.checkpointing=block".to_owned();
         with(key, &|a| a.checkpointing = Checkpointing::Block)
     });
-    let host =
-        (asked.offload == ActivationOffload::None && asked.tensors() == Place::Device).then(|| {
+    let host = (asked.offload == ActivationOffload::None && asked.tensors() == Medium::Device)
+        .then(|| {
             let key = "training.activation_offload=host".to_owned();
             with(key, &|a| a.offload = ActivationOffload::Host)
         });
@@ -83,7 +83,7 @@ fn ladders(asked: &Asked) -> Vec<Vec<Change>> {
 }
 
 /// The mildest change of each kind that fits by itself, or what all of them together come to.
-pub(super) fn text(asked: &Asked, place: Place, memory: u64) -> String {
+pub(super) fn text(asked: &Asked, place: Medium, memory: u64) -> String {
     let takes = |asked: &Asked| Ledger::for_run(asked).total(&[place]);
     let line = |key: &str, bytes| format!("\n  {key} takes {}", quantity::bytes(bytes));
     let enough: String = ladders(asked)
@@ -109,13 +109,13 @@ pub(super) fn text(asked: &Asked, place: Place, memory: u64) -> String {
         text = format!("{together}:{}", line(&keys.join(" "), takes(&now)));
     }
     let private = asked.stored.is_some_and(|stored| stored.projections_are_private);
-    if private && asked.tensors() == Place::Anonymous {
+    if private && asked.tensors() == Medium::Anonymous {
         text.push_str(
             "\n  a folder written by `graft quantize` is mapped, not held: quantise once, name it as \
              model.path",
         );
     }
-    if place == Place::Device && asked.stored.is_some_and(|stored| !stored.form.starts_with("nf4"))
+    if place == Medium::Device && asked.stored.is_some_and(|stored| !stored.form.starts_with("nf4"))
     {
         text.push_str("\n  quantization=nf4 holds the frozen projections at 4 bits");
     }

@@ -11,7 +11,7 @@ use graft_model::table::BAND;
 use graft_model::{ProjectionKind, Seat, Site};
 
 use super::asked::Asked;
-use super::{Entry, Moment, Place};
+use super::{Entry, Medium, Moment};
 use crate::quantity::grouped;
 use graft_engine::loss::CHUNK;
 
@@ -22,7 +22,7 @@ fn group(number: usize) -> String {
 }
 
 fn anonymous(name: &'static str, bytes: usize, arithmetic: String) -> Entry {
-    Entry::new(name, Place::Anonymous, bytes, arithmetic)
+    Entry::new(name, Medium::Anonymous, bytes, arithmetic)
 }
 
 /// A line of what is computed with: in the GPU's memory, where one computes.
@@ -34,8 +34,8 @@ fn tensors(asked: &Asked, name: &'static str, bytes: usize, arithmetic: String) 
 pub(super) fn mapped(asked: &Asked) -> Vec<Entry> {
     // What is run of the program, and the libraries of the system.
     const RUN: usize = 16 << 20;
-    let own = Entry::new("the program's file", Place::Mapped, RUN, "16 MiB".to_owned());
-    let weights = weights(asked).into_iter().filter(|line| line.place == Place::Mapped);
+    let own = Entry::new("the program's file", Medium::Mapped, RUN, "16 MiB".to_owned());
+    let weights = weights(asked).into_iter().filter(|line| line.place == Medium::Mapped);
     weights.chain([own]).collect()
 }
 
@@ -71,7 +71,7 @@ pub(super) fn coming_and_going(asked: &Asked) -> Vec<Moment> {
 pub(super) fn gaps(lines: &[Entry]) -> Entry {
     const SHARE: u64 = 12;
     let sum: u64 =
-        lines.iter().filter(|line| line.place == Place::Anonymous).map(|l| l.bytes).sum();
+        lines.iter().filter(|line| line.place == Medium::Anonymous).map(|l| l.bytes).sum();
     let arithmetic = format!("{} / {SHARE}", grouped(sum));
     anonymous("gaps between blocks", (sum / SHARE) as usize, arithmetic)
 }
@@ -81,12 +81,12 @@ fn weights(asked: &Asked) -> Vec<Entry> {
     let Some(stored) = asked.stored else { return Vec::new() };
     let config = &asked.config;
     let places = |private: bool, streams: bool| match asked.tensors() {
-        Place::Device if private && streams => vec![Place::Anonymous],
-        Place::Device if private => vec![Place::Device],
-        Place::Device if streams => vec![Place::Mapped],
-        Place::Device => vec![Place::Device, Place::Mapped],
-        _ if private => vec![Place::Anonymous],
-        _ => vec![Place::Mapped],
+        Medium::Device if private && streams => vec![Medium::Anonymous],
+        Medium::Device if private => vec![Medium::Device],
+        Medium::Device if streams => vec![Medium::Mapped],
+        Medium::Device => vec![Medium::Device, Medium::Mapped],
+        _ if private => vec![Medium::Anonymous],
+        _ => vec![Medium::Mapped],
     };
     let each = |millionths: usize| {
         let text = format!("{:.4}", millionths as f64 * 1e-6);
@@ -98,7 +98,7 @@ fn weights(asked: &Asked) -> Vec<Entry> {
     let table = config.vocab_size * config.d_model;
     let projections = Entry::new(
         "frozen projections",
-        Place::Mapped,
+        Medium::Mapped,
         bytes(projections, stored.projection),
         format!(
             "{} weights · {} bytes ({})",
@@ -114,7 +114,7 @@ fn weights(asked: &Asked) -> Vec<Entry> {
         each(stored.table)
     );
     let table =
-        |name| Entry::new(name, Place::Mapped, bytes(table, stored.table), arithmetic.clone());
+        |name| Entry::new(name, Medium::Mapped, bytes(table, stored.table), arithmetic.clone());
     let embedding = Some(table("embedding"));
     let head = (!config.tied).then(|| table("head"));
     let of = |line: Entry, private, streams| {
@@ -132,7 +132,7 @@ fn touched(asked: &Asked, line: Entry) -> Entry {
     let bytes = asked.embedded as u64;
     let is_head = asked.config.tied || line.name != "embedding";
     // A GPU is given the whole table.
-    let is_read_whole = asked.tensors() == Place::Device || line.place != Place::Mapped;
+    let is_read_whole = asked.tensors() == Medium::Device || line.place != Medium::Mapped;
     if is_head || is_read_whole || bytes >= line.bytes {
         return line;
     }
@@ -202,7 +202,7 @@ fn widths(asked: &Asked) -> [usize; 2] {
 /// Bytes of a value that is an operand and nothing else.
 fn operand_bytes(asked: &Asked) -> usize {
     // A GPU may keep them as they come.
-    let is_half = asked.precision == Precision::Bf16 && asked.tensors() == Place::Anonymous;
+    let is_half = asked.precision == Precision::Bf16 && asked.tensors() == Medium::Anonymous;
     if is_half { 2 } else { F32 }
 }
 
@@ -224,7 +224,7 @@ fn band(asked: &Asked) -> usize {
 /// Tokens of the largest pass: the left side of its widest product is packed, and the memory kept for the
 /// next one.
 fn packed(asked: &Asked) -> Option<Entry> {
-    if asked.tensors() == Place::Device {
+    if asked.tensors() == Medium::Device {
         return None;
     }
     let each = asked.precision.packed_bytes();
@@ -255,7 +255,7 @@ fn dropout(asked: &Asked) -> Vec<Entry> {
     const INPUTS: usize = 4;
     let width = |site: Site| site.kind.in_features(&asked.config);
     let Some(widest) = dropped(asked).map(width).max() else { return Vec::new() };
-    if asked.tensors() == Place::Device {
+    if asked.tensors() == Medium::Device {
         return Vec::new();
     }
     // A block's inputs follow one another, and after them the same come again.
@@ -289,7 +289,7 @@ fn on_the_way(asked: &Asked) -> Vec<Entry> {
 
 /// The largest matrix as a GPU multiplies it, where that is not how it is held.
 fn decoded(asked: &Asked) -> Vec<Entry> {
-    if asked.tensors() == Place::Anonymous {
+    if asked.tensors() == Medium::Anonymous {
         return Vec::new();
     }
     let each = if asked.precision == Precision::Bf16 { 2 } else { F32 };

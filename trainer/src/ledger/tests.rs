@@ -81,9 +81,9 @@ fn every_line_is_what_its_arithmetic_says() {
         let lines = ledger.lines.iter().filter(|line| line.place == place);
         lines.map(|line| line.bytes).sum::<u64>()
     };
-    assert_eq!(ledger.anonymous(), sum(Place::Anonymous));
-    assert_eq!(ledger.resident(), sum(Place::Anonymous) + sum(Place::Mapped));
-    assert_eq!(ledger.disk(), sum(Place::Disk));
+    assert_eq!(ledger.anonymous(), sum(Medium::Anonymous));
+    assert_eq!(ledger.resident(), sum(Medium::Anonymous) + sum(Medium::Mapped));
+    assert_eq!(ledger.disk(), sum(Medium::Disk));
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn a_change_that_is_named_is_one_that_fits() {
     let needed = Ledger::for_run(&asked).anonymous();
     for share in [95, 80, 60, 40] {
         let memory = needed * share / 100;
-        let text = remedies::text(&asked, Place::Anonymous, memory);
+        let text = remedies::text(&asked, Medium::Anonymous, memory);
         let Some(list) = text.strip_prefix("any of these fits:") else { continue };
         for line in list.lines().filter(|line| line.contains("training.micro_batch_size=1")) {
             let mut smaller = asked.clone();
@@ -285,7 +285,7 @@ fn a_merge_that_takes_most_is_named_as_what_to_leave_out() {
     (asked.merging, asked.model_bytes) = (Merging::Dequantised, 1 << 31);
     let ledger = Ledger::for_run(&asked);
     assert!(of(&ledger, "logits of both") > 0, "{ledger:?}");
-    let text = remedies::text(&asked, Place::Anonymous, ledger.anonymous() - 1);
+    let text = remedies::text(&asked, Medium::Anonymous, ledger.anonymous() - 1);
     assert!(text.contains("finish.merge=false"), "{text}");
 }
 
@@ -322,7 +322,7 @@ fn a_gpu_holds_what_it_computes_with_and_the_host_the_rest() {
     };
     assert_eq!(host.device(), 0);
     assert_eq!(
-        names(&gpu, Place::Device),
+        names(&gpu, Medium::Device),
         [
             "frozen projections",
             "embedding",
@@ -340,7 +340,7 @@ fn a_gpu_holds_what_it_computes_with_and_the_host_the_rest() {
     );
     // The host's largest moment is another one: while rows are read, and the tokenizer with them.
     assert_eq!(
-        names(&gpu, Place::Anonymous),
+        names(&gpu, Medium::Anonymous),
         ["data", "program", "tokenizer", "gaps between blocks"]
     );
     // What becomes of a gradient takes as much there as it does on the host.
@@ -348,7 +348,7 @@ fn a_gpu_holds_what_it_computes_with_and_the_host_the_rest() {
         assert_eq!(of(&gpu, line), of(&host, line), "{line}");
     }
     assert_eq!(
-        names(&gpu, Place::Mapped),
+        names(&gpu, Medium::Mapped),
         ["frozen projections", "embedding", "the program's file"]
     );
     assert_eq!(of(&gpu, "decoded matrix"), 2_048 * 8_192 * 2);
@@ -361,12 +361,12 @@ fn a_gpu_holds_what_it_computes_with_and_the_host_the_rest() {
         let lines = gpu.lines.iter().filter(|line| line.place == place);
         lines.map(|line| line.bytes).sum::<u64>()
     };
-    assert_eq!(gpu.device(), sum(Place::Device));
+    assert_eq!(gpu.device(), sum(Medium::Device));
     // Weights that are quantised on the way never stay on the host.
     let stored = asked().stored.map(|stored| Stored { projections_are_private: true, ..stored });
     let quantised = Ledger::for_run(&Asked { stored, ..on_gpu() });
     assert_eq!((quantised.device(), quantised.anonymous()), (gpu.device(), gpu.anonymous()));
-    assert_eq!(names(&quantised, Place::Mapped), ["embedding", "the program's file"]);
+    assert_eq!(names(&quantised, Medium::Mapped), ["embedding", "the program's file"]);
     // The larger of a step and a scoring pass counts in either memory by itself.
     let scoring = Scoring { tokens: 100_000, ..Scoring::default() };
     let scored = Ledger::for_run(&Asked { scoring, ..on_gpu() });
@@ -428,9 +428,9 @@ fn auto_keeps_products_on_a_gpu_where_they_take_at_most_half_of_its_memory() {
 #[test]
 fn block_inputs_are_counted_where_they_wait() {
     for (offload, place) in [
-        (ActivationOffload::None, Place::Device),
-        (ActivationOffload::Host, Place::Anonymous),
-        (ActivationOffload::Disk, Place::Disk),
+        (ActivationOffload::None, Medium::Device),
+        (ActivationOffload::Host, Medium::Anonymous),
+        (ActivationOffload::Disk, Medium::Disk),
     ] {
         let ledger = Ledger::for_run(&Asked { offload, ..on_gpu() });
         let line = ledger.lines.iter().find(|line| line.name == "block inputs").unwrap();

@@ -115,7 +115,7 @@ pub enum RunError {
         step: u64,
         /// The tensor.
         tensor: String,
-        /// Place in the flattened tensor.
+        /// Medium in the flattened tensor.
         index: usize,
         /// What stands there.
         value: f32,

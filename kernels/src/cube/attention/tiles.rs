@@ -3,7 +3,7 @@
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::cube::launch::Place;
+use crate::cube::launch::OnDevice;
 use crate::layout::AttentionShape;
 
 /// Scores of a tile, over all heads: 64 MiB of f32.
@@ -26,7 +26,7 @@ pub(super) struct Tile {
 }
 
 impl<R: CubeRuntime> Sight<R> {
-    pub(super) fn new(shape: &AttentionShape, queries: usize, place: &Place<R>) -> Self {
+    pub(super) fn new(shape: &AttentionShape, queries: usize, place: &OnDevice<R>) -> Self {
         let (mut first, mut end) = (vec![0; queries], vec![0; queries]);
         for span in shape.spans.iter() {
             // The last query stands at the last key.

@@ -6,7 +6,7 @@ use graft_adapters::merge::BUFFER;
 
 use super::{F32, anonymous, band, group, largest_projection, scores};
 use crate::ledger::asked::{Asked, Merging};
-use crate::ledger::{Entry, Place};
+use crate::ledger::{Entry, Medium};
 use graft_engine::probe::{self, TOKENS};
 
 /// A checkpoint: the largest trained tensor, and its bytes as they are written.
@@ -64,7 +64,7 @@ fn merging(asked: &Asked) -> Vec<Entry> {
         ),
         Entry::new(
             "a tensor read again",
-            Place::Mapped,
+            Medium::Mapped,
             read.max(BUFFER.min(table as usize)),
             format!("{} weights", group(weights)),
         ),
@@ -98,7 +98,7 @@ pub(super) fn comparing(asked: &Asked) -> Vec<Entry> {
     let each = asked.merged_bytes_a_weight();
     let mapped = each * (blocks * asked.block_weights() + vocab * d_model);
     vec![
-        if is_pass { Entry { place: Place::Anonymous, ..pass } } else { logits },
+        if is_pass { Entry { place: Medium::Anonymous, ..pass } } else { logits },
         anonymous(
             "hidden states",
             2 * tokens * d_model * F32,
@@ -106,7 +106,7 @@ pub(super) fn comparing(asked: &Asked) -> Vec<Entry> {
         ),
         Entry::new(
             "merged model",
-            Place::Mapped,
+            Medium::Mapped,
             mapped,
             format!("({blocks} blocks · {} weights + head) · {each}", group(asked.block_weights())),
         ),

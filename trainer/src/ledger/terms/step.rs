@@ -12,7 +12,7 @@ use super::{
     widths,
 };
 use crate::ledger::asked::Asked;
-use crate::ledger::{Entry, Place};
+use crate::ledger::{Entry, Medium};
 
 /// All lines of a step.
 pub(super) fn lines(asked: &Asked) -> Vec<Entry> {
@@ -44,7 +44,7 @@ fn gradient(asked: &Asked) -> Entry {
 
 /// The largest matrix of an update, in the order in which a product reads it.
 fn packed_update(asked: &Asked) -> Option<Entry> {
-    if asked.tensors() == Place::Device || asked.widest_low() == 0 {
+    if asked.tensors() == Medium::Device || asked.widest_low() == 0 {
         return None;
     }
     let most = asked.trained().into_iter().max().unwrap_or(0);
@@ -156,7 +156,7 @@ fn apart(asked: &Asked) -> [usize; 2] {
         let sites = dropped(asked).filter(|site| kinds.contains(&site.kind));
         sites.map(|site| site.kind.in_features(&asked.config)).max().unwrap_or(0)
     };
-    let each = if asked.tensors() == Place::Device { F32 } else { 0 };
+    let each = if asked.tensors() == Medium::Device { F32 } else { 0 };
     let (attention, feed_forward) = ProjectionKind::ALL.split_at(4);
     [attention, feed_forward].map(|kinds| each * widest(kinds))
 }
