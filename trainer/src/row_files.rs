@@ -1,9 +1,11 @@
 //! Which files of rows a path means: the file itself, those that lie in a folder, or those that fit a pattern.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use glob::MatchOptions;
+use glob::{MatchOptions, Pattern, PatternError};
 use graft_data::{Format, SourceFile};
 
 /// What a path means.
@@ -17,6 +19,13 @@ pub(crate) struct RowFiles {
 
 /// Files that describe those beside them, as the library `datasets` saves a table.
 const DESCRIPTIONS: [&str; 2] = ["dataset_info.json", "state.json"];
+
+/// What makes a name a pattern of names.
+const META: [char; 3] = ['*', '?', '['];
+/// Folders in folders further than this are no order that a person keeps.
+const DEEPEST: usize = 64;
+/// More files than anybody keeps rows in.
+const MOST_FILES: usize = 100_000;
 
 /// The files that `path` means.
 ///
@@ -37,7 +46,7 @@ pub(crate) fn find(path: &Path, format: Format) -> io::Result<RowFiles> {
 
 /// Whether the name of something that is not there is a pattern of names.
 pub(crate) fn is_pattern(path: &Path) -> bool {
-    path.to_string_lossy().contains(['*', '?', '['])
+    path.to_string_lossy().contains(META)
 }
 
 fn in_folder(folder: &Path, format: Format) -> io::Result<RowFiles> {
@@ -91,35 +100,111 @@ fn name_of(path: &Path) -> String {
     format!("`{}`", path.file_name().unwrap_or_default().to_string_lossy())
 }
 
+/// Files that fit a pattern: each of its parts fits the name of a folder, or of the file; `**` fits any folders.
 fn fitting(pattern: &Path) -> io::Result<RowFiles> {
-    let text = pattern.to_str().ok_or_else(|| io::Error::other("a pattern is a text in UTF-8"))?;
-    let options = MatchOptions {
-        case_sensitive: true,
-        require_literal_separator: true,
-        require_literal_leading_dot: true,
-    };
-    let paths = glob::glob_with(text, options).map_err(|error| {
-        io::Error::other(format!(
-            "it is no file, and no pattern of files: {} at character {}",
-            error.msg,
-            error.pos + 1
-        ))
-    })?;
-    let mut files = Vec::new();
-    for path in paths {
-        let path = path.map_err(|error| {
-            let place = error.path().display().to_string();
-            io::Error::new(error.error().kind(), format!("`{place}`: {}", error.error()))
-        })?;
-        if !path.is_dir() {
-            files.push(path);
-        }
+    let mut parts = Vec::new();
+    for part in pattern.components() {
+        let text = part.as_os_str().to_str();
+        let text = text.ok_or_else(|| io::Error::other("a pattern is a text in UTF-8"))?;
+        let part = match part {
+            Component::Normal(_) if text == "**" => Part::AnyFolders,
+            Component::Normal(_) if text.contains(META) => Part::Like(like(text)?),
+            _ => Part::Named(text),
+        };
+        parts.push(part);
     }
+    if let Some(Part::AnyFolders) = parts.last() {
+        parts.push(Part::Like(like("*")?));
+    }
+    let mut files = BTreeSet::new();
+    walk(Path::new(""), &parts, 0, &mut files)?;
     if files.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "no file fits this pattern"));
     }
-    files.sort_unstable();
-    Ok(RowFiles { files, left_out: Vec::new() })
+    Ok(RowFiles { files: files.into_iter().collect(), left_out: Vec::new() })
+}
+
+/// A part of a pattern.
+enum Part<'a> {
+    /// The folder, or file, of this name.
+    Named(&'a str),
+    /// All whose names are like this.
+    Like(Pattern),
+    /// Folders in folders, as many as there are. Links to folders are not among them: they may lead back.
+    AnyFolders,
+}
+
+fn like(part: &str) -> io::Result<Pattern> {
+    Pattern::new(part).map_err(|error| {
+        let PatternError { pos, msg } = error;
+        let place = pos + 1;
+        io::Error::other(format!(
+            "it is no file, and no pattern of files: {msg} at character {place} of `{part}`"
+        ))
+    })
+}
+
+/// Adds the files below `folder` that fit `parts`.
+fn walk(
+    folder: &Path,
+    parts: &[Part<'_>],
+    depth: usize,
+    files: &mut BTreeSet<PathBuf>,
+) -> io::Result<()> {
+    let Some((first, rest)) = parts.split_first() else { return Ok(()) };
+    if depth > DEEPEST {
+        let message = format!("`{}` lies in more than {DEEPEST} folders", folder.display());
+        return Err(io::Error::other(message));
+    }
+    let mut found = |path: PathBuf| {
+        if files.len() == MOST_FILES {
+            return Err(io::Error::other(format!("it fits more than {MOST_FILES} files")));
+        }
+        if !rest.is_empty() {
+            return walk(&path, rest, depth + 1, files);
+        }
+        if !path.is_dir() {
+            files.insert(path);
+        }
+        Ok(())
+    };
+    match first {
+        Part::Named(name) => {
+            let path = folder.join(name);
+            if path.symlink_metadata().is_ok() { found(path) } else { Ok(()) }
+        }
+        Part::Like(pattern) => {
+            let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
+            for name in names(folder)? {
+                let path = folder.join(&name);
+                let fits = name.to_str().is_some_and(|name| pattern.matches_with(name, options));
+                if fits && (rest.is_empty() || path.is_dir()) {
+                    found(path)?;
+                }
+            }
+            Ok(())
+        }
+        Part::AnyFolders => {
+            walk(folder, rest, depth, files)?;
+            for name in names(folder)? {
+                let path = folder.join(&name);
+                let is_folder = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+                if is_folder && !name.as_encoded_bytes().starts_with(b".") {
+                    walk(&path, parts, depth + 1, files)?;
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// What lies in a folder.
+fn names(folder: &Path) -> io::Result<Vec<OsString>> {
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let told =
+        |error: io::Error| io::Error::new(error.kind(), format!("`{}`: {error}", here.display()));
+    let entries = here.read_dir().map_err(told)?;
+    entries.map(|entry| Ok(entry.map_err(told)?.file_name())).collect()
 }
 
 /// A warning for what lies in a folder and is no file of rows.
@@ -181,7 +266,12 @@ mod tests {
         insta::assert_snapshot!(of("**/*.jsonl"), @r#"["[1].jsonl", "d/train/c.jsonl"] without []"#);
         insta::assert_snapshot!(of("[1].jsonl"), @r#"["[1].jsonl"] without []"#);
         insta::assert_snapshot!(of("d/?.csv"), @"NotFound: no file fits this pattern");
-        assert!(of("d/[.csv").contains("no pattern of files: invalid range pattern at character"));
+        insta::assert_snapshot!(of("d/[.csv"), @"Other: it is no file, and no pattern of files: invalid range pattern at character 1 of `[.csv`");
+        std::os::unix::fs::symlink("..", at("d/train/up")).unwrap();
+        insta::assert_snapshot!(of("d/**/c.*"), @r#"["d/train/c.jsonl"] without []"#);
+        insta::assert_snapshot!(of("d/train/up/*.zst"), @r#"["d/train/up/b.jsonl.zst"] without []"#);
+        insta::assert_snapshot!(of("d/.h*"), @r#"["d/.hidden.jsonl"] without []"#);
+        insta::assert_snapshot!(of("d/train/**"), @r#"["d/train/c.jsonl"] without []"#);
         insta::assert_snapshot!(of("split"), @"Other: it is a folder without a file of `format: messages`; its folders are `train`: name one of them, or all by the pattern `split/**/*`");
         insta::assert_snapshot!(of("split/train"), @"Other: it is a folder without a file of `format: messages`; it is empty");
         insta::assert_snapshot!(of("none.jsonl"), @r#"["none.jsonl"] without []"#);

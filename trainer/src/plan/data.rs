@@ -16,6 +16,9 @@ use super::{Plan, PlanErrors, Validation, model, sources};
 use crate::run_folder::manifest::{DataFile, FileHash};
 use crate::wrong_use::some_of;
 
+/// Samples of an epoch that is more than each once: its order is in memory.
+const MOST_OF_AN_EPOCH: f64 = 16_777_216.0;
+
 /// Everything a run reads, in host memory.
 #[derive(Debug)]
 pub struct LoadedData {
@@ -324,7 +327,16 @@ impl Plan {
                 findings.problem(&format!("data.train.{index}"), message);
             }
         }
-        mixture(&portions)
+        let parts = mixture(&portions);
+        let epoch: f64 = parts.iter().map(|part| part.samples as f64 * part.times).sum();
+        if epoch > MOST_OF_AN_EPOCH && epoch > train.len() as f64 {
+            let message = format!(
+                "an epoch would have {epoch:.0} samples; at most {MOST_OF_AN_EPOCH} are planned at once: ask for \
+                 less of a source, and for more epochs"
+            );
+            findings.problem("data.train", message);
+        }
+        parts
     }
 
     /// Files of `data.validation`; none where it is a fraction.

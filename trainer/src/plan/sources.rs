@@ -171,8 +171,22 @@ impl Finding<'_, '_> {
         files
     }
 
+    /// Whether a path is none, but what comes to a command while it runs; recorded.
+    fn is_stream(&mut self, key: &str, path: &Path) -> bool {
+        let is_stream = path == Path::new("-");
+        if is_stream {
+            let message = "`-` is standard input, which nobody can read again: a run is measured, gone on \
+                           with and told by its files. Write what comes from it into one";
+            self.findings.problem(key, message);
+        }
+        is_stream
+    }
+
     /// Files of rows; those that are missing or unreadable are recorded.
     fn rows(&mut self, key: &str, path: &Path, source: &Source, format: Format) -> Vec<PathBuf> {
+        if self.is_stream(key, path) {
+            return Vec::new();
+        }
         let RowFiles { files, left_out } = match row_files::find(path, format) {
             Ok(found) => found,
             Err(error) => {
@@ -197,6 +211,9 @@ impl Finding<'_, '_> {
 
     /// Files that are documents, or are to be; those that are missing or unreadable are recorded.
     fn documents(&mut self, key: &str, path: &Path, source: &Source) -> Vec<PathBuf> {
+        if self.is_stream(key, path) {
+            return Vec::new();
+        }
         let is_there = path.symlink_metadata().is_ok();
         let named = if is_there || !row_files::is_pattern(path) {
             Ok(vec![path.to_owned()])
