@@ -2,8 +2,10 @@
 
 use serde_json::{Map, Value};
 
+use crate::python_text::strip;
+
 /// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Instructions for the whole conversation.
     System,
@@ -16,6 +18,16 @@ pub enum Role {
 }
 
 impl Role {
+    /// The name in rows and recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
+        }
+    }
+
     /// The name between the header tokens.
     pub fn header(self) -> &'static str {
         match self {
@@ -50,16 +62,18 @@ pub struct Message {
     pub role: Role,
     /// What is said.
     pub content: Content,
-    /// Whether the model learns to write it: of the assistant's turns all that do not say no
-    /// (`weight: 0`), of others none.
+    /// Whether the model learns to write it: by default all turns of the assistant that do not say no
+    /// (`weight: 0`), and no others.
     pub learnt: bool,
+    /// What the row itself says about that, where it says something.
+    pub mark: Option<bool>,
 }
 
 impl Message {
     /// A turn of plain text.
     pub fn text(role: Role, text: impl Into<String>) -> Self {
         let learnt = role == Role::Assistant;
-        Self { role, content: Content::Text(text.into()), learnt }
+        Self { role, content: Content::Text(text.into()), learnt, mark: None }
     }
 }
 
@@ -84,21 +98,34 @@ impl Conversation {
         Self { messages, ..Self::default() }
     }
 
-    /// Whether the assistant says anything.
-    pub fn has_assistant_turn(&self) -> bool {
-        self.messages.iter().any(|message| message.role == Role::Assistant)
-    }
-
-    /// Whether the assistant says something that is not to be learnt.
+    /// Whether the row says of a turn that it is not to be learnt.
     pub fn has_masked_turn(&self) -> bool {
-        self.messages.iter().any(|message| message.role == Role::Assistant && !message.learnt)
+        self.messages.iter().any(|message| message.mark == Some(false))
     }
 
-    /// Puts `prompt` in front as the system turn unless the conversation begins with one.
+    /// What the system turn that the conversation begins with says; `None` where there is none, or it
+    /// says nothing.
+    pub fn system(&self) -> Option<&str> {
+        let Message { role: Role::System, content: Content::Text(text), .. } =
+            self.messages.first()?
+        else {
+            return None;
+        };
+        Some(text.as_str()).filter(|text| !strip(text).is_empty())
+    }
+
+    /// Puts `prompt` in front as the system turn unless the conversation begins with one that says
+    /// something.
     #[must_use]
     pub fn with_system_prompt(mut self, prompt: &str) -> Self {
-        if self.messages.first().is_none_or(|first| first.role != Role::System) {
-            self.messages.insert(0, Message::text(Role::System, prompt));
+        if self.system().is_some() {
+            return self;
+        }
+        match self.messages.first_mut() {
+            Some(Message { role: Role::System, content, .. }) => {
+                *content = Content::Text(prompt.to_owned());
+            }
+            _ => self.messages.insert(0, Message::text(Role::System, prompt)),
         }
         self
     }

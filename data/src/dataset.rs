@@ -132,6 +132,7 @@ impl<'a> Builder<'a> {
             dropped_overlong: 0,
             dropped_without_targets: 0,
             dropped_empty: 0,
+            left_out_by_themselves: 0,
             truncated: 0,
             split: 0,
             parts_without_targets: 0,
@@ -241,12 +242,13 @@ impl<'a> Builder<'a> {
         let encoded = statistics.rows;
         let mut hashes = Vec::with_capacity(files.len());
         for (file, met) in statistics.files.iter_mut().zip(files) {
-            let FileRows { digest, notes, left_out, remarks } = met;
-            file.rows += left_out;
+            let FileRows { digest, notes, left_out, masked, remarks } = met;
+            file.rows += left_out + masked;
             file.notes = notes;
             file.remarks = remarks;
-            statistics.rows += left_out;
+            statistics.rows += left_out + masked;
             statistics.dropped_empty += left_out;
+            statistics.left_out_by_themselves += masked;
             hashes.push(digest);
         }
         let rows = statistics.rows;

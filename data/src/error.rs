@@ -358,7 +358,10 @@ pub enum RowProblem {
         found: &'static str,
     },
     /// A role nobody knows.
-    #[error("`{field}` is the unknown role {found:?}, expected one of: {expected}")]
+    #[error(
+        "`{field}` is the unknown role {found:?}, expected one of: {expected}; say whose it is by \
+         `roles: {{user: [WORD]}}` beside the source's `path`"
+    )]
     UnknownRole {
         /// Path of the field.
         field: String,
@@ -394,8 +397,11 @@ pub enum RowProblem {
     )]
     EmptyAnswer(String),
     /// The conversation holds nothing to learn.
-    #[error("the conversation has no assistant turn, so there is nothing to learn from it")]
-    NoAssistantTurn,
+    #[error("the conversation has no turn of {roles}, so there is nothing to learn from it")]
+    NothingToLearn {
+        /// The roles that are learnt.
+        roles: String,
+    },
     /// A field or a combination that would change the meaning and is not supported.
     #[error("{0}")]
     Unsupported(String),

@@ -44,7 +44,7 @@ impl Parts {
 
     fn conversation(&mut self, conversation: &Conversation) {
         let Conversation { messages, tools, builtin_tools, tools_in_user_message } = conversation;
-        for Message { role, content, learnt: _ } in messages {
+        for Message { role, content, learnt: _, mark: _ } in messages {
             match content {
                 Content::Text(text) => self.add(role.header(), text),
                 Content::ToolCall { name, arguments } => {

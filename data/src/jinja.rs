@@ -236,7 +236,8 @@ impl ModelTemplate {
     ///
     /// Where the template has `{% generation %}` blocks, targets are the tokens that touch one, as
     /// in transformers. Elsewhere an assistant's turn is what the template adds for it to the
-    /// conversation before it, up to the last control token.
+    /// conversation before it, up to the last control token. Of another's turn that is learnt, targets are
+    /// its content and the control token behind it.
     ///
     /// # Errors
     /// The template refuses the conversation, renders nothing or leaves something out where that is
@@ -250,9 +251,7 @@ impl ModelTemplate {
         tokenizer: &Tokenizer,
     ) -> Result<(Vec<u32>, Vec<bool>), Error> {
         let wording = Wording::of(conversation, Some(tokenizer), self.texts())?;
-        if !self.source(conversation).marks {
-            mask::check_turns(self, &wording, conversation)?;
-        }
+        mask::check_turns(self, &wording, conversation)?;
         let marked = self.render(&wording, wording.messages(), date, false)?;
         self.check_said(conversation, &wording, &marked)?;
         if losses == Losses::Refuse {
@@ -261,13 +260,15 @@ impl ModelTemplate {
                 .check(Extent::All)?;
         }
         let source = self.source(conversation);
-        let (rendered, spans) = if source.marks {
+        let (rendered, mut spans) = if source.marks {
             let (rendered, spans) = mask::marked(&marked, wording.mark);
             (rendered, mask::of_learnt(spans, conversation)?)
         } else {
             let spans = mask::by_prefixes(self, &wording, conversation, date, &marked, tokenizer)?;
             (marked, spans)
         };
+        spans.extend(mask::of_others(self, &wording, conversation, date, &rendered, tokenizer)?);
+        spans.sort_by_key(|span| span.start);
         mask::encode(&rendered, &spans, wording.breaker, tokenizer)
     }
 

@@ -31,6 +31,7 @@ mod template_json;
 mod test_tokenizer;
 mod tiktoken;
 mod tokenizer;
+mod train_on;
 mod visible;
 
 pub use batch::Batch;
@@ -54,4 +55,5 @@ pub use sample::{IGNORE, Sample, SampleOptions};
 pub use schedule::{Packing, Schedule, ScheduleOptions, Split, split_validation};
 pub use statistics::{FileStatistics, Histogram, Lengths, RowCounts, Statistics};
 pub use tokenizer::{Tokenizer, TokenizerFiles};
+pub use train_on::{TrainOn, Turns};
 pub use visible::{Visible, is_visible, visible};

@@ -113,7 +113,7 @@ pub(crate) fn encode_row(
             && conversation.has_masked_turn()
         {
             return Err(RowProblem::Unsupported(
-                "a turn of the assistant is not to be learnt (`weight: 0`), but `train_on_inputs` \
+                "a turn is not to be learnt (`weight: 0`), but `train_on_inputs` \
                  learns every token; give up one of the two"
                     .to_owned(),
             )

@@ -27,6 +27,8 @@ pub struct Statistics {
     pub dropped_without_targets: usize,
     /// Rows left out because an answer in them says nothing.
     pub dropped_empty: usize,
+    /// Rows left out because they say so (`weight: 0`).
+    pub left_out_by_themselves: usize,
     /// Rows cut to `max_seq_len`.
     pub truncated: usize,
     /// Rows cut into several.
@@ -180,6 +182,7 @@ impl Statistics {
             (self.dropped_overlong, "rows dropped: too long"),
             (self.dropped_without_targets, "rows dropped: no target token"),
             (self.dropped_empty, "rows dropped: an empty answer"),
+            (self.left_out_by_themselves, "rows left out: they say so (`weight: 0`)"),
             (self.truncated, "rows truncated"),
             (self.split, "rows split"),
             (self.parts_without_targets, "parts of split rows dropped: no target token"),

@@ -92,6 +92,7 @@ fn columns_are_read_under_other_names() {
             .map(|&(field, column)| (field.to_owned(), column.to_owned()))
             .collect(),
         ignored: ignored.iter().map(|&name| name.to_owned()).collect(),
+        ..Columns::default()
     };
     let read = |format, columns| {
         let sources = [SourceFile::new(&path, format).with_columns(columns)];

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::named::named;
 use crate::section::{Section, list, text};
 use crate::source::{Source, check_mixture, sources_to_value};
+use crate::train_on::TrainOn;
 use crate::tree;
 
 named! {
@@ -79,8 +80,10 @@ pub struct Data {
     pub validation: Validation,
     /// How chats are rendered.
     pub chat: Chat,
-    /// Added to rows without a system turn (`alpaca`, `messages`, `sharegpt`). Default none.
+    /// Added to chats whose rows bring no system prompt, as a turn or as a field. Default none.
     pub system_prompt: Option<String>,
+    /// Which turns of chats are targets.
+    pub train_on: TrainOn,
     /// Tokens a row, and a packed row, may have. Default 2048.
     pub max_seq_len: NonZeroUsize,
     /// Whether short rows share one sequence, unseen by each other. Default yes.
@@ -152,6 +155,7 @@ impl Data {
             validation: Validation::read(&mut section),
             chat: Chat::read(section.section("chat")),
             system_prompt: section.text("system_prompt"),
+            train_on: TrainOn::read(section.section("train_on")),
             max_seq_len: section.count("max_seq_len", 2_048),
             packing: section.flag("packing", true),
             overlong: section.choice("overlong", Overlong::Error, Overlong::ALL),
@@ -175,6 +179,7 @@ impl Data {
             validation,
             chat: Chat { preamble, date, losses },
             system_prompt,
+            train_on,
             max_seq_len,
             packing,
             overlong,
@@ -187,6 +192,7 @@ impl Data {
             "validation": validation.to_value(),
             "chat": {"preamble": preamble.name(), "date": date, "losses": losses.name()},
             "system_prompt": system_prompt,
+            "train_on": train_on.to_value(),
             "max_seq_len": max_seq_len,
             "packing": packing,
             "overlong": overlong.name(),

@@ -13,6 +13,8 @@ use crate::outcome::{Checkpoint, Evaluation, MergeOnto};
 use crate::problem::{Location, Problem};
 use crate::recipe::Recipe;
 use crate::section::Sink;
+use crate::source::{Source, SourceFormat};
+use crate::train_on::TrainOn;
 use crate::training::{Duration, Warmup};
 
 /// The files of a recipe, and the command line above them.
@@ -143,6 +145,30 @@ const NEEDS: &[Need] = &[
         reset: |recipe| recipe.data.train_on_inputs = false,
     },
     Need {
+        key: "data.train_on",
+        in_vain: |recipe| recipe.data.train_on != TrainOn::default() && is_without_chats(recipe),
+        others: &["data.train", "data.validation", "evaluation.general"],
+        reason: "no row is a chat, of whose turns some could be targets and others not",
+        reset: |recipe| recipe.data.train_on = TrainOn::default(),
+    },
+    Need {
+        key: "data.train_on",
+        in_vain: |recipe| recipe.data.train_on != TrainOn::default() && recipe.data.train_on_inputs,
+        others: &["data.train_on_inputs"],
+        reason: "data.train_on_inputs is true: every token is a target",
+        reset: |recipe| recipe.data.train_on = TrainOn::default(),
+    },
+    Need {
+        key: "data.system_prompt",
+        in_vain: |recipe| {
+            let asks = !recipe.finish.prompts.is_empty();
+            recipe.data.system_prompt.is_some() && !asks && is_all_without_chats(recipe)
+        },
+        others: &["data.train", "data.validation", "evaluation.general", "evaluation.held_out"],
+        reason: "no row is a chat that it could be added to",
+        reset: |recipe| recipe.data.system_prompt = None,
+    },
+    Need {
         key: "training.micro_batches_per_visit",
         in_vain: |recipe| {
             let training = &recipe.training;
@@ -162,15 +188,34 @@ fn default(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).expect("defaults of counts are at least 1")
 }
 
-/// Whether what is trained on and what is measured is plain text alone.
-fn is_all_text(recipe: &Recipe) -> bool {
+/// What is trained on and what is measured.
+fn learnt_and_measured(recipe: &Recipe) -> impl Iterator<Item = &Source> {
     let validation = match &recipe.data.validation {
         Validation::Sources(sources) => sources.as_slice(),
         Validation::None | Validation::Fraction(_) => &[],
     };
     let measured = validation.iter().chain(&recipe.evaluation.general);
-    let mut all = recipe.data.train.iter().chain(measured);
-    all.all(|source| source.format.is_text())
+    recipe.data.train.iter().chain(measured)
+}
+
+/// Whether what is trained on and what is measured is plain text alone.
+fn is_all_text(recipe: &Recipe) -> bool {
+    learnt_and_measured(recipe).all(|source| source.format.is_text())
+}
+
+/// Whether the rows of a source go through the chat template.
+fn is_chat(source: &Source) -> bool {
+    !source.format.is_text() && source.format != SourceFormat::Completion
+}
+
+/// Whether no row of what is trained on and what is measured is a chat.
+fn is_without_chats(recipe: &Recipe) -> bool {
+    !learnt_and_measured(recipe).any(is_chat)
+}
+
+/// Nor is a question.
+fn is_all_without_chats(recipe: &Recipe) -> bool {
+    is_without_chats(recipe) && !recipe.evaluation.held_out.iter().any(is_chat)
 }
 
 /// Refuses what has no effect, or takes it back where a layer above left it none.

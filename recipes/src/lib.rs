@@ -25,6 +25,7 @@ mod problem;
 mod recipe;
 mod section;
 mod source;
+mod train_on;
 mod training;
 mod tree;
 
@@ -38,6 +39,7 @@ pub use paths::{PathOrBuiltin, expand};
 pub use problem::{Location, Problem, Problems};
 pub use recipe::Recipe;
 pub use source::{Documents, DocumentsAllow, Source, SourceFormat, Take};
+pub use train_on::{TrainOn, TurnChoice, TurnRole};
 pub use training::{
     ActivationOffload, AdamW, Checkpointing, ComputeDtype, Duration, Optimizer, Schedule, Threads,
     Training, Warmup,

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::named::named;
 use crate::paths::PathOrBuiltin;
-use crate::section::Section;
+use crate::section::{Section, list, text};
+use crate::tree::{self, Entry, Node};
 
 named! {
     /// The form of the rows of a source.
@@ -55,6 +56,10 @@ pub struct Source {
     pub columns: BTreeMap<String, String>,
     /// Columns of the file that nothing is learnt from. Default none.
     pub ignore_columns: Vec<String>,
+    /// Field of a turn to the name that it has in the file. Default: they are called alike.
+    pub turn_fields: BTreeMap<String, String>,
+    /// Role to words that stand for it in the file, beside the form's own. Default none.
+    pub roles: BTreeMap<String, Vec<String>>,
     /// How documents become rows, where it is of documents.
     pub documents: Documents,
     /// How much of it an epoch has; of what is measured, all. Default: every row once.
@@ -105,7 +110,7 @@ impl Source {
         let is_documents = format == SourceFormat::Documents;
         let documents = if is_documents {
             section.meaningless(
-                &["columns", "ignore_columns"],
+                &["columns", "ignore_columns", "turn_fields", "roles"],
                 "documents have no columns: tables in them are text",
             );
             Documents::read(section.section("documents"))
@@ -121,6 +126,9 @@ impl Source {
             format,
             columns: section.names("columns", "a column for each field, `{prompt: question}`"),
             ignore_columns: section.texts("ignore_columns"),
+            turn_fields: section
+                .names("turn_fields", "a name for each field of a turn, `{content: utterance}`"),
+            roles: read_roles(&mut section),
             documents,
             take: Take::default(),
         };
@@ -130,13 +138,20 @@ impl Source {
 
     /// The source as a recipe has it; keys that are as nobody wrote them are left out.
     pub fn to_value(&self) -> Value {
-        let Self { path, format, columns, ignore_columns, documents, take } = self;
+        let Self { path, format, columns, ignore_columns, turn_fields, roles, documents, take } =
+            self;
         let mut value = json!({"path": path.to_value(), "format": format.name()});
         if !columns.is_empty() {
             value["columns"] = json!(columns);
         }
         if !ignore_columns.is_empty() {
             value["ignore_columns"] = json!(ignore_columns);
+        }
+        if !turn_fields.is_empty() {
+            value["turn_fields"] = json!(turn_fields);
+        }
+        if !roles.is_empty() {
+            value["roles"] = json!(roles);
         }
         if *documents != Documents::default() {
             value["documents"] = documents.to_value();
@@ -150,6 +165,25 @@ impl Source {
         }
         value
     }
+}
+
+/// Words for each role; one word is a list of one.
+fn read_roles(section: &mut Section<'_>) -> BTreeMap<String, Vec<String>> {
+    const ALLOWED: &str = "words for each role, `{user: [customer], assistant: [agent]}`";
+    let words = |node: &Node| -> Option<Vec<String>> {
+        match list(node) {
+            Some(items) => items.iter().map(|item| text(item).map(str::to_owned)).collect(),
+            None => text(node).map(|word| vec![word.to_owned()]),
+        }
+    };
+    section.value("roles", BTreeMap::new(), ALLOWED, |node| {
+        let tree::Value::Map(entries) = &node.value else { return None };
+        let named = |entry: &Entry| {
+            let words = words(&entry.value).filter(|words| !words.is_empty())?;
+            Some((entry.key.clone(), words))
+        };
+        entries.iter().map(named).collect()
+    })
 }
 
 pub(crate) fn sources_to_value(sources: &[Source]) -> Value {

@@ -311,6 +311,50 @@ fn a_key_without_effect_is_refused_where_it_is_written() {
 }
 
 #[test]
+fn what_chats_alone_have_is_refused_where_there_are_none_or_all_is_learnt() {
+    let beside = |more: &str| refusal(&format!("{LEAST}{more}"));
+    let text = |more: &str| refusal(&format!("{LEAST}{more}").replace("messages", "text"));
+    assert_snapshot!(beside("  train_on: {turns: last}\n  train_on_inputs: true\n"), @"
+    recipe `mine.yaml` has a problem:
+    mine.yaml:4:13: data.train_on: found {\"roles\":[\"assistant\"],\"turns\":\"last\"}, but data.train_on_inputs is true: every token is a target
+      help: drop `data.train_on`
+    ");
+    assert_snapshot!(text("  train_on: {roles: [user]}\n  system_prompt: Be brief.\n"), @r#"
+    recipe `mine.yaml` has 2 problems:
+    mine.yaml:4:13: data.train_on: found {"roles":["user"],"turns":"all"}, but no row is a chat, of whose turns some could be targets and others not
+      help: drop `data.train_on`
+    mine.yaml:5:18: data.system_prompt: found "Be brief.", but no row is a chat that it could be added to
+      help: drop `data.system_prompt`
+    "#);
+    assert_snapshot!(beside("  train_on: {roles: [human], turns: first}\n"), @r#"
+    recipe `mine.yaml` has 2 problems:
+    mine.yaml:4:21: data.train_on.roles.0: found "human"; allowed: system, user, assistant, tool
+    mine.yaml:4:36: data.train_on.turns: found "first"; allowed: all, last
+    "#);
+    assert_snapshot!(beside("  train_on: {roles: []}\n"), @"
+    recipe `mine.yaml` has a problem:
+    mine.yaml:4:21: data.train_on.roles: found []; allowed: a list of some of system, user, assistant, tool
+    ");
+}
+
+#[test]
+fn names_of_speakers_and_fields_that_other_tools_have_lead_to_ours() {
+    let yaml = "model: {path: m}
+data:
+  train:
+    - path: t.jsonl
+      format: messages
+      field_messages: conversations
+      message_property_mappings: {role: from, content: value}
+      tags: {user_tag: customer}
+      roles: {user: []}
+  mask_history: true
+  roles_to_train: [assistant]
+";
+    assert_snapshot!(refusal(yaml), @"");
+}
+
+#[test]
 fn what_a_layer_above_leaves_without_effect_goes_back_to_its_default() {
     let quickstart = |overrides: &[&str]| {
         let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();

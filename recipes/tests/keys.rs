@@ -126,10 +126,10 @@ fn a_resolved_recipe_has_the_keys_of_the_table() {
         ],
         &["training.schedule=linear"],
         &[
-            "data.train=[{path: v, format: text, columns: {text: a}, ignore_columns: [b]}]",
-            "data.validation=[{path: v, format: text, columns: {text: a}, ignore_columns: [b]}]",
-            "evaluation.held_out=[{path: v, format: alpaca, columns: {output: a}, ignore_columns: [b]}]",
-            "evaluation.general=[{path: v, format: text, columns: {text: a}, ignore_columns: [b]}]",
+            "data.train=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}}]",
+            "data.validation=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}}]",
+            "evaluation.held_out=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}}]",
+            "evaluation.general=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}}]",
         ],
         &[
             "data.train=[{path: d, format: documents, documents: {overlap: 1}, epochs: 2}]",
@@ -146,9 +146,13 @@ fn a_resolved_recipe_has_the_keys_of_the_table() {
         leaves(&with(&overrides).to_value(), "", &mut found);
     }
     // The fields of forms are theirs.
-    let of_recipe = |path: String| match path.split_once(".columns.") {
-        Some((source, _)) => format!("{source}.columns"),
-        None => path,
+    let of_recipe = |path: String| {
+        let tables = [".columns", ".turn_fields", ".roles"];
+        let table = |table: &&str| path.contains("[]") && path.contains(&format!("{table}."));
+        match tables.into_iter().find(table) {
+            Some(table) => path[..path.find(table).unwrap()].to_owned() + table,
+            None => path,
+        }
     };
     let found: BTreeSet<String> = found.into_iter().map(of_recipe).collect();
     let table: BTreeSet<String> = keys().iter().map(|key| key.path.to_owned()).collect();
@@ -188,6 +192,9 @@ fn a_recipe_written_whole_reads_like_this() {
         date: "26 Jul 2024"
         losses: error
       system_prompt: null
+      train_on:
+        roles: [assistant]
+        turns: all
       max_seq_len: 2048
       packing: true
       overlong: error

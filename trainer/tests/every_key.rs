@@ -72,6 +72,8 @@ const TABLE: &[Row] = &[
     ("data.train[].format", &[], "completion", Refused("data.train")),
     ("data.train[].columns", &["data.train=[{path: c.csv, format: alpaca}]"], "{instruction: question, output: answer}", Allowed),
     ("data.train[].ignore_columns", &["data.train=[{path: x.jsonl, format: messages}]"], "[quux]", Allowed),
+    ("data.train[].turn_fields", &["data.train=[{path: s.jsonl, format: sharegpt}]"], "{from: speaker}", Allowed),
+    ("data.train[].roles", &["data.train=[{path: r.jsonl, format: messages}]"], "{user: [customer], assistant: [agent]}", Allowed),
     ("data.train[].documents.max_tokens", DOCUMENTS, "8", ADAPTER),
     ("data.train[].documents.overlap", &["data.train=[{path: docs/a.txt, format: documents, documents: {max_tokens: 8}}]"], "4", ADAPTER),
     ("data.train[].documents.allow", &["data.train=[{path: docs, format: documents}]"], "[unreadable]", Allowed),
@@ -85,6 +87,8 @@ const TABLE: &[Row] = &[
     ("data.validation[].format", &[TWO_ROWS], "completion", Refused("data.validation")),
     ("data.validation[].columns", &["data.validation=[{path: c.csv, format: alpaca}]"], "{instruction: question, output: answer}", Allowed),
     ("data.validation[].ignore_columns", &["data.validation=[{path: x.jsonl, format: messages}]"], "[quux]", Allowed),
+    ("data.validation[].turn_fields", &["data.validation=[{path: s.jsonl, format: sharegpt}]"], "{from: speaker}", Allowed),
+    ("data.validation[].roles", &["data.validation=[{path: r.jsonl, format: messages}]"], "{user: [customer], assistant: [agent]}", Allowed),
     ("data.validation[].documents.max_tokens", &["data.validation=[{path: docs/a.txt, format: documents}]"], "8", BEFORE),
     ("data.validation[].documents.overlap", &["data.validation=[{path: docs/a.txt, format: documents, documents: {max_tokens: 8}}]"], "4", BEFORE),
     ("data.validation[].documents.allow", &["data.validation=[{path: docs, format: documents}]"], "[unreadable]", Allowed),
@@ -92,6 +96,8 @@ const TABLE: &[Row] = &[
     ("data.chat.losses", &["model.tokenizer=loses-system", "data.system_prompt=Be brief."], "allow", Allowed),
     ("data.chat.date", &[], "1 Jan 2025", ADAPTER),
     ("data.system_prompt", &[], "Be brief.", ADAPTER),
+    ("data.train_on.roles", &[], "[user, assistant]", ADAPTER),
+    ("data.train_on.turns", &["data.train_on.roles=[user, assistant]"], "last", ADAPTER),
     ("data.max_seq_len", &[], "16", Refused("max_seq_len is 16")),
     ("data.packing", &[], "true", ADAPTER),
     ("data.overlong", &["data.max_seq_len=16", TEXT], "split", Allowed),
@@ -134,11 +140,15 @@ const TABLE: &[Row] = &[
     ("evaluation.held_out[].format", &[], "completion", Refused("evaluation.held_out")),
     ("evaluation.held_out[].columns", &["evaluation.held_out=[{path: c.csv, format: alpaca}]"], "{instruction: question, output: answer}", Allowed),
     ("evaluation.held_out[].ignore_columns", &["evaluation.held_out=[{path: x.jsonl, format: messages}]"], "[quux]", Allowed),
+    ("evaluation.held_out[].turn_fields", &["evaluation.held_out=[{path: s.jsonl, format: sharegpt}]"], "{from: speaker}", Allowed),
+    ("evaluation.held_out[].roles", &["evaluation.held_out=[{path: r.jsonl, format: messages}]"], "{user: [customer], assistant: [agent]}", Allowed),
     ("evaluation.general", &["evaluation.general=[]"], "[{path: t.jsonl, format: text}]", BEFORE),
     ("evaluation.general[].path", &[], "u.jsonl", BEFORE),
     ("evaluation.general[].format", &[], "completion", Refused("evaluation.general")),
     ("evaluation.general[].columns", &["evaluation.general=[{path: g.csv, format: text}]"], "{text: words}", Allowed),
     ("evaluation.general[].ignore_columns", &["evaluation.general=[{path: gx.jsonl, format: text}]"], "[quux]", Allowed),
+    ("evaluation.general[].turn_fields", &["evaluation.general=[{path: s.jsonl, format: sharegpt}]"], "{from: speaker}", Allowed),
+    ("evaluation.general[].roles", &["evaluation.general=[{path: r.jsonl, format: messages}]"], "{user: [customer], assistant: [agent]}", Allowed),
     ("evaluation.general[].documents.max_tokens", &["evaluation.general=[{path: docs/a.txt, format: documents}]"], "8", BEFORE),
     ("evaluation.general[].documents.overlap", &["evaluation.general=[{path: docs/a.txt, format: documents, documents: {max_tokens: 8}}]"], "4", BEFORE),
     ("evaluation.general[].documents.allow", &["evaluation.general=[{path: docs, format: documents}]"], "[unreadable]", Allowed),
@@ -202,6 +212,13 @@ fn room() -> tempfile::TempDir {
     let with_quux = |rows: String| rows.replace("{\"messages", "{\"quux\":1,\"messages");
     fs::write(path("x.jsonl"), with_quux(rows(&[("Which fee?", "12."), ("Which room?", "5.")])))
         .unwrap();
+    let other = rows(&[("Which fee?", "12."), ("Which room?", "5.")]);
+    let words = [("user", "customer"), ("assistant", "agent")];
+    let named = words.iter().fold(other.clone(), |rows, (role, word)| rows.replace(role, word));
+    fs::write(path("r.jsonl"), named).unwrap();
+    let fields = [("messages", "conversations"), ("role", "speaker"), ("content", "value")];
+    let named = fields.iter().fold(other, |rows, (field, name)| rows.replace(field, name));
+    fs::write(path("s.jsonl"), named).unwrap();
     let words = "The archive has many rooms. ".repeat(8);
     fs::write(path("g.csv"), format!("words\n{words}\n")).unwrap();
     fs::write(path("gx.jsonl"), format!("{}\n", json!({"quux": 1, "text": words}))).unwrap();

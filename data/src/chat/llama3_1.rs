@@ -37,11 +37,11 @@ pub(super) fn render(
     let in_system = *tools_in_user_message == Some(false);
     let mut out = Rendering(vec![segment(Piece::Control(Control::BeginOfText), false)]);
     let mut rest = &messages[..];
-    let mut system = None;
-    if let Some((Message { role: Role::System, content: Content::Text(text), .. }, after)) =
+    let (mut system, mut is_learnt) = (None, false);
+    if let Some((Message { role: Role::System, content: Content::Text(text), learnt, .. }, after)) =
         rest.split_first()
     {
-        (system, rest) = (Some(strip(text)), after);
+        (system, is_learnt, rest) = (Some(strip(text)), *learnt, after);
     }
     match preamble {
         Preamble::Official { date } => {
@@ -52,9 +52,10 @@ pub(super) fn render(
                 String::new()
             };
             let system = system.unwrap_or_default();
-            out.turn(Role::System, &format!(
-                "{environment}Cutting Knowledge Date: December 2023\nToday Date: {date}\n\n{guidance}{system}"
-            ), false);
+            let before = format!(
+                "{environment}Cutting Knowledge Date: December 2023\nToday Date: {date}\n\n{guidance}"
+            );
+            out.turn(Role::System, &before, system, is_learnt);
         }
         Preamble::None if !tools.is_empty() || !builtin_tools.is_empty() => {
             return Err(RowProblem::Unsupported(
@@ -65,12 +66,12 @@ pub(super) fn render(
         }
         Preamble::None => {
             if let Some(system) = system {
-                out.turn(Role::System, system, false);
+                out.turn(Role::System, "", system, is_learnt);
             }
         }
     }
     if !tools.is_empty() && !in_system {
-        let Some((Message { role: Role::User, content: Content::Text(text), .. }, after)) =
+        let Some((Message { role: Role::User, content: Content::Text(text), learnt, .. }, after)) =
             rest.split_first()
         else {
             return Err(RowProblem::Unsupported(
@@ -80,11 +81,8 @@ pub(super) fn render(
             ));
         };
         let definitions = definitions(tools);
-        out.turn(
-            Role::User,
-            &format!("{GUIDANCE_FOR_USER}{CALL_FORMAT}{definitions}{}", strip(text)),
-            false,
-        );
+        let before = format!("{GUIDANCE_FOR_USER}{CALL_FORMAT}{definitions}");
+        out.turn(Role::User, &before, strip(text), *learnt);
         rest = after;
     }
     for message in rest {
@@ -130,12 +128,12 @@ struct Rendering(Vec<Segment>);
 
 impl Rendering {
     fn message(&mut self, message: &Message, builtin_tools: &[String]) -> Result<(), RowProblem> {
-        let Message { role, content, learnt } = message;
+        let Message { role, content, learnt, mark: _ } = message;
         match content {
-            Content::Text(text) => self.turn(*role, strip(text), *learnt),
+            Content::Text(text) => self.turn(*role, "", strip(text), *learnt),
             // A text is "iterable" to the template, so it too is written as JSON, quotes included.
             Content::ToolResult(value) => {
-                self.turn(*role, &template_json::compact(value), *learnt);
+                self.turn(*role, "", &template_json::compact(value), *learnt);
             }
             Content::ToolCall { name, arguments } => {
                 self.header(*role);
@@ -158,16 +156,18 @@ impl Rendering {
         Ok(())
     }
 
-    /// A whole turn; where it is learnt, its content and its end are targets.
-    fn turn(&mut self, role: Role, content: &str, target: bool) {
+    /// A whole turn, with what the template puts before its content; where it is learnt, its content and
+    /// its end are targets.
+    fn turn(&mut self, role: Role, before: &str, content: &str, target: bool) {
         self.header(role);
-        if role == Role::Assistant {
+        if role == Role::Assistant || target {
             // The split expression of Llama 3 ends a piece after line breaks that a trimmed text
             // follows, so the two parts have the ids of the whole, as in a prompt that ends here.
-            self.text("\n\n", false);
+            // What stands before a content ends in line breaks, too.
+            self.text(&format!("\n\n{before}"), false);
             self.text(content, target);
         } else {
-            self.text(&format!("\n\n{content}"), false);
+            self.text(&format!("\n\n{before}{content}"), false);
         }
         self.0.push(segment(Piece::Control(Control::EndOfTurn), target));
     }

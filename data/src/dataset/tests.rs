@@ -127,7 +127,7 @@ fn a_turn_that_is_not_to_be_learnt_is_given_and_not_a_target() {
         );
     }
     let all = SampleOptions { train_on_inputs: true, ..bare };
-    insta::assert_snapshot!(load(Format::Messages, &[&row], &all).unwrap_err(), @"a.jsonl:1: a turn of the assistant is not to be learnt (`weight: 0`), but `train_on_inputs` learns every token; give up one of the two");
+    insta::assert_snapshot!(load(Format::Messages, &[&row], &all).unwrap_err(), @"a.jsonl:1: a turn is not to be learnt (`weight: 0`), but `train_on_inputs` learns every token; give up one of the two");
     let nothing = r#"{"messages": [{"role": "assistant", "content": "1", "weight": 0}]}"#;
     let dropped = SampleOptions { allow_empty_targets: true, train_on_inputs: false, ..all };
     let statistics = load(Format::Messages, &[nothing, &row], &dropped).unwrap().statistics;

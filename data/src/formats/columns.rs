@@ -1,10 +1,11 @@
-//! Which columns of a file are the fields of a row: files that call them otherwise are read by a table of names.
+//! Which columns of a file are the fields of a row, and what the turns of its chats are called: files that
+//! call them otherwise are read by a table of names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-use super::forms::{RowForm, is_of_words};
+use super::forms::{RowForm, TurnForm, is_empty, is_of_words};
 use super::json;
 use super::notes::is_note;
 use crate::error::RowProblem;
@@ -15,8 +16,13 @@ use crate::shown::{shown, some};
 pub struct Columns {
     /// Field of the row form to the column that it is read from.
     pub fields: BTreeMap<String, String>,
-    /// Columns that are not learnt from, though nothing says that they are notes.
+    /// Columns that are not learnt from, though nothing says that they are notes; `messages.mood` is the
+    /// field `mood` of the turns of `messages`.
     pub ignored: BTreeSet<String>,
+    /// Field of a turn to the name that it is read from.
+    pub turn_fields: BTreeMap<String, String>,
+    /// Role to words that stand for it, beside the form's own.
+    pub roles: BTreeMap<String, Vec<String>>,
 }
 
 impl Columns {
@@ -27,35 +33,103 @@ impl Columns {
             return Ok(Value::Object(row));
         }
         row.retain(|column, _| !self.ignored.contains(column));
-        let field = |column: &str| {
-            self.fields.iter().find(|(_, from)| *from == column).map(|(field, _)| field)
-        };
-        let mut named = Map::new();
-        for (column, value) in row {
-            let name = match field(&column) {
-                Some(field) => field.clone(),
-                None if self.fields.contains_key(&column) => {
-                    let (field, from) = (shown(&column), shown(&self.fields[&column]));
-                    return Err(RowProblem::Unsupported(format!(
-                        "`{field}` is read from `{from}`, but there is a `{field}`, too: nothing would be learnt from \
-                         it; leave it out by `ignore_columns: [{field}]`, or read another field from it"
-                    )));
-                }
-                None => column,
-            };
-            named.insert(name, value);
+        named(row, &self.fields, "").map(Value::Object)
+    }
+
+    /// The row with its turns in the words of its form; what their fields are called is noted in `met`.
+    pub(super) fn turns_of(
+        &self,
+        form: &RowForm,
+        mut row: Value,
+        met: &mut BTreeSet<String>,
+    ) -> Result<Value, RowProblem> {
+        let Some(TurnForm { list, role, words, .. }) = form.turns else { return Ok(row) };
+        let before = format!("{list}.");
+        let ignored: Vec<&str> =
+            self.ignored.iter().filter_map(|name| name.strip_prefix(&before)).collect();
+        if ignored.is_empty() && self.turn_fields.is_empty() && self.roles.is_empty() {
+            return Ok(row);
         }
-        Ok(Value::Object(named))
+        let Some(Value::Array(turns)) = row.get_mut(list) else { return Ok(row) };
+        for (index, turn) in turns.iter_mut().enumerate() {
+            let Value::Object(fields) = turn else { continue };
+            for name in fields.keys() {
+                let is_asked_for = ignored.contains(&&**name)
+                    || self.turn_fields.values().any(|from| from == name);
+                if is_asked_for {
+                    met.insert(format!("{before}{name}"));
+                }
+            }
+            fields.retain(|name, _| !ignored.contains(&&**name));
+            *fields =
+                named(std::mem::take(fields), &self.turn_fields, &format!("{list}[{index}]."))?;
+            if let Some(Value::String(word)) = fields.get_mut(role)
+                && let Some(role) = self.role_of(word)
+                && let Some((_, own)) = words.iter().find(|(name, _)| *name == role)
+            {
+                (*own).clone_into(word);
+            }
+        }
+        Ok(row)
+    }
+
+    fn role_of(&self, word: &str) -> Option<&str> {
+        let is_one = |words: &Vec<String>| words.iter().any(|it| it == word);
+        self.roles.iter().find(|(_, words)| is_one(words)).map(|(role, _)| &**role)
     }
 
     /// Names of columns that are asked for, and are not among those that were met.
-    pub(super) fn unmet(&self, met: &BTreeSet<String>) -> Option<(&'static str, &str)> {
-        let missing = |name: &&String| !met.contains(*name);
-        let field = self.fields.values().find(missing).map(|name| ("columns", name.as_str()));
-        field.or_else(|| {
-            self.ignored.iter().find(missing).map(|name| ("ignore_columns", name.as_str()))
-        })
+    pub(super) fn unmet(
+        &self,
+        form: &RowForm,
+        met: &BTreeSet<String>,
+    ) -> Option<(&'static str, String)> {
+        let missing = |name: &String| !met.contains(name);
+        let list = form.turns.map_or("", |turns| turns.list);
+        let of_turns = self.turn_fields.values().map(|name| format!("{list}.{name}"));
+        let asked = (self.fields.values().map(|name| ("columns", name.clone())))
+            .chain(self.ignored.iter().map(|name| ("ignore_columns", name.clone())))
+            .chain(of_turns.map(|name| ("turn_fields", name)));
+        asked.into_iter().find(|(_, name)| missing(name))
     }
+}
+
+/// The fields of an object under their own names; `place` stands before them in messages.
+fn named(
+    object: Map<String, Value>,
+    names: &BTreeMap<String, String>,
+    place: &str,
+) -> Result<Map<String, Value>, RowProblem> {
+    if names.is_empty() {
+        return Ok(object);
+    }
+    let own = |column: &str| names.iter().find(|(_, from)| *from == column).map(|(own, _)| own);
+    let mut named = Map::new();
+    for (column, value) in object {
+        let name = match own(&column) {
+            Some(field) => field.clone(),
+            // What says nothing loses nothing: tables of structs have all fields in all rows.
+            None if names.contains_key(&column) && (value.is_null() || is_empty(&value)) => {
+                continue;
+            }
+            None if names.contains_key(&column) => {
+                let (field, from) = (shown(&column), shown(&names[&column]));
+                let ignored = format!("{}{field}", without_indexes(place));
+                return Err(RowProblem::Unsupported(format!(
+                    "`{place}{field}` is read from `{from}`, but there is a `{field}`, too: nothing would be \
+                     learnt from it; leave it out by `ignore_columns: [{ignored}]`, or read another field from it"
+                )));
+            }
+            None => column,
+        };
+        named.insert(name, value);
+    }
+    Ok(named)
+}
+
+/// `messages[3].` as `messages.`.
+fn without_indexes(place: &str) -> String {
+    place.split_once('[').map_or_else(|| place.to_owned(), |(list, _)| format!("{list}."))
 }
 
 /// A row whose lists may be written as texts of JSON, and all of whose values where it is `of_texts`.
@@ -104,7 +178,7 @@ mod tests {
     fn columns(fields: &[(&str, &str)], ignored: &[&str]) -> Columns {
         let owned = |(field, column): &(&str, &str)| ((*field).to_owned(), (*column).to_owned());
         let ignored = ignored.iter().map(|name| (*name).to_owned()).collect();
-        Columns { fields: fields.iter().map(owned).collect(), ignored }
+        Columns { fields: fields.iter().map(owned).collect(), ignored, ..Columns::default() }
     }
 
     #[test]
@@ -117,8 +191,10 @@ mod tests {
         let refused = taken.fields_of(json!({"question": "q", "prompt": "p"})).unwrap_err();
         insta::assert_snapshot!(refused, @"`prompt` is read from `question`, but there is a `prompt`, too: nothing would be learnt from it; leave it out by `ignore_columns: [prompt]`, or read another field from it");
         let met = ["id", "prompt"].map(str::to_owned).into();
-        assert_eq!(taken.unmet(&met), Some(("columns", "question")));
-        assert_eq!(columns(&[], &["id", "uid"]).unmet(&met), Some(("ignore_columns", "uid")));
+        let form = Format::Completion.form();
+        assert_eq!(taken.unmet(form, &met), Some(("columns", "question".to_owned())));
+        let ignoring = columns(&[], &["id", "uid"]);
+        assert_eq!(ignoring.unmet(form, &met), Some(("ignore_columns", "uid".to_owned())));
         insta::assert_snapshot!(unmet_problem("columns", "question", &met), @"`columns` names `question`, which no row has (found: id, prompt)");
     }
 

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::Row;
 use crate::error::RowProblem;
 use fields::Object;
+pub(super) use fields::is_empty;
 
 /// The forms by name, and each by the file that reads it.
 macro_rules! formats {
@@ -60,8 +61,8 @@ pub(super) struct RowForm {
     pub(super) lists: &'static [&'static str],
     /// Those without which none is a row, for messages.
     expected: &'static str,
-    /// Whether a row is a list of turns, each with fields of its own.
-    of_turns: bool,
+    /// The turns of forms that are a list of them.
+    pub(super) turns: Option<TurnForm>,
     /// Whether a row is one text, so that a file of plain text can be one.
     pub(super) of_text: bool,
     /// The field that is learnt, of forms without turns.
@@ -71,16 +72,32 @@ pub(super) struct RowForm {
     read: fn(&Object<'_>) -> Result<Row, RowProblem>,
 }
 
+/// How the turns of a row are written.
+#[derive(Clone, Copy)]
+pub(super) struct TurnForm {
+    /// The field that they stand in.
+    pub(super) list: &'static str,
+    /// The field that says who speaks.
+    pub(super) role: &'static str,
+    /// The fields of a turn that may be called otherwise.
+    pub(super) fields: &'static [&'static str],
+    /// Who may speak, and the form's word for it.
+    pub(super) words: &'static [(&'static str, &'static str)],
+}
+
 /// Whether a field is a number, or one of the words true and false, in whatever form.
 pub(super) fn is_of_words(field: &str) -> bool {
     matches!(field, "tools_in_user_message" | "parallel_tool_calls") || keys::is_mask(field)
 }
 
-/// A row, and the names of its fields that are notes.
+/// A row, and what it says beside what is learnt.
 #[derive(Debug)]
 pub(super) struct ParsedRow {
     pub(super) row: Row,
+    /// Names of its fields that are notes.
     pub(super) notes: Vec<String>,
+    /// Whether it is learnt from: it says no by `weight: 0`.
+    pub(super) learnt: bool,
 }
 
 impl RowForm {
@@ -89,6 +106,7 @@ impl RowForm {
         let object = Object::new(value, self.expected)?;
         let row = (self.read)(&object)?;
         let notes = keys::notes(&object, self)?;
-        Ok(ParsedRow { row, notes })
+        let learnt = learnt::of_row(&object, &row)?;
+        Ok(ParsedRow { row, notes, learnt })
     }
 }

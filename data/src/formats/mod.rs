@@ -19,7 +19,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::conversation::{Content, Conversation};
+use crate::conversation::{Content, Conversation, Role};
 use crate::error::{Error, RowPlace, RowProblem};
 use crate::python_text::strip;
 
@@ -40,6 +40,17 @@ impl Format {
     /// The fields that a row is made of.
     pub fn fields(self) -> &'static [&'static str] {
         self.form().fields
+    }
+
+    /// The fields of its turns that may be called otherwise; none where it is no list of turns.
+    pub fn turn_fields(self) -> &'static [&'static str] {
+        self.form().turns.map_or(&[], |turns| turns.fields)
+    }
+
+    /// Who may speak in its turns, as `roles` of a source names them; none where it is no list of turns.
+    pub fn roles(self) -> impl Iterator<Item = &'static str> {
+        let words = self.form().turns.map_or(&[][..], |turns| turns.words);
+        words.iter().map(|(role, _)| *role)
     }
 
     /// A row of it, as JSON.
@@ -97,7 +108,10 @@ impl Row {
                 let turn = conversation.messages.iter().position(|turn| {
                     turn.learnt && matches!(&turn.content, Content::Text(text) if is_empty(text))
                 });
-                turn.map(|turn| format!("the assistant's answer in turn {}", turn + 1))
+                turn.map(|turn| match conversation.messages[turn].role {
+                    Role::Assistant => format!("the assistant's answer in turn {}", turn + 1),
+                    role => format!("what the {} says in turn {}", role.name(), turn + 1),
+                })
             }
             Self::Completion { completion: text, .. } | Self::Text(text) => {
                 is_empty(text).then(|| format!("`{field}`"))

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::columns::{self, Columns};
 use super::containers::{FileDigest, Record, Records};
-use super::forms::{ParsedRow, RowForm};
+use super::forms::ParsedRow;
 use super::given::Measure;
 use super::{Origin, Row, SourceFile};
 use crate::error::{Error, RowPlace, RowProblem};
@@ -24,6 +24,8 @@ pub struct FileRows {
     pub notes: BTreeMap<String, usize>,
     /// Rows that were left out, since they have an answer that says nothing.
     pub left_out: usize,
+    /// Rows that were left out, since they say so (`weight: 0`).
+    pub masked: usize,
     /// What is to be said of it, such as parts of a document that were left out as was allowed.
     pub remarks: Vec<String>,
 }
@@ -45,6 +47,7 @@ pub struct RowReader<'a> {
     /// Columns of the file being read, where some are asked for by name.
     met: BTreeSet<String>,
     left_out: usize,
+    masked: usize,
     /// Bytes of all rows that were read.
     bytes: u64,
     /// Files behind.
@@ -64,6 +67,7 @@ impl<'a> RowReader<'a> {
             notes: BTreeMap::new(),
             met: BTreeSet::new(),
             left_out: 0,
+            masked: 0,
             bytes: 0,
             files: Vec::new(),
             failed: false,
@@ -116,9 +120,11 @@ impl<'a> RowReader<'a> {
             meet(&mut self.met, source, &value);
             let value = source.columns.fields_of(value);
             let value = value.and_then(|value| columns::unfolded(form, value, of_texts));
+            let value = value.and_then(|value| source.columns.turns_of(form, value, &mut self.met));
             let parsed = value.and_then(|value| form.read(&value));
-            match parsed.and_then(|parsed| learnable(form, parsed)) {
-                Ok(ParsedRow { row, notes }) => {
+            match parsed.and_then(|parsed| learnable(source, parsed)) {
+                Ok(ParsedRow { learnt: false, .. }) => self.masked += 1,
+                Ok(ParsedRow { row, notes, learnt: true }) => {
                     count(&mut self.notes, &notes);
                     return Ok(Some((row, Origin { file, line, item })));
                 }
@@ -139,14 +145,15 @@ impl<'a> RowReader<'a> {
             return Err(Error::EmptyFile { path: source.path.clone() });
         }
         let met = std::mem::take(&mut self.met);
-        if let Some((key, name)) = source.columns.unmet(&met) {
-            let what = columns::unmet_problem(key, name, &met);
+        if let Some((key, name)) = source.columns.unmet(source.format.form(), &met) {
+            let what = columns::unmet_problem(key, &name, &met);
             return Err(Error::NotRows { path: source.path.clone(), what });
         }
         let digest = records.digest()?;
         let (notes, left_out) = (std::mem::take(&mut self.notes), self.left_out);
-        self.files.push(FileRows { digest, notes, left_out, remarks });
-        (self.rows, self.left_out) = (0, 0);
+        let masked = self.masked;
+        self.files.push(FileRows { digest, notes, left_out, masked, remarks });
+        (self.rows, self.left_out, self.masked) = (0, 0, 0);
         Ok(())
     }
 }
@@ -182,26 +189,33 @@ pub fn read_rows(sources: &[SourceFile]) -> Result<ReadRows, Error> {
         return Err(Error::EmptyDataset { reason: "no file was given".to_owned() });
     }
     let mut reader = RowReader::new(sources);
-    let rows = reader.by_ref().collect::<Result<_, _>>()?;
+    let rows: Vec<_> = reader.by_ref().collect::<Result<_, _>>()?;
+    if rows.is_empty() {
+        let reason = "every row says that it is not to be learnt (`weight: 0`)".to_owned();
+        return Err(Error::EmptyDataset { reason });
+    }
     Ok(ReadRows { rows, files: reader.into_files() })
 }
 
-fn learnable(form: &RowForm, parsed: ParsedRow) -> Result<ParsedRow, RowProblem> {
-    if let Row::Conversation(conversation) = &parsed.row
-        && !conversation.has_assistant_turn()
-    {
-        return Err(RowProblem::NoAssistantTurn);
+/// The row with what is learnt of it; of rows that are learnt, each says something there.
+fn learnable(source: &SourceFile, mut parsed: ParsedRow) -> Result<ParsedRow, RowProblem> {
+    if let Row::Conversation(conversation) = &mut parsed.row {
+        source.train_on.apply(conversation)?;
     }
-    match parsed.row.empty_answer(form.learnt) {
-        Some(field) => Err(RowProblem::EmptyAnswer(field)),
-        None => Ok(parsed),
+    match parsed.row.empty_answer(source.format.form().learnt) {
+        Some(field) if parsed.learnt => Err(RowProblem::EmptyAnswer(field)),
+        _ => Ok(parsed),
     }
 }
 
 /// Notes the names of a row's columns, as far as they are asked for, and some others for messages.
 fn meet(met: &mut BTreeSet<String>, source: &SourceFile, row: &Value) {
-    let (Value::Object(row), Columns { fields, ignored }) = (row, &source.columns) else { return };
-    if fields.is_empty() && ignored.is_empty() {
+    let (Value::Object(row), Columns { fields, ignored, turn_fields, roles: _ }) =
+        (row, &source.columns)
+    else {
+        return;
+    };
+    if fields.is_empty() && ignored.is_empty() && turn_fields.is_empty() {
         return;
     }
     for column in row.keys() {
@@ -249,7 +263,7 @@ mod tests {
         insta::assert_snapshot!(fail("a.jsonl", b"\n \r\n", Messages), @"a.jsonl holds no rows");
         insta::assert_snapshot!(fail("a.md", b" \n", Text), @"a.md holds no rows");
         insta::assert_snapshot!(fail("a.pdf", b"x", Text), @"a.pdf: `format: text` reads .txt and .md (one document a file) and .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow and .feather (one {\"text\": …} a line), not `pdf`");
-        insta::assert_snapshot!(fail("a.jsonl", br#"{"messages": [{"role": "user", "content": "a"}]}"#, Messages), @"a.jsonl:1: the conversation has no assistant turn, so there is nothing to learn from it");
+        insta::assert_snapshot!(fail("a.jsonl", br#"{"messages": [{"role": "user", "content": "a"}]}"#, Messages), @"a.jsonl:1: the conversation has no turn of the assistant, so there is nothing to learn from it");
         insta::assert_snapshot!(read_rows(&[]).unwrap_err(), @"the dataset is empty: no file was given");
         let missing = SourceFile::new("/no/such.jsonl", Text);
         insta::assert_snapshot!(read_rows(&[missing]).unwrap_err(), @"cannot read /no/such.jsonl: No such file or directory (os error 2)");

@@ -12,6 +12,7 @@ use super::given::FileReader;
 use super::{Columns, Format};
 use crate::error::Error;
 use crate::quickstart;
+use crate::train_on::TrainOn;
 
 /// What precedes the name of an embedded text.
 const BUILTIN: &str = "builtin:";
@@ -34,6 +35,8 @@ pub struct SourceFile {
     pub columns: Columns,
     /// Which of the sources that somebody named it belongs to, counted from 0: one may be many files.
     pub entry: usize,
+    /// Which of their turns are learnt.
+    pub train_on: TrainOn,
     kept: Kept,
 }
 
@@ -52,7 +55,7 @@ enum Kept {
 
 impl PartialEq for SourceFile {
     fn eq(&self, other: &Self) -> bool {
-        let Self { path, format, columns, entry, kept } = self;
+        let Self { path, format, columns, entry, train_on, kept } = self;
         let is_kept_alike = match (kept, &other.kept) {
             (Kept::File, Kept::File) => true,
             (Kept::Embedded(one), Kept::Embedded(other)) => one == other,
@@ -61,8 +64,8 @@ impl PartialEq for SourceFile {
             _ => false,
         };
         is_kept_alike
-            && (path, format, columns, entry)
-                == (&other.path, &other.format, &other.columns, &other.entry)
+            && (path, format, columns, entry, train_on)
+                == (&other.path, &other.format, &other.columns, &other.entry, &other.train_on)
     }
 }
 
@@ -75,7 +78,8 @@ impl SourceFile {
     }
 
     fn kept(path: PathBuf, format: Format, kept: Kept) -> Self {
-        Self { path, format, columns: Columns::default(), entry: 0, kept }
+        let (columns, train_on) = (Columns::default(), TrainOn::default());
+        Self { path, format, columns, entry: 0, train_on, kept }
     }
 
     /// The same file, whose columns are called so.
@@ -88,6 +92,12 @@ impl SourceFile {
     #[must_use]
     pub fn of_entry(self, entry: usize) -> Self {
         Self { entry, ..self }
+    }
+
+    /// The same file, of whose turns these are learnt.
+    #[must_use]
+    pub fn with_train_on(self, train_on: TrainOn) -> Self {
+        Self { train_on, ..self }
     }
 
     /// The same file, read by somebody else than a container of rows.

@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use minijinja::value::Kwargs;
 use minijinja::{Error as TemplateError, State};
+use serde_json::Value as Json;
 
 use super::ModelTemplate;
 use super::values::Wording;
-use crate::conversation::{Conversation, Role};
+use crate::conversation::{Conversation, Message, Role};
 use crate::error::{Error, RowProblem};
 use crate::tokenizer::Tokenizer;
 
@@ -102,10 +103,86 @@ pub(super) fn check_turns(
     wording: &Wording,
     conversation: &Conversation,
 ) -> Result<(), RowProblem> {
-    let learnt = conversation.messages.iter().filter(|message| message.learnt).count();
+    let marks = template.source(conversation).marks;
+    let is_told =
+        |message: &&Message| message.learnt && !(marks && message.role == Role::Assistant);
+    let told = conversation.messages.iter().filter(is_told).count();
     let why = "telling which tokens are the assistant's takes two renderings for each of its turns, unless \
                the template says it with `{% generation %}`";
-    template.check_effort(conversation, wording, 2 * learnt, why)
+    template.check_effort(conversation, wording, 2 * told, why)
+}
+
+/// For each turn that is learnt and is not the assistant's, its content and the control token behind it:
+/// they stand where the rendering changes with the content.
+pub(super) fn of_others(
+    template: &ModelTemplate,
+    wording: &Wording,
+    conversation: &Conversation,
+    date: &str,
+    whole: &str,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<Range<usize>>, RowProblem> {
+    // They differ in their first and in their last character.
+    const CONTENTS: [&str; 2] = ["70817", "81708"];
+    let mut spans = Vec::new();
+    for (index, message) in conversation.messages.iter().enumerate() {
+        if !message.learnt || message.role == Role::Assistant {
+            continue;
+        }
+        let with = |content: &str| {
+            let mut turns = wording.messages().to_vec();
+            turns[index]["content"] = Json::from(content);
+            let rendered = template.render(wording, &turns, date, false)?;
+            Ok::<_, RowProblem>(marked(&rendered, wording.mark).0)
+        };
+        let [one, other] = [with(CONTENTS[0])?, with(CONTENTS[1])?];
+        if one == other {
+            // The template leaves it out, and was allowed to.
+            continue;
+        }
+        let pairs = [(&*one, &*other), (&*one, whole), (&*other, whole)];
+        let start = pairs.iter().map(|(a, b)| common_start(a, b)).min().unwrap_or(0);
+        let rest = pairs.map(|(a, b)| common_end(&a[start..], &b[start..]));
+        let behind = rest.into_iter().min().unwrap_or(0);
+        let altered = one[start..one.len() - behind].trim_matches('"');
+        if altered != CONTENTS[0] {
+            let (origin, number) = (template.source(conversation).origin.clone(), index + 1);
+            let message = format!(
+                "which tokens of turn {number} are the {}'s cannot be told: what it says changes more of the \
+                 rendering than one place; leave the role out of `data.train_on.roles`, or use the built-in \
+                 format (`data.chat.preamble: none`)",
+                message.role.name()
+            );
+            return Err(RowProblem::Template { origin, line: 1, message });
+        }
+        let end = whole.len() - behind;
+        spans.push(start..end + closing(&whole[end..], tokenizer));
+    }
+    Ok(spans)
+}
+
+/// Bytes that two texts begin with alike, whole characters.
+fn common_start(a: &str, b: &str) -> usize {
+    let alike = a.chars().zip(b.chars()).take_while(|(a, b)| a == b);
+    alike.map(|(character, _)| character.len_utf8()).sum()
+}
+
+/// Bytes that they end with alike.
+fn common_end(a: &str, b: &str) -> usize {
+    let alike = a.chars().rev().zip(b.chars().rev()).take_while(|(a, b)| a == b);
+    alike.map(|(character, _)| character.len_utf8()).sum()
+}
+
+/// How far a control token goes that a turn ends with, behind its content.
+fn closing(rest: &str, tokenizer: &Tokenizer) -> usize {
+    for (range, mark) in tokenizer.marks().pieces(rest, |_| true) {
+        match mark {
+            Some(_) => return range.end,
+            None if rest[range.clone()].trim().trim_matches('"').is_empty() => {}
+            None => break,
+        }
+    }
+    0
 }
 
 /// For each turn that is learnt, what the template adds for it to the turns before it.
@@ -120,7 +197,7 @@ pub(super) fn by_prefixes(
     let mut spans = Vec::new();
     let turns = wording.messages();
     for (index, message) in conversation.messages.iter().enumerate() {
-        if !message.learnt {
+        if !message.learnt || message.role != Role::Assistant {
             continue;
         }
         let before = template.render(wording, &turns[..index], date, true)?;

@@ -119,13 +119,8 @@ impl Wording {
 }
 
 /// A turn as the OpenAI API writes it.
-fn message(Message { role, content, learnt: _ }: &Message) -> Json {
-    let role = match role {
-        Role::System => "system",
-        Role::User => "user",
-        Role::Assistant => "assistant",
-        Role::Tool => "tool",
-    };
+fn message(Message { role, content, learnt: _, mark: _ }: &Message) -> Json {
+    let role = role.name();
     match content {
         Content::Text(text) => json!({"role": role, "content": text}),
         Content::ToolResult(value) => json!({"role": role, "content": value}),

@@ -190,6 +190,7 @@ fn statistics(rows: &[Sample]) -> Statistics {
         dropped_overlong: 0,
         dropped_without_targets: 0,
         dropped_empty: 0,
+        left_out_by_themselves: 0,
         truncated: 0,
         split: 0,
         parts_without_targets: 0,

@@ -44,6 +44,7 @@ const CONTRACT: &[(&str, Rule)] = &[
     ("data.validation.fraction", Rule::Fixed),
     ("data.chat", Rule::Fixed),
     ("data.system_prompt", Rule::Fixed),
+    ("data.train_on", Rule::Fixed),
     ("data.max_seq_len", Rule::Fixed),
     ("data.packing", Rule::Fixed),
     ("data.overlong", Rule::Fixed),

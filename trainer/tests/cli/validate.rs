@@ -39,6 +39,18 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
 }
 
 #[test]
+fn names_of_columns_turns_and_speakers_are_held_to_the_form() {
+    let room = Room::new();
+    room.recipe("  validation:
+    - {path: a.jsonl, format: messages, columns: {text: a}, turn_fields: {from: b}, roles: {human: c}}
+    - {path: a.jsonl, format: sharegpt, turn_fields: {from: b, value: b}, roles: {user: [c, d], assistant: d}}
+    - {path: a.jsonl, format: alpaca, turn_fields: {role: b}, roles: {user: c}}
+    - {path: a.jsonl, format: messages, turn_fields: {role: b}, ignore_columns: [messages.b]}
+");
+    insta::assert_snapshot!(room.refused("validate r.yaml"), @"");
+}
+
+#[test]
 fn all_problems_are_named_at_once() {
     let room = Room::new();
     room.recipe("  max_seq_len: 5000\n  validation: [{path: no.jsonl, format: messages}]\nadapter: {layers: {last: 9}, init_from: nowhere}\n");

@@ -5,6 +5,7 @@
 //! field that is null is left out: these files have every field in every row.
 
 mod footer;
+mod pages;
 mod values;
 
 use std::fmt;
@@ -49,13 +50,17 @@ pub(super) static ARROW: Container = Container {
 
 /// How a file of Arrow begins; from then on it is a stream.
 const MAGIC: &[u8] = b"ARROW1\0\0";
+/// How such a file ends.
+const END: &[u8] = b"ARROW1";
 /// How every message of a stream begins.
 const CONTINUES: &[u8] = b"\xff\xff\xff\xff";
 
-/// Rows that are made at a time.
+/// Rows that are made at a time …
 const ROWS: usize = 64;
+/// … where their texts have no more bytes than these; else one by one.
+const MOST_BYTES_AT_ONCE: u64 = 64 << 20;
 /// The most bytes that a batch of a stream may have: it is read whole.
-const MOST_BYTES_OF_A_BATCH: u64 = 1 << 30;
+const MOST_BYTES_OF_A_BATCH: u64 = 512 << 20;
 /// What is said of files whose columns are packed.
 const PACKED: &str = "its columns are packed, by LZ4 or Zstandard; write it as Parquet, or without packing \
                       (`compression=\"uncompressed\"` in pandas and pyarrow)";
@@ -70,6 +75,8 @@ struct Rows<B> {
     batches: B,
     raw: Raw,
     digest: Option<FileDigest>,
+    /// Rows that are not made yet.
+    batch: Option<RecordBatch>,
     /// Rows that are made, the next one last.
     made: Vec<Map<String, Value>>,
     /// Rows behind.
@@ -94,17 +101,20 @@ trait Batches {
 impl<B: Batches + Send> Records for Rows<B> {
     fn next(&mut self) -> Result<Option<Record>, Error> {
         while self.made.is_empty() {
-            let Some(batch) = self.caught(|rows| rows.batches.next())? else { return Ok(None) };
-            self.made = self
-                .caught(|_| values::check(&batch.schema()).and_then(|()| values::rows(&batch)))?;
-            self.made.reverse();
+            let batch = match self.batch.take() {
+                Some(batch) => batch,
+                None => match self.caught(|rows| rows.batches.next())? {
+                    Some(batch) => batch,
+                    None => return Ok(None),
+                },
+            };
+            self.make(batch)?;
         }
         let Some(row) = self.made.pop() else { return Ok(None) };
         self.count += 1;
         let bytes = row.iter().map(|(key, value)| key.len() + values::bytes(value)).sum();
         if bytes > MOST_BYTES_OF_A_ROW {
-            let place = RowPlace { path: self.path.clone(), line: 0, item: Some(self.count) };
-            return Err(Error::LongRow { place: Box::new(place), limit: MOST_BYTES_OF_A_ROW });
+            return Err(self.too_long(self.count));
         }
         let (value, item) = (Value::Object(row), Some(self.count));
         Ok(Some(Record { value, line: 0, item, bytes, of_texts: false }))
@@ -117,6 +127,28 @@ impl<B: Batches + Send> Records for Rows<B> {
 }
 
 impl<B> Rows<B> {
+    /// Makes the rows of a batch, or its first one where they are large. A row that is too long is refused
+    /// before it is made: one value of a dictionary may stand in it a million times.
+    fn make(&mut self, batch: RecordBatch) -> Result<(), Error> {
+        self.caught(|_| values::check(&batch.schema()))?;
+        let bytes = self.caught(|_| Ok(values::bytes_of_texts(&batch)))?;
+        if batch.num_rows() > 1 && bytes > MOST_BYTES_AT_ONCE {
+            self.batch = Some(batch.slice(1, batch.num_rows() - 1));
+            return self.make(batch.slice(0, 1));
+        }
+        if batch.num_rows() == 1 && bytes > MOST_BYTES_OF_A_ROW as u64 {
+            return Err(self.too_long(self.count + 1));
+        }
+        self.made = self.caught(|_| values::rows(&batch))?;
+        self.made.reverse();
+        Ok(())
+    }
+
+    fn too_long(&self, number: usize) -> Error {
+        let place = RowPlace { path: self.path.clone(), line: 0, item: Some(number) };
+        Error::LongRow { place: Box::new(place), limit: MOST_BYTES_OF_A_ROW }
+    }
+
     /// What `work` gives. The libraries may panic on what a stranger's file asks of them.
     fn caught<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, String>) -> Result<T, Error> {
         let (path, what, rows) = (self.path.clone(), self.what, self.count);
@@ -154,7 +186,7 @@ fn open_parquet(input: Input) -> Result<Box<dyn Records>, Error> {
         None => return Err(broken(path, WHAT, None, "it is not as such files are")),
     };
     let (digest, made) = (Some(digest), Vec::new());
-    Ok(Box::new(Rows { path, what: WHAT, batches, raw, digest, made, count: 0 }))
+    Ok(Box::new(Rows { path, what: WHAT, batches, raw, digest, batch: None, made, count: 0 }))
 }
 
 fn begin_parquet(mut file: File) -> Result<ParquetRecordBatchReader, String> {
@@ -164,8 +196,11 @@ fn begin_parquet(mut file: File) -> Result<ParquetRecordBatchReader, String> {
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
     let metadata = ArrowReaderMetadata::load(&file, options).map_err(|error| text(&error))?;
     values::check(metadata.schema())?;
+    let dictionary = pages::check(&file, metadata.metadata())?;
+    // A value of a dictionary may stand in every row.
+    let rows = (MOST_BYTES_AT_ONCE / dictionary.max(1)).clamp(1, ROWS as u64);
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
-    builder.with_batch_size(ROWS).build().map_err(|error| text(&error))
+    builder.with_batch_size(rows as usize).build().map_err(|error| text(&error))
 }
 
 impl Batches for ParquetRecordBatchReader {
@@ -188,8 +223,10 @@ fn open_arrow(mut input: Input) -> Result<Box<dyn Records>, Error> {
         piece: Buffer::from([]),
         whole: None,
         next: 0,
+        tail: Vec::new(),
     };
-    Ok(Box::new(Rows { path, what, batches, raw, digest: None, made: Vec::new(), count: 0 }))
+    let (digest, batch, made) = (None, None, Vec::new());
+    Ok(Box::new(Rows { path, what, batches, raw, digest, batch, made, count: 0 }))
 }
 
 /// The batches of a stream; each is given in pieces of a few rows.
@@ -202,6 +239,8 @@ struct Stream {
     whole: Option<RecordBatch>,
     /// The next row of the whole batch.
     next: usize,
+    /// The last bytes that were read.
+    tail: Vec<u8>,
 }
 
 impl Batches for Stream {
@@ -224,24 +263,42 @@ impl Batches for Stream {
 }
 
 impl Stream {
+    /// The next bytes; none at the end.
+    fn read(&mut self) -> Result<Vec<u8>, String> {
+        let mut bytes = vec![0; PIECE];
+        let count = self.input.read(&mut bytes).map_err(|error| error.to_string())?;
+        bytes.truncate(count);
+        self.tail.extend_from_slice(&bytes[count.saturating_sub(MAGIC.len())..]);
+        self.tail.drain(..self.tail.len().saturating_sub(MAGIC.len()));
+        Ok(bytes)
+    }
+
+    /// Refuses a file that is cut between two batches, or behind them.
+    fn ended(&self) -> Result<(), String> {
+        if self.is_file && !self.tail.ends_with(END) {
+            return Err("it does not end in the mark of such files: it is cut short".to_owned());
+        }
+        Ok(())
+    }
+
     /// The next whole batch.
     fn decoded(&mut self) -> Result<Option<RecordBatch>, String> {
         let mut read = 0;
         loop {
             if self.piece.is_empty() {
-                let mut bytes = vec![0; PIECE];
-                let count = self.input.read(&mut bytes).map_err(|error| error.to_string())?;
-                if count == 0 {
-                    return self.decoder.finish().map(|()| None).map_err(|error| error.to_string());
+                let bytes = self.read()?;
+                if bytes.is_empty() {
+                    self.decoder.finish().map_err(|error| error.to_string())?;
+                    return self.ended().map(|()| None);
                 }
-                bytes.truncate(count);
                 self.piece = Buffer::from(bytes);
             }
             let before = self.piece.len();
             let batch = match self.decoder.decode(&mut self.piece) {
                 // What follows the end in a file says again where its batches are.
                 Err(ArrowError::IpcError(what)) if self.is_file && what == "Unexpected EOS" => {
-                    return Ok(None);
+                    while !self.read()?.is_empty() {}
+                    return self.ended().map(|()| None);
                 }
                 Err(ArrowError::InvalidArgumentError(what)) if what.contains("decompression") => {
                     return Err(PACKED.to_owned());

@@ -49,6 +49,14 @@ fn read(input: &mut Input) -> Result<String, Error> {
     };
     let mark = if bytes.starts_with(mark) { mark.len() } else { 0 };
     bytes.drain(..mark);
+    let zeros = bytes.iter().rev().take_while(|&&byte| byte == 0).count();
+    if zeros > 0 {
+        let what = format!(
+            "its last {zeros} bytes are zero, from byte {} on: it was not written to its end; cut them off",
+            mark + bytes.len() - zeros
+        );
+        return Err(Error::NotRows { path: input.path.clone(), what });
+    }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..valid].split(|&byte| byte == b'\n').count();

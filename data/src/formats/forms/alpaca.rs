@@ -1,21 +1,30 @@
 //! `{"instruction","input","output"}`, through the chat template: the user says the instruction
 //! and, on the next line, the input (as LLaMA-Factory does), the assistant the output.
-//! `system` and `history` (pairs of question and answer) are LLaMA-Factory's additions.
+//! `system`, `history` (pairs of question and answer) and `tools` are LLaMA-Factory's additions.
 
 use serde_json::Value;
 
-use super::RowForm;
 use super::fields::{Object, as_text, wrong_type};
+use super::{RowForm, tools};
 use crate::conversation::{Conversation, Message, Role};
 use crate::error::RowProblem;
 use crate::formats::Row;
 
 pub(super) static FORM: RowForm = RowForm {
     name: "alpaca",
-    fields: &["instruction", "input", "output", "system", "history"],
-    lists: &["history"],
+    fields: &[
+        "instruction",
+        "input",
+        "output",
+        "system",
+        "history",
+        "tools",
+        "builtin_tools",
+        "tools_in_user_message",
+    ],
+    lists: &["history", "tools", "builtin_tools"],
     expected: "`instruction`, `input` and `output`",
-    of_turns: false,
+    turns: None,
     of_text: false,
     learnt: "output",
     example: r#"{"instruction": "q", "output": "a"}"#,
@@ -28,9 +37,6 @@ fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
     let output = row.text("output")?;
 
     let mut messages = Vec::new();
-    if let Some(system) = row.optional_text("system")?.filter(|text| !text.is_empty()) {
-        messages.push(Message::text(Role::System, system));
-    }
     for (index, pair) in history(row)?.iter().enumerate() {
         let path = format!("history[{index}]");
         let Value::Array(pair) = pair else {
@@ -53,7 +59,7 @@ fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
     };
     messages.push(Message::text(Role::User, question));
     messages.push(Message::text(Role::Assistant, output));
-    Ok(Conversation::of(messages))
+    tools::conversation(row, messages)
 }
 
 fn history<'a>(row: &Object<'a>) -> Result<&'a [Value], RowProblem> {

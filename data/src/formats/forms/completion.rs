@@ -10,7 +10,7 @@ pub(super) static FORM: RowForm = RowForm {
     fields: &["prompt", "completion"],
     lists: &[],
     expected: "`prompt` and `completion`",
-    of_turns: false,
+    turns: None,
     of_text: false,
     learnt: "completion",
     example: r#"{"prompt": "q", "completion": "a"}"#,

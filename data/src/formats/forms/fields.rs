@@ -80,7 +80,7 @@ impl<'a> Object<'a> {
     pub(super) fn only(
         &self,
         known: &[&str],
-        why: impl Fn(&str) -> &'static str,
+        why: impl Fn(&str) -> String,
     ) -> Result<(), RowProblem> {
         let unknown = self.map.iter().find(|(key, value)| {
             !known.contains(&key.as_str()) && !value.is_null() && !is_empty(value)
@@ -137,7 +137,7 @@ fn type_name(value: &Value) -> &'static str {
 }
 
 /// Whether the value says nothing, so that nothing is lost with it.
-pub(super) fn is_empty(value: &Value) -> bool {
+pub(in crate::formats) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.is_empty(),

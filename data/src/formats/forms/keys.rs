@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use super::RowForm;
 use super::fields::{Object, is_empty};
+use super::{RowForm, learnt};
 use crate::error::RowProblem;
 use crate::formats::notes::is_note;
 use crate::shown::shown;
@@ -39,7 +39,9 @@ pub(super) fn is_mask(key: &str) -> bool {
 pub(super) fn notes(row: &Object<'_>, form: &RowForm) -> Result<Vec<String>, RowProblem> {
     let mut notes = Vec::new();
     for (key, value) in row.fields() {
-        if form.fields.contains(&key.as_str()) || value.is_null() || is_empty(value) {
+        let is_read =
+            form.fields.contains(&key.as_str()) || learnt::KEYS_OF_ROWS.contains(&key.as_str());
+        if is_read || value.is_null() || is_empty(value) {
             continue;
         }
         if is_note(key) {
@@ -53,11 +55,9 @@ pub(super) fn notes(row: &Object<'_>, form: &RowForm) -> Result<Vec<String>, Row
     Ok(notes)
 }
 
-/// Whether the field asks for what is done anyway: the whole row counts, with one call a turn.
+/// Whether the field asks for what is done anyway: one call a turn.
 fn asks_for_what_is(key: &str, value: &Value) -> bool {
     match key {
-        "weight" | "sample_weight" => value.as_f64() == Some(1.0),
-        "train" | "training" | "loss" => value.as_bool() == Some(true),
         "parallel_tool_calls" => value.as_bool() == Some(false),
         _ => false,
     }
@@ -65,15 +65,15 @@ fn asks_for_what_is(key: &str, value: &Value) -> bool {
 
 /// Why a field at the top of a row is refused, and the way out.
 fn why(key: &str, form: &RowForm) -> String {
-    let RowForm { name, fields, of_turns, .. } = *form;
+    let RowForm { name, fields, turns, .. } = *form;
+    let of_turns = turns.is_some();
     match key {
         _ if MASKS.contains(&key) && of_turns => {
-            "every row counts alike; leave the row out, or write `\"weight\": 0` into those turns of \
-             the assistant that are not to be learnt"
+            "write `\"weight\": 0` into the row, or into those turns of it that are not to be learnt"
                 .to_owned()
         }
         _ if MASKS.contains(&key) => {
-            "every row counts alike; leave out rows that are not to be learnt".to_owned()
+            "write `\"weight\": 0` into rows that are not to be learnt".to_owned()
         }
         _ if PREFERENCES.contains(&key) => {
             "there is no preference training; keep the answer that is to be learnt, and remove the \
@@ -177,10 +177,10 @@ mod tests {
                     continue;
                 }
                 let refused = read(format, row, &format!(r#", "{key}": "x""#)).unwrap_err();
-                assert!(
-                    refused.starts_with(&format!("`{key}` is not supported: ")),
-                    "{format}: {refused}"
-                );
+                let is_mark = learnt::KEYS_OF_ROWS.contains(key);
+                let why = if is_mark { "neither 0 nor 1" } else { "not supported" };
+                let is_said = format!("`{key}` is {why}: ");
+                assert!(refused.starts_with(&is_said), "{format}: {refused}");
                 // What says nothing loses nothing.
                 for nothing in ["null", "\"\"", "[]", "{}"] {
                     assert_eq!(
@@ -194,7 +194,12 @@ mod tests {
                     read(format, row, &format!(r#", "{note}": {{"a": 99999999999999999999999}}"#));
                 assert_eq!(found, Ok(vec![note.to_owned()]), "{format}");
             }
-            for same in [r#""weight": 1"#, r#""train": true"#, r#""parallel_tool_calls": false"#] {
+            for same in [
+                r#""weight": 1"#,
+                r#""weight": 0"#,
+                r#""train": true"#,
+                r#""parallel_tool_calls": false"#,
+            ] {
                 assert_eq!(read(format, row, &format!(", {same}")), Ok(Vec::new()), "{format}");
             }
         }
@@ -206,8 +211,9 @@ mod tests {
             let (format, row) = rows().nth(place).unwrap();
             read(format, row, more).unwrap_err()
         };
-        insta::assert_snapshot!(refused(0, r#", "weight": 0"#), @r#"`weight` is not supported: every row counts alike; leave the row out, or write `"weight": 0` into those turns of the assistant that are not to be learnt"#);
-        insta::assert_snapshot!(refused(2, r#", "weight": 0.5"#), @"`weight` is not supported: every row counts alike; leave out rows that are not to be learnt");
+        insta::assert_snapshot!(refused(0, r#", "loss_mask": 0"#), @r#"`loss_mask` is not supported: write `"weight": 0` into the row, or into those turns of it that are not to be learnt"#);
+        insta::assert_snapshot!(refused(2, r#", "loss_mask": 0"#), @r#"`loss_mask` is not supported: write `"weight": 0` into rows that are not to be learnt"#);
+        insta::assert_snapshot!(refused(2, r#", "weight": 0.5"#), @"`weight` is neither 0 nor 1: a row is learnt whole or not at all");
         insta::assert_snapshot!(refused(0, r#", "functions": [{}]"#.replace("{}", "1").as_str()), @"`functions` is not supported: write the definitions as `tools`");
         insta::assert_snapshot!(refused(0, r#", "prompt": "again""#), @r#"`prompt` is not supported: `format: messages` is made of `messages`, `system`, `tools`, `builtin_tools` and `tools_in_user_message`, and this is no known note about a row; leave it out by `ignore_columns: [prompt]`, or begin its name with `_`, if nothing is to be learnt from it"#);
         insta::assert_snapshot!(refused(1, r#", "history": [1]"#), @"`history` is not supported: only `format: alpaca` has it; write its turns as turns of `format: sharegpt`");

@@ -1,28 +1,57 @@
-//! Whether a turn of the assistant is learnt, as people's files say it.
+//! Whether a turn or a row is learnt, as people's files say it.
 
 use serde_json::Value;
 
-use super::fields::Object;
-use crate::conversation::Role;
+use super::fields::{Object, is_empty};
 use crate::error::RowProblem;
+use crate::formats::Row;
+use crate::shown::shown;
 
 /// `weight` of the OpenAI API, `train` and `training` of axolotl, `loss` of ms-swift: 0 or 1, or
 /// true or false.
 pub(super) const KEYS: [&str; 4] = ["weight", "train", "training", "loss"];
 
-/// Whether the turn is learnt: those of the assistant are, unless they say no.
-pub(super) fn learnt(turn: &Object<'_>, role: Role) -> Result<bool, RowProblem> {
+/// Those of a row; `sample_weight` is pandas' and scikit-learn's word for it.
+pub(super) const KEYS_OF_ROWS: [&str; 5] = ["weight", "train", "training", "loss", "sample_weight"];
+
+/// What the turn says about being learnt.
+pub(super) fn of_turn(turn: &Object<'_>) -> Result<Option<bool>, RowProblem> {
+    Ok(said(turn, &KEYS, "turn")?.map(|(_, learnt)| learnt))
+}
+
+/// Whether the row is learnt from: it is, unless it says no.
+pub(super) fn of_row(object: &Object<'_>, row: &Row) -> Result<bool, RowProblem> {
+    let Some((key, false)) = said(object, &KEYS_OF_ROWS, "row")? else { return Ok(true) };
+    let asking = match row {
+        Row::Conversation(row) => row.messages.iter().position(|turn| turn.mark == Some(true)),
+        Row::Completion { .. } | Row::Text(_) => None,
+    };
+    match asking {
+        Some(turn) => Err(RowProblem::Unsupported(format!(
+            "`{key}` leaves the row out, and turn {} asks to be learnt; give up one of the two",
+            turn + 1
+        ))),
+        None => Ok(false),
+    }
+}
+
+/// The key that says so, and what it says.
+fn said(
+    object: &Object<'_>,
+    keys: &[&'static str],
+    what: &str,
+) -> Result<Option<(&'static str, bool)>, RowProblem> {
     let mut said = None;
-    for key in KEYS {
-        let Some(value) = turn.optional(key) else { continue };
+    for &key in keys {
+        let Some(value) = object.optional(key).filter(|value| !is_empty(value)) else { continue };
         let learnt = match (value, value.as_f64()) {
             (Value::Bool(learnt), _) => *learnt,
             (_, Some(0.0)) => false,
             (_, Some(1.0)) => true,
             _ => {
                 return Err(RowProblem::Unsupported(format!(
-                    "`{}` is neither 0 nor 1: a turn is learnt whole or not at all",
-                    turn.path(key)
+                    "`{}` is neither 0 nor 1: a {what} is learnt whole or not at all",
+                    object.path(key)
                 )));
             }
         };
@@ -31,33 +60,30 @@ pub(super) fn learnt(turn: &Object<'_>, role: Role) -> Result<bool, RowProblem> 
         {
             return Err(RowProblem::Unsupported(format!(
                 "`{}` and `{}` disagree; keep one",
-                turn.path(other),
-                turn.path(key)
+                object.path(other),
+                object.path(key)
             )));
         }
     }
-    match (role, said) {
-        (Role::Assistant, said) => Ok(said.is_none_or(|(_, learnt)| learnt)),
-        (_, Some((key, true))) => Err(RowProblem::Unsupported(format!(
-            "`{}` asks for a turn to be learnt that is not the assistant's; remove it, or learn every \
-             token with `data.train_on_inputs: true`",
-            turn.path(key)
-        ))),
-        (_, _) => Ok(false),
-    }
+    Ok(said)
 }
 
-/// Why a field of a turn is refused, and the way out; `holds` says what a turn is made of.
-pub(super) fn why(key: &str, holds: &'static str) -> &'static str {
+/// Why a field of a turn of `list` is refused, and the way out; `holds` says what a turn is made of.
+pub(super) fn why(key: &str, holds: &str, list: &str) -> String {
     match key {
         "loss_mask" | "mask" | "train_detail" | "training_detail" | "weights" => {
-            "write `\"weight\": 0` into a turn of the assistant that is not to be learnt"
+            "write `\"weight\": 0` into a turn that is not to be learnt".to_owned()
         }
-        "function_call" => "write the call as `tool_calls`",
+        "function_call" => "write the call as `tool_calls`".to_owned(),
         "reasoning" | "reasoning_content" | "thinking" => {
             "the template has no place for it; put it into the text of the turn, or remove it"
+                .to_owned()
         }
-        _ => holds,
+        _ => format!(
+            "{holds}; name another by `turn_fields`, or leave it out by `ignore_columns: [{list}.{}]`, if \
+             nothing is to be learnt from it",
+            shown(key)
+        ),
     }
 }
 
@@ -113,7 +139,6 @@ mod tests {
         insta::assert_snapshot!(refused("", r#", "weight": 0.5"#), @"`messages[1].weight` is neither 0 nor 1: a turn is learnt whole or not at all");
         insta::assert_snapshot!(refused("", r#", "weight": "0""#), @"`messages[1].weight` is neither 0 nor 1: a turn is learnt whole or not at all");
         insta::assert_snapshot!(refused("", r#", "weight": 0, "train": true"#), @"`messages[1].weight` and `messages[1].train` disagree; keep one");
-        insta::assert_snapshot!(refused(r#", "train": true"#, ""), @"`messages[0].train` asks for a turn to be learnt that is not the assistant's; remove it, or learn every token with `data.train_on_inputs: true`");
-        insta::assert_snapshot!(refused("", r#", "loss_mask": 0"#), @r#"`messages[1].loss_mask` is not supported: write `"weight": 0` into a turn of the assistant that is not to be learnt"#);
+        insta::assert_snapshot!(refused("", r#", "loss_mask": 0"#), @r#"`messages[1].loss_mask` is not supported: write `"weight": 0` into a turn that is not to be learnt"#);
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::fields::{Object, as_text, element, wrong_type};
-use super::{RowForm, learnt, tools};
+use super::{RowForm, TurnForm, learnt, tools};
 use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::RowProblem;
 use crate::formats::Row;
@@ -16,7 +16,17 @@ pub(super) static FORM: RowForm = RowForm {
     fields: &["messages", "system", "tools", "builtin_tools", "tools_in_user_message"],
     lists: &["messages", "tools", "builtin_tools"],
     expected: "`messages`",
-    of_turns: true,
+    turns: Some(TurnForm {
+        list: "messages",
+        role: "role",
+        fields: &["role", "content", "tool_calls", "name", "tool_call_id", "weight"],
+        words: &[
+            ("system", "system"),
+            ("user", "user"),
+            ("assistant", "assistant"),
+            ("tool", "tool"),
+        ],
+    }),
     of_text: false,
     learnt: "",
     example: r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#,
@@ -82,7 +92,7 @@ fn message(turn: &Object<'_>) -> Result<Message, RowProblem> {
     let own = ["role", "content", "tool_calls", "name", "id", "tool_call_id"];
     let known = [&own[..], &learnt::KEYS].concat();
     let holds = "a turn holds `role`, `content` and `tool_calls`, and may have `weight`";
-    turn.only(&known, |key| learnt::why(key, holds))?;
+    turn.only(&known, |key| learnt::why(key, holds, "messages"))?;
     let role = match turn.text("role")? {
         "system" => Role::System,
         "user" => Role::User,
@@ -117,7 +127,8 @@ fn message(turn: &Object<'_>) -> Result<Message, RowProblem> {
             Content::Text(as_text(content, || turn.path("content"))?.to_owned())
         }
     };
-    Ok(Message { role, content, learnt: learnt::learnt(turn, role)? })
+    let mark = learnt::of_turn(turn)?;
+    Ok(Message { role, content, learnt: role == Role::Assistant && mark != Some(false), mark })
 }
 
 fn result(turn: &Object<'_>) -> Result<Value, RowProblem> {
@@ -160,17 +171,17 @@ mod tests {
 
     #[test]
     fn what_would_be_dropped_is_refused_by_name() {
-        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "bot", "content": "a"}]}"#), @r#"`messages[0].role` is the unknown role "bot", expected one of: system, user, assistant, tool, ipython"#);
+        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "bot", "content": "a"}]}"#), @r#"`messages[0].role` is the unknown role "bot", expected one of: system, user, assistant, tool, ipython; say whose it is by `roles: {user: [WORD]}` beside the source's `path`"#);
         insta::assert_snapshot!(problem(r#"{"messages": [{"role": "user", "content": null}]}"#), @"`messages[0].content` must be a text, found null");
         insta::assert_snapshot!(problem(r#"{"messages": [{"role": "user", "content": [{"type": "text"}]}]}"#), @"`messages[0].content` must be a text, found a list");
-        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "content": "a", "weights": 0}]}"#), @r#"`messages[0].weights` is not supported: write `"weight": 0` into a turn of the assistant that is not to be learnt"#);
-        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "content": "a", "emotion": 1}]}"#), @"`messages[0].emotion` is not supported: a turn holds `role`, `content` and `tool_calls`, and may have `weight`");
+        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "content": "a", "weights": 0}]}"#), @r#"`messages[0].weights` is not supported: write `"weight": 0` into a turn that is not to be learnt"#);
+        insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "content": "a", "emotion": 1}]}"#), @"`messages[0].emotion` is not supported: a turn holds `role`, `content` and `tool_calls`, and may have `weight`; name another by `turn_fields`, or leave it out by `ignore_columns: [messages.emotion]`, if nothing is to be learnt from it");
         insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "content": "a", "reasoning_content": "because"}]}"#), @"`messages[0].reasoning_content` is not supported: the template has no place for it; put it into the text of the turn, or remove it");
         insta::assert_snapshot!(problem(r#"{"messages": [{"role": "user", "content": "a", "name": "Ana"}]}"#), @"`messages[0].name` stands in a turn that is no tool's, and the template has no place for it; put it into `content`, or remove it");
         insta::assert_snapshot!(problem(r#"{"messages": [{"role": "tool", "content": "a", "name": "fee"}]}"#), @r#"`messages[0].name` is "fee", but no call stands before this result; remove it"#);
         insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "fee", "arguments": {}}}]}, {"role": "tool", "content": "a", "tool_call_id": "2"}]}"#), @r#"`messages[1].tool_call_id` is "2", which no call before this result is; mend one of the two"#);
         insta::assert_snapshot!(problem(r#"{"messages": [{"role": "user", "content": "a"}], "functions": [{"name": "f"}]}"#), @"`functions` is not supported: write the definitions as `tools`");
-        insta::assert_snapshot!(problem(r#"{"system": "s", "messages": [{"role": "system", "content": "a"}]}"#), @"`system` is given twice: as a field and as the first turn; keep one");
+        insta::assert_snapshot!(problem(r#"{"system": "s", "messages": [{"role": "system", "content": "a"}]}"#), @"`system` is given twice, as a field and as the first turn, and they differ; keep one, or leave the field out by `ignore_columns: [system]`");
         insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{\"n\": 18446744073709551616}"}}]}]}"#), @"`messages[0].tool_calls[0].function.arguments.n` is 18446744073709551616: integers beyond 64 bits would be rounded; write it as a text");
         insta::assert_snapshot!(problem(r#"{"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{\"n\": 1, \"n\": 2}"}}]}]}"#), @"`messages[0].tool_calls[0].function.arguments.n` stands twice; keep one of the two");
         insta::assert_snapshot!(problem(r#"{"messages": [{"role": "user"}]}"#), @"`messages[0].content` is missing (found: role)");

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::fields::{Object, element};
-use super::{RowForm, learnt, tools};
+use super::{RowForm, TurnForm, learnt, tools};
 use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::RowProblem;
 use crate::formats::Row;
@@ -16,7 +16,18 @@ pub(super) static FORM: RowForm = RowForm {
     fields: &["conversations", "system", "tools", "builtin_tools", "tools_in_user_message"],
     lists: &["conversations", "tools", "builtin_tools"],
     expected: "`conversations`",
-    of_turns: true,
+    turns: Some(TurnForm {
+        list: "conversations",
+        role: "from",
+        fields: &["from", "value", "weight"],
+        words: &[
+            ("system", "system"),
+            ("user", "human"),
+            ("assistant", "gpt"),
+            ("tool", "observation"),
+            ("function_call", "function_call"),
+        ],
+    }),
     of_text: false,
     learnt: "",
     example: r#"{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}"#,
@@ -33,9 +44,8 @@ fn parse(row: &Object<'_>) -> Result<Conversation, RowProblem> {
 
 fn message(turn: &Object<'_>) -> Result<Message, RowProblem> {
     let known = [&["from", "value"], &learnt::KEYS[..]].concat();
-    turn.only(&known, |key| {
-        learnt::why(key, "a turn holds `from` and `value`, and may have `weight`")
-    })?;
+    let holds = "a turn holds `from` and `value`, and may have `weight`";
+    turn.only(&known, |key| learnt::why(key, holds, "conversations"))?;
     let (from, value) = (turn.text("from")?, turn.text("value")?);
     let role = match from {
         "system" => Role::System,
@@ -54,7 +64,8 @@ fn message(turn: &Object<'_>) -> Result<Message, RowProblem> {
         }
         _ => Content::Text(value.to_owned()),
     };
-    Ok(Message { role, content, learnt: learnt::learnt(turn, role)? })
+    let mark = learnt::of_turn(turn)?;
+    Ok(Message { role, content, learnt: role == Role::Assistant && mark != Some(false), mark })
 }
 
 #[cfg(test)]
@@ -80,8 +91,8 @@ mod tests {
     #[test]
     fn unknown_speakers_and_fields_are_named() {
         let problem = |line| Format::ShareGpt.parse_row(line).unwrap_err().to_string();
-        insta::assert_snapshot!(problem(r#"{"conversations": [{"from": "narrator", "value": ""}]}"#), @r#"`conversations[0].from` is the unknown role "narrator", expected one of: system, human, user, gpt, assistant, function_call, observation, tool"#);
-        insta::assert_snapshot!(problem(r#"{"conversations": [{"from": "gpt", "value": "", "emotion": "glad"}]}"#), @"`conversations[0].emotion` is not supported: a turn holds `from` and `value`, and may have `weight`");
+        insta::assert_snapshot!(problem(r#"{"conversations": [{"from": "narrator", "value": ""}]}"#), @r#"`conversations[0].from` is the unknown role "narrator", expected one of: system, human, user, gpt, assistant, function_call, observation, tool; say whose it is by `roles: {user: [WORD]}` beside the source's `path`"#);
+        insta::assert_snapshot!(problem(r#"{"conversations": [{"from": "gpt", "value": "", "emotion": "glad"}]}"#), @"`conversations[0].emotion` is not supported: a turn holds `from` and `value`, and may have `weight`; name another by `turn_fields`, or leave it out by `ignore_columns: [conversations.emotion]`, if nothing is to be learnt from it");
         insta::assert_snapshot!(problem(r#"{"conversations": [{"from": "function_call", "value": "f(1)"}]}"#), @"`conversations[0].value` is a text that does not hold JSON: expected ident at line 1 column 2");
     }
 }

@@ -10,7 +10,7 @@ pub(super) static FORM: RowForm = RowForm {
     fields: &["text"],
     lists: &[],
     expected: "`text`",
-    of_turns: false,
+    turns: None,
     of_text: true,
     learnt: "text",
     example: r#"{"text": "a"}"#,

@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::fields::{Object, as_text, wrong_type};
-use crate::conversation::{Content, Conversation, Message, Role};
+use crate::conversation::{Content, Conversation, Message};
 use crate::error::RowProblem;
 use crate::formats::json;
+use crate::python_text::strip;
 use crate::shown::shown;
 
 /// The turns with whatever else the row says: tools, and a system prompt beside them.
@@ -25,15 +26,18 @@ pub(super) fn conversation(
     };
     let (tools, builtin_tools) = (definitions(row)?, builtin(row)?);
     let conversation = Conversation { messages, tools, builtin_tools, tools_in_user_message };
-    let Some(system) = row.optional_text("system")?.filter(|text| !text.is_empty()) else {
-        return Ok(conversation);
-    };
-    if conversation.messages.first().is_some_and(|first| first.role == Role::System) {
-        return Err(RowProblem::Unsupported(
-            "`system` is given twice: as a field and as the first turn; keep one".to_owned(),
-        ));
+    let system = row.optional_text("system")?.filter(|text| !strip(text).is_empty());
+    match (system, conversation.system()) {
+        (Some(field), Some(turn)) if strip(field) != strip(turn) => {
+            Err(RowProblem::Unsupported(
+                "`system` is given twice, as a field and as the first turn, and they differ; keep one, \
+                 or leave the field out by `ignore_columns: [system]`"
+                    .to_owned(),
+            ))
+        }
+        (Some(field), _) => Ok(conversation.with_system_prompt(field)),
+        (None, _) => Ok(conversation),
     }
-    Ok(conversation.with_system_prompt(system))
 }
 
 /// The row's `builtin_tools`, a list of names. An empty list means none.
@@ -83,7 +87,7 @@ pub(super) fn call(turn: &Object<'_>) -> Result<Option<Content>, RowProblem> {
         [one] => {
             let one = Object::inside(one, format!("{path}[0]"))?;
             let known = ["id", "type", "index", "function"];
-            one.only(&known, |_| "a tool call holds `id`, `type` and `function`")?;
+            one.only(&known, |_| "a tool call holds `id`, `type` and `function`".to_owned())?;
             if let Some(kind) = one.optional_text("type")?.filter(|kind| *kind != "function") {
                 return Err(RowProblem::Unsupported(format!(
                     "`{}` is {:?}: only functions can be called",
@@ -92,7 +96,8 @@ pub(super) fn call(turn: &Object<'_>) -> Result<Option<Content>, RowProblem> {
                 )));
             }
             let function = Object::inside(one.required("function")?, one.path("function"))?;
-            function.only(&["name", "arguments"], |_| "a function holds `name` and `arguments`")?;
+            let holds = |_: &str| "a function holds `name` and `arguments`".to_owned();
+            function.only(&["name", "arguments"], holds)?;
             named_call(&function).map(Some)
         }
         more => Err(RowProblem::Unsupported(format!(
@@ -117,7 +122,7 @@ pub(super) fn id<'a>(turn: &Object<'a>) -> Result<Option<&'a str>, RowProblem> {
 pub(super) fn call_in_text(text: &str, path: String) -> Result<Content, RowProblem> {
     let value = parse(text, &path)?;
     let object = Object::inside(&value, path)?;
-    object.only(&["name", "arguments"], |_| "a call holds `name` and `arguments`")?;
+    object.only(&["name", "arguments"], |_| "a call holds `name` and `arguments`".to_owned())?;
     named_call(&object)
 }
 

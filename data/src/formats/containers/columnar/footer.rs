@@ -6,6 +6,8 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
+use super::pages::PageSizes;
+
 /// The most bytes of a footer that is read.
 const MOST_BYTES: u64 = 64 << 20;
 /// The most levels of a schema: a list and a struct in it are three.
@@ -66,6 +68,36 @@ fn levels(footer: &[u8]) -> Option<usize> {
             kind => bytes.skip(kind, MOST_NESTED)?,
         }
     }
+}
+
+/// What the header of a page says; `None` where the bytes hold no whole header.
+pub(super) fn page_sizes(header: &[u8]) -> Option<PageSizes> {
+    /// The type of a page that is a dictionary.
+    const DICTIONARY: i64 = 2;
+    const NUMBER: u8 = 5;
+    let mut bytes = Bytes(header);
+    let (mut kind_of_page, mut unpacked, mut packed) = (None, None, None);
+    let mut id = 0;
+    loop {
+        let kind = bytes.field(&mut id)?;
+        let place = match (kind, id) {
+            (END, _) => break,
+            (NUMBER, 1) => &mut kind_of_page,
+            (NUMBER, 2) => &mut unpacked,
+            (NUMBER, 3) => &mut packed,
+            _ => {
+                bytes.skip(kind, MOST_NESTED)?;
+                continue;
+            }
+        };
+        *place = Some(unzigzag(bytes.varint()?));
+    }
+    Some(PageSizes {
+        header: header.len() - bytes.0.len(),
+        is_dictionary: kind_of_page? == DICTIONARY,
+        unpacked: u64::try_from(unpacked?).ok()?,
+        packed: u64::try_from(packed?).ok()?,
+    })
 }
 
 struct Bytes<'a>(&'a [u8]);
@@ -201,6 +233,17 @@ mod tests {
         }
         bytes.push(0);
         bytes
+    }
+
+    #[test]
+    fn a_page_is_as_large_as_its_header_says() {
+        // Type 2, 300 bytes unpacked, 5 packed, and a struct that is passed over.
+        let header = [0x15, 4, 0x15, 0xd8, 4, 0x15, 10, 0x4c, 0x15, 2, 0, 0, 9, 9];
+        let sizes = PageSizes { header: 12, is_dictionary: true, unpacked: 300, packed: 5 };
+        assert_eq!(page_sizes(&header), Some(sizes));
+        for end in 0..12 {
+            assert_eq!(page_sizes(&header[..end]), None, "cut to {end} bytes");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Columns of Arrow as values of JSON.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
     Date32Type, Date64Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
@@ -10,7 +12,7 @@ use arrow_array::{
     Array, ArrayRef, ArrowPrimitiveType, OffsetSizeTrait, RecordBatch, StructArray,
     downcast_dictionary_array,
 };
-use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use arrow_schema::{DataType, Field, Fields, Schema, TimeUnit};
 use serde_json::{Map, Number, Value};
 
 use crate::shown::shown;
@@ -23,10 +25,20 @@ const MOST_LEVELS: usize = 32;
 /// Refuses columns that cannot be values.
 pub(super) fn check(schema: &Schema) -> Result<(), String> {
     let mut count = 0;
+    check_names(schema.fields(), "column")?;
     for field in schema.fields() {
         check_field(field, &shown(field.name()), 1, &mut count)?;
     }
     Ok(())
+}
+
+/// Refuses names that stand twice, as a key of JSON may not.
+fn check_names(fields: &Fields, what: &str) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    match fields.iter().find(|field| !seen.insert(field.name())) {
+        Some(field) => Err(format!("{what} `{}` stands twice", shown(field.name()))),
+        None => Ok(()),
+    }
 }
 
 fn check_field(field: &Field, path: &str, level: usize, count: &mut usize) -> Result<(), String> {
@@ -45,7 +57,10 @@ fn check_field(field: &Field, path: &str, level: usize, count: &mut usize) -> Re
         check_field(inner, &path, level + 1, count)
     };
     match field.data_type() {
-        DataType::Struct(fields) => fields.iter().try_for_each(|inner| check(inner)),
+        DataType::Struct(fields) => {
+            check_names(fields, "field")?;
+            fields.iter().try_for_each(|inner| check(inner))
+        }
         DataType::List(inner)
         | DataType::LargeList(inner)
         | DataType::FixedSizeList(inner, _)
@@ -212,14 +227,68 @@ fn map(entries: &StructArray) -> Result<Value, String> {
     Ok(Value::Object(object))
 }
 
-/// The values of a dictionary, once for each key.
+/// The values of a dictionary, once for each key that stands in a row.
 fn looked_up(array: &dyn Array) -> Result<Vec<Value>, String> {
     downcast_dictionary_array!(
         array => {
-            let all = values(array.values())?;
-            let value = |key: Option<usize>| key.and_then(|key| all.get(key)).cloned().unwrap_or(Value::Null);
-            Ok(array.keys_iter().map(value).collect())
+            let mut known: BTreeMap<usize, Value> = BTreeMap::new();
+            let mut out = Vec::with_capacity(array.len());
+            for key in array.keys_iter() {
+                let Some(key) = key.filter(|&key| key < array.values().len()) else {
+                    out.push(Value::Null);
+                    continue;
+                };
+                if let Some(value) = known.get(&key) {
+                    out.push(value.clone());
+                    continue;
+                }
+                let value = values(&array.values().slice(key, 1))?.pop().unwrap_or(Value::Null);
+                known.insert(key, value.clone());
+                out.push(value);
+            }
+            Ok(out)
         }
         other => Err(format!("{other} in a column")),
     )
+}
+
+/// Bytes of all texts of a batch, as its rows would have them.
+pub(super) fn bytes_of_texts(batch: &RecordBatch) -> u64 {
+    batch.columns().iter().map(texts).sum()
+}
+
+fn texts(array: &ArrayRef) -> u64 {
+    let array = array.as_ref();
+    let sum = |items: &mut dyn Iterator<Item = Option<ArrayRef>>| -> u64 {
+        items.flatten().map(|items| texts(&items)).sum()
+    };
+    let of_columns = |columns: &[ArrayRef]| columns.iter().map(texts).sum();
+    match array.data_type() {
+        DataType::Utf8 => lengths(array.as_string::<i32>().iter()),
+        DataType::LargeUtf8 => lengths(array.as_string::<i64>().iter()),
+        DataType::Utf8View => lengths(array.as_string_view().iter()),
+        DataType::List(_) => sum(&mut array.as_list::<i32>().iter()),
+        DataType::LargeList(_) => sum(&mut array.as_list::<i64>().iter()),
+        DataType::FixedSizeList(..) => sum(&mut array.as_fixed_size_list().iter()),
+        DataType::Struct(_) => of_columns(array.as_struct().columns()),
+        DataType::Map(..) => {
+            array.as_map().iter().flatten().map(|entries| of_columns(entries.columns())).sum()
+        }
+        DataType::Dictionary(..) => downcast_dictionary_array!(
+            array => {
+                let mut known: BTreeMap<usize, u64> = BTreeMap::new();
+                let keys = array.keys_iter().flatten().filter(|&key| key < array.values().len());
+                keys.map(|key| {
+                    *known.entry(key).or_insert_with(|| texts(&array.values().slice(key, 1)))
+                })
+                .fold(0, u64::saturating_add)
+            }
+            _other => 0,
+        ),
+        _ => array.len() as u64,
+    }
+}
+
+fn lengths<'a>(texts: impl Iterator<Item = Option<&'a str>>) -> u64 {
+    texts.flatten().map(|text| text.len() as u64).sum()
 }
