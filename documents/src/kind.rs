@@ -161,7 +161,12 @@ fn is_text(bytes: &[u8]) -> bool {
     if !has_mark && bytes.contains(&0) {
         return false;
     }
-    let head = decode(&bytes[..bytes.len().min(HEAD)], None).text;
+    // Bytes that nobody wrote, as storage has them, would be a text of one letter.
+    let start = &bytes[..bytes.len().min(HEAD)];
+    if start.iter().filter(|&&byte| byte == 0xff).count() * 2 > start.len() {
+        return false;
+    }
+    let head = decode(start, None).text;
     let strange = |c: &char| {
         c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\x0c' | '\x08' | '\x1b' | '\u{85}')
     };

@@ -5,6 +5,8 @@
 mod hostile;
 #[path = "documents/kinds.rs"]
 mod kinds;
+#[path = "documents/malformed.rs"]
+mod malformed;
 
 use std::path::PathBuf;
 

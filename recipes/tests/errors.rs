@@ -326,14 +326,14 @@ fn what_chats_alone_have_is_refused_where_there_are_none_or_all_is_learnt() {
     mine.yaml:5:18: data.system_prompt: found "Be brief.", but no row is a chat that it could be added to
       help: drop `data.system_prompt`
     "#);
-    assert_snapshot!(beside("  train_on: {roles: [human], turns: first}\n"), @r#"
+    assert_snapshot!(beside("  train_on: {roles: [human], turns: first}\n"), @"
     recipe `mine.yaml` has 2 problems:
-    mine.yaml:4:21: data.train_on.roles.0: found "human"; allowed: system, user, assistant, tool
-    mine.yaml:4:36: data.train_on.turns: found "first"; allowed: all, last
-    "#);
+    mine.yaml:4:22: data.train_on.roles.0: found the text `human`; allowed: system, user, assistant, tool
+    mine.yaml:4:37: data.train_on.turns: found the text `first`; allowed: all, last
+    ");
     assert_snapshot!(beside("  train_on: {roles: []}\n"), @"
     recipe `mine.yaml` has a problem:
-    mine.yaml:4:21: data.train_on.roles: found []; allowed: a list of some of system, user, assistant, tool
+    mine.yaml:4:21: data.train_on.roles: found a list of 0; allowed: a list of some of system, user, assistant, tool
     ");
 }
 
@@ -351,7 +351,20 @@ data:
   mask_history: true
   roles_to_train: [assistant]
 ";
-    assert_snapshot!(refusal(yaml), @"");
+    assert_snapshot!(refusal(yaml), @"
+    recipe `mine.yaml` has 6 problems:
+    mine.yaml:6:7: data.train.0.field_messages: unknown key
+      help: did you mean `data.train[].columns`?
+    mine.yaml:7:7: data.train.0.message_property_mappings: unknown key
+      help: did you mean `data.train[].turn_fields`?
+    mine.yaml:8:7: data.train.0.tags: unknown key
+      help: `tags` is no key of a recipe: `turn_fields` of a source names the fields of turns, and its `roles` the words for who speaks
+    mine.yaml:9:14: data.train.0.roles: found a mapping (user); allowed: words for each role, `{user: [customer], assistant: [agent]}`
+    mine.yaml:10:3: data.mask_history: unknown key
+      help: did you mean `data.train_on.turns`?
+    mine.yaml:11:3: data.roles_to_train: unknown key
+      help: did you mean `data.train_on.roles`?
+    ");
 }
 
 #[test]
