@@ -12,7 +12,7 @@ use serde_json::json;
 pub(crate) const SPECIAL_TOKENS: usize = 256;
 
 /// Llama 3's split: contractions, words with one leading mark, up to three digits, punctuation, line ends, blanks.
-const SPLIT: &str = concat!(
+pub(crate) const SPLIT: &str = concat!(
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );

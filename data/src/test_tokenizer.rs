@@ -10,10 +10,8 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
+use crate::llama3_tokenizer::SPLIT;
 use crate::tokenizer::Tokenizer;
-
-/// The split expression of Llama 3's tokenizer.json.
-const SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 const CORPUS: &str = "The office answers questions about fees, deadlines and forms. How much is the \
 fee for a residence certificate? The fee is 12 euros.\n\nWhen is the deadline? The deadline is the \

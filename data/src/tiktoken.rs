@@ -13,7 +13,7 @@ use tokenizers::models::bpe::{BPE, Merges, Vocab};
 
 use crate::error::Error;
 use crate::llama3_tokenizer::{skeleton, special_tokens};
-use crate::tokenizer::{Outline, Tokenizer};
+use crate::tokenizer::{Alphabet, ByteLevel, Outline, Tokenizer};
 
 /// Llama 3's longest token has 128 bytes; finding merges takes the square of the length.
 const LONGEST_TOKEN: usize = 512;
@@ -65,8 +65,12 @@ impl Tokenizer {
             let problem = format!("the token spells the special token `{name}`");
             return Err(Error::TokenizerLine { origin: origin.to_owned(), line, problem });
         }
-        let inner = convert(&ordered, &tokens, special).map_err(|error| fail(error.to_string()))?;
-        Self::assemble(inner, Outline::default(), bytes, origin)
+        let merges = merges(&ordered, &tokens);
+        let byte_level = ByteLevel::of_ranks(&ordered, &merges);
+        let inner = convert(&ordered, merges, special).map_err(|error| fail(error.to_string()))?;
+        let mut outline = Outline::default();
+        outline.byte_level = byte_level;
+        Self::assemble(inner, outline, bytes, origin)
     }
 }
 
@@ -148,14 +152,12 @@ fn in_order<'a>(
 /// The tokenizer of these ranks, with the special tokens behind them.
 fn convert(
     ordered: &[&[u8]],
-    tokens: &HashMap<Vec<u8>, Ranked>,
+    merges: Vec<(usize, usize)>,
     special: Vec<String>,
 ) -> tokenizers::Result<tokenizers::Tokenizer> {
-    let alphabet = byte_alphabet();
-    let spell =
-        |token: &[u8]| token.iter().map(|&byte| alphabet[byte as usize]).collect::<String>();
-    let spelled: Vec<String> = ordered.iter().map(|token| spell(token)).collect();
-    let merges: Merges = merges(ordered, tokens)
+    let alphabet = Alphabet::new();
+    let spelled: Vec<String> = ordered.iter().map(|token| alphabet.spell(token)).collect();
+    let merges: Merges = merges
         .into_iter()
         .map(|(left, right)| (spelled[left].clone(), spelled[right].clone()))
         .collect();
@@ -182,18 +184,6 @@ fn merges(ordered: &[&[u8]], tokens: &HashMap<Vec<u8>, Ranked>) -> Vec<(usize, u
         merges[first..].sort_unstable();
     }
     merges
-}
-
-/// The characters that stand for bytes in a byte-level vocabulary: printable Latin-1 for itself, the
-/// others counted up from U+0100 (`bytes_to_unicode` of GPT-2's encoder.py).
-fn byte_alphabet() -> Vec<char> {
-    let mut unprintable = '\u{100}'..;
-    (0..=u8::MAX)
-        .map(|byte| match byte {
-            b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
-            _ => unprintable.next().expect("188 bytes are printable, 68 characters are taken"),
-        })
-        .collect()
 }
 
 /// RFC 4648 section 4, with padding and nothing else: no blanks, no bits left over.

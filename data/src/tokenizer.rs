@@ -1,11 +1,14 @@
 //! A tokenizer read from `tokenizer.json`, through the reference `tokenizers` crate; `tiktoken` reads Meta's own file into the same.
+//! Texts of Llama 3's kind are encoded by `byte_level`, with the same ids, all others by that crate.
 //!
 //! Text never becomes a control token here: `<|eot_id|>` written in a dataset is encoded as the
 //! characters it is made of, and control tokens are only ever placed by structure. Llama 3's names for
 //! them are needed by Graft's own chat format and by nothing else.
 
 mod bounds;
+mod byte_level;
 mod expression;
+mod kind;
 mod llama3;
 mod marks;
 mod outline;
@@ -20,6 +23,7 @@ use rayon::prelude::*;
 use crate::decode_stream::DecodeStream;
 use crate::error::{Error, RowProblem};
 use bounds::{Bounds, Offsets, guarded};
+pub(crate) use byte_level::{Alphabet, ByteLevel};
 use llama3::{Llama3, Missing};
 pub(crate) use marks::Speaker;
 use marks::{Mark, Marks};
@@ -33,6 +37,12 @@ pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     /// For text that does not stand at the beginning, where that makes a difference.
     later: Option<Arc<tokenizers::Tokenizer>>,
+    /// What encodes texts in place of `inner`, where they are split and merged as Llama 3's.
+    byte_level: Option<ByteLevel>,
+    /// Added tokens that `inner` finds in a text.
+    ordinary: Marks,
+    /// The ranges of `inner` leave out blanks.
+    trims_ranges: bool,
     origin: String,
     sha256: String,
     /// For every id: whether it exists, and whether it is a control token.
@@ -107,7 +117,7 @@ impl Tokenizer {
         }
         let llama3 = Llama3::find(&inner, &kinds);
         let later = outline.blank_at_start.then(|| without_blank(&inner).map(Arc::new)).flatten();
-        let Outline { front, back, growth, .. } = outline;
+        let Outline { front, back, growth, byte_level, trims_ranges, .. } = outline;
         let (bos, eos, frame) = if let Ok(Llama3 { bos, end_of_text, .. }) = llama3 {
             // Llama 3's tokenizer begins every text, also where its file does not say so.
             let (front, back) = (vec![bos], vec![end_of_text]);
@@ -119,9 +129,12 @@ impl Tokenizer {
         };
         let pad = inner.token_to_id(PAD).or(eos).or(bos).unwrap_or(0);
         let mut tokenizer = Self {
-            marks: Marks::special(&inner),
+            marks: Marks::of(&inner, true),
+            ordinary: Marks::of(&inner, false),
             inner: Arc::new(inner),
             later,
+            byte_level,
+            trims_ranges,
             origin: origin.to_owned(),
             sha256: sha256_hex(file),
             kinds,
@@ -168,10 +181,20 @@ impl Tokenizer {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        let encoding = self.read(text, at_start, Offsets::No)?;
-        let ids = encoding.get_ids().to_vec();
+        let ids = match self.byte_level_for(text) {
+            Some(byte_level) => {
+                let encode = || byte_level.encode(text);
+                self.bounds.within(text, encode).map_err(|message| self.failed(message))?
+            }
+            None => self.read(text, at_start, Offsets::No)?.get_ids().to_vec(),
+        };
         self.check_not_forged(text, &ids)?;
         Ok(ids)
+    }
+
+    /// What encodes a text that holds no added token.
+    fn byte_level_for(&self, text: &str) -> Option<&ByteLevel> {
+        self.byte_level.as_ref().filter(|_| !self.ordinary.occur_in(text))
     }
 
     /// Ids of a part of a text that holds no control token, each with the bytes that it stands for;
@@ -183,6 +206,12 @@ impl Tokenizer {
     ) -> Result<Vec<(u32, Range<usize>)>, Error> {
         if text.is_empty() {
             return Ok(Vec::new());
+        }
+        if let Some(byte_level) = self.byte_level_for(text).filter(|_| !self.trims_ranges) {
+            let encode = || byte_level.encode_with_offsets(text);
+            let found = self.bounds.within(text, encode).map_err(|message| self.failed(message))?;
+            self.check_not_forged(text, found.iter().map(|(id, _)| id))?;
+            return Ok(found);
         }
         let encoding = self.read(text, at_start, Offsets::Yes)?;
         self.check_not_forged(text, encoding.get_ids())?;
@@ -200,9 +229,13 @@ impl Tokenizer {
         self.bounds.encode(reader, text, offsets).map_err(|message| self.failed(message))
     }
 
-    fn check_not_forged(&self, text: &str, ids: &[u32]) -> Result<(), Error> {
+    fn check_not_forged<'a>(
+        &self,
+        text: &str,
+        ids: impl IntoIterator<Item = &'a u32>,
+    ) -> Result<(), Error> {
         // A vocabulary that holds control tokens as ordinary entries could still merge into one.
-        if let Some(&id) = ids.iter().find(|&&id| self.is_special(id)) {
+        if let Some(&id) = ids.into_iter().find(|&&id| self.is_special(id)) {
             return Err(Error::ForgedSpecial {
                 origin: self.origin.clone(),
                 text: text.chars().take(60).collect(),
@@ -286,6 +319,11 @@ impl Tokenizer {
     /// Whether `id` is a control token.
     pub fn is_special(&self, id: u32) -> bool {
         self.kind(id) == Kind::Special
+    }
+
+    /// Bytes of the tables that encode in place of the reference crate; `None` where that encodes.
+    pub fn table_bytes(&self) -> Option<usize> {
+        self.byte_level.as_ref().map(ByteLevel::size)
     }
 
     /// How the vocabulary spells `id` (byte-level alphabet for ordinary ids).

@@ -97,10 +97,9 @@ fn order_of_lines_blank_lines_and_line_ends_do_not_matter() {
 fn the_built_in_vocabulary_gives_the_same_ids_from_either_file() {
     let json = include_str!("../../../model/builtin/quickstart/tokenizer.json");
     let from_json = Tokenizer::from_bytes(json.as_bytes(), "tokenizer.json").unwrap();
-    let alphabet = byte_alphabet();
-    let byte = |c: char| alphabet.iter().position(|&found| found == c).unwrap() as u8;
+    let alphabet = Alphabet::new();
     let tokens: Vec<Vec<u8>> = (0..from_json.bos().unwrap())
-        .map(|id| from_json.token(id).unwrap().chars().map(byte).collect())
+        .map(|id| alphabet.bytes(&from_json.token(id).unwrap()).unwrap())
         .collect();
     let mut model = String::new();
     for (rank, token) in tokens.iter().enumerate() {

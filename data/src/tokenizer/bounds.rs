@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,23 @@ impl Bounds {
         Self { growth, ..Self::default() }
     }
 
+    /// Encodes a text without the reference reader: of any kind, and not longer than its reader takes.
+    ///
+    /// # Errors
+    /// The text has too many bytes.
+    pub(super) fn within<T>(&self, text: &str, encode: impl FnOnce() -> T) -> Result<T, String> {
+        self.check_bytes(text)?;
+        let _turn = self.turn(text);
+        Ok(encode())
+    }
+
+    /// Long texts take turns.
+    fn turn(&self, text: &str) -> Option<MutexGuard<'_, ()>> {
+        // It guards nothing that a panic could leave half done.
+        let turn = || self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        (text.len() > LONG_TEXT).then(turn)
+    }
+
     /// The text as `reader` reads it.
     ///
     /// # Errors
@@ -69,9 +86,7 @@ impl Bounds {
         offsets: Offsets,
     ) -> Result<Encoding, String> {
         self.check_size(text)?;
-        // It guards nothing that a panic could leave half done.
-        let turn = || self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let _turn = (text.len() > LONG_TEXT).then(turn);
+        let _turn = self.turn(text);
         let begun = Instant::now();
         let encoding = match text.len() {
             ..WATCHED => read(reader, text, offsets),
@@ -84,14 +99,8 @@ impl Bounds {
     /// What a text takes of memory grows with its bytes, also where it is one word of millions of
     /// letters, and with the pieces that it is split into.
     fn check_size(&self, text: &str) -> Result<(), String> {
-        let Growth { bytes, pieces: growth, single } = self.growth;
-        let most = MOST_BYTES_OF_A_ROW.min((MOST_BYTES as f64 / bytes) as usize);
-        if text.len() > most {
-            return Err(format!(
-                "a text has {} bytes, and at most {most} are encoded at once; cut it into several rows",
-                text.len()
-            ));
-        }
+        self.check_bytes(text)?;
+        let Growth { pieces: growth, single, .. } = self.growth;
         if text.len() as f64 * growth <= MOST_PIECES as f64 {
             return Ok(());
         }
@@ -114,6 +123,17 @@ impl Bounds {
             }
         }
         Ok(())
+    }
+
+    fn check_bytes(&self, text: &str) -> Result<(), String> {
+        let most = MOST_BYTES_OF_A_ROW.min((MOST_BYTES as f64 / self.growth.bytes) as usize);
+        if text.len() <= most {
+            return Ok(());
+        }
+        Err(format!(
+            "a text has {} bytes, and at most {most} are encoded at once; cut it into several rows",
+            text.len()
+        ))
     }
 
     fn account(&self, bytes: usize, time: Duration) -> Result<(), String> {

@@ -63,19 +63,30 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
-    pub(super) fn special(tokenizer: &tokenizers::Tokenizer) -> Self {
+    /// Of the added tokens that are special, or of those that are not.
+    pub(super) fn of(tokenizer: &tokenizers::Tokenizer, special: bool) -> Self {
         let mut marks = Self { all: Vec::new(), starts: [false; 256] };
         let tokens = tokenizer.get_added_tokens_decoder();
-        let mut special: Vec<Mark> = tokens
+        let mut chosen: Vec<Mark> = tokens
             .iter()
-            .filter(|(_, token)| token.special && !token.content.is_empty())
+            .filter(|(_, token)| token.special == special && !token.content.is_empty())
             .map(|(id, token)| Mark::of(*id, token))
             .collect();
-        special.sort_unstable_by_key(|mark| mark.id);
-        for mark in special {
+        chosen.sort_unstable_by_key(|mark| mark.id);
+        for mark in chosen {
             marks.add(mark);
         }
         marks
+    }
+
+    /// Whether a text holds the characters of one.
+    pub(super) fn occur_in(&self, text: &str) -> bool {
+        let begins = |at: usize| {
+            let rest = &text.as_bytes()[at..];
+            self.all.iter().any(|mark| rest.starts_with(mark.text.as_bytes()))
+        };
+        let starts = |(at, byte): (usize, u8)| self.starts[byte as usize].then_some(at);
+        !self.all.is_empty() && text.bytes().enumerate().filter_map(starts).any(begins)
     }
 
     pub(super) fn add(&mut self, mark: Mark) {

@@ -11,7 +11,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::byte_level::{ByteLevel, Spelled};
 use super::expression;
+use super::kind::{MergeList, Text, splits_as_llama3};
 
 /// Larger than any release's: Llama 3's has 9 MB, the largest known 35 MB.
 const LARGEST_FILE: usize = 256 << 20;
@@ -35,6 +37,10 @@ pub(crate) struct Outline {
     pub blank_at_start: bool,
     /// How much longer a text becomes before it is split.
     pub growth: Growth,
+    /// Where the file is of Llama 3's kind: what encodes its texts.
+    pub byte_level: Option<ByteLevel>,
+    /// A token's range leaves out the blanks at its ends.
+    pub trims_ranges: bool,
     /// The added tokens, with the ids that the file says they have.
     added: Vec<(u64, String)>,
 }
@@ -143,28 +149,39 @@ struct Model<'a> {
     continuing_subword_prefix: Value,
     #[serde(default)]
     end_of_word_suffix: Value,
-    #[serde(default, deserialize_with = "ids")]
-    vocab: Ids,
+    #[serde(default)]
+    ignore_merges: Value,
+    #[serde(borrow, default)]
+    vocab: Ids<'a>,
+    #[serde(borrow, default)]
+    merges: MergeList<'a>,
 }
 
 /// What is looked at of a vocabulary's ids; other forms of vocabularies have none.
 #[derive(Default)]
-struct Ids {
+struct Ids<'a> {
     highest: u64,
     /// The first id that a second token has, too.
     twice: Option<(u64, String)>,
+    tokens: Vec<(Cow<'a, str>, u32)>,
 }
 
-fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ids, D::Error> {
+impl<'de: 'a, 'a> Deserialize<'de> for Ids<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ids(deserializer)
+    }
+}
+
+fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ids<'de>, D::Error> {
     struct Map;
     impl<'de> Visitor<'de> for Map {
-        type Value = Ids;
+        type Value = Ids<'de>;
         fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             out.write_str("a map of tokens to ids")
         }
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ids, A::Error> {
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ids<'de>, A::Error> {
             let (mut ids, mut seen) = (Ids::default(), Vec::new());
-            while let Some((token, id)) = map.next_entry::<String, u64>()? {
+            while let Some((Text(token), id)) = map.next_entry::<Text<'de>, u64>()? {
                 ids.highest = ids.highest.max(id);
                 // Higher ones are refused.
                 let Ok(at) = usize::try_from(id.min(HIGHEST_ID)) else { continue };
@@ -172,12 +189,16 @@ fn ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ids, D::Error> {
                     seen.resize(at + 1, false);
                 }
                 if std::mem::replace(&mut seen[at], true) && ids.twice.is_none() {
-                    ids.twice = Some((id, token));
+                    ids.twice = Some((id, token.clone().into_owned()));
                 }
+                ids.tokens.push((token, at as u32));
             }
             Ok(ids)
         }
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Ids, A::Error> {
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut list: A,
+        ) -> Result<Ids<'de>, A::Error> {
             while list.next_element::<IgnoredAny>()?.is_some() {}
             Ok(Ids::default())
         }
@@ -224,6 +245,7 @@ impl Outline {
             check_pre_tokenizer(kind, part)
         })?;
         each("post_processor", &post_processor, "processors", 0, &mut |kind, part| {
+            outline.trims_ranges |= part.get("trim_offsets") == Some(&Value::Bool(true));
             outline.note_frame(kind, part)
         })?;
         let mut growth = Growth::default();
@@ -231,6 +253,9 @@ impl Outline {
             check_decoder(kind, part)?;
             growth.note("decoder", kind, part)
         })?;
+        if normalizer.is_null() && splits_as_llama3(&pre_tokenizer) {
+            outline.byte_level = model.byte_level();
+        }
         Ok(outline)
     }
 
@@ -280,7 +305,7 @@ impl Outline {
 
 impl Model<'_> {
     fn check(&self) -> Result<(), String> {
-        let Self { kind, dropout, continuing_subword_prefix, end_of_word_suffix, vocab: _ } = self;
+        let Self { kind, dropout, continuing_subword_prefix, end_of_word_suffix, .. } = self;
         // Files of early releases name no kind.
         let kind = kind.as_deref().unwrap_or("BPE");
         if kind != "BPE" {
@@ -301,6 +326,13 @@ impl Model<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Its encoder, once it is known that its texts are split as Llama 3's.
+    fn byte_level(self) -> Option<ByteLevel> {
+        let ignores_merges = self.ignore_merges.as_bool().unwrap_or(false);
+        let (tokens, merges) = (self.vocab.tokens, self.merges.0);
+        ByteLevel::of_spelled(&Spelled { tokens, merges, ignores_merges })
     }
 }
 
