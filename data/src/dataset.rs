@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::fingerprint::RowDigest;
@@ -12,6 +13,7 @@ use crate::formats::{
 };
 use crate::overlong::{Overlong, OverlongReport, OverlongRow};
 use crate::sample::{RowFailure, Sample, SampleOptions, encode_row};
+use crate::samples::{HEAD, Index, Records, RowBytes, RowRecord, Rows, Samples, number, packed};
 use crate::statistics::{FileStatistics, Histogram, Lengths, Statistics};
 use crate::tokenizer::Tokenizer;
 
@@ -24,11 +26,11 @@ const BYTES_AT_ONCE: u64 = 16 * MOST_BYTES_OF_A_ROW as u64;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
     /// The samples.
-    pub samples: Vec<Sample>,
+    pub samples: Samples,
     /// Numbers about them.
     pub statistics: Statistics,
     /// What every row says, in file order, those that became no sample included.
-    pub rows: Vec<(Origin, RowDigest)>,
+    pub rows: Rows,
     /// Size and hash of each file: of the very bytes that became the samples.
     pub files: Vec<FileDigest>,
 }
@@ -44,7 +46,17 @@ impl Dataset {
         tokenizer: &Tokenizer,
         options: &SampleOptions,
     ) -> Result<Self, Error> {
-        let mut builder = Builder::new(sources, tokenizer, options)?;
+        Self::load_into(Box::new(InMemory::default()), sources, tokenizer, options)
+    }
+
+    /// [`Self::load`], with the samples kept by `keeper`.
+    pub(crate) fn load_into(
+        keeper: Box<dyn Keeper>,
+        sources: &[SourceFile],
+        tokenizer: &Tokenizer,
+        options: &SampleOptions,
+    ) -> Result<Self, Error> {
+        let mut builder = Builder::new(sources, tokenizer, options, keeper)?;
         let mut reader = RowReader::new(sources)
             .leaving_out_empty(options.allow_empty_targets)
             .cutting_by(tokenizer);
@@ -59,7 +71,7 @@ impl Dataset {
 
     /// Tokens of every sample.
     pub fn lengths(&self) -> Vec<usize> {
-        self.samples.iter().map(|sample| sample.tokens.len()).collect()
+        self.samples.lengths()
     }
 }
 
@@ -73,7 +85,7 @@ pub fn encode_rows(
     tokenizer: &Tokenizer,
     options: &SampleOptions,
 ) -> Result<Dataset, Error> {
-    let mut builder = Builder::new(sources, tokenizer, options)?;
+    let mut builder = Builder::new(sources, tokenizer, options, Box::new(InMemory::default()))?;
     builder.push(rows)?;
     builder.finish(Vec::new())
 }
@@ -90,15 +102,45 @@ fn some_rows(reader: &mut RowReader<'_>) -> Result<Vec<(Row, Origin)>, Error> {
     Ok(rows)
 }
 
+/// Takes the records of samples and rows as they are made.
+pub(crate) trait Keeper {
+    fn sample(&mut self, record: &[u8]) -> Result<(), Error>;
+    fn row(&mut self, record: &RowBytes) -> Result<(), Error>;
+    fn finish(self: Box<Self>) -> Result<(Records, Rows), Error>;
+}
+
+#[derive(Default)]
+struct InMemory {
+    records: Records,
+    rows: Vec<RowBytes>,
+}
+
+impl Keeper for InMemory {
+    fn sample(&mut self, record: &[u8]) -> Result<(), Error> {
+        self.records.add(record);
+        Ok(())
+    }
+
+    fn row(&mut self, record: &RowBytes) -> Result<(), Error> {
+        self.rows.push(*record);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(Records, Rows), Error> {
+        Ok((self.records, Rows::new(self.rows)))
+    }
+}
+
 struct Builder<'a> {
     sources: &'a [SourceFile],
     tokenizer: &'a Tokenizer,
     options: &'a SampleOptions,
     stops: Vec<u32>,
-    samples: Vec<Sample>,
-    rows: Vec<(Origin, RowDigest)>,
+    keeper: Box<dyn Keeper>,
+    index: Index,
     statistics: Statistics,
-    lengths: Vec<usize>,
+    /// How many rows have which length.
+    lengths: BTreeMap<usize, usize>,
     /// The first row that is too long and the longest.
     overlong: Option<(OverlongRow, OverlongRow)>,
 }
@@ -108,6 +150,7 @@ impl<'a> Builder<'a> {
         sources: &'a [SourceFile],
         tokenizer: &'a Tokenizer,
         options: &'a SampleOptions,
+        keeper: Box<dyn Keeper>,
     ) -> Result<Self, Error> {
         if options.max_seq_len < 2 {
             return Err(Error::SequenceTooShort { found: options.max_seq_len });
@@ -139,17 +182,16 @@ impl<'a> Builder<'a> {
             answers_without_end: 0,
             files: sources.iter().map(file).collect(),
         };
-        let (samples, rows, lengths) = (Vec::new(), Vec::new(), Vec::new());
         let (stops, overlong) = (tokenizer.stop_ids(), None);
         Ok(Self {
             sources,
             tokenizer,
             options,
             stops,
-            samples,
-            rows,
+            keeper,
+            index: Index::default(),
             statistics,
-            lengths,
+            lengths: BTreeMap::new(),
             overlong,
         })
     }
@@ -168,18 +210,29 @@ impl<'a> Builder<'a> {
                     Error::Row { place: Box::new(origin.place(self.sources)), problem }
                 }
             })?;
-            self.rows.push((*origin, digest));
-            self.judge(sample)?;
+            let samples = self.judge(sample)?;
+            let mut seen = Sha256::new();
+            for sample in &samples {
+                let record = packed(sample);
+                // Behind what stands for its place.
+                seen.update((record.len() as u64).to_le_bytes());
+                seen.update(&record[HEAD..]);
+                self.index.add(sample);
+                self.keeper.sample(&record)?;
+            }
+            let seen = number(&seen.finalize()[..8]);
+            let samples = samples.len() as u32;
+            self.keeper.row(&RowRecord { origin: *origin, digest, seen, samples }.packed())?;
         }
         Ok(())
     }
 
-    /// Applies the policies for long rows and for rows without targets.
-    fn judge(&mut self, sample: Sample) -> Result<(), Error> {
+    /// Applies the policies for long rows and for rows without targets; what is left of the row.
+    fn judge(&mut self, sample: Sample) -> Result<Vec<Sample>, Error> {
         let (origin, length) = (sample.origin, sample.tokens.len());
         self.statistics.rows += 1;
         self.statistics.files[origin.file].rows += 1;
-        self.lengths.push(length);
+        *self.lengths.entry(length).or_default() += 1;
         self.statistics.answers_without_end += usize::from(sample.has_open_answer(&self.stops));
         let max = self.options.max_seq_len;
         if length <= max {
@@ -189,26 +242,26 @@ impl<'a> Builder<'a> {
         match policy {
             Overlong::Error => {
                 self.note_overlong(origin, length);
-                return Ok(());
+                return Ok(Vec::new());
             }
             Overlong::Drop => self.statistics.dropped_overlong += 1,
             Overlong::TruncateLeft | Overlong::TruncateRight => self.statistics.truncated += 1,
             Overlong::Split => self.statistics.split += 1,
         }
         match policy.apply(sample, max) {
-            parts if parts.is_empty() => Ok(()),
+            parts if parts.is_empty() => Ok(parts),
             parts => self.keep(parts, ", after cutting it to `max_seq_len`"),
         }
     }
 
-    fn keep(&mut self, parts: Vec<Sample>, cut: &'static str) -> Result<(), Error> {
+    fn keep(&mut self, parts: Vec<Sample>, cut: &'static str) -> Result<Vec<Sample>, Error> {
         let (origin, tokens) = (parts[0].origin, parts[0].tokens.len());
         let all = parts.len();
         let learnable: Vec<Sample> = parts.into_iter().filter(|part| part.targets() > 0).collect();
         if learnable.is_empty() {
             if self.options.allow_empty_targets {
                 self.statistics.dropped_without_targets += 1;
-                return Ok(());
+                return Ok(Vec::new());
             }
             let place = Box::new(origin.place(self.sources));
             return Err(Error::NoTargets { place, tokens, cut });
@@ -223,8 +276,7 @@ impl<'a> Builder<'a> {
             self.statistics.targets += targets;
             self.statistics.samples += 1;
         }
-        self.samples.extend(learnable);
-        Ok(())
+        Ok(learnable)
     }
 
     fn note_overlong(&mut self, origin: Origin, tokens: usize) {
@@ -238,7 +290,7 @@ impl<'a> Builder<'a> {
 
     /// `files` were met while the rows were read.
     fn finish(self, files: Vec<FileRows>) -> Result<Dataset, Error> {
-        let Self { mut statistics, samples, rows: digests, lengths, overlong, options, .. } = self;
+        let Self { mut statistics, keeper, index, lengths, overlong, options, .. } = self;
         let encoded = statistics.rows;
         let mut hashes = Vec::with_capacity(files.len());
         for (file, met) in statistics.files.iter_mut().zip(files) {
@@ -258,9 +310,9 @@ impl<'a> Builder<'a> {
                 first,
                 longest,
                 max_seq_len,
-                overlong: lengths.iter().filter(|&&length| length > max_seq_len).count(),
+                overlong: lengths.range(max_seq_len + 1..).map(|(_, count)| count).sum(),
                 rows,
-                histogram: Histogram::of(&lengths),
+                histogram: Histogram::of_counts(&lengths),
             })));
         }
         if rows == 0 {
@@ -276,8 +328,9 @@ impl<'a> Builder<'a> {
         if statistics.targets == 0 {
             return Err(Error::AllMasked { rows });
         }
-        statistics.lengths = Lengths::of(&lengths);
-        Ok(Dataset { samples, statistics, rows: digests, files: hashes })
+        statistics.lengths = Lengths::of_counts(&lengths);
+        let (records, rows) = keeper.finish()?;
+        Ok(Dataset { samples: Samples::new(index, records), statistics, rows, files: hashes })
     }
 }
 

@@ -106,6 +106,11 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A sample is not what was kept.
+    #[error(
+        "samples in memory are damaged: the sum of a record is another. Start again, and test the machine's memory"
+    )]
+    DamagedMemory,
     /// A file holds no row at all.
     #[error("{} holds no rows", path.display())]
     EmptyFile {

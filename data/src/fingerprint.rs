@@ -4,7 +4,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::conversation::{Content, Conversation, Message};
-use crate::formats::Row;
+use crate::formats::{Origin, Row};
+use crate::samples::RowRecord;
 use crate::template_json::compact;
 
 /// The first 128 bits of SHA-256 over what a row says. Which of its turns are learnt, and where it
@@ -12,7 +13,22 @@ use crate::template_json::compact;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowDigest([u8; 16]);
 
+impl RowDigest {
+    pub(crate) fn bytes(self) -> [u8; 16] {
+        self.0
+    }
+
+    pub(crate) fn of_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl Row {
+    /// What is known of a row that is not trained on.
+    pub fn record(&self, origin: Origin) -> RowRecord {
+        RowRecord { origin, digest: self.digest(), seen: 0, samples: 0 }
+    }
+
     /// The hash of what the row says.
     pub fn digest(&self) -> RowDigest {
         let mut parts = Parts(Sha256::new());

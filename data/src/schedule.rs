@@ -1,7 +1,7 @@
 //! Which rows belong to which optimizer step: a function of the step's number alone, so that a
 //! resumed run needs no cursor and can neither repeat nor skip a row.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::mixture::{Part, is_plain};
 use crate::packing::pack;
 use crate::random::{CounterRng, Purpose};
-use crate::sample::Sample;
+use crate::samples::Rows;
 
 /// Whether several rows share a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,12 +43,65 @@ pub struct ScheduleOptions {
 #[derive(Debug)]
 pub struct Schedule {
     options: ScheduleOptions,
-    /// Rows of each unit.
-    units: Vec<Vec<usize>>,
+    units: Units,
     /// What an epoch has of which units; these are all, in order.
     parts: Vec<Drawn>,
     /// The order of the epoch asked for last: a convenience, never a state.
-    cache: Mutex<Option<(u64, Arc<Vec<usize>>)>>,
+    cache: Mutex<Option<(u64, Arc<Vec<u32>>)>>,
+}
+
+/// The rows of each unit, 4 bytes a row and none where a unit is a row.
+#[derive(Debug)]
+enum Units {
+    /// As many as there are rows.
+    Rows(usize),
+    Bins {
+        /// Of all bins.
+        rows: Vec<u32>,
+        /// Where those of each bin end.
+        ends: Vec<u32>,
+    },
+}
+
+impl Units {
+    fn len(&self) -> usize {
+        match self {
+            Self::Rows(count) => *count,
+            Self::Bins { ends, .. } => ends.len(),
+        }
+    }
+
+    /// Adds those of rows that stand together, the first of which is `first`.
+    fn add(&mut self, lengths: &[usize], first: usize, packing: Packing) {
+        match (self, packing) {
+            (Self::Bins { rows, ends }, Packing::Bins { max_seq_len }) => {
+                let mut bins = pack(lengths, max_seq_len);
+                // Bins come longest row first; without shuffling they follow the file.
+                bins.sort();
+                for bin in bins {
+                    rows.extend(bin.iter().map(|row| (first + row) as u32));
+                    ends.push(rows.len() as u32);
+                }
+            }
+            (Self::Bins { rows, ends }, Packing::Off) => {
+                rows.extend((0..).take(lengths.len()).map(|row: u32| first as u32 + row));
+                ends.extend((1..).take(lengths.len()).map(|row: u32| first as u32 + row));
+            }
+            (Self::Rows(count), _) => *count += lengths.len(),
+        }
+    }
+
+    /// The rows of a unit.
+    fn of(&self, unit: usize) -> impl Iterator<Item = usize> {
+        let (rows, range) = match self {
+            Self::Rows(_) => (None, unit..unit + 1),
+            Self::Bins { rows, ends } => {
+                let begin = unit.checked_sub(1).map_or(0, |before| ends[before]);
+                (Some(rows), begin as usize..ends[unit] as usize)
+            }
+        };
+        range.map(move |at| rows.map_or(at, |rows| rows[at] as usize))
+    }
 }
 
 /// Units that stand together, of which an epoch has some.
@@ -73,10 +126,10 @@ impl Drawn {
 
     /// Adds those of an epoch. `turns` is the order in which those that are taken once more have their turn,
     /// epoch after epoch, so that each is taken as often as any other.
-    fn add(&self, epoch: u64, turns: impl FnOnce() -> Vec<usize>, order: &mut Vec<usize>) {
+    fn add(&self, epoch: u64, turns: impl FnOnce() -> Vec<u32>, order: &mut Vec<u32>) {
         let (rounds, more) = self.rounds();
         for _ in 0..rounds {
-            order.extend(self.units.clone());
+            order.extend(self.units.clone().map(|unit| unit as u32));
         }
         if more > 0 {
             let turns = turns();
@@ -114,11 +167,15 @@ impl Schedule {
         }
         let all = [Part { samples: lengths.len(), times: 1.0 }];
         let parts = if is_plain(parts) { &all } else { parts };
-        let (mut units, mut drawn, mut first) = (Vec::new(), Vec::new(), 0);
+        let mut units = match options.packing {
+            Packing::Off => Units::Rows(0),
+            Packing::Bins { .. } => Units::Bins { rows: Vec::new(), ends: Vec::new() },
+        };
+        let (mut drawn, mut first) = (Vec::new(), 0);
         for part in parts.iter().filter(|part| part.samples > 0) {
             let rows = first..first + part.samples;
             let begin = units.len();
-            units.extend(units_of(&lengths[rows], first, options.packing));
+            units.add(&lengths[rows], first, options.packing);
             first += part.samples;
             let count = units.len() - begin;
             let each_epoch = ((count as f64 * part.times).round() as usize).max(1);
@@ -136,7 +193,7 @@ impl Schedule {
     /// Rows that an epoch has of each part, on average over epochs: a bin counts with all its rows.
     pub fn rows_of_parts(&self) -> Vec<f64> {
         let rows = |part: &Drawn| {
-            let rows: usize = self.units[part.units.clone()].iter().map(Vec::len).sum();
+            let rows: usize = part.units.clone().map(|unit| self.units.of(unit).count()).sum();
             rows as f64 * part.each_epoch as f64 / part.units.len() as f64
         };
         self.parts.iter().map(rows).collect()
@@ -145,14 +202,13 @@ impl Schedule {
     /// Tokens of every row, or bin, as often as a step may have it, longest first; `lengths` are those that
     /// the schedule was made of.
     pub fn unit_lengths(&self, lengths: &[usize]) -> Vec<usize> {
-        let length = |unit: &Vec<usize>| unit.iter().map(|&row| lengths[row]).sum::<usize>();
+        let length = |unit: usize| self.units.of(unit).map(|row| lengths[row]).sum::<usize>();
         let of = |part: &Drawn| {
-            let lengths = self.units[part.units.clone()].iter().map(length);
             // No more of one than a step has are ever together.
             let most = part.most().min(self.units_per_step());
-            lengths.flat_map(|length| std::iter::repeat_n(length, most)).collect::<Vec<_>>()
+            part.units.clone().flat_map(move |unit| std::iter::repeat_n(unit, most))
         };
-        let mut lengths: Vec<usize> = self.parts.iter().flat_map(of).collect();
+        let mut lengths: Vec<usize> = self.parts.iter().flat_map(of).map(length).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
         lengths
     }
@@ -175,7 +231,7 @@ impl Schedule {
         let end = (start + self.units_per_step()).min(order.len());
         order[start..end]
             .chunks(self.options.micro_batch_size.get())
-            .map(|units| units.iter().flat_map(|&unit| self.units[unit].clone()).collect())
+            .map(|units| units.iter().flat_map(|&unit| self.units.of(unit as usize)).collect())
             .collect()
     }
 
@@ -183,17 +239,17 @@ impl Schedule {
         self.options.micro_batch_size.saturating_mul(self.options.accumulation).get()
     }
 
-    fn order(&self, epoch: u64) -> Arc<Vec<usize>> {
+    fn order(&self, epoch: u64) -> Arc<Vec<u32>> {
         // A panic elsewhere cannot leave a half-written order: it is replaced whole.
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, order)) = cache.as_ref().filter(|(cached, _)| *cached == epoch) {
             return Arc::clone(order);
         }
         let ScheduleOptions { shuffle, seed, .. } = self.options;
-        let mut order: Vec<usize> = Vec::with_capacity(self.units());
+        let mut order: Vec<u32> = Vec::with_capacity(self.units());
         for (index, part) in self.parts.iter().enumerate() {
             let turns = || {
-                let mut turns: Vec<usize> = part.units.clone().collect();
+                let mut turns: Vec<u32> = part.units.clone().map(|unit| unit as u32).collect();
                 if shuffle {
                     CounterRng::new(seed, Purpose::Mixture, index as u64, 0).shuffle(&mut turns);
                 }
@@ -207,20 +263,6 @@ impl Schedule {
         let order = Arc::new(order);
         *cache = Some((epoch, Arc::clone(&order)));
         order
-    }
-}
-
-/// The units of rows that stand together, the first of which is `first`.
-fn units_of(lengths: &[usize], first: usize, packing: Packing) -> Vec<Vec<usize>> {
-    match packing {
-        Packing::Off => (0..lengths.len()).map(|row| vec![first + row]).collect(),
-        Packing::Bins { max_seq_len } => {
-            let mut bins = pack(lengths, max_seq_len);
-            // Bins come longest row first; without shuffling they follow the file.
-            bins.sort();
-            bins.iter_mut().flatten().for_each(|row| *row += first);
-            bins
-        }
     }
 }
 
@@ -241,68 +283,73 @@ pub struct Split {
 ///
 /// # Errors
 /// The fraction is not between 0 and 1, or there are fewer than two different rows.
-pub fn split_validation(samples: &[Sample], fraction: f64, seed: u64) -> Result<Split, Error> {
+pub fn split_validation(rows: &Rows, fraction: f64, seed: u64) -> Result<Split, Error> {
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(Error::Fraction { found: fraction });
     }
-    let mut rows: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    for (index, sample) in samples.iter().enumerate() {
-        rows.entry(sample.origin).or_default().push(index);
-    }
-    let held_out = (rows.len() as f64 * fraction).round() as usize;
-    let mut groups = equal_rows(samples, rows.into_values());
+    let rows = Equal::of(rows)?;
+    let held_out = (rows.samples.len() as f64 * fraction).round() as usize;
+    // Groups of equal rows, by their first ones.
+    let mut groups: Vec<u32> = (0..).take(rows.first.len()).collect();
+    groups.retain(|&row| rows.first[row as usize] == row);
     if groups.len() < 2 {
         return Err(Error::TooFewRows { rows: groups.len() });
     }
     CounterRng::new(seed, Purpose::ValidationSplit, 0, 0).shuffle(&mut groups);
-    let (mut train, mut validation, mut left) = (Vec::new(), Vec::new(), held_out.max(1));
-    for Group { rows, samples } in &groups {
+    let count = |group: u32| rows.copies[group as usize] as usize;
+    let (mut validation, mut left) = (BTreeSet::new(), held_out.max(1));
+    for &group in &groups {
         // The last group is needed to train on, whatever it holds.
-        if *rows <= left && validation.len() + 1 < groups.len() {
-            left -= rows;
-            validation.push(samples);
-        } else {
-            train.push(samples);
+        if count(group) <= left && validation.len() + 1 < groups.len() {
+            left -= count(group);
+            validation.insert(group);
         }
     }
     if validation.is_empty() {
         // Every row has more copies than the fraction has room for: those with the fewest are taken.
-        let fewest = (0..groups.len()).min_by_key(|&at| groups[at].rows).unwrap_or_default();
-        validation.push(train.remove(fewest));
+        validation.extend(groups.iter().copied().min_by_key(|&group| count(group)));
     }
-    let sorted = |groups: Vec<&Vec<usize>>| {
-        let mut indices: Vec<usize> = groups.into_iter().flatten().copied().collect();
-        indices.sort_unstable();
-        indices
-    };
-    Ok(Split { train: sorted(train), validation: sorted(validation) })
+    let mut split = Split { train: Vec::new(), validation: Vec::new() };
+    for (first, samples) in rows.first.iter().zip(&rows.samples) {
+        let is_held_out = validation.contains(first);
+        let side = if is_held_out { &mut split.validation } else { &mut split.train };
+        side.extend(samples.start as usize..samples.end as usize);
+    }
+    Ok(split)
 }
 
-/// Equal rows.
-struct Group {
-    /// How many rows.
-    rows: usize,
-    /// Indices of their samples.
-    samples: Vec<usize>,
+/// Rows that are trained on, and which of them are equal as the model sees them; 20 bytes a row.
+struct Equal {
+    /// The samples of each row.
+    samples: Vec<Range<u32>>,
+    /// The first row that is equal to each.
+    first: Vec<u32>,
+    /// How many rows are equal to each first one, itself among them.
+    copies: Vec<u32>,
 }
 
-/// Rows, each as the indices of its samples, by what the model sees of them, in the order of their
-/// first ones.
-fn equal_rows(samples: &[Sample], rows: impl Iterator<Item = Vec<usize>>) -> Vec<Group> {
-    let mut known = BTreeMap::new();
-    let mut groups: Vec<Group> = Vec::new();
-    for row in rows {
-        let seen = row.iter().map(|&at| (&samples[at].tokens[..], &samples[at].labels[..]));
-        let at = *known.entry(seen.collect::<Vec<_>>()).or_insert(groups.len());
-        match groups.get_mut(at) {
-            Some(group) => {
-                group.rows += 1;
-                group.samples.extend(row);
+impl Equal {
+    fn of(rows: &Rows) -> Result<Self, Error> {
+        let (mut samples, mut seen, mut behind) = (Vec::new(), Vec::new(), 0);
+        for row in rows.iter() {
+            let row = row?;
+            if row.samples > 0 {
+                samples.push(behind..behind + row.samples);
+                seen.push(row.seen);
+                behind += row.samples;
             }
-            None => groups.push(Group { rows: 1, samples: row }),
         }
+        let mut order: Vec<u32> = (0..).take(seen.len()).collect();
+        order.sort_unstable_by_key(|&row| (seen[row as usize], row));
+        let (mut first, mut copies) = (vec![0; seen.len()], vec![0; seen.len()]);
+        for equal in order.chunk_by(|&one, &other| seen[one as usize] == seen[other as usize]) {
+            copies[equal[0] as usize] = equal.len() as u32;
+            for &row in equal {
+                first[row as usize] = equal[0];
+            }
+        }
+        Ok(Self { samples, first, copies })
     }
-    groups
 }
 
 #[cfg(test)]
@@ -311,8 +358,29 @@ mod tests {
 
     use super::*;
     use crate::batch::Batch;
+    use crate::fingerprint::RowDigest;
     use crate::formats::Origin;
-    use crate::sample::IGNORE;
+    use crate::sample::{IGNORE, Sample};
+    use crate::samples::RowRecord;
+
+    /// Rows that became these samples.
+    fn rows_of(samples: &[Sample]) -> Rows {
+        let mut known = Vec::new();
+        let rows = samples.chunk_by(|one, other| one.origin == other.origin);
+        let record = |parts: &[Sample]| {
+            let of_row: Vec<_> =
+                parts.iter().map(|part| (part.tokens.clone(), part.labels.clone())).collect();
+            let seen = known.iter().position(|known| *known == of_row);
+            let seen = seen.unwrap_or_else(|| {
+                known.push(of_row);
+                known.len() - 1
+            });
+            let digest = RowDigest::of_bytes([0; 16]);
+            let origin = parts[0].origin;
+            RowRecord { origin, digest, seen: seen as u64, samples: parts.len() as u32 }
+        };
+        rows.map(record).collect()
+    }
 
     fn options(micro_batch: usize, accumulation: usize, seed: u64) -> ScheduleOptions {
         ScheduleOptions {
@@ -418,8 +486,10 @@ mod tests {
             // What is said of the longest holds for every step.
             let bound = schedule.unit_lengths(&lengths);
             for step in schedule.order(0).chunks(4).chain(schedule.order(7).chunks(4)) {
-                let tokens = |&unit: &usize| schedule.units[unit].iter().map(|&row| lengths[row]);
-                let mut found: Vec<usize> = step.iter().map(|unit| tokens(unit).sum()).collect();
+                let tokens = |&unit: &u32| {
+                    schedule.units.of(unit as usize).map(|row| lengths[row]).sum()
+                };
+                let mut found: Vec<usize> = step.iter().map(tokens).collect();
                 found.sort_unstable_by(|a, b| b.cmp(a));
                 prop_assert!(found.iter().zip(&bound).all(|(found, bound)| found <= bound));
             }
@@ -470,7 +540,7 @@ mod tests {
                 let (origin, id) = (Origin { file: 0, line, item: None }, line as u32);
                 vec![Sample { tokens: vec![1, id], labels: vec![-100, id as i32], origin }; parts]
             }).collect();
-            let split = split_validation(&samples, fraction, seed).unwrap();
+            let split = split_validation(&rows_of(&samples), fraction, seed).unwrap();
             prop_assert!(!split.train.is_empty() && !split.validation.is_empty());
             let lines = |indices: &[usize]| -> std::collections::BTreeSet<usize> {
                 indices.iter().map(|&index| samples[index].origin.line).collect()
@@ -479,7 +549,7 @@ mod tests {
             let mut all = [&split.train[..], &split.validation[..]].concat();
             all.sort_unstable();
             prop_assert_eq!(all, (0..samples.len()).collect::<Vec<_>>());
-            prop_assert_eq!(split_validation(&samples, fraction, seed).unwrap(), split.clone());
+            prop_assert_eq!(split_validation(&rows_of(&samples), fraction, seed).unwrap(), split.clone());
             // Where no row is repeated, they are the first of the shuffled rows.
             let mut shuffled: Vec<usize> = (0..rows.len()).collect();
             CounterRng::new(seed, Purpose::ValidationSplit, 0, 0).shuffle(&mut shuffled);
@@ -502,7 +572,7 @@ mod tests {
                 })
             }).collect();
             samples.sort_by_key(|sample| sample.origin);
-            let split = split_validation(&samples, fraction, seed).unwrap();
+            let split = split_validation(&rows_of(&samples), fraction, seed).unwrap();
             let ids = |indices: &[usize]| -> std::collections::BTreeSet<u32> {
                 indices.iter().map(|&index| samples[index].tokens[1]).collect()
             };
@@ -523,9 +593,9 @@ mod tests {
             origin: Origin { file: 0, line: 1, item: None },
         };
         let copy = Sample { origin: Origin { file: 0, line: 2, item: None }, ..sample.clone() };
-        insta::assert_snapshot!(split_validation(&[sample.clone(), copy], 0.5, 0).unwrap_err(), @"cannot hold out validation rows from 1 row(s), copies counted once: at least 2 are needed; give a separate validation file or add rows");
-        insta::assert_snapshot!(split_validation(std::slice::from_ref(&sample), 0.5, 0).unwrap_err(), @"cannot hold out validation rows from 1 row(s), copies counted once: at least 2 are needed; give a separate validation file or add rows");
-        insta::assert_snapshot!(split_validation(&[sample], 1.5, 0).unwrap_err(), @"validation fraction is 1.5, expected a number greater than 0 and less than 1");
-        assert!(split_validation(&[], f64::NAN, 0).is_err());
+        insta::assert_snapshot!(split_validation(&rows_of(&[sample.clone(), copy]), 0.5, 0).unwrap_err(), @"cannot hold out validation rows from 1 row(s), copies counted once: at least 2 are needed; give a separate validation file or add rows");
+        insta::assert_snapshot!(split_validation(&rows_of(std::slice::from_ref(&sample)), 0.5, 0).unwrap_err(), @"cannot hold out validation rows from 1 row(s), copies counted once: at least 2 are needed; give a separate validation file or add rows");
+        insta::assert_snapshot!(split_validation(&rows_of(&[sample]), 1.5, 0).unwrap_err(), @"validation fraction is 1.5, expected a number greater than 0 and less than 1");
+        assert!(split_validation(&Rows::default(), f64::NAN, 0).is_err());
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::shown::some;
 
 /// Numbers about an encoded dataset.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
     /// Rows read from the files.
     pub rows: usize,
@@ -42,7 +42,7 @@ pub struct Statistics {
 }
 
 /// Numbers about one file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStatistics {
     /// The file.
     pub path: PathBuf,
@@ -55,12 +55,12 @@ pub struct FileStatistics {
     /// Fields that are notes about a row and not learnt from, and how many rows have each.
     pub notes: BTreeMap<String, usize>,
     /// What is to be said of it, such as parts that were left out as was allowed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<String>,
 }
 
 /// Percentiles (nearest rank) of row lengths, in tokens.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lengths {
     /// The shortest.
     pub min: usize,
@@ -81,13 +81,23 @@ pub struct Lengths {
 impl Lengths {
     /// Of these lengths; all zero where there are none.
     pub fn of(lengths: &[usize]) -> Self {
-        let mut sorted = lengths.to_vec();
-        sorted.sort_unstable();
+        Self::of_counts(&counted(lengths))
+    }
+
+    /// Of these lengths, each with how many rows have it.
+    pub(crate) fn of_counts(counts: &BTreeMap<usize, usize>) -> Self {
+        let rows: usize = counts.values().sum();
         let rank = |percent: usize| {
-            let rank = (sorted.len() * percent).div_ceil(100).max(1);
-            sorted.get(rank - 1).copied().unwrap_or(0)
+            let rank = (rows * percent).div_ceil(100).max(1);
+            let mut behind = 0;
+            let mut reaches = |count: &usize| {
+                behind += count;
+                behind >= rank
+            };
+            counts.iter().find(|(_, count)| reaches(count)).map_or(0, |(&length, _)| length)
         };
-        let mean = sorted.iter().sum::<usize>() as f64 / sorted.len().max(1) as f64;
+        let sum: usize = counts.iter().map(|(length, count)| length * count).sum();
+        let mean = sum as f64 / rows.max(1) as f64;
         Self {
             min: rank(0),
             p50: rank(50),
@@ -95,13 +105,21 @@ impl Lengths {
             p99: rank(99),
             max: rank(100),
             mean,
-            histogram: Histogram::of(&sorted),
+            histogram: Histogram::of_counts(counts),
         }
     }
 }
 
+fn counted(lengths: &[usize]) -> BTreeMap<usize, usize> {
+    let mut counts = BTreeMap::new();
+    for &length in lengths {
+        *counts.entry(length).or_default() += 1;
+    }
+    counts
+}
+
 /// Rows per length, in ranges that double: 1–64, 65–128, 129–256, …
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Histogram {
     /// Highest length of a range and how many rows fall into it.
     pub ranges: Vec<(usize, usize)>,
@@ -112,14 +130,19 @@ const FIRST_RANGE: usize = 64;
 impl Histogram {
     /// Of these lengths.
     pub fn of(lengths: &[usize]) -> Self {
-        let longest = lengths.iter().copied().max().unwrap_or(0);
+        Self::of_counts(&counted(lengths))
+    }
+
+    /// Of these lengths, each with how many rows have it.
+    pub(crate) fn of_counts(counts: &BTreeMap<usize, usize>) -> Self {
+        let longest = counts.keys().next_back().copied().unwrap_or(0);
         let mut ranges = vec![(FIRST_RANGE, 0)];
         while ranges.last().is_some_and(|&(high, _)| high < longest) {
             ranges.push((FIRST_RANGE << ranges.len(), 0));
         }
-        for &length in lengths {
+        for (&length, count) in counts {
             let range = ranges.partition_point(|&(high, _)| high < length);
-            ranges[range].1 += 1;
+            ranges[range].1 += count;
         }
         Self { ranges }
     }

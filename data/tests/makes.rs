@@ -127,7 +127,7 @@ fn rows_of_text_have_no_token_that_the_tokenizer_does_not_put_there() {
         let rows = [(row, Origin { file: 0, line: 1, item: None })];
         let dataset = encode_rows(&[source], &rows, &tokenizer, &SampleOptions::new(100)).unwrap();
         let expected = [tokenizer.opening(), &reference(&make, "the end"), tokenizer.closing()];
-        assert_eq!(dataset.samples[0].tokens, expected.concat(), "{}", make.name);
+        assert_eq!(dataset.samples.sample(0).unwrap().tokens, expected.concat(), "{}", make.name);
     }
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use burn::tensor::{Tensor, TensorPrimitive};
-use graft_data::Sample;
+use graft_data::SampleList;
 use graft_kernels::{Kernels, Ops, Precision};
 use graft_model::param::host_values;
 use graft_model::residency::Residency;
@@ -49,17 +49,24 @@ pub struct Divergence {
 
 impl Probe {
     /// The first rows of some samples, up to a bounded number of tokens; at least one row.
-    pub fn of(samples: &[Sample]) -> Self {
+    ///
+    /// # Errors
+    /// A sample cannot be read.
+    pub fn of(samples: &(impl SampleList + ?Sized)) -> Result<Self, graft_data::Error> {
         let mut left = TOKENS;
         let mut rows = Vec::new();
-        for sample in samples {
+        for at in 0..samples.len() {
+            if left == 0 {
+                break;
+            }
+            let sample = samples.sample(at)?;
             let row = &sample.tokens[..sample.tokens.len().min(left)];
             if !row.is_empty() {
                 rows.push(row.to_vec());
             }
             left -= row.len();
         }
-        Self(rows)
+        Ok(Self(rows))
     }
 
     /// A row of tokens spread over the vocabulary, where there is no data.

@@ -1,6 +1,6 @@
 //! Scores a model on rows: negative log-likelihood of the targets, and exact answers.
 
-use graft_data::{Batch, Sample, Tokenizer};
+use graft_data::{Batch, Sample, SampleList, Tokenizer};
 use graft_kernels::{Kernels, Ops, Precision};
 use graft_model::stop::{self, Stopped};
 use graft_model::{Context, Layout, Llama, Projection};
@@ -14,10 +14,10 @@ pub const TOKENS: usize = 2_048;
 pub const PROMPTS: usize = 48;
 
 /// The most tokens of a pass over these rows in their order, and the most targets.
-pub fn largest_pass(samples: &[Sample]) -> [usize; 2] {
+pub fn largest_pass(samples: &(impl SampleList + ?Sized)) -> [usize; 2] {
     let (mut pass, mut most) = ([0; 2], [0; 2]);
-    for sample in samples {
-        let row = [sample.tokens.len(), sample.targets()];
+    for at in 0..samples.len() {
+        let row = [samples.tokens_of(at), samples.targets_of(at)];
         // A row that is longer than that has a pass of its own.
         let fits = pass[0] + row[0] <= TOKENS;
         pass = [0, 1].map(|i| if fits { pass[i] + row[i] } else { row[i] });
@@ -121,31 +121,30 @@ where
     /// A row's loss is no number; the process was asked to stop.
     pub fn score(
         &self,
-        samples: &[Sample],
+        samples: &(impl SampleList + ?Sized),
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<RowScore>, ScoreError> {
         let mut scores = Vec::with_capacity(samples.len());
-        let mut rest = samples;
-        while !rest.is_empty() {
+        while scores.len() < samples.len() {
             stop::check()?;
             let mut tokens = 0;
-            let fits = rest
-                .iter()
-                .take_while(|sample| {
-                    tokens += sample.tokens.len();
+            let fits = (scores.len()..samples.len())
+                .take_while(|&at| {
+                    tokens += samples.tokens_of(at);
                     tokens <= TOKENS
                 })
                 .count();
-            let (now, later) = rest.split_at(fits.max(1));
-            let found = self.score_together(now);
-            let mut found_of = found.iter().zip(now).enumerate();
+            let now = scores.len()..scores.len() + fits.max(1);
+            let now = now.map(|at| Ok(samples.sample(at)?.into_owned()));
+            let now = now.collect::<Result<Vec<Sample>, ScoreError>>()?;
+            let found = self.score_together(&now);
+            let mut found_of = found.iter().zip(&now).enumerate();
             let broken = found_of.find(|(_, (score, _))| !score.nll.is_finite());
             if let Some((place, (&RowScore { nll, .. }, sample))) = broken {
                 let (row, line) = (scores.len() + place, sample.origin.line);
                 return Err(ScoreError::NotANumber { row, line, nll });
             }
             scores.extend(found);
-            rest = later;
             progress(scores.len());
         }
         Ok(scores)

@@ -41,7 +41,7 @@ fn each_format_has_the_ids_and_targets_of_its_contract() {
     let options = SampleOptions::new(500);
 
     let row = r#"{"prompt": "The fee is", "completion": " 12 euros."}"#;
-    let sample = &load(Format::Completion, &[row], &options).unwrap().samples[0];
+    let sample = &load(Format::Completion, &[row], &options).unwrap().samples.at(0);
     let (prompt, completion) = (encode("The fee is"), encode(" 12 euros."));
     assert_eq!(sample.tokens, [&[bos], &prompt[..], &completion, &[eos]].concat());
     let masked = 1 + prompt.len();
@@ -49,12 +49,12 @@ fn each_format_has_the_ids_and_targets_of_its_contract() {
     let ids: Vec<i32> = sample.tokens.iter().map(|&id| id as i32).collect();
     assert_eq!(sample.labels[masked..], ids[masked..]);
 
-    let sample = &load(Format::Text, &[r#"{"text": "The fee"}"#], &options).unwrap().samples[0];
+    let sample = &load(Format::Text, &[r#"{"text": "The fee"}"#], &options).unwrap().samples.at(0);
     assert_eq!(sample.tokens, [&[bos], &encode("The fee")[..], &[eos]].concat());
     assert_eq!(sample.targets(), sample.tokens.len() - 1);
 
     let bare = SampleOptions { chat: ChatTemplate::built_in(Preamble::None), ..options };
-    let sample = &load(Format::Messages, &[CHAT], &bare).unwrap().samples[0];
+    let sample = &load(Format::Messages, &[CHAT], &bare).unwrap().samples.at(0);
     insta::assert_snapshot!(shown(sample), @r"
     <|begin_of_text|><|start_header_id|>user<|end_header_id|>
 
@@ -63,7 +63,7 @@ fn each_format_has_the_ids_and_targets_of_its_contract() {
     ⟦12 \<|eot_id|>\u{1b}[0m<|eot_id|>⟧
     ");
     let row = r#"{"instruction": "Add.", "input": "1 2", "output": "3"}"#;
-    let sample = &load(Format::Alpaca, &[row], &bare).unwrap().samples[0];
+    let sample = &load(Format::Alpaca, &[row], &bare).unwrap().samples.at(0);
     insta::assert_snapshot!(shown(sample), @r"
     <|begin_of_text|><|start_header_id|>user<|end_header_id|>
 
@@ -79,7 +79,7 @@ fn colours_wrap_targets_and_control_tokens() {
     let bare =
         SampleOptions { chat: ChatTemplate::built_in(Preamble::None), ..SampleOptions::new(100) };
     let row = r#"{"messages": [{"role": "assistant", "content": "12"}]}"#;
-    let sample = &load(Format::Messages, &[row], &bare).unwrap().samples[0];
+    let sample = &load(Format::Messages, &[row], &bare).unwrap().samples.at(0);
     let text = preview(sample, tokenizer(), PreviewStyle::Colour).unwrap();
     insta::assert_snapshot!(text.replace('\x1b', "^"), @r"
     ^[2m<|begin_of_text|>^[0m^[2m<|start_header_id|>^[0massistant^[2m<|end_header_id|>^[0m
@@ -91,7 +91,7 @@ fn colours_wrap_targets_and_control_tokens() {
 #[test]
 fn train_on_inputs_makes_everything_but_the_first_token_a_target() {
     let all = SampleOptions { train_on_inputs: true, ..SampleOptions::new(500) };
-    let sample = &load(Format::Messages, &[CHAT], &all).unwrap().samples[0];
+    let sample = &load(Format::Messages, &[CHAT], &all).unwrap().samples.at(0);
     assert_eq!(sample.labels[0], IGNORE);
     assert_eq!(sample.targets(), sample.tokens.len() - 1);
 }
@@ -102,7 +102,7 @@ fn a_turn_that_is_not_to_be_learnt_is_given_and_not_a_target() {
         SampleOptions { chat: ChatTemplate::built_in(Preamble::None), ..SampleOptions::new(500) };
     let row = r#"{"messages": [{"role": "user", "content": "Fee?"}, {"role": "assistant", "content": "1", "weight": 0},
         {"role": "user", "content": "No."}, {"role": "assistant", "content": "12"}]}"#.replace('\n', "");
-    let sample = &load(Format::Messages, &[&row], &bare).unwrap().samples[0];
+    let sample = &load(Format::Messages, &[&row], &bare).unwrap().samples.at(0);
     insta::assert_snapshot!(shown(sample), @r"
     <|begin_of_text|><|start_header_id|>user<|end_header_id|>
 
@@ -120,7 +120,7 @@ fn a_turn_that_is_not_to_be_learnt_is_given_and_not_a_target() {
     for own in [own, plain] {
         let chat = ChatTemplate::default().with_own(Some(&own.into()));
         let sample = &load(Format::Messages, &[&row], &SampleOptions { chat, ..bare.clone() });
-        let sample = &sample.as_ref().unwrap().samples[0];
+        let sample = &sample.as_ref().unwrap().samples.at(0);
         assert_eq!(
             shown(sample),
             "user: Fee?<|eot_id|>assistant: 1<|eot_id|>user: No.<|eot_id|>assistant: ⟦12<|eot_id|>⟧"
@@ -155,8 +155,8 @@ fn a_system_prompt_is_given_to_conversations_without_one() {
         SampleOptions { system_prompt: Some("Be brief.".into()), ..SampleOptions::new(500) };
     let own = r#"{"messages": [{"role": "system", "content": "Own."}, {"role": "assistant", "content": "a"}]}"#;
     let dataset = load(Format::Messages, &[CHAT, own], &options).unwrap();
-    assert!(shown(&dataset.samples[0]).contains("\n\nBe brief.<|eot_id|>"));
-    assert!(shown(&dataset.samples[1]).contains("\n\nOwn.<|eot_id|>"));
+    assert!(shown(&dataset.samples.at(0)).contains("\n\nBe brief.<|eot_id|>"));
+    assert!(shown(&dataset.samples.at(1)).contains("\n\nOwn.<|eot_id|>"));
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn every_policy_does_what_its_name_says() {
     let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
     let get = |policy| load(Format::Text, &rows, &options(20, policy)).unwrap();
     let whole = load(Format::Text, &rows, &options(30, Overlong::Error)).unwrap().samples;
-    let long = &whole[1];
+    let long = &whole.at(1);
     assert_eq!(long.tokens.len(), 30);
 
     let dropped = get(Overlong::Drop);
@@ -188,23 +188,26 @@ fn every_policy_does_what_its_name_says() {
     assert_eq!(dropped.statistics.lengths.max, 30);
 
     let right = get(Overlong::TruncateRight);
-    assert_eq!(right.samples[1].tokens, long.tokens[..20]);
-    assert_eq!(right.samples[1].labels, long.labels[..20]);
+    assert_eq!(right.samples.at(1).tokens, long.tokens[..20]);
+    assert_eq!(right.samples.at(1).labels, long.labels[..20]);
     assert_eq!(right.statistics.truncated, 1);
 
     let left = get(Overlong::TruncateLeft);
-    assert_eq!(left.samples[1].tokens[0], tokenizer().bos().unwrap());
-    assert_eq!(left.samples[1].tokens[1..], long.tokens[11..]);
-    assert_eq!(left.samples[1].labels[..2], [IGNORE; 2]);
-    assert_eq!(left.samples[1].labels[2..], long.labels[12..]);
+    assert_eq!(left.samples.at(1).tokens[0], tokenizer().bos().unwrap());
+    assert_eq!(left.samples.at(1).tokens[1..], long.tokens[11..]);
+    assert_eq!(left.samples.at(1).labels[..2], [IGNORE; 2]);
+    assert_eq!(left.samples.at(1).labels[2..], long.labels[12..]);
 
     let split = get(Overlong::Split);
     assert_eq!((split.samples.len(), split.statistics.split), (3, 1));
-    assert_eq!([&split.samples[1].tokens[..], &split.samples[2].tokens].concat(), long.tokens);
+    assert_eq!(
+        [&split.samples.at(1).tokens[..], &split.samples.at(2).tokens].concat(),
+        long.tokens
+    );
     let mut labels = long.labels.clone();
     // Nothing stands before the first token of a part that could predict it.
     labels[20] = IGNORE;
-    assert_eq!([&split.samples[1].labels[..], &split.samples[2].labels].concat(), labels);
+    assert_eq!([&split.samples.at(1).labels[..], &split.samples.at(2).labels].concat(), labels);
 }
 
 #[test]
@@ -236,7 +239,10 @@ fn statistics_count_what_is_trained_on() {
     let statistics = &dataset.statistics;
     assert_eq!((statistics.rows, statistics.samples), (3, 3));
     assert_eq!(statistics.tokens, dataset.lengths().iter().sum::<usize>());
-    assert_eq!(statistics.targets, dataset.samples.iter().map(Sample::targets).sum::<usize>());
+    assert_eq!(
+        statistics.targets,
+        dataset.samples.iter().map(|sample| sample.unwrap().targets()).sum::<usize>()
+    );
     assert_eq!((statistics.files[0].rows, statistics.files[0].tokens), (3, statistics.tokens));
     let text = statistics.to_string();
     let folder = statistics.files[0].path.parent().unwrap().display().to_string() + "/";
@@ -265,7 +271,7 @@ fn reading_in_parts_equals_reading_at_once_on_any_number_of_threads() {
         crate::formats::read_rows(&sources).unwrap();
     let alone = read.iter().map(|(row, origin)| encode_row(row, *origin, tokenizer(), &options));
     let alone: Vec<Sample> = alone.filter_map(Result::ok).collect();
-    assert_eq!(alone, whole.samples);
+    assert_eq!(alone, whole.samples.iter().collect::<Result<Vec<_>, _>>().unwrap());
     assert_eq!(files[0].digest, whole.files[0]);
     assert_eq!(whole.rows.len(), read.len());
     assert_eq!(whole.lengths(), lengths);

@@ -29,9 +29,9 @@ pub fn run(globals: &Globals, args: &DataArgs) -> anyhow::Result<()> {
         None => of_file(args)?,
     };
     let Dataset { samples, statistics, .. } = dataset;
-    let shown = &samples[..args.show.min(samples.len())];
+    let shown = samples.iter().take(args.show).collect::<Result<Vec<_>, _>>()?;
     if args.json {
-        return Ok(page::print_json(&as_json(shown, &statistics, &tokenizer)?)?);
+        return Ok(page::print_json(&as_json(&shown, &statistics, &tokenizer)?)?);
     }
     let colour = globals.colours_stdout();
     let style = if colour { PreviewStyle::Colour } else { PreviewStyle::Plain };

@@ -142,9 +142,9 @@ fn exact<B: Backend, P: Projection<B>>(
 fn write_rows(path: &std::path::Path, scores: &[RowScore], rows: &Rows) -> anyhow::Result<()> {
     atomic::create_file::<std::io::Error>(path, |out| {
         for (index, (RowScore { nll, targets }, sample)) in
-            scores.iter().zip(&rows.samples).enumerate()
+            scores.iter().zip(rows.samples.iter()).enumerate()
         {
-            let Origin { file, line, item } = sample.origin;
+            let Origin { file, line, item } = sample.map_err(std::io::Error::other)?.origin;
             let mut row = json!({
                 "index": index, "nll": nll, "target_tokens": targets, "file": &rows.files[file],
                 "line": (line > 0).then_some(line),

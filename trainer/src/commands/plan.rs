@@ -80,7 +80,7 @@ impl<'a> Shown<'a> {
         Ledger::settle(&mut asked, &available);
         let ledger = Ledger::for_run(&asked);
         let schedule = data.schedule(plan)?;
-        let tokens = data.train.iter().map(|sample| sample.tokens.len()).sum();
+        let tokens = data.train.lengths().iter().sum();
         Ok(Self { plan, schedule, tokens, asked, ledger, available })
     }
 

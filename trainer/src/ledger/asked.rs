@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use graft_adapters::{Learns, Method, TokenBytes, TrainedTensor};
-use graft_data::Sample;
+use graft_data::Samples;
 use graft_kernels::Precision;
 use graft_kernels::flex::isa::Isa;
 use graft_kernels::nf4::AbsmaxFormat;
@@ -51,7 +51,7 @@ pub struct Scoring {
 
 impl Scoring {
     /// Of these rows, and of prompts of so many tokens with answers of at most `new`.
-    fn of(rows: [&[Sample]; 2], prompts: [Vec<usize>; 2], new: usize) -> Self {
+    fn of(rows: [&Samples; 2], prompts: [Vec<usize>; 2], new: usize) -> Self {
         let passes = rows.map(score::largest_pass);
         let [tokens, targets] = [0, 1].map(|i| passes[0][i].max(passes[1][i]));
         prompts.into_iter().fold(Self { tokens, targets, ..Self::default() }, |most, mut asked| {
@@ -131,10 +131,12 @@ pub struct Asked {
     pub threads: usize,
     /// Optimizer steps.
     pub steps: u64,
-    /// Samples and tokens of all data in memory.
+    /// Samples and tokens of all data.
     pub samples: usize,
     /// The tokens of these samples.
     pub tokens: usize,
+    /// Bytes of their records.
+    pub kept: u64,
     /// Bytes of the pages of the embedding that hold rows of these tokens, and of all that may be answered.
     pub embedded: usize,
     /// Scored before and after.
@@ -158,10 +160,8 @@ impl Asked {
     /// There is no row to train on.
     pub fn by(plan: &Plan, data: &LoadedData) -> Result<Self, graft_data::Error> {
         let schedule = data.schedule(plan)?;
-        let lengths: Vec<usize> = data.train.iter().map(|sample| sample.tokens.len()).collect();
-        let targets: Vec<usize> = data.train.iter().map(Sample::targets).collect();
-        let others = data.validation.iter().chain(&data.general);
-        let scored: Vec<usize> = others.map(|sample| sample.tokens.len()).collect();
+        let lengths = data.train.lengths();
+        let targets: Vec<usize> = (0..lengths.len()).map(|at| data.train.targets_of(at)).collect();
         let held_out = data.held_out().iter().map(|row| row.prompt.len()).collect();
         let prompts = data.questions.iter().flat_map(|questions| &questions.prompts);
         let asked = [held_out, prompts.map(Vec::len).collect()];
@@ -190,8 +190,13 @@ impl Asked {
             vocabulary: data.vocabulary,
             threads: plan.threads.get(),
             steps: plan.total_steps(&schedule),
-            samples: lengths.len() + scored.len(),
-            tokens: lengths.iter().chain(&scored).sum(),
+            samples: data.sections().iter().map(|samples| samples.len()).sum(),
+            tokens: data
+                .sections()
+                .iter()
+                .map(|samples| samples.lengths().iter().sum::<usize>())
+                .sum(),
+            kept: data.kept(),
             scoring,
             asks: data.questions.is_some(),
             keep: plan.checkpoint.keep.get(),
@@ -309,14 +314,14 @@ fn embedded(plan: &Plan, data: &LoadedData, stored: Stored) -> usize {
     /// (`fault_around_bytes`).
     const AROUND: usize = 64 << 10;
     let width = (plan.config.d_model as u128 * stored.table as u128 / 1_000_000) as usize;
-    let rows = data.train.iter().chain(&data.validation).chain(&data.general);
+    let ids = data.sections().into_iter().flat_map(Samples::ids);
     let prompts = data.questions.iter().flat_map(|questions| {
         questions.held_out.iter().map(|row| &row.prompt).chain(&questions.prompts)
     });
     // Before and after.
     let answers = prompts.clone().count().saturating_mul(2 * plan.max_new_tokens.get());
     let mut pages = vec![false; (plan.config.vocab_size * width).div_ceil(AROUND)];
-    for &token in rows.map(|row| &row.tokens).chain(prompts).flatten() {
+    for token in ids.chain(prompts.flatten().copied()) {
         let row = token as usize * width..(token as usize + 1) * width;
         let end = row.end.div_ceil(AROUND).min(pages.len());
         pages[(row.start / AROUND).min(end)..end].fill(true);

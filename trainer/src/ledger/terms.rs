@@ -168,12 +168,13 @@ fn moments(asked: &Asked) -> Entry {
 }
 
 fn dataset(asked: &Asked) -> Entry {
-    /// Two vectors and where the row stands.
+    /// Its length and targets, its place in an order and in a bin, and its row where that is in memory.
     const SAMPLE: usize = 96;
-    let (tokens, samples) = (asked.tokens, asked.samples);
+    let samples = asked.samples;
+    let memory = usize::try_from(asked.kept).unwrap_or(usize::MAX);
     let arithmetic =
-        format!("{} tokens · 8 + {} samples · {SAMPLE}", group(tokens), group(samples));
-    anonymous("data", tokens * 8 + samples * SAMPLE, arithmetic)
+        format!("{} bytes of records + {} samples · {SAMPLE}", group(memory), group(samples));
+    anonymous("data", memory.saturating_add(samples * SAMPLE), arithmetic)
 }
 
 /// The program itself, and its threads with the panels of products and attention.

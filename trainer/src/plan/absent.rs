@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use graft_data::{Lengths, Origin, Part, Sample, Statistics, Tokenizer};
+use graft_data::{Lengths, Origin, Part, Sample, Samples, Statistics, Tokenizer};
 use graft_model::checkpoint::{INDEX_FILE, SINGLE_FILE};
 use graft_model::folder::ModelFolder;
 use graft_model::presets::parameter_count;
@@ -150,7 +150,7 @@ impl Plan {
             labels: vec![0; length],
             origin: Origin { file: 0, line, item: None },
         };
-        let rows = |count: usize| (1..=count).map(row).collect::<Vec<_>>();
+        let rows = |count: usize| (1..=count).map(row).collect::<Samples>();
         let when = |is_measured: bool| rows(if is_measured { measured } else { 0 });
         let train = rows(step);
         let question =
@@ -168,6 +168,7 @@ impl Plan {
             statistics: statistics(&train),
             mixture: vec![Part { samples: train.len(), times: 1.0 }],
             train,
+            is_split: false,
             validation: when(self.validation != Validation::None),
             questions,
             vocabulary,
@@ -179,13 +180,13 @@ impl Plan {
     }
 }
 
-fn statistics(rows: &[Sample]) -> Statistics {
-    let lengths: Vec<usize> = rows.iter().map(|row| row.tokens.len()).collect();
+fn statistics(rows: &Samples) -> Statistics {
+    let lengths = rows.lengths();
     Statistics {
         rows: rows.len(),
         samples: rows.len(),
         tokens: lengths.iter().sum(),
-        targets: rows.iter().map(Sample::targets).sum(),
+        targets: (0..rows.len()).map(|at| rows.targets_of(at)).sum(),
         lengths: Lengths::of(&lengths),
         dropped_overlong: 0,
         dropped_without_targets: 0,

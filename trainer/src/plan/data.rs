@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use graft_data::{
-    Conversation, Dataset, Error, FileDigest, Message, Origin, Overlong, Part, Portion, Role,
-    RowCounts, RowDigest, Sample, SampleOptions, Schedule, SourceFile, Statistics, Take, Tokenizer,
-    is_plain, mixture, split_validation,
+    Conversation, Dataset, Error, FileDigest, Message, Overlong, Part, Portion, Role, RowCounts,
+    Rows, SampleOptions, Samples, Schedule, SourceFile, Statistics, Take, Tokenizer, is_plain,
+    mixture, split_validation,
 };
 use graft_recipes::Recipe;
 
@@ -23,19 +23,21 @@ const MOST_OF_AN_EPOCH: f64 = 16_777_216.0;
 #[derive(Debug)]
 pub struct LoadedData {
     /// Samples to train on; never empty.
-    pub train: Vec<Sample>,
+    pub train: Samples,
+    /// Whether the samples for validation were held out of those to train on.
+    pub is_split: bool,
     /// How much an epoch has of each source of these; they follow each other.
     pub mixture: Vec<Part>,
     /// Numbers about the training files, held-back rows included.
     pub statistics: Statistics,
     /// Samples that the loss is measured on; empty for none.
-    pub validation: Vec<Sample>,
+    pub validation: Samples,
     /// What the model is asked before and after; `None` for nothing.
     pub questions: Option<Questions>,
     /// Tokens that the tokenizer knows.
     pub vocabulary: usize,
     /// Samples of general ability; empty for none.
-    pub general: Vec<Sample>,
+    pub general: Samples,
     /// Size and hash of every file, by the recipe's key that names it: of the very bytes that became
     /// the samples.
     pub files: BTreeMap<String, DataFile>,
@@ -68,12 +70,23 @@ impl LoadedData {
     /// # Errors
     /// There is no sample to train on.
     pub fn schedule(&self, plan: &Plan) -> Result<Schedule, Error> {
-        let lengths: Vec<usize> = self.train.iter().map(|sample| sample.tokens.len()).collect();
-        Schedule::mixed(&lengths, &self.mixture, plan.batches)
+        Schedule::mixed(&self.train.lengths(), &self.mixture, plan.batches)
     }
 }
 
 impl LoadedData {
+    /// Samples of every section.
+    pub(crate) fn sections(&self) -> [&Samples; 3] {
+        [&self.train, &self.validation, &self.general]
+    }
+
+    /// Bytes of the records of all samples.
+    pub(crate) fn kept(&self) -> u64 {
+        let [train, validation, general] = self.sections().map(Samples::bytes);
+        // What was held out is of the same records.
+        train + general + if self.is_split { 0 } else { validation }
+    }
+
     /// Records how many samples of each source an epoch has, where that is not each once.
     fn count_an_epoch(&mut self, plan: &Plan) {
         let (false, Ok(schedule)) = (is_plain(&self.mixture), self.schedule(plan)) else { return };
@@ -175,7 +188,7 @@ fn remarks(sections: &[(&str, &Option<Dataset>)]) -> Vec<String> {
     sections.iter().filter_map(told).collect()
 }
 
-fn samples_and_rows(dataset: Option<Dataset>) -> (Vec<Sample>, Vec<(Origin, RowDigest)>) {
+fn samples_and_rows(dataset: Option<Dataset>) -> (Samples, Rows) {
     dataset.map_or_else(Default::default, |dataset| (dataset.samples, dataset.rows))
 }
 
@@ -235,7 +248,7 @@ impl Plan {
         }
         let split = match (&train, &self.validation) {
             (Some(train), Validation::Fraction(fraction)) => {
-                split_validation(&train.samples, *fraction, self.seed)
+                split_validation(&train.rows, *fraction, self.seed)
                     .map_err(|error| findings.problem("data.validation.fraction", error))
                     .ok()
             }
@@ -264,28 +277,18 @@ impl Plan {
         let Dataset { samples, statistics, rows: train_rows, .. } = train.expect(complete);
         let (validation, validation_rows) = samples_and_rows(validation);
         let (general, general_rows) = samples_and_rows(general);
+        let is_split = split.is_some();
         let (train, validation) = match split {
-            Some(split) => {
-                let pick = |rows: &[usize]| rows.iter().map(|&row| samples[row].clone()).collect();
-                (pick(&split.train), pick(&split.validation))
-            }
+            Some(split) => (samples.choose(&split.train), samples.choose(&split.validation)),
             None => (samples, validation),
         };
         let mut findings = Findings::new(&self.recipe);
         let mixture = self.mixture(&train, &mut findings);
         findings.finish()?;
-        let of = |key, sources, rows| Section { key, sources, rows };
         let mut warnings = Vec::from_iter(open_answers(&statistics, &tokenizer));
         warnings.extend(remarks);
-        warnings.extend(leaks::of_rows(
-            of("data.train", &self.train, &train_rows),
-            &train,
-            &[
-                of("data.validation", self.validation_files(), &validation_rows),
-                of("evaluation.held_out", &self.held_out, &held_out_rows),
-                of("evaluation.general", &self.general, &general_rows),
-            ],
-        ));
+        let rows = [&train_rows, &validation_rows, &held_out_rows, &general_rows];
+        warnings.extend(self.leaks(rows, &train)?);
         let vocabulary = tokenizer.vocab_size();
         let questions = (!held_out.is_empty() || !prompts.is_empty()).then_some(Questions {
             tokenizer,
@@ -294,6 +297,7 @@ impl Plan {
         });
         let mut data = LoadedData {
             train,
+            is_split,
             mixture,
             statistics,
             validation,
@@ -308,17 +312,37 @@ impl Plan {
         Ok(data)
     }
 
+    /// What is to be said of rows that are trained on and measured; `rows` are those of data.train,
+    /// data.validation, evaluation.held_out and evaluation.general.
+    fn leaks(&self, rows: [&Rows; 4], trained: &Samples) -> Result<Vec<String>, PlanErrors> {
+        let [train, validation, held_out, general] = rows;
+        let of = |key, sources, rows| Section { key, sources, rows };
+        let leaks = leaks::of_rows(
+            of("data.train", &self.train, train),
+            trained,
+            &[
+                of("data.validation", self.validation_files(), validation),
+                of("evaluation.held_out", &self.held_out, held_out),
+                of("evaluation.general", &self.general, general),
+            ],
+        );
+        let mut findings = Findings::new(&self.recipe);
+        let leaks = leaks.map_err(|error| findings.problem("data.train", error)).ok();
+        findings.finish()?;
+        Ok(leaks.expect("a failure was recorded as a problem"))
+    }
+
     /// How much an epoch has of each source, in the order of the samples.
-    fn mixture(&self, train: &[Sample], findings: &mut Findings<'_>) -> Vec<Part> {
+    fn mixture(&self, train: &Samples, findings: &mut Findings<'_>) -> Vec<Part> {
         let sources = &self.recipe.data.train;
         let mut portions: Vec<Portion> = sources
             .iter()
             .map(|source| Portion { samples: 0, tokens: 0, take: take(source.take) })
             .collect();
-        for sample in train {
-            let portion = &mut portions[self.train[sample.origin.file].entry];
+        for at in 0..train.len() {
+            let portion = &mut portions[self.train[train.file_of(at)].entry];
             portion.samples += 1;
-            portion.tokens += sample.tokens.len();
+            portion.tokens += train.tokens_of(at);
         }
         for (index, (source, portion)) in sources.iter().zip(&portions).enumerate() {
             if portion.samples == 0 && source.take != graft_recipes::Take::default() {

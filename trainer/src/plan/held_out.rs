@@ -1,8 +1,8 @@
 //! Questions with answers, for exact match: what the model is given, and what it should write.
 
 use graft_data::{
-    Content, Error, FileDigest, Format, Origin, ReadRows, Row, RowDigest, RowProblem,
-    SampleOptions, SourceFile, Tokenizer, read_rows,
+    Content, Error, FileDigest, Format, Origin, ReadRows, Row, RowProblem, Rows, SampleOptions,
+    SourceFile, Tokenizer, read_rows,
 };
 
 /// One question.
@@ -23,7 +23,7 @@ pub struct HeldOutRows {
     /// In file order.
     pub questions: Vec<HeldOut>,
     /// What each row says.
-    pub rows: Vec<(Origin, RowDigest)>,
+    pub rows: Rows,
     /// Size and hash of each file.
     pub files: Vec<FileDigest>,
 }
@@ -51,7 +51,7 @@ pub fn held_out_rows(
         })
     };
     let questions = rows.iter().map(one).collect::<Result<_, _>>()?;
-    let rows = rows.iter().map(|(row, origin)| (*origin, row.digest())).collect();
+    let rows = rows.iter().map(|(row, origin)| row.record(*origin)).collect();
     let files = files.into_iter().map(|file| file.digest).collect();
     Ok(HeldOutRows { questions, rows, files })
 }

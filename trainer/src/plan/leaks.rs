@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use graft_data::{Origin, RowDigest, Sample, SourceFile};
+use graft_data::{Error, Origin, RowDigest, RowRecord, Rows, Samples, SourceFile};
 
 /// Files of one section, and what their rows say.
 #[derive(Clone, Copy)]
@@ -11,7 +11,7 @@ pub(super) struct Section<'a> {
     /// The section's key.
     pub(super) key: &'a str,
     pub(super) sources: &'a [SourceFile],
-    pub(super) rows: &'a [(Origin, RowDigest)],
+    pub(super) rows: &'a Rows,
 }
 
 /// A warning for every file that is measured and trained on, however its path is spelled.
@@ -25,44 +25,73 @@ pub(super) fn of_files(train: &[SourceFile], measured: &[&[SourceFile]]) -> Vec<
 }
 
 /// A warning for every measured file with rows that are trained on; files that are trained on
-/// themselves are left to [`of_files`].
+/// themselves are left to [`of_files`]. Memory grows with the rows that are measured.
+///
+/// # Errors
+/// Rows that are kept in files cannot be read.
 pub(super) fn of_rows(
     train: Section<'_>,
-    trained: &[Sample],
+    trained: &Samples,
     measured: &[Section<'_>],
-) -> Vec<String> {
-    let trained: BTreeSet<Origin> = trained.iter().map(|sample| sample.origin).collect();
-    let mut places = BTreeMap::new();
-    for (origin, digest) in train.rows {
-        if trained.contains(origin) {
-            places.entry(digest).or_insert(origin);
+) -> Result<Vec<String>, Error> {
+    let mut places: BTreeMap<RowDigest, Option<Origin>> = BTreeMap::new();
+    for row in measured.iter().flat_map(|section| section.rows.iter()) {
+        places.insert(row?.digest, None);
+    }
+    if places.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut first = 0;
+    for row in train.rows.iter() {
+        let RowRecord { origin, digest, samples, .. } = row?;
+        let mut samples = first..first + samples as usize;
+        first = samples.end;
+        if let Some(place @ None) = places.get_mut(&digest)
+            && samples.any(|sample| trained.holds(sample))
+        {
+            *place = Some(origin);
         }
     }
     let known = same_files(train.sources);
     let mut warnings = Vec::new();
     for Section { key, sources, rows } in measured {
-        for (index, source) in sources.iter().enumerate() {
-            let of_file = rows.iter().filter(|(origin, _)| origin.file == index);
-            let leaks: Vec<(&Origin, &Origin)> = of_file
-                .clone()
-                .filter_map(|(origin, digest)| Some((origin, *places.get(digest)?)))
-                .collect();
-            let Some((one, other)) = leaks.first() else { continue };
+        let mut found: Vec<Found> = vec![Found::default(); sources.len()];
+        for row in rows.iter() {
+            let RowRecord { origin, digest, .. } = row?;
+            let found = &mut found[origin.file];
+            found.rows += 1;
+            if let Some(Some(place)) = places.get(&digest) {
+                found.leaks += 1;
+                found.first.get_or_insert((origin, *place));
+            }
+        }
+        for (source, found) in sources.iter().zip(found) {
+            let Some((one, other)) = found.first else { continue };
             if known.contains(&file(source)) {
                 continue;
             }
             warnings.push(format!(
                 "{key}: of the {} rows of `{}`, {} are trained on, too ({} says what {} says): \
                  scores will flatter",
-                of_file.count(),
+                found.rows,
                 source.path.display(),
-                leaks.len(),
+                found.leaks,
                 one.place(sources),
                 other.place(train.sources)
             ));
         }
     }
-    warnings
+    Ok(warnings)
+}
+
+/// Rows of a measured file.
+#[derive(Clone, Default)]
+struct Found {
+    rows: usize,
+    /// How many of them are trained on.
+    leaks: usize,
+    /// Where the first of these stands, and where it is trained on.
+    first: Option<(Origin, Origin)>,
 }
 
 fn same_files(sources: &[SourceFile]) -> BTreeSet<PathBuf> {

@@ -1,6 +1,6 @@
 //! Why a run ended early.
 
-use graft_data::{Sample, SourceFile};
+use graft_data::{Samples, SourceFile};
 use graft_files::disk;
 use graft_model::stop::Stopped;
 
@@ -13,10 +13,14 @@ use graft_engine::step::Diverged;
 
 impl RunError {
     /// An error of scoring these rows of these files, a row in it named by its place.
-    pub(super) fn scoring(error: ScoreError, rows: &[Sample], files: &[SourceFile]) -> Self {
+    pub(super) fn scoring(error: ScoreError, rows: &Samples, files: &[SourceFile]) -> Self {
         match error {
             ScoreError::NotANumber { row, .. } => {
-                let place = Box::new(rows[row].origin.place(files));
+                let origin = match rows.origin_of(row) {
+                    Ok(origin) => origin,
+                    Err(error) => return error.into(),
+                };
+                let place = Box::new(origin.place(files));
                 Self::Unscored { place, error: Box::new(error) }
             }
             other => other.into(),

@@ -189,7 +189,7 @@ fn write_result<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<
         inputs::check_base(plan, &run.folder.manifest().inputs)?;
     }
     let scorer = Scorer { model: &run.trainer.model, precision: plan.precision };
-    match scorer.score(&run.data.train[..1], &mut |_| ()) {
+    match scorer.score(&run.data.train.choose(&[0]), &mut |_| ()) {
         Ok(_) => {}
         Err(ScoreError::NotANumber { nll: loss, .. }) => {
             return Err(RunError::NoAnswer { step, loss });
@@ -280,7 +280,7 @@ fn write_merged<B: Backend, P: Trainable<B>>(
         onto: onto(plan.finish.onto, plan.nf4),
     };
     let bound = MergeBound::of(plan.finish.onto, plan.nf4);
-    let probe = Probe::of(&data.train);
+    let probe = Probe::of(&data.train)?;
     let precision = plan.precision;
     let (allowed, max_shard_bytes) = (bound.refused(), ShardedWriter::MAX_SHARD_BYTES);
     let how = Merging { probe: &probe, precision, max_shard_bytes, allowed, voice };

@@ -216,7 +216,9 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         if self.is_evaluated(step)? {
             return Ok(());
         }
-        let eval_tokens = self.data.validation.iter().map(|row| row.targets() as u64).sum();
+        let eval_tokens = (0..self.data.validation.len())
+            .map(|row| self.data.validation.targets_of(row) as u64)
+            .sum();
         self.log(&Line::Eval(EvalLine { step, eval_loss, eval_tokens }))
     }
 
@@ -283,7 +285,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
 
     fn step(&mut self, step: u64) -> Result<StepOutcome, RunError> {
         let rows = self.schedule.step(step - 1);
-        let batches: Vec<Batch> = rows.iter().map(|rows| self.batch(rows)).collect();
+        let batches = rows.iter().map(|rows| self.batch(rows)).collect::<Result<Vec<_>, _>>()?;
         let started = Instant::now();
         let outcome = self.trainer.step(step, &batches).map_err(|error| match error {
             StepError::Diverged(diverged) => {
@@ -319,17 +321,19 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         Ok(outcome)
     }
 
-    fn batch(&self, rows: &[usize]) -> Batch {
-        let samples: Vec<&Sample> = rows.iter().map(|&row| &self.data.train[row]).collect();
-        Batch::collate(&samples, 1, self.plan.pad)
+    fn batch(&self, rows: &[usize]) -> Result<Batch, graft_data::Error> {
+        let samples = rows.iter().map(|&row| self.data.train.sample(row));
+        let samples = samples.collect::<Result<Vec<_>, _>>()?;
+        let samples: Vec<&Sample> = samples.iter().collect();
+        Ok(Batch::collate(&samples, 1, self.plan.pad))
     }
 
     /// Files and lines of rows, for an error.
     fn origins(&self, rows: &[usize]) -> String {
         const SHOWN: usize = 8;
-        let name = |row: &usize| {
-            let origin = self.data.train[*row].origin;
-            origin.place(&self.plan.train).to_string()
+        let name = |row: &usize| match self.data.train.origin_of(*row) {
+            Ok(origin) => origin.place(&self.plan.train).to_string(),
+            Err(error) => error.to_string(),
         };
         let mut names: Vec<String> = rows.iter().take(SHOWN).map(name).collect();
         if rows.len() > SHOWN {

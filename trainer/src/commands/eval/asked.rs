@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use graft_data::{Dataset, RowCounts, Sample, SampleOptions, SourceFile, Tokenizer};
+use graft_data::{Dataset, RowCounts, SampleOptions, Samples, SourceFile, Tokenizer};
 use graft_kernels::Precision;
 use graft_kernels::nf4::AbsmaxFormat;
 
@@ -41,14 +41,14 @@ pub(super) struct Asked {
 /// Rows as samples, and the files they are from.
 #[derive(Default)]
 pub(super) struct Rows {
-    pub(super) samples: Vec<Sample>,
+    pub(super) samples: Samples,
     pub(super) files: Vec<PathBuf>,
     /// How many rows the files have, and what became of them.
     pub(super) counts: RowCounts,
 }
 
 impl Rows {
-    fn new(samples: Vec<Sample>, files: &[SourceFile], counts: RowCounts) -> Self {
+    fn new(samples: Samples, files: &[SourceFile], counts: RowCounts) -> Self {
         Self { samples, files: files.iter().map(|file| file.path.clone()).collect(), counts }
     }
 
@@ -74,7 +74,10 @@ impl Rows {
     /// An error of scoring, a row in it named by its file.
     pub(super) fn named(&self, error: ScoreError) -> anyhow::Error {
         let ScoreError::NotANumber { row, .. } = error else { return error.into() };
-        let origin = self.samples[row].origin;
+        let origin = match self.samples.origin_of(row) {
+            Ok(origin) => origin,
+            Err(error) => return error.into(),
+        };
         let place = origin.place_in(&self.files[origin.file]);
         anyhow::Error::from(error).context(format!("{place} has no score"))
     }

@@ -1,0 +1,116 @@
+//! The records of samples, and the index that says where each one is.
+
+use crate::sample::Sample;
+
+use super::record_bytes;
+
+/// Samples between two places that are remembered.
+const STRIDE: usize = 64;
+/// Bytes of a piece of records in memory.
+const PIECE: usize = 4 << 20;
+
+/// What is known of each sample without its record.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(crate) struct Index {
+    lengths: Vec<u32>,
+    targets: Vec<u32>,
+    /// Where the record of each [`STRIDE`]th sample begins.
+    offsets: Vec<u64>,
+    end: u64,
+    /// Files, and behind which sample each one ends.
+    files: Vec<(u32, u32)>,
+    /// Ids that occur, a bit each.
+    seen: Vec<u64>,
+}
+
+impl Index {
+    pub(crate) fn add(&mut self, sample: &Sample) {
+        for &id in &sample.tokens {
+            let (word, bit) = (id as usize / 64, id % 64);
+            if self.seen.len() <= word {
+                self.seen.resize(word + 1, 0);
+            }
+            self.seen[word] |= 1 << bit;
+        }
+        self.add_sizes(sample.tokens.len() as u32, sample.targets() as u32);
+        let (file, end) = (sample.origin.file as u32, self.lengths.len() as u32);
+        match self.files.last_mut() {
+            Some((last, last_end)) if *last == file => *last_end = end,
+            _ => self.files.push((file, end)),
+        }
+    }
+
+    fn add_sizes(&mut self, tokens: u32, targets: u32) {
+        if self.lengths.len().is_multiple_of(STRIDE) {
+            self.offsets.push(self.end);
+        }
+        self.lengths.push(tokens);
+        self.targets.push(targets);
+        self.end += record_bytes(tokens as usize) as u64;
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
+        let bits = |word: u64| (0..64).filter(move |bit| word >> bit & 1 == 1);
+        (0_u32..)
+            .zip(&self.seen)
+            .flat_map(move |(at, &word)| bits(word).map(move |bit| 64 * at + bit))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Of all records.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.end
+    }
+
+    pub(super) fn tokens(&self, place: usize) -> usize {
+        self.lengths[place] as usize
+    }
+
+    pub(super) fn targets(&self, place: usize) -> usize {
+        self.targets[place] as usize
+    }
+
+    pub(super) fn file(&self, place: usize) -> usize {
+        let at = self.files.partition_point(|(_, end)| *end as usize <= place);
+        self.files[at].0 as usize
+    }
+
+    /// Where the record of a sample begins.
+    pub(super) fn offset(&self, place: usize) -> u64 {
+        let first = place / STRIDE * STRIDE;
+        let between =
+            self.lengths[first..place].iter().map(|&tokens| record_bytes(tokens as usize));
+        self.offsets[place / STRIDE] + between.sum::<usize>() as u64
+    }
+}
+
+/// Records one after the other in memory, in pieces that hold whole ones.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    pieces: Vec<Vec<u8>>,
+    /// Where each piece begins.
+    starts: Vec<u64>,
+}
+
+impl Records {
+    pub(crate) fn add(&mut self, record: &[u8]) {
+        let Self { pieces, starts } = self;
+        match pieces.last_mut() {
+            Some(last) if last.len() + record.len() <= PIECE => last.extend_from_slice(record),
+            last => {
+                let before = last.map_or(0, |last| last.len()) as u64;
+                starts.push(starts.last().copied().unwrap_or(0) + before);
+                pieces.push(record.to_vec());
+            }
+        }
+    }
+
+    /// The bytes of a record.
+    pub(super) fn read(&self, start: u64, length: usize) -> &[u8] {
+        let piece = self.starts.partition_point(|begin| *begin <= start) - 1;
+        &self.pieces[piece][(start - self.starts[piece]) as usize..][..length]
+    }
+}
