@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import platform
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -289,17 +291,29 @@ class Bench:
 
     def tokenize(self) -> dict:
         """The same rows through `graft data` (all of it: start, reading, statistics) and `tokenizers` (encoding alone)."""
-        size = 2 << 20 if self.options.quick else 64 << 20
+        size = 2 << 20 if self.options.quick else 128 << 20
         model = self.model("100m", "bf16")
+        if self.options.tokenizer:
+            # Another tokenizer beside the same config.json: no weight is read.
+            other = self.folder / "tokenize-model"
+            other.mkdir(exist_ok=True)
+            shutil.copy(model / "config.json", other / "config.json")
+            shutil.copy(self.options.tokenizer, other / "tokenizer.json")
+            model = other
         rows = self.folder / "texts.jsonl"
-        words = random.Random(7)
-        vocabulary = ["".join(words.choice("etaoinshrdlu") for _ in range(words.randint(1, 9))) for _ in range(20_000)]
+        draw = random.Random(7)
+        syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstvz", "aeiou")] + ["ing", "ed", "er", "tion", "ment", "al", "st", "un", "re"]
+        vocabulary = ["".join(draw.choices(syllables, k=draw.choice((1, 1, 2, 2, 2, 3, 3, 4)))) for _ in range(30_000)]
+        # Words are as frequent as in a language: the n-th one a n-th as often as the first (Zipf).
+        weights = list(itertools.accumulate(1 / (rank + 3) for rank in range(len(vocabulary))))
         written = 0
         with open(rows, "w", encoding="utf-8") as file:
             while written < size:
-                text = " ".join(words.choices(vocabulary, k=400))
-                file.write(json.dumps({"text": text}) + "\n")
-                written += len(text)
+                words = draw.choices(vocabulary, cum_weights=weights, k=draw.randint(40, 320))
+                marks = draw.choices((" ", " ", " ", " ", " ", " ", " ", ", ", ". ", "\n", " 12", " – "), k=len(words))
+                text = "".join(word + mark for word, mark in zip(words, marks))
+                file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+                written += len(text.encode())
         task = self.folder / "tokenize.json"
         task.write_text(json.dumps({"tokenizer": str(model / "tokenizer.json"), "rows": str(rows)}))
         flags = ["--file", rows, "--format", "text", "--model", model, "--max-seq-len", 100_000, "--show", 0, "--json"]
@@ -415,6 +429,7 @@ def arguments() -> argparse.Namespace:
     add("--linear", action="store_true", help="also the frozen linear layer alone against PyTorch's bf16 product")
     add("--decode", action="store_true", help="also decoding against the memory's rate")
     add("--tokenize", action="store_true", help="also tokenising against `tokenizers`")
+    add("--tokenizer", type=Path, metavar="FILE", help="the tokenizer.json of --tokenize (default: the small one of written models)")
     growth_help = "also how a step's cost grows with rows, blocks and length up to this many tokens (default 32768: 20 minutes), Graft alone"
     add("--growth", type=int, nargs="?", const=growth.LENGTHS[-1], metavar="TOKENS", help=growth_help)
     add("--threads", type=int, metavar="N", help="threads of both sides (default: all cores)")

@@ -117,7 +117,7 @@ struct InMemory {
 
 impl Keeper for InMemory {
     fn sample(&mut self, record: &[u8]) -> Result<(), Error> {
-        self.records.add(record);
+        self.records.add_in_memory(record);
         Ok(())
     }
 
@@ -127,7 +127,7 @@ impl Keeper for InMemory {
     }
 
     fn finish(self: Box<Self>) -> Result<(Records, Rows), Error> {
-        Ok((self.records, Rows::new(self.rows)))
+        Ok((self.records, Rows::in_memory(self.rows)))
     }
 }
 

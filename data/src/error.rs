@@ -106,6 +106,29 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// Samples in files cannot be read again.
+    #[error(
+        "the cache of samples in {} is damaged: {problem}. Start again: it is made anew then",
+        folder.display()
+    )]
+    Cache {
+        /// The folder that holds them.
+        folder: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A cache of samples cannot be written.
+    #[error(
+        "cannot write the cache of samples in {}: {source}. Name another folder (`data.cache: FOLDER`), or keep \
+         them in memory (`data.cache: off`)",
+        folder.display()
+    )]
+    CacheWrite {
+        /// The folder that was to hold them.
+        folder: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// A sample is not what was kept.
     #[error(
         "samples in memory are damaged: the sum of a record is another. Start again, and test the machine's memory"

@@ -97,6 +97,13 @@ struct TemplateText {
     marks: bool,
 }
 
+impl ModelTemplate {
+    /// All that decides what it renders.
+    pub(crate) fn identity(&self) -> String {
+        format!("{:?} {:?} {:?}", self.default, self.tool_use, self.tokens)
+    }
+}
+
 impl std::fmt::Debug for ModelTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ModelTemplate")

@@ -6,6 +6,7 @@
 //! [`Batch::collate`] joins them without padding.
 
 mod batch;
+mod cache;
 pub mod chat;
 mod conversation;
 mod dataset;
@@ -36,6 +37,7 @@ mod train_on;
 mod visible;
 
 pub use batch::Batch;
+pub use cache::Cache;
 pub use chat::{ChatTemplate, Preamble};
 pub use conversation::{Content, Conversation, Message, Role};
 pub use dataset::{Dataset, encode_rows};

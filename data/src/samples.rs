@@ -1,8 +1,8 @@
-//! Samples one after the other: what is trained on, in a third of the room of its numbers.
+//! Samples one after the other, in memory or in files: what is trained on, however much of it there is.
 //!
 //! A sample is a record of `4 + 16 + 3·n + ⌈n/8⌉` bytes for `n` tokens: a CRC-32 of what follows, the line
 //! and item that it comes from, the ids in 3 bytes each, and a bit for each that is a target. How long each is
-//! stands beside, 8 bytes a sample; a record is unpacked when it is asked for.
+//! stands beside, 8 bytes a sample, in memory; a record is read when it is asked for.
 
 mod records;
 mod rows;
@@ -10,8 +10,8 @@ mod rows;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-pub(crate) use records::{Index, Records};
-pub(crate) use rows::RowBytes;
+pub(crate) use records::{Index, Records, Shard};
+pub(crate) use rows::{ROW_BYTES, RowBytes};
 pub use rows::{RowRecord, Rows};
 
 use crate::error::Error;
@@ -37,7 +37,7 @@ pub trait SampleList {
     /// A sample.
     ///
     /// # Errors
-    /// It is damaged.
+    /// It is damaged, or its file cannot be read.
     fn sample(&self, at: usize) -> Result<Cow<'_, Sample>, Error>;
 }
 
@@ -108,13 +108,14 @@ impl Samples {
     /// A sample.
     ///
     /// # Errors
-    /// It is damaged.
+    /// It is damaged, or its file cannot be read.
     pub fn sample(&self, at: usize) -> Result<Sample, Error> {
         let place = self.place(at);
         let Kept { index, records } = &*self.kept;
         let tokens = index.tokens(place);
-        let record = records.read(index.offset(place), record_bytes(tokens));
-        unpacked(record, index.file(place), tokens).ok_or(Error::DamagedMemory)
+        let start = index.offset(place);
+        let record = records.read(start, record_bytes(tokens))?;
+        unpacked(&record, index.file(place), tokens).ok_or_else(|| records.damaged(start))
     }
 
     /// Place among all that are kept.
@@ -160,9 +161,14 @@ impl Samples {
         self.kept.index.ids()
     }
 
-    /// Bytes of their records, and of those that they were chosen from.
-    pub fn bytes(&self) -> u64 {
-        self.kept.index.bytes()
+    /// Bytes of their records, and of those that they were chosen from: in memory, and in files.
+    pub fn bytes(&self) -> [u64; 2] {
+        let bytes = self.kept.index.bytes();
+        if self.kept.records.are_in_memory() { [bytes, 0] } else { [0, bytes] }
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.kept.index
     }
 }
 
@@ -196,7 +202,7 @@ impl FromIterator<Sample> for Samples {
     fn from_iter<I: IntoIterator<Item = Sample>>(samples: I) -> Self {
         let (mut index, mut records) = (Index::default(), Records::default());
         for sample in samples {
-            records.add(&packed(&sample));
+            records.add_in_memory(&packed(&sample));
             index.add(&sample);
         }
         Self::new(index, records)

@@ -371,6 +371,12 @@ impl Tokenizer {
         &self.sha256
     }
 
+    /// All that decides which ids a row becomes.
+    pub(crate) fn identity(&self) -> String {
+        let Self { sha256, bos, eos, pad, frame, stops, marks, .. } = self;
+        format!("{sha256} {bos:?} {eos:?} {pad} {frame:?} {stops:?} {marks:?}")
+    }
+
     /// The name given to [`Self::from_bytes`] or [`Self::from_tiktoken`].
     pub fn origin(&self) -> &str {
         &self.origin

@@ -1,6 +1,7 @@
 //! Section `data`: what is trained on, and how it becomes tokens.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -57,6 +58,36 @@ pub enum Validation {
     Sources(Vec<Source>),
 }
 
+/// Where samples are kept that rows have become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cache {
+    /// In the user's folder for caches where files are large, and in memory otherwise. The default.
+    Auto,
+    /// In memory.
+    Off,
+    /// In this folder.
+    Folder(PathBuf),
+}
+
+impl Cache {
+    fn read(data: &mut Section<'_>) -> Self {
+        const KEY: &str = "cache";
+        match data.get(KEY).and_then(text) {
+            Some("auto") => Self::Auto,
+            Some("off") => Self::Off,
+            _ => data.path(KEY).map_or(Self::Auto, Self::Folder),
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        match self {
+            Self::Auto => json!("auto"),
+            Self::Off => json!("off"),
+            Self::Folder(folder) => json!(folder),
+        }
+    }
+}
+
 /// Section `data.chat`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chat {
@@ -96,6 +127,8 @@ pub struct Data {
     pub shuffle: bool,
     /// Whether rows without a target are left out, rather than refused. Default no.
     pub allow_empty_targets: bool,
+    /// Where the samples are kept. Default auto.
+    pub cache: Cache,
 }
 
 impl Validation {
@@ -162,6 +195,7 @@ impl Data {
             train_on_inputs: section.flag("train_on_inputs", false),
             shuffle: section.flag("shuffle", true),
             allow_empty_targets: section.flag("allow_empty_targets", false),
+            cache: Cache::read(&mut section),
         };
         if let Some(node) =
             section.get("train").filter(|node| list(node).is_some_and(<[_]>::is_empty))
@@ -186,6 +220,7 @@ impl Data {
             train_on_inputs,
             shuffle,
             allow_empty_targets,
+            cache,
         } = self;
         json!({
             "train": sources_to_value(train),
@@ -199,6 +234,7 @@ impl Data {
             "train_on_inputs": train_on_inputs,
             "shuffle": shuffle,
             "allow_empty_targets": allow_empty_targets,
+            "cache": cache.to_value(),
         })
     }
 }

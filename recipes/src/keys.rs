@@ -89,6 +89,7 @@ const KEYS: &[Key] = &[
     key("data.train_on_inputs", "flag", "false", "true", "Whether prompts are targets too."),
     key("data.shuffle", "flag", "true", "false", "Whether rows are shuffled anew each epoch."),
     key("data.allow_empty_targets", "flag", "false", "true", "Whether rows without a target are left out, rather than refused."),
+    key("data.cache", "auto, off or folder", "auto", "cache", "Where samples are kept: large ones in files that the next start reads again, or all in memory."),
     key("training.epochs", "count", "3", "2", "Passes over the data; excludes max_steps."),
     key("training.max_steps", "count", "–", "50", "Optimizer steps; excludes epochs."),
     key("training.micro_batch_size", "count", "1", "4", "Rows a forward pass."),

@@ -30,7 +30,7 @@ mod training;
 mod tree;
 
 pub use adapter::{AdapterMethod, Layers, MethodName, ProjectionName, Rank, TargetModules};
-pub use dataset::{Chat, Data, Losses, Overlong, Preamble, Validation};
+pub use dataset::{Cache, Chat, Data, Losses, Overlong, Preamble, Validation};
 pub use keys::{Key, hint, keys};
 pub use load::load;
 pub use model::{Init, Model, Preset, Quantization};

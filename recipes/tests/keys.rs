@@ -201,6 +201,7 @@ fn a_recipe_written_whole_reads_like_this() {
       train_on_inputs: false
       shuffle: true
       allow_empty_targets: false
+      cache: auto
     training:
       epochs: 3
       micro_batch_size: 1

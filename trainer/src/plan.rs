@@ -8,6 +8,7 @@ mod absent;
 mod data;
 mod findings;
 mod held_out;
+mod keeping;
 mod leaks;
 mod method;
 mod model;

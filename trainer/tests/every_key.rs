@@ -104,6 +104,7 @@ const TABLE: &[Row] = &[
     ("data.train_on_inputs", &[], "true", ADAPTER),
     ("data.shuffle", &[], "false", ADAPTER),
     ("data.allow_empty_targets", &["data.train.0.path=e.jsonl", "data.overlong=truncate_right"], "true", Allowed),
+    ("data.cache", &[], "kept", InPlan),
     ("training.epochs", &["~training.max_steps"], "1", InMetrics),
     ("training.max_steps", &[], "1", InMetrics),
     ("training.micro_batch_size", &[], "2", ADAPTER),

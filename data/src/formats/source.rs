@@ -161,6 +161,17 @@ impl SourceFile {
         }
     }
 
+    /// All that decides which rows its bytes become.
+    pub(crate) fn how_it_is_read(&self) -> String {
+        let Self { path: _, format, columns, entry: _, kept } = self;
+        let reader = match kept {
+            Kept::File => String::new(),
+            Kept::Embedded(text) => (*text).to_owned(),
+            Kept::Given(reader) => reader.told(),
+        };
+        format!("{format} {columns:?} {reader:?}")
+    }
+
     /// Who reads the file, where that is no container of rows.
     pub fn reader(&self) -> Option<&dyn FileReader> {
         match &self.kept {

@@ -1,5 +1,12 @@
-//! The records of samples, and the index that says where each one is.
+//! The records of samples, in memory or in files, and the index that says where each one is.
 
+use std::borrow::Cow;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use crate::cache::damaged;
+use crate::error::Error;
 use crate::sample::Sample;
 
 use super::record_bytes;
@@ -49,6 +56,30 @@ impl Index {
         self.end += record_bytes(tokens as usize) as u64;
     }
 
+    /// Tokens and targets of each sample, as they are stored.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = [u32; 2]> {
+        self.lengths.iter().zip(&self.targets).map(|(&tokens, &targets)| [tokens, targets])
+    }
+
+    /// As it was stored.
+    pub(crate) fn of_stored(
+        sizes: impl Iterator<Item = [u32; 2]>,
+        files: Vec<(u32, u32)>,
+        seen: Vec<u64>,
+    ) -> Self {
+        let mut index = Self { files, seen, ..Self::default() };
+        sizes.for_each(|[tokens, targets]| index.add_sizes(tokens, targets));
+        index
+    }
+
+    pub(crate) fn files(&self) -> &[(u32, u32)] {
+        &self.files
+    }
+
+    pub(crate) fn seen(&self) -> &[u64] {
+        &self.seen
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = u32> {
         let bits = |word: u64| (0..64).filter(move |bit| word >> bit & 1 == 1);
         (0_u32..)
@@ -87,17 +118,42 @@ impl Index {
     }
 }
 
-/// Records one after the other in memory, in pieces that hold whole ones.
-#[derive(Debug, Default)]
-pub(crate) struct Records {
-    pieces: Vec<Vec<u8>>,
-    /// Where each piece begins.
-    starts: Vec<u64>,
+/// Records one after the other, in pieces that hold whole ones.
+#[derive(Debug)]
+pub(crate) enum Records {
+    Memory {
+        pieces: Vec<Vec<u8>>,
+        /// Where each piece begins.
+        starts: Vec<u64>,
+    },
+    Files {
+        shards: Vec<Shard>,
+        /// What holds them.
+        folder: PathBuf,
+    },
+}
+
+/// A file of records.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) file: File,
+    /// Where it begins among all records.
+    pub(crate) start: u64,
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self::Memory { pieces: Vec::new(), starts: Vec::new() }
+    }
 }
 
 impl Records {
-    pub(crate) fn add(&mut self, record: &[u8]) {
-        let Self { pieces, starts } = self;
+    /// Adds a record to those in memory.
+    ///
+    /// # Panics
+    /// These are in files.
+    pub(crate) fn add_in_memory(&mut self, record: &[u8]) {
+        let Self::Memory { pieces, starts } = self else { panic!("records of files are written") };
         match pieces.last_mut() {
             Some(last) if last.len() + record.len() <= PIECE => last.extend_from_slice(record),
             last => {
@@ -108,9 +164,41 @@ impl Records {
         }
     }
 
-    /// The bytes of a record.
-    pub(super) fn read(&self, start: u64, length: usize) -> &[u8] {
-        let piece = self.starts.partition_point(|begin| *begin <= start) - 1;
-        &self.pieces[piece][(start - self.starts[piece]) as usize..][..length]
+    pub(crate) fn are_in_memory(&self) -> bool {
+        matches!(self, Self::Memory { .. })
+    }
+
+    /// Bytes of a record. Those of files are read, not mapped: pages of a map would count as memory of the
+    /// process until the system wants them back.
+    pub(super) fn read(&self, start: u64, length: usize) -> Result<Cow<'_, [u8]>, Error> {
+        match self {
+            Self::Memory { pieces, starts } => {
+                let piece = starts.partition_point(|begin| *begin <= start) - 1;
+                let at = (start - starts[piece]) as usize;
+                Ok(Cow::Borrowed(&pieces[piece][at..at + length]))
+            }
+            Self::Files { shards, .. } => {
+                let shard = &shards[shards.partition_point(|shard| shard.start <= start) - 1];
+                let mut bytes = vec![0; length];
+                let read = shard.file.read_exact_at(&mut bytes, start - shard.start);
+                read.map_err(|error| self.problem(start, &error.to_string()))?;
+                Ok(Cow::Owned(bytes))
+            }
+        }
+    }
+
+    /// What is said of a record whose sum is another.
+    pub(super) fn damaged(&self, start: u64) -> Error {
+        self.problem(start, "its sum is another")
+    }
+
+    fn problem(&self, start: u64, problem: &str) -> Error {
+        match self {
+            Self::Memory { .. } => Error::DamagedMemory,
+            Self::Files { folder, .. } => {
+                let problem = format!("the record at byte {start} cannot be read: {problem}");
+                damaged(folder, problem)
+            }
+        }
     }
 }

@@ -1,18 +1,25 @@
 //! What is known of each row, whether it became a sample or not: where it stands, what it says, and what
 //! the model sees of it.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::number;
+use crate::cache::damaged;
 use crate::error::Error;
 use crate::fingerprint::RowDigest;
 use crate::formats::Origin;
 
 /// CRC-32, file, line, item, digest, what is seen, samples.
-const ROW_BYTES: usize = 4 + 4 + 8 + 8 + 16 + 8 + 4;
+pub(crate) const ROW_BYTES: usize = 4 + 4 + 8 + 8 + 16 + 8 + 4;
 
 /// A row as it is stored.
 pub(crate) type RowBytes = [u8; ROW_BYTES];
+
+/// Rows read at once.
+const AT_ONCE: usize = 16_384;
 
 /// A row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,18 +72,42 @@ impl RowRecord {
     }
 }
 
-/// All rows, in file order.
-#[derive(Debug, Clone, Default)]
-pub struct Rows(Arc<Vec<RowBytes>>);
+/// All rows, in file order, in memory or in a file.
+#[derive(Debug, Clone)]
+pub struct Rows(Kept);
+
+#[derive(Debug, Clone)]
+enum Kept {
+    Memory(Arc<Vec<RowBytes>>),
+    File {
+        file: Arc<File>,
+        /// What it is in.
+        folder: PathBuf,
+        count: usize,
+    },
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self::in_memory(Vec::new())
+    }
+}
 
 impl Rows {
-    pub(crate) fn new(rows: Vec<RowBytes>) -> Self {
-        Self(Arc::new(rows))
+    pub(crate) fn in_memory(rows: Vec<RowBytes>) -> Self {
+        Self(Kept::Memory(Arc::new(rows)))
+    }
+
+    pub(crate) fn in_file(file: File, folder: PathBuf, count: usize) -> Self {
+        Self(Kept::File { file: Arc::new(file), folder, count })
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        match &self.0 {
+            Kept::Memory(rows) => rows.len(),
+            Kept::File { count, .. } => *count,
+        }
     }
 
     /// Whether there is none.
@@ -84,23 +115,53 @@ impl Rows {
         self.len() == 0
     }
 
-    /// Every row, in order.
+    /// Every row, in order; some thousand are in memory at once.
     ///
     /// # Errors
-    /// Its memory is damaged.
+    /// The file cannot be read, or is damaged.
     pub fn iter(&self) -> impl Iterator<Item = Result<RowRecord, Error>> {
-        self.0.iter().map(|row| RowRecord::unpacked(row).ok_or(Error::DamagedMemory))
+        let (count, mut block, mut first) = (self.len(), Vec::new(), 0);
+        (0..count).map(move |at| {
+            if let Kept::Memory(rows) = &self.0 {
+                return RowRecord::unpacked(&rows[at])
+                    .ok_or_else(|| self.problem("its sum is another"));
+            }
+            if block.is_empty() || at - first == AT_ONCE {
+                first = at;
+                block = self.read(at, AT_ONCE.min(count - at))?;
+            }
+            let record = &block[(at - first) * ROW_BYTES..][..ROW_BYTES];
+            RowRecord::unpacked(record).ok_or_else(|| self.problem("its sum is another"))
+        })
+    }
+
+    fn read(&self, at: usize, rows: usize) -> Result<Vec<u8>, Error> {
+        let Kept::File { file, .. } = &self.0 else { return Ok(Vec::new()) };
+        let mut bytes = vec![0; rows * ROW_BYTES];
+        let read = file.read_exact_at(&mut bytes, (at * ROW_BYTES) as u64);
+        read.map_err(|error| self.problem(&error.to_string()))?;
+        Ok(bytes)
+    }
+
+    fn problem(&self, problem: &str) -> Error {
+        match &self.0 {
+            Kept::Memory(_) => Error::DamagedMemory,
+            Kept::File { folder, .. } => {
+                damaged(folder, format!("a row cannot be read: {problem}"))
+            }
+        }
     }
 }
 
 impl FromIterator<RowRecord> for Rows {
     fn from_iter<I: IntoIterator<Item = RowRecord>>(rows: I) -> Self {
-        Self::new(rows.into_iter().map(|row| row.packed()).collect())
+        Self::in_memory(rows.into_iter().map(|row| row.packed()).collect())
     }
 }
 
 impl PartialEq for Rows {
     fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
+        let same = |(one, other): (Result<RowRecord, Error>, Result<RowRecord, Error>)| matches!((one, other), (Ok(one), Ok(other)) if one == other);
+        self.len() == other.len() && self.iter().zip(other.iter()).all(same)
     }
 }

@@ -135,8 +135,8 @@ pub struct Asked {
     pub samples: usize,
     /// The tokens of these samples.
     pub tokens: usize,
-    /// Bytes of their records.
-    pub kept: u64,
+    /// Bytes of their records in memory, and in files.
+    pub kept: [u64; 2],
     /// Bytes of the pages of the embedding that hold rows of these tokens, and of all that may be answered.
     pub embedded: usize,
     /// Scored before and after.

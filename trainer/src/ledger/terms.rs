@@ -6,6 +6,8 @@ mod finish;
 mod scores;
 mod step;
 
+use std::fmt::Write as _;
+
 use graft_kernels::Precision;
 use graft_model::table::BAND;
 use graft_model::{ProjectionKind, Seat, Site};
@@ -170,10 +172,14 @@ fn moments(asked: &Asked) -> Entry {
 fn dataset(asked: &Asked) -> Entry {
     /// Its length and targets, its place in an order and in a bin, and its row where that is in memory.
     const SAMPLE: usize = 96;
-    let samples = asked.samples;
-    let memory = usize::try_from(asked.kept).unwrap_or(usize::MAX);
-    let arithmetic =
+    let ([memory, files], samples) = (asked.kept, asked.samples);
+    let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+    let mut arithmetic =
         format!("{} bytes of records + {} samples · {SAMPLE}", group(memory), group(samples));
+    if files > 0 {
+        let files = group(usize::try_from(files).unwrap_or(usize::MAX));
+        let _ = write!(arithmetic, "; {files} bytes are in the cache's files");
+    }
     anonymous("data", memory.saturating_add(samples * SAMPLE), arithmetic)
 }
 

@@ -11,6 +11,7 @@ use graft_recipes::Recipe;
 
 use super::findings::Findings;
 use super::held_out::{HeldOut, HeldOutRows, held_out_rows, no_room, without_room};
+use super::keeping::Keeping;
 use super::leaks::{self, Section};
 use super::{Plan, PlanErrors, Validation, model, sources};
 use crate::run_folder::manifest::{DataFile, FileHash};
@@ -80,11 +81,12 @@ impl LoadedData {
         [&self.train, &self.validation, &self.general]
     }
 
-    /// Bytes of the records of all samples.
-    pub(crate) fn kept(&self) -> u64 {
+    /// Bytes of the records of all samples: in memory, and in files.
+    pub(crate) fn kept(&self) -> [u64; 2] {
         let [train, validation, general] = self.sections().map(Samples::bytes);
         // What was held out is of the same records.
-        train + general + if self.is_split { 0 } else { validation }
+        let validation = if self.is_split { [0; 2] } else { validation };
+        [0, 1].map(|place| train[place] + validation[place] + general[place])
     }
 
     /// Records how many samples of each source an epoch has, where that is not each once.
@@ -130,7 +132,7 @@ impl TrainingData {
         findings.finish()?;
         let tokenizer = model.tokenizer.expect("what could not be read was recorded");
         let mut findings = Findings::new(recipe);
-        let dataset = Dataset::load(&train, &tokenizer, &sample);
+        let dataset = Keeping::of(&recipe.data.cache).load(&train, &tokenizer, &sample);
         let dataset = dataset.map_err(|error| findings.problem("data.train", error)).ok();
         findings.finish()?;
         Ok(Self { tokenizer, dataset: dataset.expect("a failure was recorded as a problem") })
@@ -151,12 +153,13 @@ fn dataset(
     files: &[SourceFile],
     tokenizer: &Tokenizer,
     options: &SampleOptions,
+    keeping: &mut Keeping,
     findings: &mut Findings<'_>,
 ) -> Option<Dataset> {
     if files.is_empty() {
         return None;
     }
-    let loaded = Dataset::load(files, tokenizer, options);
+    let loaded = keeping.load(files, tokenizer, options);
     loaded.map_err(|error| findings.problem(key, error)).ok()
 }
 
@@ -231,8 +234,9 @@ impl Plan {
             findings.finish()?;
             return Ok(rows.expect("a failure was recorded as a problem"));
         }
-        let read = |key, files: &[SourceFile], options, findings: &mut Findings<'_>| {
-            dataset(key, files, &tokenizer, options, findings)
+        let mut keeping = Keeping::of(&self.recipe.data.cache);
+        let mut read = |key, files: &[SourceFile], options, findings: &mut Findings<'_>| {
+            dataset(key, files, &tokenizer, options, &mut keeping, findings)
         };
         let train = read("data.train", &self.train, &self.sample, &mut findings);
         let validation =
@@ -285,7 +289,8 @@ impl Plan {
         let mut findings = Findings::new(&self.recipe);
         let mixture = self.mixture(&train, &mut findings);
         findings.finish()?;
-        let mut warnings = Vec::from_iter(open_answers(&statistics, &tokenizer));
+        let mut warnings = keeping.notes;
+        warnings.extend(open_answers(&statistics, &tokenizer));
         warnings.extend(remarks);
         let rows = [&train_rows, &validation_rows, &held_out_rows, &general_rows];
         warnings.extend(self.leaks(rows, &train)?);

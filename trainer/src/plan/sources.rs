@@ -118,6 +118,7 @@ pub(super) fn training(
         train_on_inputs,
         shuffle: _,
         allow_empty_targets,
+        cache: _,
     } = &recipe.data;
     let sample = SampleOptions {
         chat: chat_template(chat).with_own(template),

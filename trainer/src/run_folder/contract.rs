@@ -51,6 +51,7 @@ const CONTRACT: &[(&str, Rule)] = &[
     ("data.train_on_inputs", Rule::Fixed),
     ("data.shuffle", Rule::Fixed),
     ("data.allow_empty_targets", Rule::Fixed),
+    ("data.cache", Rule::Free),
     ("training.epochs", Rule::Asked),
     ("training.max_steps", Rule::Asked),
     ("training.micro_batch_size", Rule::Fixed),

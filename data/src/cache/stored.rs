@@ -1,0 +1,208 @@
+//! The files of a cache, read and written.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use graft_files::atomic;
+use graft_files::sha256::hexadecimal;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::look::Look;
+use crate::dataset::Dataset;
+use crate::formats::{FileDigest, SourceFile};
+use crate::samples::{Index, ROW_BYTES, Records, Rows, Samples, Shard};
+use crate::statistics::Statistics;
+
+pub(super) const ROWS: &str = "rows";
+const SIZES: &str = "sizes";
+/// Its last file, without which it is none.
+pub(super) const DESCRIPTION: &str = "cache.json";
+/// The vocabulary's bits and the notes of files are the most of it.
+const LARGEST_DESCRIPTION: u64 = 256 << 20;
+
+/// The name of a file of records.
+pub(super) fn shard(number: usize) -> String {
+    format!("samples-{number:04}")
+}
+
+/// What stands in `cache.json`.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Stored {
+    files: Vec<StoredFile>,
+    statistics: Statistics,
+    samples: usize,
+    rows: usize,
+    /// Bytes of each file of records.
+    shards: Vec<u64>,
+    /// CRC-32 of the sizes.
+    sizes: u32,
+    /// Behind which sample each file ends.
+    ranges: Vec<(u32, u32)>,
+    /// Ids that occur, a bit each.
+    seen: Vec<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredFile {
+    bytes: u64,
+    sha256: String,
+    look: Option<Look>,
+}
+
+/// Writes what is known of all samples beside their records.
+pub(super) fn write(folder: &Path, dataset: &Dataset, looks: &[Option<Look>]) -> io::Result<()> {
+    let Dataset { samples, statistics, rows, files } = dataset;
+    let index = samples.index();
+    let sizes: Vec<u8> = index.sizes().flatten().flat_map(u32::to_le_bytes).collect();
+    super::create(&folder.join(SIZES))?.write_all(&sizes)?;
+    let files = files.iter().zip(looks).map(|(FileDigest { bytes, sha256 }, look)| StoredFile {
+        bytes: *bytes,
+        sha256: sha256.clone(),
+        look: *look,
+    });
+    let mut statistics = statistics.clone();
+    for file in &mut statistics.files {
+        // It may be no text, and is known.
+        file.path = PathBuf::new();
+    }
+    let shards = (0..).map(shard).map(|name| folder.join(name).metadata());
+    let stored = Stored {
+        files: files.collect(),
+        statistics,
+        samples: index.len(),
+        rows: rows.len(),
+        shards: shards.map_while(Result::ok).map(|found| found.len()).collect(),
+        sizes: crc32fast::hash(&sizes),
+        ranges: index.files().to_vec(),
+        seen: index.seen().to_vec(),
+    };
+    super::create(&folder.join(DESCRIPTION))?.write_all(&serde_json::to_vec(&stored)?)
+}
+
+impl Stored {
+    /// The samples in a folder; `None` where there are none, or they are of other bytes.
+    ///
+    /// # Errors
+    /// What is damaged.
+    pub(super) fn open(place: &Path, sources: &[SourceFile]) -> Result<Option<Dataset>, String> {
+        let Some(mut stored) = Self::read(place)? else { return Ok(None) };
+        if !stored.is_of(sources, place) {
+            return Ok(None);
+        }
+        let index = stored.index(place)?;
+        let records = stored.records(place, index.bytes())?;
+        let file = open(place, ROWS, (stored.rows * ROW_BYTES) as u64)?;
+        let rows = Rows::in_file(file, place.to_owned(), stored.rows);
+        for (file, source) in stored.statistics.files.iter_mut().zip(sources) {
+            file.path.clone_from(&source.path);
+        }
+        let files = stored.files.into_iter();
+        let files = files.map(|StoredFile { bytes, sha256, .. }| FileDigest { bytes, sha256 });
+        Ok(Some(Dataset {
+            samples: Samples::new(index, records),
+            statistics: stored.statistics,
+            rows,
+            files: files.collect(),
+        }))
+    }
+
+    fn read(place: &Path) -> Result<Option<Self>, String> {
+        let path = place.join(DESCRIPTION);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            // Without it nothing was made here, or a record was found to be damaged.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return if place.exists() {
+                    Err(format!("{DESCRIPTION} is missing"))
+                } else {
+                    Ok(None)
+                };
+            }
+            Err(error) => return Err(format!("{DESCRIPTION}: {error}")),
+        };
+        let mut bytes = Vec::new();
+        let read = file.take(LARGEST_DESCRIPTION).read_to_end(&mut bytes);
+        read.map_err(|error| format!("{DESCRIPTION}: {error}"))?;
+        let stored = serde_json::from_slice(&bytes);
+        stored.map(Some).map_err(|error| format!("{DESCRIPTION}: {error}"))
+    }
+
+    /// Whether the files are those that were read. Where their hashes say so and the looks at them do not, new looks are kept.
+    fn is_of(&mut self, sources: &[SourceFile], place: &Path) -> bool {
+        let (mut same, mut has_new) = (self.files.len() == sources.len(), false);
+        for (file, source) in self.files.iter_mut().zip(sources) {
+            let Ok(look) = Look::at(&source.path) else { return false };
+            if file.look == Some(look) {
+                continue;
+            }
+            same &= look.bytes == file.bytes
+                && hash(&source.path).is_ok_and(|found| found == file.sha256);
+            if !same {
+                return false;
+            }
+            if look.is_settled() && Look::at(&source.path).is_ok_and(|after| after == look) {
+                (file.look, has_new) = (Some(look), true);
+            }
+        }
+        if has_new
+            && same
+            && let Ok(text) = serde_json::to_vec(self)
+        {
+            // Without it the files are hashed again, and no more.
+            let _ = atomic::write_bytes(place.join(DESCRIPTION), &text);
+        }
+        same
+    }
+
+    fn index(&self, place: &Path) -> Result<Index, String> {
+        let file = open(place, SIZES, 8 * self.samples as u64)?;
+        let mut bytes = Vec::new();
+        let read = BufReader::new(file).read_to_end(&mut bytes);
+        read.map_err(|error| format!("{SIZES}: {error}"))?;
+        if crc32fast::hash(&bytes) != self.sizes {
+            return Err(format!("{SIZES}: its sum is another"));
+        }
+        let number =
+            |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("it has four bytes"));
+        let sizes = bytes.chunks_exact(8).map(|pair| [number(&pair[..4]), number(&pair[4..])]);
+        if self.ranges.last().map_or(0, |(_, end)| *end as usize) != self.samples {
+            return Err(format!("{DESCRIPTION}: its files have another number of samples"));
+        }
+        Ok(Index::of_stored(sizes, self.ranges.clone(), self.seen.clone()))
+    }
+
+    fn records(&self, place: &Path, all: u64) -> Result<Records, String> {
+        let (mut shards, mut start) = (Vec::new(), 0);
+        for (number, &bytes) in self.shards.iter().enumerate() {
+            let file = open(place, &shard(number), bytes)?;
+            shards.push(Shard { file, start });
+            start += bytes;
+        }
+        if start != all {
+            return Err(format!("its records have {start} bytes, and not {all}"));
+        }
+        Ok(Records::Files { shards, folder: place.to_owned() })
+    }
+}
+
+/// A file of this size.
+fn open(place: &Path, name: &str, bytes: u64) -> Result<File, String> {
+    let file = File::open(place.join(name)).map_err(|error| format!("{name}: {error}"))?;
+    let found = file.metadata().map_err(|error| format!("{name}: {error}"))?.len();
+    if found != bytes {
+        return Err(format!("{name} has {found} bytes, and not {bytes}"));
+    }
+    Ok(file)
+}
+
+fn hash(path: &Path) -> io::Result<String> {
+    let (mut file, mut hash, mut block) = (File::open(path)?, Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut block)? {
+            0 => return Ok(hexadecimal(&hash.finalize())),
+            read => hash.update(&block[..read]),
+        }
+    }
+}

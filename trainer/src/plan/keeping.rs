@@ -1,0 +1,93 @@
+//! Where the samples of a section are kept: in memory, or in the files of a cache.
+
+use std::path::{Path, PathBuf};
+
+use graft_data::{Cache, Dataset, Error, SampleOptions, SourceFile, Tokenizer};
+use graft_recipes::Cache as Choice;
+
+/// Bytes of a section's files that are read within a second or two: what they become fits into memory.
+const LARGE: u64 = 32 << 20;
+/// The folder within the user's own for caches.
+const NAME: &str = "graft";
+
+/// What the recipe says, and what is to be said of it.
+pub(super) struct Keeping {
+    choice: Choice,
+    /// Sentences for people.
+    pub(super) notes: Vec<String>,
+}
+
+impl Keeping {
+    pub(super) fn of(choice: &Choice) -> Self {
+        Self { choice: choice.clone(), notes: Vec::new() }
+    }
+
+    /// Samples of the files of a section.
+    ///
+    /// # Errors
+    /// The files are wrong, or the folder of the recipe cannot be written.
+    pub(super) fn load(
+        &mut self,
+        sources: &[SourceFile],
+        tokenizer: &Tokenizer,
+        options: &SampleOptions,
+    ) -> Result<Dataset, Error> {
+        match self.cache(sources) {
+            Some(cache) => {
+                cache.load(sources, tokenizer, options, &mut |note| self.notes.push(note))
+            }
+            None => Dataset::load(sources, tokenizer, options),
+        }
+    }
+
+    /// `None` for memory.
+    fn cache(&mut self, sources: &[SourceFile]) -> Option<Cache> {
+        // What the program holds itself is in memory already.
+        if sources.iter().any(|source| source.embedded_text().is_some()) {
+            return None;
+        }
+        match &self.choice {
+            Choice::Off => None,
+            Choice::Folder(folder) => Some(Cache::at(folder)),
+            Choice::Auto => {
+                let size =
+                    |source: &SourceFile| source.path.metadata().map_or(0, |found| found.len());
+                let bytes: u64 = sources.iter().map(size).sum();
+                if bytes < LARGE {
+                    return None;
+                }
+                let found = usual_folder().map(Cache::at).ok_or_else(|| {
+                    "neither XDG_CACHE_HOME nor HOME names a folder for caches".to_owned()
+                });
+                let writable = found.and_then(|cache| usable(cache, bytes));
+                writable.map_err(|problem| self.notes.push(in_memory(&problem))).ok()
+            }
+        }
+    }
+}
+
+/// A cache that can be written, with room for samples of so many bytes of text: about as many.
+fn usable(cache: Cache, bytes: u64) -> Result<Cache, String> {
+    let folder = cache.folder().display();
+    cache.try_writing().map_err(|error| format!("{folder} cannot be written ({error})"))?;
+    let room = graft_files::disk::require_free(cache.folder(), bytes);
+    room.map_err(|error| error.to_string())?;
+    Ok(cache)
+}
+
+fn in_memory(problem: &str) -> String {
+    format!(
+        "samples are kept in memory and made again at each start, since {problem}; `data.cache: FOLDER` keeps \
+         them elsewhere, and `data.cache: off` asks for this"
+    )
+}
+
+/// `$XDG_CACHE_HOME/graft`, or `~/.cache/graft`.
+fn usual_folder() -> Option<PathBuf> {
+    let named = |name: &str| {
+        // A relative one is to be ignored: XDG Base Directory Specification, section 2.
+        std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+    };
+    let home = || named("HOME").map(|home| home.join(".cache"));
+    named("XDG_CACHE_HOME").or_else(home).map(|folder| folder.join(Path::new(NAME)))
+}
