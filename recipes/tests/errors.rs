@@ -429,7 +429,7 @@ fn paths_of_other_homes_and_unset_variables_are_refused_in_every_key_that_is_a_p
         .filter(|key| key.kind.contains("folder") || key.kind.contains("file or builtin"))
         .map(|key| key.path)
         .collect();
-    assert_eq!(paths.len(), 8, "{paths:?}");
+    assert_eq!(paths.len(), 9, "{paths:?}");
     for path in paths {
         let key = path.replace("[]", ".0");
         for (value, said) in [

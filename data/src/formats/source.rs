@@ -161,11 +161,16 @@ impl SourceFile {
         }
     }
 
+    /// Whether its path leads to its bytes, at the next start, too.
+    pub fn is_on_disk(&self) -> bool {
+        matches!(self.kept, Kept::File | Kept::Given(_))
+    }
+
     /// All that decides which rows its bytes become.
     pub(crate) fn how_it_is_read(&self) -> String {
         let Self { path: _, format, columns, entry: _, kept } = self;
         let reader = match kept {
-            Kept::File => String::new(),
+            Kept::File | Kept::Nameless(_) => String::new(),
             Kept::Embedded(text) => (*text).to_owned(),
             Kept::Given(reader) => reader.told(),
         };

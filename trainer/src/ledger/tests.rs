@@ -50,7 +50,7 @@ fn asked() -> Asked {
         steps: 10,
         samples: 4,
         tokens: 2_048,
-        kept: [6_400, 0],
+        kept: [16_384, 0],
         embedded: 1 << 20,
         scoring: Scoring::default(),
         asks: false,

@@ -42,8 +42,8 @@ impl Keeping {
 
     /// `None` for memory.
     fn cache(&mut self, sources: &[SourceFile]) -> Option<Cache> {
-        // What the program holds itself is in memory already.
-        if sources.iter().any(|source| source.embedded_text().is_some()) {
+        // What the program holds itself, or was given once, is not there at the next start.
+        if !sources.iter().all(SourceFile::is_on_disk) {
             return None;
         }
         match &self.choice {
