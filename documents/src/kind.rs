@@ -163,7 +163,7 @@ fn is_text(bytes: &[u8]) -> bool {
     }
     // Bytes that nobody wrote, as storage has them, would be a text of one letter.
     let start = &bytes[..bytes.len().min(HEAD)];
-    if start.iter().filter(|&&byte| byte == 0xff).count() * 2 > start.len() {
+    if start.iter().map(|&byte| usize::from(byte == 0xff)).sum::<usize>() * 2 > start.len() {
         return false;
     }
     let head = decode(start, None).text;

@@ -168,13 +168,13 @@ impl SourceFile {
 
     /// All that decides which rows its bytes become.
     pub(crate) fn how_it_is_read(&self) -> String {
-        let Self { path: _, format, columns, entry: _, kept } = self;
+        let Self { path: _, format, columns, entry: _, train_on, kept } = self;
         let reader = match kept {
             Kept::File | Kept::Nameless(_) => String::new(),
             Kept::Embedded(text) => (*text).to_owned(),
             Kept::Given(reader) => reader.told(),
         };
-        format!("{format} {columns:?} {reader:?}")
+        format!("{format} {columns:?} {train_on:?} {reader:?}")
     }
 
     /// Who reads the file, where that is no container of rows.

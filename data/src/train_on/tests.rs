@@ -74,7 +74,7 @@ fn shown(
     let source = SourceFile::new(&path, format).with_train_on(train_on.clone());
     let dataset = Dataset::load(&[source], tokenizer(), &options)
         .map_err(|error| error.to_string().replace(&path.display().to_string(), "a.jsonl"))?;
-    Ok(preview(&dataset.samples[0], tokenizer(), PreviewStyle::Plain).unwrap())
+    Ok(preview(&dataset.samples.sample(0).unwrap(), tokenizer(), PreviewStyle::Plain).unwrap())
 }
 
 const CHAT: &str = r#"{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " Fee? "},
@@ -127,7 +127,8 @@ fn what_a_template_puts_around_a_content_is_not_learnt() {
     std::fs::write(&path, row.replace('\n', "")).unwrap();
     let source = SourceFile::new(&path, Format::Messages).with_train_on(train_on.clone());
     let dataset = Dataset::load(&[source], tokenizer(), &SampleOptions::new(1_000)).unwrap();
-    let text = preview(&dataset.samples[0], tokenizer(), PreviewStyle::Plain).unwrap();
+    let text =
+        preview(&dataset.samples.sample(0).unwrap(), tokenizer(), PreviewStyle::Plain).unwrap();
     let learnt: Vec<&str> =
         text.split('⟦').skip(1).map(|part| part.split('⟧').next().unwrap()).collect();
     assert_eq!(learnt, ["Fee?<|eot_id|>", "{\"eur\": 12}<|eot_id|>"]);

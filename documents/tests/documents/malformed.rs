@@ -57,7 +57,7 @@ fn archives() -> Vec<Broken> {
         let whole = bytes_of(name);
         let ending = name.split('.').next_back().unwrap();
         let mut add = |what: String, bytes: Vec<u8>| {
-            all.push(broken(format!("{name}: {what}"), ending, bytes))
+            all.push(broken(format!("{name}: {what}"), ending, bytes));
         };
         for part in 1..=19 {
             add(format!("cut to {part} twentieths"), whole[..whole.len() * part / 20].to_vec());
