@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::named::named;
+use crate::paths::written;
 use crate::section::{Section, list, text};
 use crate::source::{Source, check_mixture, sources_to_value};
 use crate::train_on::TrainOn;
@@ -83,7 +84,7 @@ impl Cache {
         match self {
             Self::Auto => json!("auto"),
             Self::Off => json!("off"),
-            Self::Folder(folder) => json!(folder),
+            Self::Folder(folder) => written(folder),
         }
     }
 }
