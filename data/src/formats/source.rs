@@ -208,9 +208,9 @@ mod tests {
         let source = SourceFile::of_stream("standard input", Format::Text, &mut text).unwrap();
         source.check().unwrap();
         let sources = [source.clone(), source];
-        for _ in 0..2 {
-            insta::assert_snapshot!(read_rows(&sources).unwrap_err(), @"standard input:2: `text` must be a text, found a number");
-        }
+        let [first, again] = [(); 2].map(|()| read_rows(&sources).unwrap_err().to_string());
+        insta::assert_snapshot!(first, @"standard input:2: `text` must be a text, found a number");
+        assert_eq!(again, first);
         let mut text = "{\"text\": \"a\"}\n".as_bytes();
         let source = SourceFile::of_stream("standard input", Format::Text, &mut text).unwrap();
         assert_eq!(read_rows(&[source.clone(), source]).unwrap().rows.len(), 2);
