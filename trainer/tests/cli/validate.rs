@@ -47,7 +47,17 @@ fn names_of_columns_turns_and_speakers_are_held_to_the_form() {
     - {path: a.jsonl, format: alpaca, turn_fields: {role: b}, roles: {user: c}}
     - {path: a.jsonl, format: messages, turn_fields: {role: b}, ignore_columns: [messages.b]}
 ");
-    insta::assert_snapshot!(room.refused("validate r.yaml"), @"");
+    insta::assert_snapshot!(room.refused("validate r.yaml"), @"
+    error: recipe `r` has 8 problems:
+    r.yaml:6:57: data.validation.0.columns.text: `text` is no field of `format: messages`; allowed: messages, system, tools, builtin_tools, tools_in_user_message, weight
+    r.yaml:6:81: data.validation.0.turn_fields.from: `from` is no field of the turns of `format: messages`; allowed: role, content, tool_calls, name, tool_call_id, weight
+    r.yaml:6:100: data.validation.0.roles.human: `human` is no role of `format: messages`; allowed: system, user, assistant, tool
+    r.yaml:7:71: data.validation.1.turn_fields.value: found `b`, which `from` is read from
+    r.yaml:7:89: data.validation.1.roles.user: found `d`, which stands for `assistant`, too
+    r.yaml:8:52: data.validation.2.turn_fields: a row of `format: alpaca` is no list of turns; drop it, or use `format: messages` or `format: sharegpt`
+    r.yaml:8:70: data.validation.2.roles: a row of `format: alpaca` is no list of turns; drop it, or use `format: messages` or `format: sharegpt`
+    r.yaml:9:61: data.validation.3.turn_fields.role: found `messages.b`, which `ignore_columns` leaves out
+    ");
 }
 
 #[test]
