@@ -11,6 +11,7 @@ use crate::fingerprint::RowDigest;
 use crate::formats::{
     FileDigest, FileRows, MOST_BYTES_OF_A_ROW, Origin, Row, RowReader, SourceFile,
 };
+use crate::hygiene::dropped_by;
 use crate::overlong::{Overlong, OverlongReport, OverlongRow};
 use crate::sample::{RowFailure, Sample, SampleOptions, encode_row};
 use crate::samples::{HEAD, Index, Records, RowBytes, RowRecord, Rows, Samples, number, packed};
@@ -33,6 +34,8 @@ pub struct Dataset {
     pub rows: Rows,
     /// Size and hash of each file: of the very bytes that became the samples.
     pub files: Vec<FileDigest>,
+    /// Rows that are parts of a document, each with the first row of the same document.
+    pub together: Vec<(Origin, Origin)>,
 }
 
 impl Dataset {
@@ -91,7 +94,7 @@ pub fn encode_rows(
 }
 
 /// The next rows, as many as should be in memory at once; none at the end.
-fn some_rows(reader: &mut RowReader<'_>) -> Result<Vec<(Row, Origin)>, Error> {
+pub(crate) fn some_rows(reader: &mut RowReader<'_>) -> Result<Vec<(Row, Origin)>, Error> {
     let (mut rows, before) = (Vec::new(), reader.bytes());
     while rows.len() < ROWS_AT_ONCE && reader.bytes() - before < BYTES_AT_ONCE {
         match reader.next() {
@@ -176,6 +179,7 @@ impl<'a> Builder<'a> {
             dropped_without_targets: 0,
             dropped_empty: 0,
             left_out_by_themselves: 0,
+            cleaned: BTreeMap::new(),
             truncated: 0,
             split: 0,
             parts_without_targets: 0,
@@ -293,14 +297,24 @@ impl<'a> Builder<'a> {
         let Self { mut statistics, keeper, index, lengths, overlong, options, .. } = self;
         let encoded = statistics.rows;
         let mut hashes = Vec::with_capacity(files.len());
+        let (mut dropped, mut together, mut documents) = (0, Vec::new(), BTreeMap::new());
         for (file, met) in statistics.files.iter_mut().zip(files) {
-            let FileRows { digest, notes, left_out, masked, remarks } = met;
-            file.rows += left_out + masked;
+            let FileRows { digest, notes, documents: parts, left_out, masked, remarks, cleaned } =
+                met;
+            for (part, document) in parts {
+                together.push((*documents.entry(document).or_insert(part), part));
+            }
+            let unlearnt = left_out + masked + dropped_by(&cleaned);
+            dropped += dropped_by(&cleaned);
+            file.rows += unlearnt;
             file.notes = notes;
             file.remarks = remarks;
-            statistics.rows += left_out + masked;
+            statistics.rows += unlearnt;
             statistics.dropped_empty += left_out;
             statistics.left_out_by_themselves += masked;
+            for (what, count) in cleaned {
+                *statistics.cleaned.entry(what).or_default() += count;
+            }
             hashes.push(digest);
         }
         let rows = statistics.rows;
@@ -318,6 +332,12 @@ impl<'a> Builder<'a> {
         if rows == 0 {
             return Err(Error::EmptyDataset { reason: "the files hold no rows".to_owned() });
         }
+        if encoded == 0 && dropped > 0 {
+            let what = statistics.cleaned.iter().map(|(what, count)| format!("{what}: {count}"));
+            let what = what.collect::<Vec<_>>().join("; ");
+            let reason = format!("`data.hygiene` leaves no row of {rows} ({what})");
+            return Err(Error::EmptyDataset { reason });
+        }
         if encoded > 0 && statistics.dropped_overlong == encoded {
             let reason = format!(
                 "all {encoded} rows are longer than max_seq_len {} and were dropped; raise it",
@@ -330,7 +350,9 @@ impl<'a> Builder<'a> {
         }
         statistics.lengths = Lengths::of_counts(&lengths);
         let (records, rows) = keeper.finish()?;
-        Ok(Dataset { samples: Samples::new(index, records), statistics, rows, files: hashes })
+        together.retain(|(first, part)| first != part);
+        let samples = Samples::new(index, records);
+        Ok(Dataset { samples, statistics, rows, files: hashes, together })
     }
 }
 

@@ -1,12 +1,13 @@
 //! Which rows belong to which optimizer step: a function of the step's number alone, so that a
 //! resumed run needs no cursor and can neither repeat nor skip a row.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Error;
+use crate::formats::Origin;
 use crate::mixture::{Part, is_plain};
 use crate::packing::pack;
 use crate::random::{CounterRng, Purpose};
@@ -278,16 +279,21 @@ pub struct Split {
 /// Holds out `fraction` of the rows (rounded, at least one, never all), chosen by `seed`.
 ///
 /// Samples of one row stay together, and so do rows that are equal as the model sees them: neither
-/// parts of a row nor its copies stand on both sides. Equal rows that would be more than the fraction
-/// are trained on, so fewer rows may be held out.
+/// parts of a row nor its copies stand on both sides, and neither do the two rows of a pair of `together`.
+/// Rows of one side that would be more than the fraction are trained on, so fewer rows may be held out.
 ///
 /// # Errors
 /// The fraction is not between 0 and 1, or there are fewer than two different rows.
-pub fn split_validation(rows: &Rows, fraction: f64, seed: u64) -> Result<Split, Error> {
+pub fn split_validation(
+    rows: &Rows,
+    fraction: f64,
+    seed: u64,
+    together: &[(Origin, Origin)],
+) -> Result<Split, Error> {
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(Error::Fraction { found: fraction });
     }
-    let rows = Equal::of(rows)?;
+    let rows = Equal::of(rows, together)?;
     let held_out = (rows.samples.len() as f64 * fraction).round() as usize;
     // Groups of equal rows, by their first ones.
     let mut groups: Vec<u32> = (0..).take(rows.first.len()).collect();
@@ -329,11 +335,15 @@ struct Equal {
 }
 
 impl Equal {
-    fn of(rows: &Rows) -> Result<Self, Error> {
+    fn of(rows: &Rows, together: &[(Origin, Origin)]) -> Result<Self, Error> {
         let (mut samples, mut seen, mut behind) = (Vec::new(), Vec::new(), 0);
+        let mut of_row = BTreeMap::new();
         for row in rows.iter() {
             let row = row?;
             if row.samples > 0 {
+                if !together.is_empty() {
+                    of_row.insert(row.origin, seen.len());
+                }
                 samples.push(behind..behind + row.samples);
                 seen.push(row.seen);
                 behind += row.samples;
@@ -348,8 +358,41 @@ impl Equal {
                 first[row as usize] = equal[0];
             }
         }
+        if !together.is_empty() {
+            join(&mut first, &mut copies, &of_row, together);
+        }
         Ok(Self { samples, first, copies })
     }
+}
+
+/// Rows of a pair, and all that are equal to them, become one group, under the first of them.
+fn join(
+    first: &mut [u32],
+    copies: &mut [u32],
+    of_row: &BTreeMap<Origin, usize>,
+    together: &[(Origin, Origin)],
+) {
+    let mut part_of: Vec<usize> = first.iter().map(|&row| row as usize).collect();
+    for (one, other) in together {
+        // A row that became no sample stands on no side.
+        let (Some(&one), Some(&other)) = (of_row.get(one), of_row.get(other)) else { continue };
+        let (one, other) = (root(&mut part_of, one), root(&mut part_of, other));
+        part_of[one.max(other)] = one.min(other);
+    }
+    copies.fill(0);
+    for (row, first) in first.iter_mut().enumerate() {
+        *first = root(&mut part_of, row) as u32;
+        copies[*first as usize] += 1;
+    }
+}
+
+/// The first group that `at` is part of, which the way there leads to directly from now on.
+fn root(part_of: &mut [usize], mut at: usize) -> usize {
+    while part_of[at] != at {
+        part_of[at] = part_of[part_of[at]];
+        at = part_of[at];
+    }
+    at
 }
 
 #[cfg(test)]
@@ -409,6 +452,31 @@ mod tests {
             .map(|(seed, epoch)| Schedule::new(&[1; 50], options(50, 1, seed)).unwrap().step(epoch))
             .to_vec();
         assert!(orders[0] != orders[1] && orders[0] != orders[2] && orders[1] != orders[2]);
+    }
+
+    #[test]
+    fn rows_of_a_pair_stand_on_one_side() {
+        let origin = |line| Origin { file: 0, line, item: None };
+        let sample = |line: usize| Sample {
+            tokens: vec![line as u32; 2],
+            labels: vec![line as i32; 2],
+            origin: origin(line),
+        };
+        let samples: Vec<Sample> = (0..40).map(sample).collect();
+        let pairs = [(3, 30), (30, 7), (12, 13), (99, 5)];
+        let pairs = pairs.map(|(one, other)| (origin(one), origin(other)));
+        let mut sides = [0; 2];
+        for seed in 0..60 {
+            let Split { train, validation } =
+                split_validation(&rows_of(&samples), 0.4, seed, &pairs).unwrap();
+            assert_eq!((train.len() + validation.len(), validation.len()), (40, 16));
+            for together in [&[3, 7, 30][..], &[12, 13]] {
+                let held = together.iter().filter(|row| validation.contains(row)).count();
+                assert!(held == 0 || held == together.len(), "{together:?}: {validation:?}");
+                sides[usize::from(held == 0)] += 1;
+            }
+        }
+        assert!(sides.iter().all(|&times| times > 20), "{sides:?}");
     }
 
     #[test]
@@ -540,7 +608,7 @@ mod tests {
                 let (origin, id) = (Origin { file: 0, line, item: None }, line as u32);
                 vec![Sample { tokens: vec![1, id], labels: vec![-100, id as i32], origin }; parts]
             }).collect();
-            let split = split_validation(&rows_of(&samples), fraction, seed).unwrap();
+            let split = split_validation(&rows_of(&samples), fraction, seed, &[]).unwrap();
             prop_assert!(!split.train.is_empty() && !split.validation.is_empty());
             let lines = |indices: &[usize]| -> std::collections::BTreeSet<usize> {
                 indices.iter().map(|&index| samples[index].origin.line).collect()
@@ -549,7 +617,7 @@ mod tests {
             let mut all = [&split.train[..], &split.validation[..]].concat();
             all.sort_unstable();
             prop_assert_eq!(all, (0..samples.len()).collect::<Vec<_>>());
-            prop_assert_eq!(split_validation(&rows_of(&samples), fraction, seed).unwrap(), split.clone());
+            prop_assert_eq!(split_validation(&rows_of(&samples), fraction, seed, &[]).unwrap(), split.clone());
             // Where no row is repeated, they are the first of the shuffled rows.
             let mut shuffled: Vec<usize> = (0..rows.len()).collect();
             CounterRng::new(seed, Purpose::ValidationSplit, 0, 0).shuffle(&mut shuffled);
@@ -572,7 +640,7 @@ mod tests {
                 })
             }).collect();
             samples.sort_by_key(|sample| sample.origin);
-            let split = split_validation(&rows_of(&samples), fraction, seed).unwrap();
+            let split = split_validation(&rows_of(&samples), fraction, seed, &[]).unwrap();
             let ids = |indices: &[usize]| -> std::collections::BTreeSet<u32> {
                 indices.iter().map(|&index| samples[index].tokens[1]).collect()
             };
@@ -593,9 +661,9 @@ mod tests {
             origin: Origin { file: 0, line: 1, item: None },
         };
         let copy = Sample { origin: Origin { file: 0, line: 2, item: None }, ..sample.clone() };
-        insta::assert_snapshot!(split_validation(&rows_of(&[sample.clone(), copy]), 0.5, 0).unwrap_err(), @"cannot hold out validation rows from 1 row(s), copies counted once: at least 2 are needed; give a separate validation file or add rows");
-        insta::assert_snapshot!(split_validation(&rows_of(std::slice::from_ref(&sample)), 0.5, 0).unwrap_err(), @"cannot hold out validation rows from 1 row(s), copies counted once: at least 2 are needed; give a separate validation file or add rows");
-        insta::assert_snapshot!(split_validation(&rows_of(&[sample]), 1.5, 0).unwrap_err(), @"validation fraction is 1.5, expected a number greater than 0 and less than 1");
-        assert!(split_validation(&Rows::default(), f64::NAN, 0).is_err());
+        insta::assert_snapshot!(split_validation(&rows_of(&[sample.clone(), copy]), 0.5, 0, &[]).unwrap_err(), @"cannot hold out validation rows from 1 row(s), copies counted once: at least 2 are needed; give a separate validation file or add rows");
+        insta::assert_snapshot!(split_validation(&rows_of(std::slice::from_ref(&sample)), 0.5, 0, &[]).unwrap_err(), @"cannot hold out validation rows from 1 row(s), copies counted once: at least 2 are needed; give a separate validation file or add rows");
+        insta::assert_snapshot!(split_validation(&rows_of(&[sample]), 1.5, 0, &[]).unwrap_err(), @"validation fraction is 1.5, expected a number greater than 0 and less than 1");
+        assert!(split_validation(&Rows::default(), f64::NAN, 0, &[]).is_err());
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::shown::some;
+use crate::visible::visible;
 
 /// Numbers about an encoded dataset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,9 @@ pub struct Statistics {
     pub dropped_empty: usize,
     /// Rows left out because they say so (`weight: 0`).
     pub left_out_by_themselves: usize,
+    /// What `data.hygiene` did to rows, and to how many; empty where it did nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cleaned: BTreeMap<String, usize>,
     /// Rows cut to `max_seq_len`.
     pub truncated: usize,
     /// Rows cut into several.
@@ -211,10 +215,12 @@ impl Statistics {
             (self.parts_without_targets, "parts of split rows dropped: no target token"),
         ];
         let otherwise = otherwise.into_iter().filter(|(count, _)| *count > 0);
+        let otherwise = otherwise.map(|(count, what)| (what.to_owned(), count));
+        let cleaned = self.cleaned.iter().map(|(what, count)| (what.clone(), *count));
         RowCounts {
             rows: self.rows,
             samples: self.samples,
-            otherwise: otherwise.map(|(count, what)| (what.to_owned(), count)).collect(),
+            otherwise: otherwise.chain(cleaned).collect(),
             epoch: BTreeMap::new(),
         }
     }
@@ -240,8 +246,29 @@ impl fmt::Display for Statistics {
                 self.answers_without_end
             )?;
         }
-        for FileStatistics { path, rows, tokens, targets, notes, remarks } in &self.files {
-            writeln!(f, "{}: rows {rows}, tokens {tokens}, targets {targets}", path.display())?;
+        self.sources(f)?;
+        write!(f, "{histogram}")
+    }
+}
+
+impl Statistics {
+    /// A line for each file, and what was met in it.
+    fn sources(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Files that somebody reads through.
+        const MOST: usize = 40;
+        let shown = &self.files[..self.files.len().min(MOST)];
+        let names: Vec<String> =
+            shown.iter().map(|file| shown_whole(&file.path.display().to_string())).collect();
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(4);
+        writeln!(
+            f,
+            "{:<width$}{:>10}{:>12}{:>12}{:>9}",
+            "file", "rows", "tokens", "targets", "learnt"
+        )?;
+        for (name, file) in names.iter().zip(shown) {
+            let FileStatistics { path: _, rows, tokens, targets, notes, remarks } = file;
+            let share = 100.0 * *targets as f64 / (*tokens).max(1) as f64;
+            writeln!(f, "{name:<width$}{rows:>10}{tokens:>12}{targets:>12}{share:>7.1} %")?;
             if !notes.is_empty() {
                 let names = some(notes.keys().map(String::as_str));
                 writeln!(f, "  not learnt from, as notes about the rows: {names}")?;
@@ -250,8 +277,16 @@ impl fmt::Display for Statistics {
                 writeln!(f, "  {remark}")?;
             }
         }
-        write!(f, "{histogram}")
+        if self.files.len() > MOST {
+            writeln!(f, "and {} more files", self.files.len() - MOST)?;
+        }
+        Ok(())
     }
+}
+
+/// A name on one line.
+fn shown_whole(name: &str) -> String {
+    visible(name).replace('\n', "\\n")
 }
 
 #[cfg(test)]

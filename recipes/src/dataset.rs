@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use crate::hygiene::Hygiene;
 use crate::named::named;
 use crate::paths::written;
 use crate::section::{Section, list, text};
@@ -130,6 +131,8 @@ pub struct Data {
     pub allow_empty_targets: bool,
     /// Where the samples are kept. Default auto.
     pub cache: Cache,
+    /// Which rows a run goes without.
+    pub hygiene: Hygiene,
 }
 
 impl Validation {
@@ -197,6 +200,7 @@ impl Data {
             shuffle: section.flag("shuffle", true),
             allow_empty_targets: section.flag("allow_empty_targets", false),
             cache: Cache::read(&mut section),
+            hygiene: Hygiene::read(section.section("hygiene")),
         };
         if let Some(node) =
             section.get("train").filter(|node| list(node).is_some_and(<[_]>::is_empty))
@@ -222,8 +226,9 @@ impl Data {
             shuffle,
             allow_empty_targets,
             cache,
+            hygiene,
         } = self;
-        json!({
+        let mut value = json!({
             "train": sources_to_value(train),
             "validation": validation.to_value(),
             "chat": {"preamble": preamble.name(), "date": date, "losses": losses.name()},
@@ -236,6 +241,10 @@ impl Data {
             "shuffle": shuffle,
             "allow_empty_targets": allow_empty_targets,
             "cache": cache.to_value(),
-        })
+        });
+        if let Some(hygiene) = hygiene.to_value() {
+            value["hygiene"] = hygiene;
+        }
+        value
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::dataset::{Chat, Preamble, Validation};
+use crate::hygiene::{Contamination, Hygiene, NearDuplicates, RowAction};
 use crate::outcome::{Checkpoint, Evaluation, MergeOnto};
 use crate::problem::{Location, Problem};
 use crate::recipe::Recipe;
@@ -169,6 +170,51 @@ const NEEDS: &[Need] = &[
         reset: |recipe| recipe.data.system_prompt = None,
     },
     Need {
+        key: "data.hygiene.near_duplicates.threshold",
+        in_vain: |recipe| {
+            let NearDuplicates { action, threshold } = recipe.data.hygiene.near_duplicates;
+            action == RowAction::Off && threshold != NearDuplicates::THRESHOLD
+        },
+        others: &["data.hygiene.near_duplicates.action"],
+        reason: "data.hygiene.near_duplicates.action is off: nothing is looked for",
+        reset: |recipe| {
+            recipe.data.hygiene.near_duplicates = Hygiene::default().near_duplicates;
+        },
+    },
+    Need {
+        key: "data.hygiene.contamination.ngram",
+        in_vain: |recipe| {
+            let Contamination { action, ngram } = recipe.data.hygiene.contamination;
+            action == RowAction::Off && ngram.get() != Contamination::NGRAM
+        },
+        others: &["data.hygiene.contamination.action"],
+        reason: "data.hygiene.contamination.action is off: nothing is looked for",
+        reset: |recipe| recipe.data.hygiene.contamination = Hygiene::default().contamination,
+    },
+    Need {
+        key: "data.hygiene.contamination.action",
+        in_vain: |recipe| {
+            recipe.data.hygiene.contamination.action != RowAction::Off && !measures_files(recipe)
+        },
+        others: MEASURED,
+        reason: NO_FILES,
+        reset: |recipe| recipe.data.hygiene.contamination = Hygiene::default().contamination,
+    },
+    Need {
+        key: "data.hygiene.leaks",
+        in_vain: |recipe| recipe.data.hygiene.leaks != RowAction::Report && !measures_files(recipe),
+        others: MEASURED,
+        reason: NO_FILES,
+        reset: |recipe| recipe.data.hygiene.leaks = RowAction::Report,
+    },
+    Need {
+        key: "data.hygiene.mask_key",
+        in_vain: |recipe| recipe.data.hygiene.mask_key.is_some() && !recipe.data.hygiene.masks(),
+        others: &["data.hygiene.personal", "data.hygiene.patterns", "data.hygiene.names"],
+        reason: "nothing is masked",
+        reset: |recipe| recipe.data.hygiene.mask_key = None,
+    },
+    Need {
         key: "training.micro_batches_per_visit",
         in_vain: |recipe| {
             let training = &recipe.training;
@@ -182,6 +228,21 @@ const NEEDS: &[Need] = &[
         },
     },
 ];
+
+/// Keys that name files of rows that are measured.
+const MEASURED: &[&str] = &["data.validation", "evaluation.held_out", "evaluation.general"];
+const NO_FILES: &str =
+    "no file is measured: data.validation, evaluation.held_out and evaluation.general name none";
+
+/// Whether any file of rows is measured.
+fn measures_files(recipe: &Recipe) -> bool {
+    let validated = match &recipe.data.validation {
+        Validation::Sources(sources) => !sources.is_empty(),
+        Validation::None | Validation::Fraction(_) => false,
+    };
+    let evaluation = &recipe.evaluation;
+    validated || !evaluation.held_out.is_empty() || !evaluation.general.is_empty()
+}
 
 /// A default of the schema.
 fn default(count: usize) -> NonZeroUsize {

@@ -5,6 +5,7 @@
 //! rivals within one layer stay for the reader to refuse.
 
 use crate::adapter::keys_of_others;
+use crate::hygiene::PERSONAL;
 use crate::section::text;
 use crate::training::{Optimizer, Schedule};
 use crate::tree::{Entry, Node, Value, join};
@@ -40,6 +41,19 @@ pub(crate) fn normalise(node: &mut Node, path: &str) {
         "quantization" => {
             let value = Node { value: Value::Text(name), location: location.clone() };
             Entry { key: "format".to_owned(), location, value }
+        }
+        "data.hygiene.near_duplicates" | "data.hygiene.contamination" => {
+            let value = Node { value: Value::Text(name), location: location.clone() };
+            Entry { key: "action".to_owned(), location, value }
+        }
+        "data.hygiene.personal" => {
+            let entry = |kind: &&str| Entry {
+                key: (*kind).to_owned(),
+                location: location.clone(),
+                value: Node { value: Value::Text(name.clone()), location: location.clone() },
+            };
+            node.value = Value::Map(PERSONAL.iter().map(entry).collect());
+            return;
         }
         _ if forms(path).contains(&name.as_str()) => Entry { key: name, location, value: nothing },
         _ => return,

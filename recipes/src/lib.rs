@@ -12,6 +12,7 @@ mod dataset;
 mod effects;
 mod elsewhere;
 mod emit;
+mod hygiene;
 mod keys;
 mod layers;
 pub mod library;
@@ -31,6 +32,9 @@ mod tree;
 
 pub use adapter::{AdapterMethod, Layers, MethodName, ProjectionName, Rank, TargetModules};
 pub use dataset::{Cache, Chat, Data, Losses, Overlong, Preamble, Validation};
+pub use hygiene::{
+    Contamination, Hygiene, Names, NearDuplicates, PERSONAL, Pattern, RowAction, ValueAction,
+};
 pub use keys::{Key, hint, keys};
 pub use load::load;
 pub use model::{Init, Model, Preset, Quantization};

@@ -34,6 +34,15 @@ fn premise(path: &str) -> Vec<String> {
         "training.max_steps" => "training.max_steps=49",
         "training.micro_batches_per_visit" => "training.gradient_accumulation_steps=8",
         "finish.onto" => "finish.merge=true",
+        "data.hygiene.near_duplicates.threshold" => "data.hygiene.near_duplicates=report",
+        "data.hygiene.contamination.ngram" => "data.hygiene.contamination=report",
+        "data.hygiene.mask_key" => "data.hygiene.personal.mail=mask",
+        _ if path.starts_with("data.hygiene.patterns[]") => {
+            "data.hygiene.patterns=[{name: case, regex: 'AZ-[0-9]+', action: mask}]"
+        }
+        _ if path.starts_with("data.hygiene.names[]") => {
+            "data.hygiene.names=[{path: staff.txt, action: mask}]"
+        }
         "training.schedule" => "training.schedule=linear",
         _ => {
             let forms = ["training.schedule", "training.optimizer"];
@@ -138,6 +147,13 @@ fn a_resolved_recipe_has_the_keys_of_the_table() {
         ],
         &["data.train=[{path: v, format: text, rows: 3}]"],
         &["data.train=[{path: v, format: text, weight: 3}, {path: w, format: text, replay: 0.1}]"],
+        &[
+            "data.hygiene={duplicates: drop, near_duplicates: drop, contamination: drop, leaks: drop}",
+            "data.hygiene.personal=mask",
+            "data.hygiene.patterns=[{name: a, regex: b, action: mask}]",
+            "data.hygiene.names=[{path: a, action: mask}]",
+            "data.hygiene.mask_key=k",
+        ],
         &[],
     ];
     let methods = MethodName::ALL.iter().map(|(name, _)| vec![format!("adapter.method={name}")]);
@@ -157,7 +173,14 @@ fn a_resolved_recipe_has_the_keys_of_the_table() {
     let found: BTreeSet<String> = found.into_iter().map(of_recipe).collect();
     let table: BTreeSet<String> = keys().iter().map(|key| key.path.to_owned()).collect();
     // Sections that only ever stand as a mapping or a list of mappings.
-    let whole = ["data.train", "training.schedule", "training.optimizer"].map(str::to_owned);
+    let whole = [
+        "data.train",
+        "data.hygiene.patterns",
+        "data.hygiene.names",
+        "training.schedule",
+        "training.optimizer",
+    ];
+    let whole = whole.map(str::to_owned);
     let expected: BTreeSet<String> =
         table.iter().filter(|path| !whole.contains(path)).cloned().collect();
     assert_eq!(found, expected);

@@ -8,6 +8,7 @@ mod absent;
 mod data;
 mod findings;
 mod held_out;
+mod hygiene;
 mod keeping;
 mod leaks;
 mod method;
@@ -36,10 +37,11 @@ use graft_recipes::{
 use crate::base_mark::BaseMark;
 use crate::device::Device;
 pub use absent::{Absent, ToFetch};
-pub use data::{LoadedData, Questions, TrainingData, measured_options};
+pub use data::{LoadedData, LookedThrough, Questions, TrainingData, measured_options};
 use graft_engine::optimizer::StateFormat;
 pub use graft_recipes::Problems as PlanErrors;
 pub use held_out::{HeldOut, HeldOutRows, held_out_rows, no_room, without_room};
+pub use hygiene::HygienePlan;
 pub use method::result as result_name;
 pub use model_files::{ModelFiles, ModelFilesError};
 pub use sources::{DataPlan, Validation};
@@ -90,6 +92,8 @@ pub struct Plan {
     pub held_out: Vec<SourceFile>,
     /// Text of general ability; empty for none.
     pub general: Vec<SourceFile>,
+    /// Which rows it goes without.
+    pub hygiene: HygienePlan,
     /// How samples are dealt out to steps, in which order.
     pub batches: ScheduleOptions,
     /// Epochs or steps.
@@ -196,7 +200,7 @@ impl Plan {
         let complete = "whatever could not be resolved was recorded as a problem";
         let Found { model, method, data } = found;
         let Warnings { warnings, absent } = warnings;
-        let DataPlan { sample, train, validation, held_out, general } = data;
+        let DataPlan { sample, train, validation, held_out, general, hygiene } = data;
         let training = recipe.training.clone();
         // The sources were resolved before.
         let Evaluation { every_steps, held_out: _, general: _, max_new_tokens, samples } =
@@ -216,6 +220,7 @@ impl Plan {
             validation,
             held_out,
             general,
+            hygiene,
             duration: training.duration,
             learning_rate: training.learning_rate,
             schedule: training.schedule,
@@ -261,6 +266,7 @@ impl Plan {
         };
         let rows = [&self.train[..], validation, &self.held_out, &self.general].concat();
         let mut files: Vec<PathBuf> = rows.into_iter().map(|file| file.path).collect();
+        files.extend(self.hygiene.paths());
         files.extend(self.model_folder.paths()?);
         if let Some(start) = &self.init_from {
             files.extend(ModelFolder::at(start)?.paths()?);

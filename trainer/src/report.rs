@@ -4,6 +4,7 @@
 //! content policy forbids loading anything. Every text that is not ours is escaped.
 
 mod chart;
+pub mod data_page;
 mod html;
 mod provenance;
 mod scale;

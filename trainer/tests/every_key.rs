@@ -44,6 +44,23 @@ const TWO_ROWS: &str = "data.validation=[{path: v.jsonl, format: messages}]";
 const TWO_SOURCES: &str =
     "data.train=[{path: a.jsonl, format: messages}, {path: v.jsonl, format: messages}]";
 const DOCUMENTS: &[&str] = &["data.train=[{path: docs/a.txt, format: documents}]"];
+const LEFT_OUT: Shows = InManifest("cleaned_sha256");
+const DOUBLES: &[&str] =
+    &["data.train=[{path: d.jsonl, format: messages}]", "data.max_seq_len=1024"];
+const PERSONAL: &[&str] =
+    &["data.train=[{path: p.jsonl, format: messages}]", "data.max_seq_len=1024"];
+const WITH_PATTERN: &[&str] = &[
+    PERSONAL[0],
+    PERSONAL[1],
+    "training.max_steps=6",
+    "data.hygiene.patterns=[{name: case, regex: 'AZ-[0-9]+', action: mask}]",
+];
+const WITH_NAMES: &[&str] = &[
+    PERSONAL[0],
+    PERSONAL[1],
+    "training.max_steps=6",
+    "data.hygiene.names=[{path: n.txt, action: mask}]",
+];
 const TEXT: &str = "data.train=[{path: t.jsonl, format: text}]";
 
 /// A key, what the run has beside it, what it is set to, and where that shows.
@@ -105,6 +122,27 @@ const TABLE: &[Row] = &[
     ("data.shuffle", &[], "false", ADAPTER),
     ("data.allow_empty_targets", &["data.train.0.path=e.jsonl", "data.overlong=truncate_right"], "true", Allowed),
     ("data.cache", &[], "kept", InPlan),
+    ("data.hygiene.duplicates", DOUBLES, "drop", LEFT_OUT),
+    ("data.hygiene.near_duplicates.action", DOUBLES, "drop", LEFT_OUT),
+    ("data.hygiene.near_duplicates.threshold", &[DOUBLES[0], DOUBLES[1], "data.hygiene.near_duplicates=drop"], "0.5", LEFT_OUT),
+    ("data.hygiene.contamination.action", DOUBLES, "drop", LEFT_OUT),
+    ("data.hygiene.contamination.ngram", &[DOUBLES[0], DOUBLES[1], "data.hygiene.contamination=drop"], "8", LEFT_OUT),
+    ("data.hygiene.leaks", DOUBLES, "drop", LEFT_OUT),
+    ("data.hygiene.personal.mail", PERSONAL, "mask", LEFT_OUT),
+    ("data.hygiene.personal.phone", PERSONAL, "mask", LEFT_OUT),
+    ("data.hygiene.personal.iban", PERSONAL, "mask", LEFT_OUT),
+    ("data.hygiene.personal.card", PERSONAL, "drop", LEFT_OUT),
+    ("data.hygiene.personal.ip", PERSONAL, "mask", LEFT_OUT),
+    ("data.hygiene.personal.secret", PERSONAL, "error", Refused("data.hygiene.personal.secret")),
+    ("data.hygiene.personal.password", PERSONAL, "mask", LEFT_OUT),
+    ("data.hygiene.patterns", PERSONAL, "[{name: case, regex: 'AZ-[0-9]+', action: mask}]", LEFT_OUT),
+    ("data.hygiene.patterns[].name", WITH_PATTERN, "file", ADAPTER),
+    ("data.hygiene.patterns[].regex", WITH_PATTERN, "'AZ-[0-9]'", ADAPTER),
+    ("data.hygiene.patterns[].action", WITH_PATTERN, "drop", ADAPTER),
+    ("data.hygiene.names", PERSONAL, "[{path: n.txt, action: mask}]", LEFT_OUT),
+    ("data.hygiene.names[].path", WITH_NAMES, "m.txt", ADAPTER),
+    ("data.hygiene.names[].action", WITH_NAMES, "drop", ADAPTER),
+    ("data.hygiene.mask_key", WITH_NAMES, "k.bin", ADAPTER),
     ("training.epochs", &["~training.max_steps"], "1", InMetrics),
     ("training.max_steps", &[], "1", InMetrics),
     ("training.micro_batch_size", &[], "2", ADAPTER),
@@ -206,6 +244,36 @@ fn room() -> tempfile::TempDir {
         ("Who?", "The clerk."),
     ];
     fs::write(path("a.jsonl"), rows(&train)).unwrap();
+    // Equal and nearly equal rows, one that is asked, too, and two that quote what is measured.
+    let fee =
+        "The permit for a stall on the market costs twelve crowns a week and is paid in advance";
+    let doubles = [
+        train[0],
+        train[0],
+        ("Which fee?", "12."),
+        (fee, "It is so, and nobody was ever asked for more than that by the clerk."),
+        (fee, "It is so, and nobody was ever asked for more than this by the clerk."),
+        (fee, "Nobody knows, and you may well ask in the other office."),
+        ("Quote.", "The archive has many rooms. The archive has many."),
+        (
+            "Quote more.",
+            "The archive has many rooms. The archive has many rooms. The archive has many rooms.",
+        ),
+    ];
+    fs::write(path("d.jsonl"), rows(&doubles)).unwrap();
+    let secret = format!("{}IOSFODNN7EXAMPLE", "AKIA");
+    let personal = [
+        ("Who?", "Anna Weber, in the matter of AZ-1234."),
+        ("And who else?", "Bob Maier, in the matter of AZ-99."),
+        ("How?", "anna@example.org or +49 89 1234567."),
+        ("Where to?", "DE89370400440532013000 or 4111 1111 1111 1111."),
+        ("From where?", "192.0.2.17, by https://anna:secret@example.org/ or so."),
+        ("With what?", &secret),
+    ];
+    fs::write(path("p.jsonl"), rows(&personal)).unwrap();
+    fs::write(path("n.txt"), "Anna Weber\n").unwrap();
+    fs::write(path("m.txt"), "Bob Maier\n").unwrap();
+    fs::write(path("k.bin"), "0123456789abcdef").unwrap();
     fs::write(path("v.jsonl"), rows(&[("Open?", "On weekdays."), ("Closed?", "On Sundays.")]))
         .unwrap();
     fs::write(path("h.jsonl"), rows(&[("Which fee?", "12."), ("Which room?", "5.")])).unwrap();

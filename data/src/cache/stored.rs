@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::look::Look;
 use crate::dataset::Dataset;
-use crate::formats::{FileDigest, SourceFile};
+use crate::formats::{FileDigest, Origin, SourceFile};
 use crate::samples::{Index, ROW_BYTES, Records, Rows, Samples, Shard};
 use crate::statistics::Statistics;
 
@@ -42,6 +42,20 @@ pub(super) struct Stored {
     ranges: Vec<(u32, u32)>,
     /// Ids that occur, a bit each.
     seen: Vec<u64>,
+    /// Rows that are parts of a document, each behind the first of it: file, line and item of both.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    together: Vec<[StoredOrigin; 2]>,
+}
+
+/// File, line and item.
+type StoredOrigin = (usize, usize, Option<usize>);
+
+fn stored_origin(Origin { file, line, item }: Origin) -> StoredOrigin {
+    (file, line, item)
+}
+
+fn origin((file, line, item): StoredOrigin) -> Origin {
+    Origin { file, line, item }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,7 +67,7 @@ struct StoredFile {
 
 /// Writes what is known of all samples beside their records.
 pub(super) fn write(folder: &Path, dataset: &Dataset, looks: &[Option<Look>]) -> io::Result<()> {
-    let Dataset { samples, statistics, rows, files } = dataset;
+    let Dataset { samples, statistics, rows, files, together } = dataset;
     let index = samples.index();
     let sizes: Vec<u8> = index.sizes().flatten().flat_map(u32::to_le_bytes).collect();
     super::create(&folder.join(SIZES))?.write_all(&sizes)?;
@@ -77,6 +91,7 @@ pub(super) fn write(folder: &Path, dataset: &Dataset, looks: &[Option<Look>]) ->
         sizes: crc32fast::hash(&sizes),
         ranges: index.files().to_vec(),
         seen: index.seen().to_vec(),
+        together: together.iter().map(|&(a, b)| [stored_origin(a), stored_origin(b)]).collect(),
     };
     super::create(&folder.join(DESCRIPTION))?.write_all(&serde_json::to_vec(&stored)?)
 }
@@ -105,6 +120,7 @@ impl Stored {
             statistics: stored.statistics,
             rows,
             files: files.collect(),
+            together: stored.together.into_iter().map(|[a, b]| (origin(a), origin(b))).collect(),
         }))
     }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::chat::{ChatTemplate, Preamble};
 use crate::formats::Format;
 use crate::jinja::ModelTemplate;
-use crate::preview::{PreviewStyle, preview};
+use crate::preview::{Preview, PreviewStyle};
 use crate::sample::IGNORE;
 use crate::test_tokenizer::tokenizer;
 
@@ -28,7 +28,7 @@ fn text_rows(lengths: &[usize]) -> Vec<String> {
 }
 
 fn shown(sample: &Sample) -> String {
-    preview(sample, tokenizer(), PreviewStyle::Plain).unwrap()
+    Preview { tokenizer: tokenizer(), masked: None }.whole(sample, PreviewStyle::Plain).unwrap()
 }
 
 const CHAT: &str = r#"{"messages": [{"role": "user", "content": "Fee?"}, {"role": "assistant", "content": "12 <|eot_id|>\u001b[0m"}]}"#;
@@ -80,7 +80,9 @@ fn colours_wrap_targets_and_control_tokens() {
         SampleOptions { chat: ChatTemplate::built_in(Preamble::None), ..SampleOptions::new(100) };
     let row = r#"{"messages": [{"role": "assistant", "content": "12"}]}"#;
     let sample = &load(Format::Messages, &[row], &bare).unwrap().samples.at(0);
-    let text = preview(sample, tokenizer(), PreviewStyle::Colour).unwrap();
+    let text = Preview { tokenizer: tokenizer(), masked: None }
+        .whole(sample, PreviewStyle::Colour)
+        .unwrap();
     insta::assert_snapshot!(text.replace('\x1b', "^"), @r"
     ^[2m<|begin_of_text|>^[0m^[2m<|start_header_id|>^[0massistant^[2m<|end_header_id|>^[0m
 
@@ -246,12 +248,14 @@ fn statistics_count_what_is_trained_on() {
     assert_eq!((statistics.files[0].rows, statistics.files[0].tokens), (3, statistics.tokens));
     let text = statistics.to_string();
     let folder = statistics.files[0].path.parent().unwrap().display().to_string() + "/";
-    insta::assert_snapshot!(text.replace(&folder, ""), @r"
+    let text = text.replace(&folder, "").replacen(&" ".repeat(folder.len()), "", 1);
+    insta::assert_snapshot!(text, @r"
     rows 3, samples 3
     tokens 52, targets 49 (94.2 %)
     length: mean 21.3, min 12, p50 22, p90 30, p99 30, max 30
     rows truncated: 2
-    a.jsonl: rows 3, tokens 52, targets 49
+    file         rows      tokens     targets   learnt
+    a.jsonl         3          52          49   94.2 %
            tokens      rows
              1–64         3 ██████████████████████████████
     ");

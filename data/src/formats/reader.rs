@@ -10,6 +10,7 @@ use super::forms::ParsedRow;
 use super::given::Measure;
 use super::{Origin, Row, SourceFile};
 use crate::error::{Error, RowPlace, RowProblem};
+use crate::hygiene::Cleaned;
 use crate::tokenizer::Tokenizer;
 
 /// Names of notes that are counted in a file; more are left out.
@@ -22,12 +23,16 @@ pub struct FileRows {
     pub digest: FileDigest,
     /// Fields that are notes about a row, and how many rows have each.
     pub notes: BTreeMap<String, usize>,
+    /// Rows that are parts of a document, each with what the parts of that document have in common.
+    pub documents: Vec<(Origin, u64)>,
     /// Rows that were left out, since they have an answer that says nothing.
     pub left_out: usize,
     /// Rows that were left out, since they say so (`weight: 0`).
     pub masked: usize,
     /// What is to be said of it, such as parts of a document that were left out as was allowed.
     pub remarks: Vec<String>,
+    /// What was done to rows as the file's [`crate::hygiene::Cleaning`] has it, and to how many.
+    pub cleaned: Cleaned,
 }
 
 /// Reads the rows of files one after the other; holds one row in memory.
@@ -48,6 +53,10 @@ pub struct RowReader<'a> {
     met: BTreeSet<String>,
     left_out: usize,
     masked: usize,
+    documents: Vec<(Origin, u64)>,
+    /// Rows of the file being read that its cleaning has a word on.
+    judged: usize,
+    cleaned: Cleaned,
     /// Bytes of all rows that were read.
     bytes: u64,
     /// Files behind.
@@ -68,6 +77,9 @@ impl<'a> RowReader<'a> {
             met: BTreeSet::new(),
             left_out: 0,
             masked: 0,
+            documents: Vec::new(),
+            judged: 0,
+            cleaned: Cleaned::new(),
             bytes: 0,
             files: Vec::new(),
             failed: false,
@@ -118,6 +130,7 @@ impl<'a> RowReader<'a> {
             self.bytes += bytes as u64;
             let form = source.format.form();
             meet(&mut self.met, source, &value);
+            let document = document(&value);
             let value = source.columns.fields_of(value);
             let value = value.and_then(|value| columns::unfolded(form, value, of_texts));
             let value = value.and_then(|value| source.columns.turns_of(form, value, &mut self.met));
@@ -126,7 +139,16 @@ impl<'a> RowReader<'a> {
                 Ok(ParsedRow { learnt: false, .. }) => self.masked += 1,
                 Ok(ParsedRow { row, notes, learnt: true }) => {
                     count(&mut self.notes, &notes);
-                    return Ok(Some((row, Origin { file, line, item })));
+                    let row = match source.cleaning() {
+                        Some(cleaning) => cleaning.apply(self.judged, row, &mut self.cleaned),
+                        None => Some(row),
+                    };
+                    self.judged += 1;
+                    if let Some(row) = row {
+                        let origin = Origin { file, line, item };
+                        self.documents.extend(document.map(|document| (origin, document)));
+                        return Ok(Some((row, origin)));
+                    }
                 }
                 Err(RowProblem::EmptyAnswer(_)) if self.leave_out_empty => self.left_out += 1,
                 Err(problem) => {
@@ -150,10 +172,15 @@ impl<'a> RowReader<'a> {
             return Err(Error::NotRows { path: source.path.clone(), what });
         }
         let digest = records.digest()?;
+        if let Some(cleaning) = source.cleaning() {
+            cleaning.check(&source.path, &digest)?;
+        }
         let (notes, left_out) = (std::mem::take(&mut self.notes), self.left_out);
         let masked = self.masked;
-        self.files.push(FileRows { digest, notes, left_out, masked, remarks });
-        (self.rows, self.left_out, self.masked) = (0, 0, 0);
+        let cleaned = std::mem::take(&mut self.cleaned);
+        let documents = std::mem::take(&mut self.documents);
+        self.files.push(FileRows { digest, notes, documents, left_out, masked, remarks, cleaned });
+        (self.rows, self.left_out, self.masked, self.judged) = (0, 0, 0, 0);
         Ok(())
     }
 }
@@ -206,6 +233,12 @@ fn learnable(source: &SourceFile, mut parsed: ParsedRow) -> Result<ParsedRow, Ro
         Some(field) if parsed.learnt => Err(RowProblem::EmptyAnswer(field)),
         _ => Ok(parsed),
     }
+}
+
+/// The document that a row is part of, by the hash that its note `_source` has of it.
+fn document(row: &Value) -> Option<u64> {
+    let sha256 = row.get("_source")?.get("sha256")?.as_str()?;
+    u64::from_str_radix(sha256.get(..16)?, 16).ok()
 }
 
 /// Notes the names of a row's columns, as far as they are asked for, and some others for messages.

@@ -11,6 +11,7 @@ use super::containers::Bytes;
 use super::given::FileReader;
 use super::{Columns, Format};
 use crate::error::Error;
+use crate::hygiene::Cleaning;
 use crate::quickstart;
 use crate::train_on::TrainOn;
 
@@ -38,6 +39,7 @@ pub struct SourceFile {
     /// Which of their turns are learnt.
     pub train_on: TrainOn,
     kept: Kept,
+    cleaning: Option<Arc<Cleaning>>,
 }
 
 /// How the text of a source is come by.
@@ -55,7 +57,7 @@ enum Kept {
 
 impl PartialEq for SourceFile {
     fn eq(&self, other: &Self) -> bool {
-        let Self { path, format, columns, entry, train_on, kept } = self;
+        let Self { path, format, columns, entry, train_on, kept, cleaning } = self;
         let is_kept_alike = match (kept, &other.kept) {
             (Kept::File, Kept::File) => true,
             (Kept::Embedded(one), Kept::Embedded(other)) => one == other,
@@ -64,6 +66,7 @@ impl PartialEq for SourceFile {
             _ => false,
         };
         is_kept_alike
+            && cleaning == &other.cleaning
             && (path, format, columns, entry, train_on)
                 == (&other.path, &other.format, &other.columns, &other.entry, &other.train_on)
     }
@@ -79,7 +82,7 @@ impl SourceFile {
 
     fn kept(path: PathBuf, format: Format, kept: Kept) -> Self {
         let (columns, train_on) = (Columns::default(), TrainOn::default());
-        Self { path, format, columns, entry: 0, train_on, kept }
+        Self { path, format, columns, entry: 0, train_on, kept, cleaning: None }
     }
 
     /// The same file, whose columns are called so.
@@ -104,6 +107,17 @@ impl SourceFile {
     #[must_use]
     pub fn read_by(self, reader: Arc<dyn FileReader>) -> Self {
         Self { kept: Kept::Given(reader), ..self }
+    }
+
+    /// The same file, whose rows are read as this has it; its rows are all read as they are with `None`.
+    #[must_use]
+    pub fn cleaned(self, cleaning: Option<Arc<Cleaning>>) -> Self {
+        Self { cleaning, ..self }
+    }
+
+    /// What is done to its rows while they are read.
+    pub fn cleaning(&self) -> Option<&Arc<Cleaning>> {
+        self.cleaning.as_ref()
     }
 
     /// All that comes from a stream, kept until the program ends in a file without a name, so that it can be
@@ -168,13 +182,14 @@ impl SourceFile {
 
     /// All that decides which rows its bytes become.
     pub(crate) fn how_it_is_read(&self) -> String {
-        let Self { path: _, format, columns, entry: _, train_on, kept } = self;
+        let Self { path: _, format, columns, entry: _, train_on, kept, cleaning } = self;
         let reader = match kept {
             Kept::File | Kept::Nameless(_) => String::new(),
             Kept::Embedded(text) => (*text).to_owned(),
             Kept::Given(reader) => reader.told(),
         };
-        format!("{format} {columns:?} {train_on:?} {reader:?}")
+        let cleaning = cleaning.as_ref().map(|cleaning| cleaning.sha256());
+        format!("{format} {columns:?} {train_on:?} {reader:?} {cleaning:?}")
     }
 
     /// Who reads the file, where that is no container of rows.

@@ -5,9 +5,13 @@ use crate::chat::{ChatTemplate, Preamble};
 use crate::dataset::Dataset;
 use crate::formats::{Format, Row, SourceFile};
 use crate::jinja::ModelTemplate;
-use crate::preview::{PreviewStyle, preview};
+use crate::preview::{Preview, PreviewStyle};
 use crate::sample::SampleOptions;
 use crate::test_tokenizer::tokenizer;
+
+fn whole(sample: &crate::sample::Sample) -> String {
+    Preview { tokenizer: tokenizer(), masked: None }.whole(sample, PreviewStyle::Plain).unwrap()
+}
 
 /// Which turns of `[system, user, assistant, user, assistant]` are learnt, where two of them are marked.
 fn learnt(roles: &[Role], turns: Turns, marks: [&str; 2]) -> Result<Vec<bool>, String> {
@@ -74,7 +78,7 @@ fn shown(
     let source = SourceFile::new(&path, format).with_train_on(train_on.clone());
     let dataset = Dataset::load(&[source], tokenizer(), &options)
         .map_err(|error| error.to_string().replace(&path.display().to_string(), "a.jsonl"))?;
-    Ok(preview(&dataset.samples.sample(0).unwrap(), tokenizer(), PreviewStyle::Plain).unwrap())
+    Ok(whole(&dataset.samples.sample(0).unwrap()))
 }
 
 const CHAT: &str = r#"{"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " Fee? "},
@@ -127,8 +131,7 @@ fn what_a_template_puts_around_a_content_is_not_learnt() {
     std::fs::write(&path, row.replace('\n', "")).unwrap();
     let source = SourceFile::new(&path, Format::Messages).with_train_on(train_on.clone());
     let dataset = Dataset::load(&[source], tokenizer(), &SampleOptions::new(1_000)).unwrap();
-    let text =
-        preview(&dataset.samples.sample(0).unwrap(), tokenizer(), PreviewStyle::Plain).unwrap();
+    let text = whole(&dataset.samples.sample(0).unwrap());
     let learnt: Vec<&str> =
         text.split('⟦').skip(1).map(|part| part.split('⟧').next().unwrap()).collect();
     assert_eq!(learnt, ["Fee?<|eot_id|>", "{\"eur\": 12}<|eot_id|>"]);

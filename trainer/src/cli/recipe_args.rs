@@ -138,11 +138,24 @@ pub struct PlanArgs {
     pub json: bool,
 }
 
+/// Examples, and a row of each form to copy.
+fn data_help() -> String {
+    let rows = Format::ALL.map(|format| format!("  {}:\n  {}\n", format.name(), format.example()));
+    format!(
+        "Examples:\n  graft data my.yaml --show 5 --html data.html\n  \
+         graft data --file chats.jsonl --format messages --model builtin:quickstart\n  \
+         zcat *.jsonl.gz | graft data --file - --format text --model builtin:quickstart\n\n\
+         A first row of each form:\n{}\n\
+         Rows that are equal or nearly equal, that are measured, too, or hold personal data are counted; where rows are \
+         shown, personal data is masked. `data.hygiene` in a recipe says what a run does about them: \
+         `graft recipes keys data.hygiene`.",
+        rows.concat()
+    )
+}
+
 /// `graft data`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  graft data my.yaml --show 5\n  \
-                        graft data --file chats.jsonl --format messages --model builtin:quickstart\n  \
-                        zcat *.jsonl.gz | graft data --file - --format text --model builtin:quickstart")]
+#[command(after_help = data_help())]
 pub struct DataArgs {
     /// A shipped recipe's name, or a recipe file: shows what it trains on
     #[arg(required_unless_present = "file", conflicts_with = "file")]
@@ -178,9 +191,17 @@ pub struct DataArgs {
     /// What happens to longer rows [default: error]
     #[arg(long, requires = "file", value_parser = overlong())]
     pub overlong: Option<Overlong>,
-    /// Samples to show; a long one is cut in the middle, but not in JSON
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = number::whole::<usize>)]
-    pub show: usize,
+    /// Samples to show [default: 3, and 20 on a page]; a long one is cut in the middle, but not in JSON
+    #[arg(long, value_name = "N", value_parser = number::whole::<usize>)]
+    pub show: Option<usize>,
+    /// Write all that is shown as one page, with rows that are alike side by side; a file that is there is never
+    /// replaced
+    #[arg(long, value_name = "FILE", conflicts_with = "json", value_parser = path())]
+    pub html: Option<PathBuf>,
+    /// Look for nothing in the rows but what the recipe's `data.hygiene` asks for, and mask nothing where they are
+    /// shown
+    #[arg(long)]
+    pub as_it_is: bool,
     /// Print JSON: the statistics, and of each sample ids, labels and text. A label is the id in the
     /// same place where it counts in the loss, and -100 elsewhere, as transformers' `labels`
     #[arg(long)]

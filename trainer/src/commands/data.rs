@@ -1,14 +1,17 @@
 //! `graft data`: statistics of what is trained on, and samples as the model sees them.
 
+mod found;
+mod look;
+
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use graft_data::{
-    Dataset, Origin, PreviewStyle, RowPlace, Sample, SampleOptions, SourceFile, Statistics,
-    Tokenizer, preview, preview_cut, visible,
+    Origin, Preview, PreviewStyle, RowPlace, Sample, SampleOptions, SourceFile, Statistics, visible,
 };
+use graft_files::{atomic, place};
 use graft_recipes::Preamble;
 use serde_json::{Value, json};
 
@@ -16,53 +19,105 @@ use crate::cli::failure::WrongUse;
 use crate::cli::model_args::chat_template;
 use crate::cli::recipe_args::DataArgs;
 use crate::cli::{Globals, page};
-use crate::plan::{TrainingData, open_tokenizer};
-use crate::row_files;
+use crate::plan::{LookedThrough, TrainingData, open_tokenizer};
+use crate::report::data_page::{DataPage, Shown};
+use crate::{privacy, row_files};
+use look::Look;
+
+/// Samples that are shown.
+const ON_TERMINAL: usize = 3;
+const ON_PAGE: usize = 20;
 
 /// Reads the data and shows it.
 ///
 /// # Errors
-/// The recipe, the model's tokenizer or the data are wrong.
+/// The recipe, the model's tokenizer or the data are wrong; the place of the page is taken.
 pub fn run(globals: &Globals, args: &DataArgs) -> anyhow::Result<()> {
-    let (tokenizer, dataset) = match &args.recipe {
-        Some(recipe) => of_recipe(globals, recipe, &args.overrides)?,
+    if let Some(out) = &args.html {
+        place::new_file(out)?;
+    }
+    let look = match &args.recipe {
+        Some(recipe) => of_recipe(globals, recipe, args)?,
         None => of_file(args)?,
     };
-    let Dataset { samples, statistics, .. } = dataset;
-    let shown = samples.iter().take(args.show).collect::<Result<Vec<_>, _>>()?;
+    if let Some(out) = &args.html {
+        write_page(out, &look, args.show.unwrap_or(ON_PAGE))?;
+        return Ok(page::print(&format!("written  {}", out.display()))?);
+    }
+    let samples = look.dataset.samples.iter().take(args.show.unwrap_or(ON_TERMINAL));
+    let shown = samples.collect::<Result<Vec<_>, _>>()?;
     if args.json {
-        return Ok(page::print_json(&as_json(&shown, &statistics, &tokenizer)?)?);
+        return Ok(page::print_json(&as_json(&shown, &look)?)?);
     }
     let colour = globals.colours_stdout();
     let style = if colour { PreviewStyle::Colour } else { PreviewStyle::Plain };
-    let mut text = visible(&statistics.to_string()).into_owned();
-    for (number, sample) in shown.iter().enumerate() {
-        let place = place(sample, &statistics).to_string();
-        let place = visible(&place);
-        let (tokens, targets) = (sample.tokens.len(), sample.targets());
-        let _ = write!(
-            text,
-            "\n── sample {}, {place}, {tokens} tokens, {targets} targets\n{}\n",
-            number + 1,
-            preview_cut(sample, &tokenizer, style)?
-        );
-    }
     // Colours stand in it.
-    Ok(page::print_exact(&text)?)
+    Ok(page::print_exact(&as_text(&shown, &look, style)?)?)
 }
 
-fn of_recipe(
-    globals: &Globals,
-    recipe: &str,
-    overrides: &[String],
-) -> anyhow::Result<(Tokenizer, Dataset)> {
-    let recipe = graft_recipes::load(recipe, overrides)?;
+fn as_text(shown: &[Sample], look: &Look, style: PreviewStyle) -> anyhow::Result<String> {
+    let statistics = &look.dataset.statistics;
+    let mut text = visible(&statistics.to_string()).into_owned();
+    if let Some(LookedThrough { notes, .. }) = &look.through {
+        let found = found::text(look.findings(), notes);
+        let _ = write!(text, "\n{}", visible(&found));
+    }
+    let preview = preview(look);
+    for (number, sample) in shown.iter().enumerate() {
+        let title = title(sample, statistics);
+        let title = visible(&title);
+        let shown = preview.cut(sample, style)?;
+        let _ = write!(text, "\n── sample {}, {title}\n{shown}\n", number + 1);
+    }
+    Ok(text)
+}
+
+fn preview(look: &Look) -> Preview<'_> {
+    let masked = look.masked().map(|personal| &**personal);
+    Preview { tokenizer: &look.tokenizer, masked }
+}
+
+fn title(sample: &Sample, statistics: &Statistics) -> String {
+    let (tokens, targets) = (sample.tokens.len(), sample.targets());
+    format!("{}, {tokens} tokens, {targets} targets", place(sample, statistics))
+}
+
+/// No more open than the most private file that is read for it.
+fn write_page(out: &Path, look: &Look, shown: usize) -> anyhow::Result<()> {
+    let statistics = &look.dataset.statistics;
+    let preview = preview(look);
+    let sample = |sample: Result<Sample, graft_data::Error>| -> Result<Shown, graft_data::Error> {
+        let sample = sample?;
+        let title = title(&sample, statistics);
+        Ok(Shown { title, parts: preview.parts(&sample)? })
+    };
+    let samples = look.dataset.samples.iter().take(shown).map(sample).collect::<Result<_, _>>()?;
+    let page = DataPage {
+        title: &look.title,
+        statistics,
+        findings: look.findings(),
+        notes: look.through.as_ref().map_or(&[], |through| &through.notes),
+        pairs: look.pairs()?,
+        samples,
+    };
+    let of_sections = look.through.iter().flat_map(|through| &through.sections);
+    let measured = of_sections.flat_map(|(_, files)| files).map(|file| file.path.clone());
+    let trained = statistics.files.iter().map(|file| file.path.clone());
+    let read: Vec<PathBuf> = trained.chain(measured).collect();
+    privacy::as_private_as(out, read.iter().map(PathBuf::as_path));
+    let page = page.render();
+    atomic::create_file::<std::io::Error>(out, |writer| writer.write_all(page.as_bytes()))?;
+    Ok(())
+}
+
+fn of_recipe(globals: &Globals, recipe: &str, args: &DataArgs) -> anyhow::Result<Look> {
+    let recipe = graft_recipes::load(recipe, &args.overrides)?;
     globals.use_threads_of(&recipe)?;
-    let TrainingData { tokenizer, dataset } = TrainingData::load(&recipe)?;
-    Ok((tokenizer, dataset))
+    let data = TrainingData::load(&recipe, !args.as_it_is)?;
+    Ok(Look::of(recipe.name, data))
 }
 
-fn of_file(args: &DataArgs) -> anyhow::Result<(Tokenizer, Dataset)> {
+fn of_file(args: &DataArgs) -> anyhow::Result<Look> {
     let all_three = "clap asks for a recipe, or for --file, --format and --model";
     let (tokenizer, template) = open_tokenizer(args.model.as_ref().context(all_three)?)?;
     let file = args.file.as_ref().context(all_three)?;
@@ -74,8 +129,7 @@ fn of_file(args: &DataArgs) -> anyhow::Result<(Tokenizer, Dataset)> {
         overlong: args.overlong.unwrap_or_default(),
         ..SampleOptions::new(args.max_seq_len.map_or(2_048, std::num::NonZeroUsize::get))
     };
-    let dataset = Dataset::load(&sources, &tokenizer, &options)?;
-    Ok((tokenizer, dataset))
+    Look::at_files(file.display().to_string(), sources, tokenizer, &options, !args.as_it_is)
 }
 
 /// Where the sample's row stands.
@@ -114,11 +168,8 @@ pub fn sources(name: &str, format: graft_data::Format) -> anyhow::Result<Vec<Sou
 
 /// A label is the id of the same place where it counts in the loss, and -100 elsewhere; so the first
 /// never counts. That is what transformers calls `labels`.
-fn as_json(
-    samples: &[Sample],
-    statistics: &Statistics,
-    tokenizer: &Tokenizer,
-) -> Result<Value, graft_data::Error> {
+fn as_json(samples: &[Sample], look: &Look) -> Result<Value, graft_data::Error> {
+    let (statistics, preview) = (&look.dataset.statistics, preview(look));
     let sample = |sample: &Sample| -> Result<Value, graft_data::Error> {
         Ok(json!({
             "path": statistics.files[sample.origin.file].path,
@@ -126,9 +177,13 @@ fn as_json(
             "item": sample.origin.item,
             "tokens": sample.tokens,
             "labels": sample.labels,
-            "text": preview(sample, tokenizer, PreviewStyle::Plain)?,
+            "text": preview.whole(sample, PreviewStyle::Plain)?,
         }))
     };
     let samples: Vec<Value> = samples.iter().map(sample).collect::<Result<_, _>>()?;
-    Ok(json!({"statistics": statistics, "samples": samples}))
+    let mut shown = json!({"statistics": statistics, "samples": samples});
+    if let Some(through) = &look.through {
+        shown["hygiene"] = json!(through.report);
+    }
+    Ok(shown)
 }

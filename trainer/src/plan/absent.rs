@@ -176,6 +176,8 @@ impl Plan {
             files: BTreeMap::new(),
             counts: BTreeMap::new(),
             warnings: Vec::new(),
+            hygiene: BTreeMap::new(),
+            cleaned_sha256: None,
         })
     }
 }
@@ -192,6 +194,7 @@ fn statistics(rows: &Samples) -> Statistics {
         dropped_without_targets: 0,
         dropped_empty: 0,
         left_out_by_themselves: 0,
+        cleaned: BTreeMap::new(),
         truncated: 0,
         split: 0,
         parts_without_targets: 0,

@@ -1,18 +1,23 @@
 //! The plan's files as tokens.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use graft_data::hygiene::personal::Personal;
+use graft_data::hygiene::{Report, dropped_by};
 use graft_data::{
     Conversation, Dataset, Error, FileDigest, Message, Overlong, Part, Portion, Role, RowCounts,
-    Rows, SampleOptions, Samples, Schedule, SourceFile, Statistics, Take, Tokenizer, is_plain,
-    mixture, split_validation,
+    Rows, SampleOptions, Samples, Schedule, SourceFile, Split, Statistics, Take, Tokenizer,
+    is_plain, mixture, split_validation,
 };
 use graft_recipes::Recipe;
 
 use super::findings::Findings;
 use super::held_out::{HeldOut, HeldOutRows, held_out_rows, no_room, without_room};
+use super::hygiene::{self, HygienePlan, Surveyed};
 use super::keeping::Keeping;
 use super::leaks::{self, Section};
+use super::sources::DataPlan;
 use super::{Plan, PlanErrors, Validation, model, sources};
 use crate::run_folder::manifest::{DataFile, FileHash};
 use crate::wrong_use::some_of;
@@ -46,6 +51,10 @@ pub struct LoadedData {
     pub counts: BTreeMap<String, RowCounts>,
     /// What is allowed, but hardly meant.
     pub warnings: Vec<String>,
+    /// What was found in the rows, by the recipe's key that asked for it.
+    pub hygiene: BTreeMap<String, String>,
+    /// A hash of which rows of `data.train` are left out for it; `None` where none are.
+    pub cleaned_sha256: Option<String>,
 }
 
 /// What a run asks the model, with the tokenizer that reads the answers. A run that asks nothing has no
@@ -115,28 +124,104 @@ fn take(take: graft_recipes::Take) -> Take {
 pub struct TrainingData {
     /// The model's tokenizer.
     pub tokenizer: Tokenizer,
-    /// Rows of `data.train`.
+    /// Rows of `data.train`, but for those that `data.hygiene` leaves out.
     pub dataset: Dataset,
+    /// What was found in the rows; `None` where nobody looked.
+    pub looked: Option<LookedThrough>,
+}
+
+/// What was found in rows.
+#[derive(Debug)]
+pub struct LookedThrough {
+    /// What it is.
+    pub report: Report,
+    /// What is masked wherever a row is shown.
+    pub personal: Arc<Personal>,
+    /// The files of each section that was read, as they are.
+    pub sections: Vec<(String, Vec<SourceFile>)>,
+    /// What is to be known beside.
+    pub notes: Vec<String>,
 }
 
 impl TrainingData {
-    /// Reads the tokenizer and the training files of a recipe; its model may lack weights.
+    /// Reads the tokenizer and the training files of a recipe; its model may lack weights. What `data.hygiene`
+    /// forbids is read, too; `closely` looks for more than that asks for.
     ///
     /// # Errors
     /// Every problem of these two, with the places of their keys.
-    pub fn load(recipe: &Recipe) -> Result<Self, PlanErrors> {
+    pub fn load(recipe: &Recipe, closely: bool) -> Result<Self, PlanErrors> {
         let mut findings = Findings::new(recipe);
         let model = model::open(recipe, &mut findings);
         let (config, template) = (model.config.as_ref(), model.template.as_ref());
         let (sample, train) = sources::training(recipe, config, template, &mut findings);
+        let HygienePlan { asked, .. } = hygiene::resolve(recipe, &mut findings);
         findings.finish()?;
         let tokenizer = model.tokenizer.expect("what could not be read was recorded");
+        // What is measured need not be there to look at what is trained on.
+        let mut of_measured = Findings::new(recipe);
+        let all = sources::resolve(recipe, config, template, &mut of_measured);
+        let (measured, notes) = match of_measured.finish() {
+            Ok(_) => (measured_files(all), Vec::new()),
+            Err(problems) => {
+                (Vec::new(), vec![format!("not compared with what is measured: {problems}")])
+            }
+        };
         let mut findings = Findings::new(recipe);
-        let dataset = Keeping::of(&recipe.data.cache).load(&train, &tokenizer, &sample);
+        let asked = if closely { asked.and_reports() } else { asked };
+        let section = |key, sources, leaves_out_empty| {
+            hygiene_section(key, sources, leaves_out_empty, &tokenizer)
+        };
+        let sections: Vec<_> = measured
+            .iter()
+            .map(|(key, files)| section(key, files, key != "evaluation.held_out"))
+            .collect();
+        let of_train = section("data.train", &train, sample.allow_empty_targets);
+        let surveyed = hygiene::survey(&asked, &sections, of_train, &mut findings);
+        findings.finish()?;
+        let mut findings = Findings::new(recipe);
+        let cleaned = surveyed.cleaned("data.train", &train);
+        let dataset = Keeping::of(&recipe.data.cache).load(&cleaned, &tokenizer, &sample);
         let dataset = dataset.map_err(|error| findings.problem("data.train", error)).ok();
         findings.finish()?;
-        Ok(Self { tokenizer, dataset: dataset.expect("a failure was recorded as a problem") })
+        let mut sections = measured;
+        sections.push(("data.train".to_owned(), train));
+        let looked = surveyed.report.map(|report| LookedThrough {
+            report,
+            personal: asked.personal,
+            sections,
+            notes,
+        });
+        Ok(Self {
+            tokenizer,
+            dataset: dataset.expect("a failure was recorded as a problem"),
+            looked,
+        })
     }
+}
+
+/// The files of what is measured, by section.
+fn measured_files(plan: DataPlan) -> Vec<(String, Vec<SourceFile>)> {
+    let DataPlan { validation, held_out, general, .. } = plan;
+    let validation = match validation {
+        Validation::Files(files) => files,
+        Validation::None | Validation::Fraction(_) => Vec::new(),
+    };
+    let sections = [
+        ("data.validation", validation),
+        ("evaluation.held_out", held_out),
+        ("evaluation.general", general),
+    ];
+    sections.into_iter().map(|(key, files)| (key.to_owned(), files)).collect()
+}
+
+fn hygiene_section<'a>(
+    key: &'a str,
+    sources: &'a [SourceFile],
+    leaves_out_empty: bool,
+    tokenizer: &'a Tokenizer,
+) -> graft_data::hygiene::Section<'a> {
+    let tokenizer = Some(tokenizer);
+    graft_data::hygiene::Section { key, sources, leaves_out_empty, tokenizer }
 }
 
 /// Options for text that is measured and never trained on: cut into parts, so that every token
@@ -191,6 +276,16 @@ fn remarks(sections: &[(&str, &Option<Dataset>)]) -> Vec<String> {
     sections.iter().filter_map(told).collect()
 }
 
+/// What became of the held-out rows, where not all are asked as they are.
+fn counts_of_held_out(
+    samples: usize,
+    otherwise: BTreeMap<String, usize>,
+) -> Option<(String, RowCounts)> {
+    let rows = samples + dropped_by(&otherwise);
+    let counts = RowCounts { rows, samples, otherwise, ..RowCounts::default() };
+    (!counts.otherwise.is_empty()).then(|| ("evaluation.held_out".to_owned(), counts))
+}
+
 fn samples_and_rows(dataset: Option<Dataset>) -> (Samples, Rows) {
     dataset.map_or_else(Default::default, |dataset| (dataset.samples, dataset.rows))
 }
@@ -224,40 +319,33 @@ impl Plan {
     /// # Errors
     /// What is wrong with each section's files, all at once, with file and line.
     pub fn load_data(&self, tokenizer: Tokenizer) -> Result<LoadedData, PlanErrors> {
-        let mut findings = Findings::new(&self.recipe);
         if self.absent.rows {
-            let rows = self.rows_in_place(tokenizer);
-            if rows.is_none() {
-                let message = "a step has too many tokens to be planned without its rows";
-                findings.problem("training.micro_batch_size", message);
-            }
-            findings.finish()?;
-            return Ok(rows.expect("a failure was recorded as a problem"));
+            return self.in_place(tokenizer);
         }
+        // Rows that may not be learnt are not read for it.
+        let surveyed = self.survey(&tokenizer)?;
+        let mut findings = Findings::new(&self.recipe);
         let mut keeping = Keeping::of(&self.recipe.data.cache);
         let mut read = |key, files: &[SourceFile], options, findings: &mut Findings<'_>| {
             dataset(key, files, &tokenizer, options, &mut keeping, findings)
         };
-        let train = read("data.train", &self.train, &self.sample, &mut findings);
-        let validation =
-            read("data.validation", self.validation_files(), &self.sample, &mut findings);
-        let held_out = held_out_rows(&self.held_out, &tokenizer, &self.sample)
+        let cleaned = |key, files: &[SourceFile]| surveyed.cleaned(key, files);
+        let train_files = cleaned("data.train", &self.train);
+        let train = read("data.train", &train_files, &self.sample, &mut findings);
+        let validation_files = cleaned("data.validation", self.validation_files());
+        let validation = read("data.validation", &validation_files, &self.sample, &mut findings);
+        let held_out_files = cleaned("evaluation.held_out", &self.held_out);
+        let held_out = held_out_rows(&held_out_files, &tokenizer, &self.sample)
             .map_err(|error| findings.problem("evaluation.held_out", error))
             .ok();
         let measured = measured_options(&self.sample);
-        let general = read("evaluation.general", &self.general, &measured, &mut findings);
+        let general_files = cleaned("evaluation.general", &self.general);
+        let general = read("evaluation.general", &general_files, &measured, &mut findings);
         let prompts = self.prompts(&tokenizer, &mut findings);
         if let (Some(rows), Some(prompts)) = (&held_out, &prompts) {
             self.check_room(&rows.questions, prompts, &mut findings);
         }
-        let split = match (&train, &self.validation) {
-            (Some(train), Validation::Fraction(fraction)) => {
-                split_validation(&train.rows, *fraction, self.seed)
-                    .map_err(|error| findings.problem("data.validation.fraction", error))
-                    .ok()
-            }
-            _ => None,
-        };
+        let split = self.split(train.as_ref(), &surveyed, &mut findings);
         let held_files = held_out.as_ref().map_or(&[][..], |rows| &rows.files[..]);
         let files = hashes(
             &[
@@ -269,15 +357,18 @@ impl Plan {
             &mut findings,
         );
         findings.finish()?;
+        let files = files.into_iter().chain(self.hygiene.files.clone()).collect();
         let sections = [
             ("data.train", &train),
             ("data.validation", &validation),
             ("evaluation.general", &general),
         ];
-        let (counts, remarks) = (counts(&sections), remarks(&sections));
+        let (mut counts, remarks) = (counts(&sections), remarks(&sections));
         let complete = "a failure was recorded as a problem";
         let (held_out, prompts) = (held_out.expect(complete), prompts.expect(complete));
-        let HeldOutRows { questions: held_out, rows: held_out_rows, .. } = held_out;
+        let HeldOutRows { questions: held_out, rows: held_out_rows, cleaned: otherwise, .. } =
+            held_out;
+        counts.extend(counts_of_held_out(held_out.len(), otherwise));
         let Dataset { samples, statistics, rows: train_rows, .. } = train.expect(complete);
         let (validation, validation_rows) = samples_and_rows(validation);
         let (general, general_rows) = samples_and_rows(general);
@@ -292,8 +383,12 @@ impl Plan {
         let mut warnings = keeping.notes;
         warnings.extend(open_answers(&statistics, &tokenizer));
         warnings.extend(remarks);
-        let rows = [&train_rows, &validation_rows, &held_out_rows, &general_rows];
-        warnings.extend(self.leaks(rows, &train)?);
+        if surveyed.report.is_some() {
+            warnings.extend(surveyed.warnings());
+        } else {
+            let rows = [&train_rows, &validation_rows, &held_out_rows, &general_rows];
+            warnings.extend(self.leaks(rows, &train)?);
+        }
         let vocabulary = tokenizer.vocab_size();
         let questions = (!held_out.is_empty() || !prompts.is_empty()).then_some(Questions {
             tokenizer,
@@ -312,6 +407,8 @@ impl Plan {
             files,
             counts,
             warnings,
+            hygiene: surveyed.found(),
+            cleaned_sha256: surveyed.sha256(),
         };
         data.count_an_epoch(self);
         Ok(data)
@@ -368,8 +465,36 @@ impl Plan {
         parts
     }
 
+    /// Rows in place of those that are not there.
+    fn in_place(&self, tokenizer: Tokenizer) -> Result<LoadedData, PlanErrors> {
+        let mut findings = Findings::new(&self.recipe);
+        let rows = self.rows_in_place(tokenizer);
+        if rows.is_none() {
+            let message = "a step has too many tokens to be planned without its rows";
+            findings.problem("training.micro_batch_size", message);
+        }
+        findings.finish()?;
+        Ok(rows.expect("a failure was recorded as a problem"))
+    }
+
+    /// Which rows are kept out of training, where a share of them is.
+    fn split(
+        &self,
+        train: Option<&Dataset>,
+        surveyed: &Surveyed,
+        findings: &mut Findings<'_>,
+    ) -> Option<Split> {
+        let (Some(train), Validation::Fraction(fraction)) = (train, &self.validation) else {
+            return None;
+        };
+        let together = [&train.together[..], &surveyed.together].concat();
+        split_validation(&train.rows, *fraction, self.seed, &together)
+            .map_err(|error| findings.problem("data.validation.fraction", error))
+            .ok()
+    }
+
     /// Files of `data.validation`; none where it is a fraction.
-    fn validation_files(&self) -> &[SourceFile] {
+    pub(super) fn validation_files(&self) -> &[SourceFile] {
         match &self.validation {
             Validation::Files(files) => files,
             Validation::None | Validation::Fraction(_) => &[],

@@ -1,5 +1,7 @@
 //! Questions with answers, for exact match: what the model is given, and what it should write.
 
+use std::collections::BTreeMap;
+
 use graft_data::{
     Content, Error, FileDigest, Format, Origin, ReadRows, Row, RowProblem, Rows, SampleOptions,
     SourceFile, Tokenizer, read_rows,
@@ -26,6 +28,8 @@ pub struct HeldOutRows {
     pub rows: Rows,
     /// Size and hash of each file.
     pub files: Vec<FileDigest>,
+    /// What `data.hygiene` did to rows, and to how many.
+    pub cleaned: BTreeMap<String, usize>,
 }
 
 /// Reads the questions of `sources`.
@@ -52,8 +56,12 @@ pub fn held_out_rows(
     };
     let questions = rows.iter().map(one).collect::<Result<_, _>>()?;
     let rows = rows.iter().map(|(row, origin)| row.record(*origin)).collect();
+    let mut cleaned = BTreeMap::new();
+    for (what, count) in files.iter().flat_map(|file| &file.cleaned) {
+        *cleaned.entry(what.clone()).or_default() += count;
+    }
     let files = files.into_iter().map(|file| file.digest).collect();
-    Ok(HeldOutRows { questions, rows, files })
+    Ok(HeldOutRows { questions, rows, files, cleaned })
 }
 
 fn held_out(row: &Row, tokenizer: &Tokenizer, options: &SampleOptions) -> Result<HeldOut, Error> {

@@ -17,6 +17,7 @@ use graft_recipes::{
 };
 
 use super::findings::Findings;
+use super::hygiene::HygienePlan;
 use super::leaks;
 use crate::document_rows::DocumentRows;
 use crate::row_files::{self, RowFiles};
@@ -46,6 +47,8 @@ pub struct DataPlan {
     pub held_out: Vec<SourceFile>,
     /// Text of general ability.
     pub general: Vec<SourceFile>,
+    /// Which rows are left out.
+    pub hygiene: HygienePlan,
 }
 
 /// Finds the files; those that are missing or unreadable are recorded.
@@ -95,7 +98,8 @@ pub(super) fn resolve(
     for warning in leaks::of_files(&train, &[validated, &held_out, &general]) {
         findings.warn(warning);
     }
-    DataPlan { sample, train, validation, held_out, general }
+    let hygiene = super::hygiene::resolve(recipe, findings);
+    DataPlan { sample, train, validation, held_out, general, hygiene }
 }
 
 /// How rows become samples, and the files to train on.
@@ -105,7 +109,7 @@ pub(super) fn training(
     template: Option<&Arc<ModelTemplate>>,
     findings: &mut Findings<'_>,
 ) -> (SampleOptions, Vec<SourceFile>) {
-    // Validation is the caller's; packing and shuffling are for whoever deals out samples.
+    // Validation and hygiene are the caller's; packing and shuffling are for whoever deals out samples.
     let Data {
         train,
         validation: _,
@@ -119,6 +123,7 @@ pub(super) fn training(
         shuffle: _,
         allow_empty_targets,
         cache: _,
+        hygiene: _,
     } = &recipe.data;
     let sample = SampleOptions {
         chat: chat_template(chat).with_own(template),

@@ -202,8 +202,8 @@ fn a_folders_own_chat_template_is_used_unless_the_preamble_is_left_out() {
     let path = format!("model.path={}", folder.display());
     let text = |overrides: &[&str]| {
         let overrides: Vec<&str> = [&path[..]].iter().chain(overrides).copied().collect();
-        let TrainingData { tokenizer, dataset } =
-            TrainingData::load(&recipe(root.path(), "", &overrides)).unwrap();
+        let TrainingData { tokenizer, dataset, .. } =
+            TrainingData::load(&recipe(root.path(), "", &overrides), false).unwrap();
         tokenizer.decode(&dataset.samples.sample(0).unwrap().tokens, false).unwrap()
     };
     let official = ["data.chat.preamble=official", "data.chat.date=01 Feb 2030"];
@@ -217,7 +217,7 @@ fn a_folders_own_chat_template_is_used_unless_the_preamble_is_left_out() {
 
     fs::write(folder.join("chat_template.jinja"), "{{ raise_exception('no such turn') }}").unwrap();
     let recipe = recipe(root.path(), "", &[&path, "data.chat.preamble=official"]);
-    let error = TrainingData::load(&recipe).unwrap_err().to_string();
+    let error = TrainingData::load(&recipe, true).unwrap_err().to_string();
     let error = error.replace(&root.path().display().to_string(), "ROOT");
     assert!(error.contains("ROOT/a.jsonl:1: ROOT/model/chat_template.jinja, line 1 of the chat template: the template says: no such turn"), "{error}");
 }
@@ -423,4 +423,76 @@ fn a_merge_of_what_cannot_be_merged_is_refused_by_name_and_of_everything_else_is
     assert_eq!(check(&[], &toy), Ok(Vec::new()));
     let resolved = Plan::resolve(recipe(root.path(), "", &merge), Device::cpu()).unwrap();
     assert_eq!(check(&merge, &*resolved.plan.method), Ok(Vec::new()));
+}
+
+#[test]
+fn rows_are_told_left_out_masked_or_refused_as_hygiene_has_it() {
+    let root = root();
+    let rows = [ROW.to_owned(), ROW.to_owned(), ROW.replace("12 euros", "Ask anna@example.org")];
+    let load = |overrides: &[&str]| {
+        let overrides = [overrides, &["data.max_seq_len=256"]].concat();
+        let Resolved { plan, tokenizer } =
+            Plan::resolve(recipe(root.path(), "", &overrides), Device::cpu()).unwrap();
+        // In the place of the recipe's own.
+        fs::write(root.path().join("a.jsonl"), rows.join("\n")).unwrap();
+        plan.load_data(tokenizer).map_err(|problems| problems.to_string())
+    };
+    let shown = |text: String| text.replace(&root.path().display().to_string(), "ROOT");
+    let as_it_is = load(&[]).unwrap();
+    let samples = |data: &super::LoadedData| -> Vec<graft_data::Sample> {
+        data.train.iter().map(Result::unwrap).collect()
+    };
+    assert_eq!(
+        (as_it_is.train.len(), as_it_is.hygiene.len(), &as_it_is.cleaned_sha256),
+        (3, 0, &None)
+    );
+    let told = load(&["data.hygiene={duplicates: report, personal: {mail: report}}"]).unwrap();
+    assert_eq!((samples(&told) == samples(&as_it_is), &told.cleaned_sha256), (true, &None));
+    insta::assert_snapshot!(shown(told.warnings.join("\n")), @r"
+    data.hygiene.duplicates: 1 row equal to an earlier one (the first: ROOT/a.jsonl:2 and ROOT/a.jsonl:1)
+    data.hygiene.personal.mail: mail addresses: 1 in 1 row (the first: ROOT/a.jsonl:3, <MAIL_a0628bde>)
+    ");
+    let cleaned = load(&["data.hygiene={duplicates: drop, personal: {mail: mask}}"]).unwrap();
+    assert_eq!(cleaned.train.len(), 2);
+    assert_ne!(samples(&cleaned)[1].tokens, samples(&as_it_is)[2].tokens);
+    insta::assert_snapshot!(cleaned.counts["data.train"], @r"3 rows, 2 samples; masked: mail addresses: 1; rows dropped: equal to an earlier one: 1");
+    insta::assert_snapshot!(shown(format!("{:#?}", cleaned.hygiene)), @r#"
+    {
+        "data.hygiene.duplicates": "drop: 1 row equal to an earlier one (the first: ROOT/a.jsonl:2 and ROOT/a.jsonl:1)",
+        "data.hygiene.personal.mail": "mask: mail addresses: 1 in 1 row (the first: ROOT/a.jsonl:3, <MAIL_a0628bde>)",
+    }
+    "#);
+    let refused = load(&["data.hygiene={duplicates: error, personal: {mail: error}}"]).unwrap_err();
+    insta::assert_snapshot!(shown(refused), @r"
+    recipe `r` has 2 problems:
+    command line: data.hygiene={duplicates: error, personal: {mail: error}}: data.hygiene.duplicates: 1 row equal to an earlier one (the first: ROOT/a.jsonl:2 and ROOT/a.jsonl:1)
+      help: mend the files, or have the rows left out: `drop` in place of `error`
+    command line: data.hygiene={duplicates: error, personal: {mail: error}}: data.hygiene.personal.mail: mail addresses: 1 in 1 row (the first: ROOT/a.jsonl:3, <MAIL_a0628bde>)
+      help: mend the files, or say `mask` or `drop` in place of `error`
+    ");
+}
+
+#[test]
+fn chunks_of_one_document_stand_on_one_side() {
+    let root = root();
+    let chunk = |at: usize| {
+        let document = format!("{:016x}{:048x}", 7 + at / 4, 0);
+        let row = ROW.replace("Fee?", &format!("Fee {at}?"));
+        row.replacen('{', &format!("{{\"_source\": {{\"sha256\": \"{document}\"}}, "), 1)
+    };
+    let rows: Vec<String> = (0..24).map(chunk).collect();
+    let lines = "  validation: {fraction: 0.3}\n";
+    for seed in 1..6 {
+        let seed = format!("training.seed={seed}");
+        let Resolved { plan, tokenizer } =
+            Plan::resolve(recipe(root.path(), lines, &[&seed]), Device::cpu()).unwrap();
+        // In the place of the recipe's own.
+        fs::write(root.path().join("a.jsonl"), rows.join("\n")).unwrap();
+        let data = plan.load_data(tokenizer).unwrap();
+        let documents = |samples: &graft_data::Samples| -> std::collections::BTreeSet<usize> {
+            samples.iter().map(|sample| (sample.unwrap().origin.line - 1) / 4).collect()
+        };
+        assert!(documents(&data.train).is_disjoint(&documents(&data.validation)));
+        assert_eq!(data.train.len() + data.validation.len(), 24);
+    }
 }

@@ -22,6 +22,7 @@ pub(super) fn section(manifest: &Manifest, recipe: &str, page: &mut String) {
     let data = inputs.data.iter().map(|(key, file)| (format!("{} ({key})", file.path), &file.hash));
     files("Data files", data, page);
     rows(inputs, page);
+    hygiene(inputs, page);
     let made = manifest.made.values().flat_map(|made| named(&made.files));
     files("Files that it made", made, page);
     let hash = escape(&inputs.recipe_sha256);
@@ -43,6 +44,19 @@ fn rows(inputs: &Inputs, page: &mut String) {
     for (key, counts) in rows {
         let counts = escape(&counts.to_string());
         let _ = write!(page, "<tr><th>{}</th><td>{counts}</td></tr>", escape(key));
+    }
+    page.push_str("</tbody></table>\n");
+}
+
+/// What was looked for in the rows, and found.
+fn hygiene(inputs: &Inputs, page: &mut String) {
+    if inputs.hygiene.is_empty() {
+        return;
+    }
+    page.push_str("<h2>What was looked for in the rows</h2>\n<table><tbody>");
+    for (key, found) in &inputs.hygiene {
+        let (key, found) = (escape(key), escape(found));
+        let _ = write!(page, "<tr><th>{key}</th><td>{found}</td></tr>");
     }
     page.push_str("</tbody></table>\n");
 }

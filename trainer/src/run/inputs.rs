@@ -45,6 +45,8 @@ pub(super) fn inputs(plan: &Plan, data: &LoadedData) -> Result<Inputs, RunError>
         init_from: start_hashes(plan)?,
         data: data.files.clone(),
         rows: data.counts.clone(),
+        hygiene: data.hygiene.clone(),
+        cleaned_sha256: data.cleaned_sha256.clone(),
         recipe: plan.recipe.to_value(),
     })
 }

@@ -52,6 +52,7 @@ const CONTRACT: &[(&str, Rule)] = &[
     ("data.shuffle", Rule::Fixed),
     ("data.allow_empty_targets", Rule::Fixed),
     ("data.cache", Rule::Free),
+    ("data.hygiene", Rule::Fixed),
     ("training.epochs", Rule::Asked),
     ("training.max_steps", Rule::Asked),
     ("training.micro_batch_size", Rule::Fixed),
@@ -151,6 +152,7 @@ pub(super) fn compare(
         verdict.files(of, begun, now);
     }
     verdict.data(begun, now);
+    verdict.cleaned(begun, now);
     verdict.computer(begun, now, asked);
     if verdict.refused.is_empty() { Ok(verdict.allowed) } else { Err(verdict.refused) }
 }
@@ -234,6 +236,21 @@ impl Verdict {
                 let what = format!("{key} (`{}`)", other.path);
                 self.refuse(&what, hash_of(Some(&file.hash)), hash_of(Some(&other.hash)), None);
             }
+        }
+    }
+
+    /// Which rows are left out: what is measured decides of what is trained on.
+    fn cleaned(&mut self, begun: &Inputs, now: &Inputs) {
+        let (from, to) = (&begun.cleaned_sha256, &now.cleaned_sha256);
+        if from != to {
+            let said = |hash: &Option<String>| match hash {
+                None => "none".to_owned(),
+                Some(hash) => format!("those of {}…", hash.get(..12).unwrap_or(hash)),
+            };
+            let way =
+                "what is measured decides of it, too: name the same files as before".to_owned();
+            let what = "the rows that data.hygiene leaves out";
+            self.refuse(what, said(from), said(to), Some(way));
         }
     }
 

@@ -95,6 +95,12 @@ pub struct Inputs {
     /// Section of the recipe to how many rows its files have, and what became of them.
     #[serde(default)]
     pub rows: BTreeMap<String, RowCounts>,
+    /// What was found in the rows, by the key of the recipe that asked for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hygiene: BTreeMap<String, String>,
+    /// A hash of which rows of `data.train` are left out for it; `None` where none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleaned_sha256: Option<String>,
     /// The recipe as resolved: every key with its value.
     pub recipe: Value,
 }
@@ -279,6 +285,8 @@ pub(crate) mod tests {
             init_from: BTreeMap::new(),
             data: BTreeMap::from([("data.train[0]".to_owned(), rows)]),
             rows: BTreeMap::new(),
+            hygiene: BTreeMap::new(),
+            cleaned_sha256: None,
             recipe: recipe.to_value(),
         }
     }

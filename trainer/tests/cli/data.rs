@@ -100,7 +100,8 @@ fn files_that_hold_no_rows_are_called_by_their_name_at_once() {
             "cannot read link.jsonl: it is a link to `../blobs/1f2e`, which is not there",
         ),
         ("/dev/zero", "cannot read /dev/zero: it is a device"),
-        (".", "cannot read .: it is a folder"),
+        // Of a folder its files are read.
+        (".", "cannot read ./link.jsonl: it is a link to `../blobs/1f2e`, which is not there"),
     ] {
         let said = room.refused(&format!("data --file {file} {FLAGS}"));
         assert!(said.contains(what), "{said}");
@@ -119,7 +120,7 @@ fn a_recipe_shows_what_it_trains_on() {
     let room = Room::new();
     let shown = room.done("data quickstart --show 2");
     assert!(
-        shown.contains("builtin:quickstart/train: rows ") && shown.contains("sample 2"),
+        shown.contains("\nbuiltin:quickstart/train  ") && shown.contains("sample 2"),
         "{shown}"
     );
     // An output folder in use does not keep anyone from looking at data.
@@ -135,7 +136,7 @@ fn wrong_rows_are_named_with_file_and_line() {
     insta::assert_snapshot!(refused(latin, ""), @"error: a.jsonl:2: not UTF-8: invalid byte at offset 113 of the file; convert the file to UTF-8");
     insta::assert_snapshot!(refused(format!("{ROW}\n\n{{\"messages\"\n"), ""), @"error: a.jsonl:3: malformed JSON at column 11: EOF while parsing an object");
     insta::assert_snapshot!(refused("", ""), @"error: a.jsonl holds no rows");
-    insta::assert_snapshot!(refused(r#"{"messages": [{"role": "user", "content": "a"}]}"#, ""), @"error: a.jsonl:1: the conversation has no assistant turn, so there is nothing to learn from it");
+    insta::assert_snapshot!(refused(r#"{"messages": [{"role": "user", "content": "a"}]}"#, ""), @"error: a.jsonl:1: the conversation has no turn of the assistant, so there is nothing to learn from it");
     insta::assert_snapshot!(refused(ROW, "--max-seq-len 12"), @r"
     error: a.jsonl:1: the row has 26 tokens, but max_seq_len is 12; 1 of 1 rows are too long, the longest has 26 (a.jsonl:1)
            tokens      rows
@@ -155,4 +156,66 @@ fn files_and_flags_that_do_not_fit_are_refused() {
     assert_eq!(room.graft("data quickstart --format messages").code, 2);
     let builtin = room.refused(&format!("data --file builtin:nothing {FLAGS}"));
     assert!(builtin.contains("builtin:quickstart/held-out"), "{builtin}");
+}
+
+/// Two equal rows, one that is nearly like them, and one with personal data.
+const DOUBTFUL: &str = "{\"text\": \"A permit for a stall on the market costs twelve crowns a week and is paid in advance at the office of the clerk on the second floor of the town hall.\"}
+{\"text\": \"A permit for a stall on the market costs twelve crowns a week and is paid in advance at the office of the clerk on the second floor of the town hall.\"}
+{\"text\": \"A permit for a stall on the market costs twelve crowns a week and is paid in advance at the desk of the clerk on the second floor of the town hall.\"}
+{\"text\": \"Ask anna@example.org, or pay to DE89370400440532013000 <b>now</b>.\"}
+";
+
+#[test]
+fn what_is_found_is_told_by_place_and_mask_and_never_by_its_value() {
+    let room = Room::new();
+    room.write("a.jsonl", DOUBTFUL);
+    let line = "data --file a.jsonl --format text --model builtin:quickstart --show 9";
+    let shown = room.done(line);
+    let found =
+        &shown[shown.find("found in the rows").unwrap()..shown.find("── sample 1").unwrap()];
+    insta::assert_snapshot!(found, @r"
+    found in the rows:
+      equal to an earlier one         1 row  report  a.jsonl:2 and a.jsonl:1
+      nearly equal to an earlier one  1 row  report  a.jsonl:3 and a.jsonl:1, 82 % alike
+      mail addresses                  1 row  report  a.jsonl:4, <MAIL_59844269>
+      IBANs                           1 row  report  a.jsonl:4, <IBAN_78a1216d>
+    found none: keys and tokens; passwords in URLs; numbers of payment cards; IP addresses; telephone numbers
+    ");
+    assert!(shown.contains("Ask <MAIL_") && shown.contains("pay to <IBAN_"), "{shown}");
+    let json = room.done(&format!("{line} --json"));
+    room.done(&format!("{line} --html page.html"));
+    let page = std::fs::read_to_string(room.path("page.html")).unwrap();
+    for text in [&shown, &json, &page] {
+        assert!(!text.contains("anna@example") && !text.contains("DE8937"), "{text}");
+    }
+    assert!(page.contains("a.jsonl:3") && page.contains("<mark>desk </mark>"), "{page}");
+    assert!(page.contains("&lt;b&gt;now&lt;/b&gt;") && !page.contains("<b>now"), "{page}");
+    let exact = room.done(&format!("{line} --as-it-is"));
+    assert!(exact.contains("anna@example.org") && !exact.contains("found"), "{exact}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_page_is_as_private_as_the_rows_and_replaces_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let room = Room::new();
+    room.write("a.jsonl", DOUBTFUL);
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(room.path("a.jsonl"), private).unwrap();
+    let line = "data --file a.jsonl --format text --model builtin:quickstart --html page.html";
+    room.done(line);
+    let mode = std::fs::metadata(room.path("page.html")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let before = std::fs::read(room.path("page.html")).unwrap();
+    let said = room.refused(line);
+    assert!(said.contains("page.html"), "{said}");
+    assert_eq!(std::fs::read(room.path("page.html")).unwrap(), before);
+}
+
+#[test]
+fn the_help_has_a_row_of_each_form_to_copy() {
+    let help = Room::new().done("data --help");
+    for format in graft_data::Format::ALL {
+        assert!(help.contains(format.example()), "{format}: {help}");
+    }
 }

@@ -117,6 +117,8 @@ fn a_run_folder_is_summed_up() {
         tokenizer: BTreeMap::new(),
         init_from: BTreeMap::new(),
         data: BTreeMap::new(),
+        hygiene: BTreeMap::new(),
+        cleaned_sha256: None,
         rows: BTreeMap::new(),
         recipe: serde_json::json!({}),
     };

@@ -33,6 +33,15 @@ fn premise(path: &str) -> Vec<String> {
         "training.max_steps" => "training.max_steps=49",
         "training.micro_batches_per_visit" => "training.gradient_accumulation_steps=8",
         "finish.onto" => "finish.merge=true",
+        "data.hygiene.near_duplicates.threshold" => "data.hygiene.near_duplicates=report",
+        "data.hygiene.contamination.ngram" => "data.hygiene.contamination=report",
+        "data.hygiene.mask_key" => "data.hygiene.personal.mail=mask",
+        _ if path.starts_with("data.hygiene.patterns[]") => {
+            "data.hygiene.patterns=[{name: case, regex: 'AZ-[0-9]+', action: mask}]"
+        }
+        _ if path.starts_with("data.hygiene.names[]") => {
+            "data.hygiene.names=[{path: staff.txt, action: mask}]"
+        }
         "training.schedule" => "training.schedule=linear",
         _ => {
             let below = |key: &&str| path.starts_with(&format!("{key}."));
@@ -260,4 +269,16 @@ fn the_readme_names_what_can_be_asked_for() {
         let told = readme.contains(&format!("`{key}`")) || readme.contains(&format!("`{last}`"));
         assert!(*rule != Rule::Asked || told, "the README does not say that {key} may change");
     }
+}
+
+#[test]
+fn other_rows_left_out_are_another_run() {
+    let recipe = with(&[]);
+    let (begun, mut now) = (inputs(), inputs());
+    now.cleaned_sha256 = Some("0123456789abcdef".repeat(4));
+    let asked = Asked { recipe: &recipe, device: false, kernels: false };
+    assert_eq!(compare(&now, &recipe, &now, asked), Ok(Vec::new()));
+    let refused = compare(&begun, &recipe, &now, asked).unwrap_err();
+    let Refusal { change: Change { what, from, to }, way } = &refused[0];
+    insta::assert_snapshot!(format!("{what}: {from}, {to}: {}", way.as_ref().unwrap()), @"the rows that data.hygiene leaves out: none, those of 0123456789ab…: what is measured decides of it, too: name the same files as before");
 }
