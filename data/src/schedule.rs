@@ -186,6 +186,11 @@ impl Schedule {
         Ok(Self { options, units, parts: drawn, cache: Mutex::new(None) })
     }
 
+    /// What it was made with.
+    pub fn options(&self) -> &ScheduleOptions {
+        &self.options
+    }
+
     /// Rows, or bins, of an epoch.
     pub fn units(&self) -> usize {
         self.parts.iter().map(|part| part.each_epoch).sum()

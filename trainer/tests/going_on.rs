@@ -31,6 +31,7 @@ fn nothing_that_may_change_freely_changes_a_byte() {
         "model.path=moved/model",
         "model.tokenizer=moved/tokenizer",
         "data.train.0.path=moved/data.jsonl",
+        "data.cache=kept",
         "training.threads=1",
         "training.checkpointing=none",
         "training.activation_offload=disk",

@@ -138,7 +138,10 @@ impl<'a> RowReader<'a> {
             match parsed.and_then(|parsed| learnable(source, parsed)) {
                 Ok(ParsedRow { learnt: false, .. }) => self.masked += 1,
                 Ok(ParsedRow { row, notes, learnt: true }) => {
-                    count(&mut self.notes, &notes);
+                    // What a reader says of a row beside its text is nobody's to mend.
+                    if source.reader().is_none() {
+                        count(&mut self.notes, &notes);
+                    }
                     let row = match source.cleaning() {
                         Some(cleaning) => cleaning.apply(self.judged, row, &mut self.cleaned),
                         None => Some(row),

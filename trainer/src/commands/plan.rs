@@ -1,6 +1,7 @@
 //! `graft plan`: what a run takes, line by line, and whether there is that much.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use graft_data::Schedule;
 use graft_recipes::Duration;
@@ -66,7 +67,7 @@ fn shown(files: &[String]) -> Vec<String> {
 /// What is printed.
 struct Shown<'a> {
     plan: &'a Plan,
-    schedule: Schedule,
+    schedule: Arc<Schedule>,
     tokens: usize,
     asked: Asked,
     ledger: Ledger,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use graft_data::{Lengths, Origin, Part, Sample, Samples, Statistics, Tokenizer};
 use graft_model::checkpoint::{INDEX_FILE, SINGLE_FILE};
@@ -167,6 +168,7 @@ impl Plan {
         Some(LoadedData {
             statistics: statistics(&train),
             mixture: vec![Part { samples: train.len(), times: 1.0 }],
+            schedule: OnceLock::new(),
             train,
             is_split: false,
             validation: when(self.validation != Validation::None),

@@ -1,7 +1,7 @@
 //! The plan's files as tokens.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use graft_data::hygiene::personal::Personal;
 use graft_data::hygiene::{Report, dropped_by};
@@ -34,6 +34,8 @@ pub struct LoadedData {
     pub is_split: bool,
     /// How much an epoch has of each source of these; they follow each other.
     pub mixture: Vec<Part>,
+    /// What the first that asked was given.
+    pub(super) schedule: OnceLock<Arc<Schedule>>,
     /// Numbers about the training files, held-back rows included.
     pub statistics: Statistics,
     /// Samples that the loss is measured on; empty for none.
@@ -79,8 +81,16 @@ impl LoadedData {
     ///
     /// # Errors
     /// There is no sample to train on.
-    pub fn schedule(&self, plan: &Plan) -> Result<Schedule, Error> {
-        Schedule::mixed(&self.train.lengths(), &self.mixture, plan.batches)
+    pub fn schedule(&self, plan: &Plan) -> Result<Arc<Schedule>, Error> {
+        // Millions of rows take seconds to pack, and every part of a command asks.
+        if let Some(schedule) = self.schedule.get().filter(|it| *it.options() == plan.batches) {
+            return Ok(Arc::clone(schedule));
+        }
+        let schedule = Schedule::mixed(&self.train.lengths(), &self.mixture, plan.batches)?;
+        let schedule = Arc::new(schedule);
+        // Only the first one asked for is kept.
+        let _ = self.schedule.set(Arc::clone(&schedule));
+        Ok(schedule)
     }
 }
 
@@ -399,6 +409,7 @@ impl Plan {
             train,
             is_split,
             mixture,
+            schedule: OnceLock::new(),
             statistics,
             validation,
             questions,

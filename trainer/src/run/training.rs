@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use graft_adapters::{Learns, Trainable};
@@ -133,7 +134,7 @@ pub(super) struct Run<'a, B: Backend, P> {
     pub(super) validated: Option<(u64, Totals)>,
     /// Most memory of a GPU found in use.
     pub(super) peak_device_memory: Option<u64>,
-    schedule: Schedule,
+    schedule: Arc<Schedule>,
     metrics: MetricsLog,
     events: Option<EventLog>,
 }

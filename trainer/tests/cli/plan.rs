@@ -23,7 +23,7 @@ fn a_plan_shows_every_line_with_its_arithmetic_and_writes_nothing() {
       norms                   9.00 KiB  (4 · 2 + 1) · 256 · 4
       trained values          1.14 MiB  299,008 · 4
       optimizer states        2.28 MiB  299,008 · 8.00
-      data                       608 B  52 tokens · 8 + 2 samples · 96
+      data                       396 B  204 bytes of records + 2 samples · 96
       program                11.00 MiB  8 MiB + 2 threads · 1.5 MiB
       packed operand        143.00 KiB  52 rows · 704 · 4
       their gradient          1.14 MiB  299,008 · 4
