@@ -123,8 +123,9 @@ fn histogram(Histogram { ranges }: &Histogram, page: &mut String) {
 fn sources(files: &[FileStatistics], page: &mut String) {
     page.push_str("<h2>By source</h2>\n<div class=\"wide\"><table><thead><tr><th>File</th><th class=\"n\">Rows</th><th class=\"n\">Tokens</th><th class=\"n\">Learnt</th><th class=\"n\">Tokens a row</th></tr></thead><tbody>");
     for FileStatistics { path, rows, tokens, targets, remarks, .. } in files {
-        let remarks: String =
-            remarks.iter().map(|it| format!("<br><small>{}</small>", escape(it))).collect();
+        let remarks = remarks
+            .iter()
+            .fold(String::new(), |all, remark| all + "<br><small>" + &escape(remark) + "</small>");
         let share = 100.0 * *targets as f64 / (*tokens).max(1) as f64;
         let mean = *tokens as f64 / (*rows).max(1) as f64;
         let _ = write!(
