@@ -53,7 +53,7 @@ pub use ahead::Waiting;
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaDevice};
 pub use found::Found;
-use launch::Place;
+use launch::OnDevice;
 pub use matrix::DeviceMatrix;
 use product::{High, operand, product, sums, transposed, with_low_rank};
 pub use sums::DeviceSums;
@@ -111,7 +111,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
     ) -> CubeTensor<R> {
         let x = operand(x, precision);
         let weight = weight.here().values(x.dtype);
-        product(&x, &transposed(&weight), sums(&Place::of(&x), precision, rounding))
+        product(&x, &transposed(&weight), sums(&OnDevice::of(&x), precision, rounding))
     }
 
     fn frozen_linear_decode(
@@ -151,7 +151,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
         rounding: Rounding,
     ) -> CubeTensor<R> {
         let y = Self::frozen_linear(x, weight, precision, Rounding::Exact);
-        let out = sums(&Place::of(&y), precision, rounding);
+        let out = sums(&OnDevice::of(&y), precision, rounding);
         with_low_rank(
             &y,
             &rounded(low, precision),
@@ -195,7 +195,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
         rounding: Rounding,
     ) -> CubeTensor<R> {
         let (x, weight) = (operand(x, precision), operand(weight, precision));
-        product(&x, &transposed(&weight), sums(&Place::of(&x), precision, rounding))
+        product(&x, &transposed(&weight), sums(&OnDevice::of(&x), precision, rounding))
     }
 
     fn dense_linear_dx(
@@ -220,7 +220,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
         eps: f32,
         operands: Precision,
     ) -> CubeTensor<R> {
-        rms_norm::forward(x, weight, eps, Place::of(x).operand(operands))
+        rms_norm::forward(x, weight, eps, OnDevice::of(x).operand(operands))
     }
 
     fn rms_norm_dx(
@@ -242,7 +242,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for Cube<R, BT> {
         direction: Direction,
         operands: Precision,
     ) -> CubeTensor<R> {
-        elementwise::rope(x, rotation, direction, Place::of(x).operand(operands))
+        elementwise::rope(x, rotation, direction, OnDevice::of(x).operand(operands))
     }
 
     fn causal_attention(
