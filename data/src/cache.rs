@@ -102,10 +102,7 @@ impl Cache {
         let failed = |source: io::Error| Error::CacheWrite { folder: self.folder.clone(), source };
         self.try_writing().map_err(failed)?;
         // What is there is of no more use, and its room is needed.
-        match fs::remove_dir_all(place) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
+        clear(place).map_err(failed)?;
         let mut made = None;
         let result = atomic::replace_folder(place, |folder| -> Result<(), Failure> {
             fs::set_permissions(folder, fs::Permissions::from_mode(OWN_FOLDER))?;
@@ -126,6 +123,27 @@ impl Cache {
             Err(Failure::Disk(error)) => Err(failed(error)),
         }
     }
+}
+
+/// Removes a cache that is of no more use, but nothing that somebody else put there.
+fn clear(place: &Path) -> io::Result<()> {
+    let other = |path: &Path| {
+        let message = format!("`{}` is no part of a cache: take it away", path.display());
+        io::Error::other(message)
+    };
+    match fs::symlink_metadata(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(found) if !found.is_dir() => return Err(other(place)),
+        Ok(_) => {}
+    }
+    for entry in fs::read_dir(place)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_file() || !stored::is_part(&entry.file_name()) {
+            return Err(other(&entry.path()));
+        }
+    }
+    fs::remove_dir_all(place)
 }
 
 /// Why a cache was not made.

@@ -216,8 +216,8 @@ pub enum Error {
     },
     /// Too few rows to hold some out.
     #[error(
-        "cannot hold out validation rows from {rows} row(s), copies counted once: at least 2 are \
-         needed; give a separate validation file or add rows"
+        "cannot hold out validation rows from {rows} row(s), copies, and all rows of one document, counted once: \
+         at least 2 are needed; give a separate validation file, or add rows"
     )]
     TooFewRows {
         /// Different rows in the dataset.

@@ -666,8 +666,8 @@ mod tests {
             origin: Origin { file: 0, line: 1, item: None },
         };
         let copy = Sample { origin: Origin { file: 0, line: 2, item: None }, ..sample.clone() };
-        insta::assert_snapshot!(split_validation(&rows_of(&[sample.clone(), copy]), 0.5, 0, &[]).unwrap_err(), @"cannot hold out validation rows from 1 row(s), copies counted once: at least 2 are needed; give a separate validation file or add rows");
-        insta::assert_snapshot!(split_validation(&rows_of(std::slice::from_ref(&sample)), 0.5, 0, &[]).unwrap_err(), @"cannot hold out validation rows from 1 row(s), copies counted once: at least 2 are needed; give a separate validation file or add rows");
+        insta::assert_snapshot!(split_validation(&rows_of(&[sample.clone(), copy]), 0.5, 0, &[]).unwrap_err(), @"cannot hold out validation rows from 1 row(s), copies, and all rows of one document, counted once: at least 2 are needed; give a separate validation file, or add rows");
+        insta::assert_snapshot!(split_validation(&rows_of(std::slice::from_ref(&sample)), 0.5, 0, &[]).unwrap_err(), @"cannot hold out validation rows from 1 row(s), copies, and all rows of one document, counted once: at least 2 are needed; give a separate validation file, or add rows");
         insta::assert_snapshot!(split_validation(&rows_of(&[sample]), 1.5, 0, &[]).unwrap_err(), @"validation fraction is 1.5, expected a number greater than 0 and less than 1");
         assert!(split_validation(&Rows::default(), f64::NAN, 0, &[]).is_err());
     }

@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::path::Path;
+use std::sync::Arc;
 
+use graft_data::hygiene::personal::Personal;
 use graft_data::{Error, FileContent, FileDigest, FileReader, Measure};
 use graft_documents::{Document, Limits};
 use graft_files::{plain_file, sha256::hexadecimal};
@@ -10,7 +12,7 @@ use graft_recipes::DocumentsAllow;
 use sha2::{Digest as _, Sha256};
 
 /// How documents become rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DocumentRows {
     /// The most tokens of a text.
     pub(crate) max_tokens: usize,
@@ -18,6 +20,8 @@ pub(crate) struct DocumentRows {
     pub(crate) overlap: usize,
     /// What is left out, rather than refused.
     pub(crate) allow: Vec<DocumentsAllow>,
+    /// What is masked before a text is learnt: it is as long as it is then.
+    pub(crate) masks: Option<Arc<Personal>>,
 }
 
 impl DocumentRows {
@@ -44,7 +48,7 @@ impl DocumentRows {
 
 impl FileReader for DocumentRows {
     fn told(&self) -> String {
-        let Self { max_tokens, overlap, allow } = self;
+        let Self { max_tokens, overlap, allow, masks: _ } = self;
         format!("documents of {max_tokens} tokens, {overlap} repeated, allowed {allow:?}")
     }
 
@@ -79,6 +83,8 @@ impl DocumentRows {
     ) -> Result<Vec<serde_json::Value>, Error> {
         let failed = RefCell::new(None);
         let length = |text: &str| {
+            let learnt = self.masks.as_ref().map(|masks| masks.learnt(text));
+            let text = learnt.as_deref().unwrap_or(text);
             let length = measure.map_or(Ok(0), |measure| measure(text));
             length.unwrap_or_else(|error| {
                 failed.borrow_mut().get_or_insert(error);

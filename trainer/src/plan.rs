@@ -188,6 +188,7 @@ impl Plan {
         }
         let data = sources::resolve(&recipe, config, model.template.as_ref(), &mut findings);
         output::check(&recipe, model.folder.as_ref(), start, &mut findings);
+        keeping::check(&recipe, &mut findings);
         warn_of_settings(&recipe, &device, &mut findings);
         let absent = findings.absent().map(std::mem::take).unwrap_or_default();
         let warnings = findings.finish()?;

@@ -1,10 +1,12 @@
 //! The files of a cache, read and written.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use graft_files::atomic;
+use graft_files::plain_file;
 use graft_files::sha256::hexadecimal;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -126,10 +128,10 @@ impl Stored {
 
     fn read(place: &Path) -> Result<Option<Self>, String> {
         let path = place.join(DESCRIPTION);
-        let file = match File::open(&path) {
+        let file = match plain_file::open(&path) {
             Ok(file) => file,
             // Without it nothing was made here, or a record was found to be damaged.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.is_missing() => {
                 return if place.exists() {
                     Err(format!("{DESCRIPTION} is missing"))
                 } else {
@@ -203,9 +205,17 @@ impl Stored {
     }
 }
 
+/// Whether a file of this name is part of a cache.
+pub(super) fn is_part(name: &OsStr) -> bool {
+    let numbered = |name: &str| {
+        name.strip_prefix("samples-").is_some_and(|rest| rest.bytes().all(|it| it.is_ascii_digit()))
+    };
+    name.to_str().is_some_and(|name| [DESCRIPTION, ROWS, SIZES].contains(&name) || numbered(name))
+}
+
 /// A file of this size.
 fn open(place: &Path, name: &str, bytes: u64) -> Result<File, String> {
-    let file = File::open(place.join(name)).map_err(|error| format!("{name}: {error}"))?;
+    let file = plain_file::open(&place.join(name)).map_err(|error| format!("{name}: {error}"))?;
     let found = file.metadata().map_err(|error| format!("{name}: {error}"))?.len();
     if found != bytes {
         return Err(format!("{name} has {found} bytes, and not {bytes}"));

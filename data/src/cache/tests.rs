@@ -205,3 +205,35 @@ fn a_folder_that_cannot_be_written_is_named_with_the_way_out() {
     let shown = room.load_with(&Room::options()).unwrap_err().to_string();
     insta::assert_snapshot!(shown.replace(&room.folder.path().display().to_string(), "ROOT"), @"cannot write the cache of samples in ROOT/cache: File exists (os error 17). Name another folder (`data.cache: FOLDER`), or keep them in memory (`data.cache: off`)");
 }
+
+#[test]
+fn what_somebody_put_into_a_cache_stays() {
+    let mut room = Room::new();
+    room.load();
+    let folder = room.folders()[0].clone();
+    let note = folder.join("notes.txt");
+    fs::write(&note, "mine").unwrap();
+    fs::remove_file(folder.join(stored::ROWS)).unwrap();
+    let refused = room.load_with(&Room::options()).unwrap_err().to_string();
+    assert!(refused.contains("notes.txt` is no part of a cache"), "{refused}");
+    assert_eq!(fs::read(&note).unwrap(), b"mine");
+    fs::remove_file(&note).unwrap();
+    assert_eq!(room.load().samples.len(), room.in_memory().samples.len());
+    // A file, or a link, in the folder's place is somebody's, too.
+    fs::remove_dir_all(&folder).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &folder).unwrap();
+    assert!(room.load_with(&Room::options()).is_err());
+    assert_eq!(fs::read_link(&folder).unwrap(), Path::new("elsewhere"));
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_not_waited_for() {
+    let mut room = Room::new();
+    room.load();
+    let file = room.folders()[0].join(stored::ROWS);
+    fs::remove_file(&file).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
+    assert!(made.success());
+    let refused = room.load_with(&Room::options()).unwrap_err().to_string();
+    assert!(refused.contains("is no part of a cache"), "{refused}");
+}

@@ -246,16 +246,29 @@ impl Personal {
     }
 
     /// The text as people may see it: everything that is looked for is masked, whatever happens to it.
-    pub fn shown<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        self.masked_where(text, |_| true)
-            .map_or(Cow::Borrowed(text), |(shown, _)| Cow::Owned(shown))
+    pub fn shown(&self, text: &str) -> String {
+        self.shown_within(text, 0..text.len())
+    }
+
+    /// The text as it is learnt: with masks for what is to be masked.
+    pub fn learnt<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.masked_where(text, |by| self.sought[by].action == Action::Mask)
+            .map_or(Cow::Borrowed(text), |(masked, _)| Cow::Owned(masked))
+    }
+
+    /// Whether something is to be masked.
+    pub fn masks(&self) -> bool {
+        self.sought.iter().any(|sought| sought.action == Action::Mask)
     }
 
     /// A part of a text as people may see it; a value that it has a part of stands in it as its mask.
     pub(crate) fn shown_within(&self, text: &str, part: Range<usize>) -> String {
         let (mut out, mut end) = (String::new(), part.start);
         let values = self.find(text);
-        let within = |it: &&Value| it.at.end > part.start && it.at.start < part.end;
+        // What was learnt has masks in it, of which nothing is a value.
+        let within = |it: &&Value| {
+            it.at.end > part.start && it.at.start < part.end && !mask::holds(text, &it.at)
+        };
         for value in values.iter().filter(within) {
             out.push_str(text.get(end..value.at.start.max(end)).unwrap_or_default());
             out.push_str(&self.mask(text, value));

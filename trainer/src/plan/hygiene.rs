@@ -89,6 +89,12 @@ pub(super) fn resolve(recipe: &Recipe, findings: &mut Findings<'_>) -> HygienePl
     HygienePlan { asked, files }
 }
 
+/// What a recipe masks in rows before they are learnt; what is wrong with it is told elsewhere.
+pub(super) fn masks(recipe: &Recipe) -> Option<Arc<Personal>> {
+    let HygienePlan { asked, .. } = resolve(recipe, &mut Findings::new(recipe));
+    asked.personal.masks().then_some(asked.personal)
+}
+
 /// What masks are keyed with.
 fn secret(
     path: &Path,

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use graft_data::{Cache, Dataset, Error, SampleOptions, SourceFile, Tokenizer};
-use graft_recipes::Cache as Choice;
+use graft_files::place;
+use graft_recipes::{Cache as Choice, PathOrBuiltin, Recipe, Validation};
+
+use super::findings::Findings;
 
 /// Bytes of a section's files that are read within a second or two: what they become fits into memory.
 const LARGE: u64 = 32 << 20;
@@ -63,6 +66,34 @@ impl Keeping {
                 writable.map_err(|problem| self.notes.push(in_memory(&problem))).ok()
             }
         }
+    }
+}
+
+/// Refuses a cache among what a run reads, or in what it writes.
+pub(super) fn check(recipe: &Recipe, findings: &mut Findings<'_>) {
+    let Choice::Folder(folder) = &recipe.data.cache else { return };
+    let path = |place: &PathOrBuiltin| match place {
+        PathOrBuiltin::Path(path) => Some(path.clone()),
+        PathOrBuiltin::Builtin(_) => None,
+    };
+    let measured = match &recipe.data.validation {
+        Validation::Sources(sources) => sources.as_slice(),
+        Validation::None | Validation::Fraction(_) => &[],
+    };
+    let evaluation = &recipe.evaluation;
+    let sources = [&recipe.data.train, measured, &evaluation.held_out, &evaluation.general];
+    let sources = sources.into_iter().flatten().filter_map(|source| path(&source.path));
+    let others = [Some(recipe.output_dir.clone()), path(&recipe.model.path)];
+    let mut others = others.into_iter().flatten().chain(sources).filter(|other| !other.is_file());
+    let Ok(place) = place::resolve(folder) else { return };
+    let is_within = |other: &PathBuf| place::resolve(other).is_ok_and(|it| place.starts_with(it));
+    if let Some(other) = others.find(is_within) {
+        let message = format!(
+            "found `{}`, which is in `{}`: what a run reads or leaves there is no place for a cache",
+            folder.display(),
+            other.display()
+        );
+        findings.problem("data.cache", message);
     }
 }
 

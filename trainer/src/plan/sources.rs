@@ -17,7 +17,7 @@ use graft_recipes::{
 };
 
 use super::findings::Findings;
-use super::hygiene::HygienePlan;
+use super::hygiene::{self, HygienePlan};
 use super::leaks;
 use crate::document_rows::DocumentRows;
 use crate::row_files::{self, RowFiles};
@@ -309,7 +309,8 @@ impl Finding<'_, '_> {
             );
             self.findings.problem(&format!("{key}.documents.overlap"), message);
         }
-        DocumentRows { max_tokens: longest, overlap: *overlap, allow: allow.clone() }
+        let masks = hygiene::masks(self.findings.recipe());
+        DocumentRows { max_tokens: longest, overlap: *overlap, allow: allow.clone(), masks }
     }
 
     fn builtin(

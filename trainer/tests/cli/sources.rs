@@ -223,3 +223,40 @@ fn documents_are_a_source_like_any_other() {
     // Every form is one of rows, or documents.
     assert!(Format::ALL.iter().all(|format| format.name() != "documents"));
 }
+
+#[test]
+fn documents_fit_with_masks_in_them_and_one_alone_cannot_be_split() {
+    let room = Room::new();
+    let line = |i: usize| format!("Ask a.b{i}@x{i}.de or c.d{i}@y{i}.de for room {i}.\n\n");
+    room.write("docs/a.txt", (0..60).map(line).collect::<String>());
+    let words = "data.max_seq_len=64 data.hygiene.personal=mask output_dir=runs/m -q";
+    room.write("r.yaml", recipe("[{path: docs, format: documents}]"));
+    room.done(&format!("train r.yaml {words}"));
+    let shown = room.done(&format!("data r.yaml {words} --show 2"));
+    assert!(shown.contains("<MAIL_") && !shown.contains("@x"), "{shown}");
+    let refused = room.refused("validate r.yaml data.max_seq_len=64 data.validation.fraction=0.5");
+    assert!(refused.contains("all rows of one document, counted once"), "{refused}");
+    let masked =
+        "data.hygiene={personal: mask, patterns: [{name: hex, regex: '[0-9a-f]{6,}', action: mask}]}";
+    room.write("s.yaml", recipe("[{path: rows.jsonl, format: text}]"));
+    room.write("rows.jsonl", "{\"text\": \"Write to anna@x.de soon.\"}\n");
+    let said = room.graft_words(&["data", "s.yaml", masked, "--show", "1"]);
+    assert!(
+        !said.stdout.contains("<<") && said.stdout.matches("<MAIL_").count() >= 1,
+        "{}",
+        said.stdout
+    );
+    assert!(!said.stdout.contains("_<HEX"), "{}", said.stdout);
+}
+
+#[test]
+fn a_cache_stands_apart_from_what_a_run_reads_and_leaves() {
+    let room = rows();
+    room.write("r.yaml", recipe("[{path: rows, format: messages}]"));
+    for folder in ["rows", "rows/kept", "runs/r/adapter", "runs/r"] {
+        let refused = room.refused(&format!("validate r.yaml data.cache={folder}"));
+        assert!(refused.contains("is no place for a cache"), "{refused}");
+    }
+    room.done("train r.yaml -q data.cache=kept");
+    assert!(room.path("kept").read_dir().unwrap().count() == 1);
+}

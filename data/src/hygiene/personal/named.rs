@@ -9,6 +9,8 @@ use regex::{Regex, RegexBuilder};
 
 /// Bytes that a compiled pattern may take.
 const LARGEST_PATTERN: usize = 1 << 20;
+/// Bytes of a name.
+const LONGEST_NAME: usize = 256;
 /// Names of a file, and bytes of all.
 const MOST_NAMES: usize = 1_000_000;
 
@@ -92,6 +94,16 @@ pub enum NamesProblem {
         /// What stands there.
         name: String,
     },
+    /// A line is longer than a name.
+    #[error("{}:{line}: the line has {found} bytes, and a name at most {LONGEST_NAME}: write one a line", path.display())]
+    LongName {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Its bytes.
+        found: usize,
+    },
     /// There is none.
     #[error("`{}` holds no names: write one a line", path.display())]
     Empty {
@@ -135,6 +147,9 @@ impl Names {
                     line: at + 1,
                     name: crate::shown::shown(name),
                 });
+            }
+            if name.len() > LONGEST_NAME {
+                return Err(NamesProblem::LongName { path, line: at + 1, found: name.len() });
             }
             names.push(name);
         }
