@@ -236,8 +236,7 @@ fn documents_fit_with_masks_in_them_and_one_alone_cannot_be_split() {
     assert!(shown.contains("<MAIL_") && !shown.contains("@x"), "{shown}");
     let refused = room.refused("validate r.yaml data.max_seq_len=64 data.validation.fraction=0.5");
     assert!(refused.contains("all rows of one document, counted once"), "{refused}");
-    let masked =
-        "data.hygiene={personal: mask, patterns: [{name: hex, regex: '[0-9a-f]{6,}', action: mask}]}";
+    let masked = "data.hygiene={personal: mask, patterns: [{name: hex, regex: '[0-9a-f]{6,}', action: mask}]}";
     room.write("s.yaml", recipe("[{path: rows.jsonl, format: text}]"));
     room.write("rows.jsonl", "{\"text\": \"Write to anna@x.de soon.\"}\n");
     let said = room.graft_words(&["data", "s.yaml", masked, "--show", "1"]);
