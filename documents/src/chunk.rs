@@ -1,6 +1,7 @@
 //! Cutting a document into texts of bounded length along its structure: at its highest headings first, then at
 //! those below, then between blocks, and within a block only where it alone is too long.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -25,6 +26,27 @@ pub struct Chunk {
 }
 
 impl Document {
+    /// [`Document::chunks`] by a measure that may fail: the first failure is the answer.
+    ///
+    /// # Errors
+    /// The measure's.
+    pub fn try_chunks<E>(
+        &self,
+        measure: &dyn Fn(&str) -> Result<usize, E>,
+        max: usize,
+        overlap: usize,
+    ) -> Result<Vec<Chunk>, E> {
+        let failed = RefCell::new(None);
+        let length = |text: &str| {
+            measure(text).unwrap_or_else(|error| {
+                failed.borrow_mut().get_or_insert(error);
+                0
+            })
+        };
+        let chunks = self.chunks(&length, max, overlap);
+        failed.into_inner().map_or(Ok(chunks), Err)
+    }
+
     /// The document as texts of at most `max`, as `measure` counts. Where a section had to be cut, a text begins
     /// with the last of what stands before it, up to `overlap`.
     ///

@@ -1,15 +1,13 @@
 //! Documents as rows of a run: read, cut by tokens, and each text with the place that it comes from.
 
-use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
 use graft_data::hygiene::personal::Personal;
 use graft_data::{Error, FileContent, FileDigest, FileReader, Measure};
 use graft_documents::{Document, Limits};
-use graft_files::{plain_file, sha256::hexadecimal};
+use graft_files::{plain_file, sha256::of_reader};
 use graft_recipes::DocumentsAllow;
-use sha2::{Digest as _, Sha256};
 
 /// How documents become rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,31 +79,21 @@ impl DocumentRows {
         document: &Document,
         measure: Option<Measure<'_>>,
     ) -> Result<Vec<serde_json::Value>, Error> {
-        let failed = RefCell::new(None);
         let length = |text: &str| {
             let learnt = self.masks.as_ref().map(|masks| masks.learnt(text));
-            let text = learnt.as_deref().unwrap_or(text);
-            let length = measure.map_or(Ok(0), |measure| measure(text));
-            length.unwrap_or_else(|error| {
-                failed.borrow_mut().get_or_insert(error);
-                0
-            })
+            measure.map_or(Ok(0), |measure| measure(learnt.as_deref().unwrap_or(text)))
         };
-        let chunks = document.chunks(&length, self.max_tokens, self.overlap);
-        match failed.into_inner() {
-            Some(error) => Err(error),
-            None => Ok(chunks.iter().map(|chunk| graft_documents::row(document, chunk)).collect()),
-        }
+        let chunks = document.try_chunks(&length, self.max_tokens, self.overlap)?;
+        Ok(chunks.iter().map(|chunk| graft_documents::row(document, chunk)).collect())
     }
 }
 
 /// Size and hash of a file that is no document, however large.
 fn digest(path: &Path) -> Result<FileDigest, Error> {
     let mut file = plain_file::open(path).map_err(|why| Error::unreadable(path, why))?;
-    let mut hasher = Sha256::new();
-    let bytes = std::io::copy(&mut file, &mut hasher)
+    let (bytes, sha256) = of_reader(&mut file, |_| ())
         .map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    Ok(FileDigest { bytes, sha256: hexadecimal(&hasher.finalize()) })
+    Ok(FileDigest { bytes, sha256 })
 }
 
 /// Which pages have no text, in words.

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use graft_files::atomic;
 use graft_files::plain_file;
-use graft_files::sha256::hexadecimal;
+use graft_files::sha256::of_reader;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::look::Look;
 use crate::dataset::Dataset;
@@ -224,11 +223,5 @@ fn open(place: &Path, name: &str, bytes: u64) -> Result<File, String> {
 }
 
 fn hash(path: &Path) -> io::Result<String> {
-    let (mut file, mut hash, mut block) = (File::open(path)?, Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut block)? {
-            0 => return Ok(hexadecimal(&hash.finalize())),
-            read => hash.update(&block[..read]),
-        }
-    }
+    of_reader(&mut File::open(path)?, |_| ()).map(|(_, sha256)| sha256)
 }

@@ -2,7 +2,6 @@
 
 mod found;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -49,8 +48,7 @@ pub fn run(globals: &Globals, args: &DocumentsArgs) -> anyhow::Result<()> {
         return Err(WrongUse(nothing_found(args, &sources)).into());
     }
     signals::work_begins(globals.voice());
-    let measure = Measure { tokenizer: tokenizer.as_ref(), failed: RefCell::default() };
-    let reading = Reading { args, sources: &sources, measure: &measure, globals };
+    let reading = Reading { args, sources: &sources, tokenizer: tokenizer.as_ref(), globals };
     let findings = match &args.out {
         None => reading.all(&mut std::io::sink())?,
         Some(out) => {
@@ -79,22 +77,11 @@ fn nothing_found(args: &DocumentsArgs, sources: &Sources) -> String {
     format!("there is no file in {}{hidden}", named.join(", "))
 }
 
-/// What counts the length of texts.
-struct Measure<'a> {
-    tokenizer: Option<&'a Tokenizer>,
-    failed: RefCell<Option<graft_data::Error>>,
-}
-
-impl Measure<'_> {
-    fn of(&self, text: &str) -> usize {
-        let Some(tokenizer) = self.tokenizer else { return graft_documents::words(text) };
-        match tokenizer.encode(text) {
-            Ok(ids) => ids.len(),
-            Err(error) => {
-                self.failed.borrow_mut().get_or_insert(error);
-                0
-            }
-        }
+/// How long a text is, in tokens, or in words where there is no tokenizer.
+fn length(tokenizer: Option<&Tokenizer>, text: &str) -> Result<usize, graft_data::Error> {
+    match tokenizer {
+        Some(tokenizer) => Ok(tokenizer.encode(text)?.len()),
+        None => Ok(graft_documents::words(text)),
     }
 }
 
@@ -102,7 +89,8 @@ impl Measure<'_> {
 struct Reading<'a> {
     args: &'a DocumentsArgs,
     sources: &'a Sources,
-    measure: &'a Measure<'a>,
+    /// What counts the length of texts; `None` for words.
+    tokenizer: Option<&'a Tokenizer>,
     globals: &'a Globals,
 }
 
@@ -110,11 +98,11 @@ impl Reading<'_> {
     /// Reads all, and writes rows as long as there is no problem: one that is not allowed ends it, after all others
     /// were looked for.
     fn all(&self, out: &mut dyn Write) -> anyhow::Result<Findings> {
-        let Self { args, sources, measure, globals } = self;
+        let Self { args, sources, tokenizer, globals } = self;
         let (limits, files) = (Limits::default(), &sources.files);
         let progress =
             Progress::new(globals.voice(), "read", files.len() as u64, Unit::Count("files"));
-        let unit = if measure.tokenizer.is_some() { "tokens" } else { "words" };
+        let unit = if tokenizer.is_some() { "tokens" } else { "words" };
         let mut findings =
             Findings { unit, hidden: sources.hidden, again: sources.again, ..Findings::default() };
         let mut known = BTreeMap::new();
@@ -158,11 +146,9 @@ impl Reading<'_> {
         same_as: Option<std::path::PathBuf>,
         out: Option<&mut dyn Write>,
     ) -> anyhow::Result<File> {
-        let Self { args, measure, .. } = self;
-        let chunks = document.chunks(&|text| measure.of(text), args.max_tokens.get(), args.overlap);
-        if let Some(error) = measure.failed.borrow_mut().take() {
-            return Err(error.into());
-        }
+        let Self { args, tokenizer, .. } = self;
+        let measure = |text: &str| length(*tokenizer, text);
+        let chunks = document.try_chunks(&measure, args.max_tokens.get(), args.overlap)?;
         if let Some(out) = out {
             for chunk in &chunks {
                 serde_json::to_writer(&mut *out, &graft_documents::row(document, chunk))

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use graft_files::sha256::{hexadecimal, sha256_hex};
+use graft_files::sha256::{hexadecimal, of_reader, sha256_hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -31,21 +31,11 @@ impl FileHash {
 }
 
 /// Hashes a file piece by piece; `progress` hears the bytes of each piece.
-pub fn hash_file(path: &Path, mut progress: impl FnMut(u64)) -> Result<FileHash> {
+pub fn hash_file(path: &Path, progress: impl FnMut(u64)) -> Result<FileHash> {
     let unreadable = |source| Error::Read { path: path.to_owned(), source };
     let mut file = plain::open(path).map_err(unreadable)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut bytes = 0;
-    loop {
-        let read = file.read(&mut buffer).map_err(unreadable)?;
-        if read == 0 {
-            return Ok(FileHash { bytes, sha256: hexadecimal(&hasher.finalize()), sampled: false });
-        }
-        hasher.update(&buffer[..read]);
-        bytes += read as u64;
-        progress(read as u64);
-    }
+    let (bytes, sha256) = of_reader(&mut file, progress).map_err(unreadable)?;
+    Ok(FileHash { bytes, sha256, sampled: false })
 }
 
 /// Larger files of weights are hashed in samples, so that a model is not read whole before its first
