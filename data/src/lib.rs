@@ -28,6 +28,7 @@ mod sample;
 mod samples;
 mod schedule;
 mod shown;
+mod split;
 mod statistics;
 mod template_json;
 #[cfg(test)]
@@ -57,7 +58,8 @@ pub use preview::{Preview, PreviewParts, PreviewStyle, Stretch};
 pub use random::{CounterRng, Purpose};
 pub use sample::{IGNORE, Sample, SampleOptions};
 pub use samples::{RowRecord, Rows, SampleList, Samples};
-pub use schedule::{Packing, Schedule, ScheduleOptions, Split, split_validation};
+pub use schedule::{Packing, Schedule, ScheduleOptions};
+pub use split::{Split, split_validation};
 pub use statistics::{FileStatistics, Histogram, Lengths, RowCounts, Statistics};
 pub use tokenizer::{Tokenizer, TokenizerFiles};
 pub use train_on::{TrainOn, Turns};

@@ -136,6 +136,14 @@ pub struct Data {
 }
 
 impl Validation {
+    /// The rows of their own; none where it is something else.
+    pub fn sources(&self) -> &[Source] {
+        match self {
+            Self::Sources(sources) => sources,
+            Self::None | Self::Fraction(_) => &[],
+        }
+    }
+
     fn read(data: &mut Section<'_>) -> Self {
         const KEY: &str = "validation";
         const ALLOWED: &str = "a number above 0 and below 1";

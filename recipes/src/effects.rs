@@ -236,12 +236,10 @@ const NO_FILES: &str =
 
 /// Whether any file of rows is measured.
 fn measures_files(recipe: &Recipe) -> bool {
-    let validated = match &recipe.data.validation {
-        Validation::Sources(sources) => !sources.is_empty(),
-        Validation::None | Validation::Fraction(_) => false,
-    };
     let evaluation = &recipe.evaluation;
-    validated || !evaluation.held_out.is_empty() || !evaluation.general.is_empty()
+    !recipe.data.validation.sources().is_empty()
+        || !evaluation.held_out.is_empty()
+        || !evaluation.general.is_empty()
 }
 
 /// A default of the schema.
@@ -251,11 +249,7 @@ fn default(count: usize) -> NonZeroUsize {
 
 /// What is trained on and what is measured.
 fn learnt_and_measured(recipe: &Recipe) -> impl Iterator<Item = &Source> {
-    let validation = match &recipe.data.validation {
-        Validation::Sources(sources) => sources.as_slice(),
-        Validation::None | Validation::Fraction(_) => &[],
-    };
-    let measured = validation.iter().chain(&recipe.evaluation.general);
+    let measured = recipe.data.validation.sources().iter().chain(&recipe.evaluation.general);
     recipe.data.train.iter().chain(measured)
 }
 

@@ -16,6 +16,7 @@ mod model;
 mod model_files;
 mod output;
 mod sources;
+mod training_data;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ use graft_recipes::{
 use crate::base_mark::BaseMark;
 use crate::device::Device;
 pub use absent::{Absent, ToFetch};
-pub use data::{LoadedData, LookedThrough, Questions, TrainingData, measured_options};
+pub use data::{LoadedData, Questions, measured_options};
 use graft_engine::optimizer::StateFormat;
 pub use graft_recipes::Problems as PlanErrors;
 pub use held_out::{HeldOut, HeldOutRows, held_out_rows, no_room, without_room};
@@ -45,6 +46,7 @@ pub use hygiene::HygienePlan;
 pub use method::result as result_name;
 pub use model_files::{ModelFiles, ModelFilesError};
 pub use sources::{DataPlan, Validation};
+pub use training_data::{LookedThrough, TrainingData};
 
 pub(crate) use data::answers_without_end;
 use findings::Findings;
@@ -261,11 +263,8 @@ impl Plan {
     /// # Errors
     /// A folder cannot be listed.
     pub fn files(&self) -> Result<Vec<PathBuf>, graft_model::Error> {
-        let validation: &[SourceFile] = match &self.validation {
-            Validation::Files(files) => files,
-            Validation::None | Validation::Fraction(_) => &[],
-        };
-        let rows = [&self.train[..], validation, &self.held_out, &self.general].concat();
+        let rows =
+            [&self.train[..], self.validation.files(), &self.held_out, &self.general].concat();
         let mut files: Vec<PathBuf> = rows.into_iter().map(|file| file.path).collect();
         files.extend(self.hygiene.paths());
         files.extend(self.model_folder.paths()?);

@@ -3,22 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use graft_data::hygiene::personal::Personal;
-use graft_data::hygiene::{Report, dropped_by};
+use graft_data::hygiene::dropped_by;
 use graft_data::{
     Conversation, Dataset, Error, FileDigest, Message, Overlong, Part, Portion, Role, RowCounts,
     Rows, SampleOptions, Samples, Schedule, SourceFile, Split, Statistics, Take, Tokenizer,
     is_plain, mixture, split_validation,
 };
-use graft_recipes::Recipe;
 
 use super::findings::Findings;
 use super::held_out::{HeldOut, HeldOutRows, held_out_rows, no_room, without_room};
-use super::hygiene::{self, HygienePlan, Surveyed};
+use super::hygiene::Surveyed;
 use super::keeping::Keeping;
 use super::leaks::{self, Section};
-use super::sources::DataPlan;
-use super::{Plan, PlanErrors, Validation, model, sources};
+use super::{Plan, PlanErrors, Validation};
 use crate::run_folder::manifest::{DataFile, FileHash};
 use crate::wrong_use::some_of;
 
@@ -129,111 +126,6 @@ fn take(take: graft_recipes::Take) -> Take {
     }
 }
 
-/// What a recipe trains on, without the weights, the measurements or the output folder.
-#[derive(Debug)]
-pub struct TrainingData {
-    /// The model's tokenizer.
-    pub tokenizer: Tokenizer,
-    /// Rows of `data.train`, but for those that `data.hygiene` leaves out.
-    pub dataset: Dataset,
-    /// What was found in the rows; `None` where nobody looked.
-    pub looked: Option<LookedThrough>,
-}
-
-/// What was found in rows.
-#[derive(Debug)]
-pub struct LookedThrough {
-    /// What it is.
-    pub report: Report,
-    /// What is masked wherever a row is shown.
-    pub personal: Arc<Personal>,
-    /// The files of each section that was read, as they are.
-    pub sections: Vec<(String, Vec<SourceFile>)>,
-    /// What is to be known beside.
-    pub notes: Vec<String>,
-}
-
-impl TrainingData {
-    /// Reads the tokenizer and the training files of a recipe; its model may lack weights. What `data.hygiene`
-    /// forbids is read, too; `closely` looks for more than that asks for.
-    ///
-    /// # Errors
-    /// Every problem of these two, with the places of their keys.
-    pub fn load(recipe: &Recipe, closely: bool) -> Result<Self, PlanErrors> {
-        let mut findings = Findings::new(recipe);
-        let model = model::open(recipe, &mut findings);
-        let (config, template) = (model.config.as_ref(), model.template.as_ref());
-        let (sample, train) = sources::training(recipe, config, template, &mut findings);
-        let HygienePlan { asked, .. } = hygiene::resolve(recipe, &mut findings);
-        findings.finish()?;
-        let tokenizer = model.tokenizer.expect("what could not be read was recorded");
-        // What is measured need not be there to look at what is trained on.
-        let mut of_measured = Findings::new(recipe);
-        let all = sources::resolve(recipe, config, template, &mut of_measured);
-        let (measured, notes) = match of_measured.finish() {
-            Ok(_) => (measured_files(all), Vec::new()),
-            Err(problems) => {
-                (Vec::new(), vec![format!("not compared with what is measured: {problems}")])
-            }
-        };
-        let mut findings = Findings::new(recipe);
-        let asked = if closely { asked.and_reports() } else { asked };
-        let section = |key, sources, leaves_out_empty| {
-            hygiene_section(key, sources, leaves_out_empty, &tokenizer)
-        };
-        let sections: Vec<_> = measured
-            .iter()
-            .map(|(key, files)| section(key, files, key != "evaluation.held_out"))
-            .collect();
-        let of_train = section("data.train", &train, sample.allow_empty_targets);
-        let surveyed = hygiene::survey(&asked, &sections, of_train, &mut findings);
-        findings.finish()?;
-        let mut findings = Findings::new(recipe);
-        let cleaned = surveyed.cleaned("data.train", &train);
-        let dataset = Keeping::of(&recipe.data.cache).load(&cleaned, &tokenizer, &sample);
-        let dataset = dataset.map_err(|error| findings.problem("data.train", error)).ok();
-        findings.finish()?;
-        let mut sections = measured;
-        sections.push(("data.train".to_owned(), train));
-        let looked = surveyed.report.map(|report| LookedThrough {
-            report,
-            personal: asked.personal,
-            sections,
-            notes,
-        });
-        Ok(Self {
-            tokenizer,
-            dataset: dataset.expect("a failure was recorded as a problem"),
-            looked,
-        })
-    }
-}
-
-/// The files of what is measured, by section.
-fn measured_files(plan: DataPlan) -> Vec<(String, Vec<SourceFile>)> {
-    let DataPlan { validation, held_out, general, .. } = plan;
-    let validation = match validation {
-        Validation::Files(files) => files,
-        Validation::None | Validation::Fraction(_) => Vec::new(),
-    };
-    let sections = [
-        ("data.validation", validation),
-        ("evaluation.held_out", held_out),
-        ("evaluation.general", general),
-    ];
-    sections.into_iter().map(|(key, files)| (key.to_owned(), files)).collect()
-}
-
-fn hygiene_section<'a>(
-    key: &'a str,
-    sources: &'a [SourceFile],
-    leaves_out_empty: bool,
-    tokenizer: &'a Tokenizer,
-) -> graft_data::hygiene::Section<'a> {
-    let tokenizer = Some(tokenizer);
-    graft_data::hygiene::Section { key, sources, leaves_out_empty, tokenizer }
-}
-
 /// Options for text that is measured and never trained on: cut into parts, so that every token
 /// counts, whatever its length.
 #[must_use]
@@ -342,7 +234,7 @@ impl Plan {
         let cleaned = |key, files: &[SourceFile]| surveyed.cleaned(key, files);
         let train_files = cleaned("data.train", &self.train);
         let train = read("data.train", &train_files, &self.sample, &mut findings);
-        let validation_files = cleaned("data.validation", self.validation_files());
+        let validation_files = cleaned("data.validation", self.validation.files());
         let validation = read("data.validation", &validation_files, &self.sample, &mut findings);
         let held_out_files = cleaned("evaluation.held_out", &self.held_out);
         let held_out = held_out_rows(&held_out_files, &tokenizer, &self.sample)
@@ -360,7 +252,7 @@ impl Plan {
         let files = hashes(
             &[
                 ("data.train", &self.train, files_of(train.as_ref())),
-                ("data.validation", self.validation_files(), files_of(validation.as_ref())),
+                ("data.validation", self.validation.files(), files_of(validation.as_ref())),
                 ("evaluation.held_out", &self.held_out, held_files),
                 ("evaluation.general", &self.general, files_of(general.as_ref())),
             ],
@@ -434,7 +326,7 @@ impl Plan {
             of("data.train", &self.train, train),
             trained,
             &[
-                of("data.validation", self.validation_files(), validation),
+                of("data.validation", self.validation.files(), validation),
                 of("evaluation.held_out", &self.held_out, held_out),
                 of("evaluation.general", &self.general, general),
             ],
@@ -502,14 +394,6 @@ impl Plan {
         split_validation(&train.rows, *fraction, self.seed, &together)
             .map_err(|error| findings.problem("data.validation.fraction", error))
             .ok()
-    }
-
-    /// Files of `data.validation`; none where it is a fraction.
-    pub(super) fn validation_files(&self) -> &[SourceFile] {
-        match &self.validation {
-            Validation::Files(files) => files,
-            Validation::None | Validation::Fraction(_) => &[],
-        }
     }
 
     /// The recipe's prompts as the model is asked them; `None` with a problem.

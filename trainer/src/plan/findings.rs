@@ -21,11 +21,6 @@ impl<'a> Findings<'a> {
         Self { recipe, problems: Vec::new(), warnings: Vec::new(), absent: None }
     }
 
-    /// The recipe that they are about.
-    pub(super) fn recipe(&self) -> &'a Recipe {
-        self.recipe
-    }
-
     /// Findings for someone who asks before models and data are there.
     pub(super) fn that_may_lack(recipe: &'a Recipe) -> Self {
         Self { absent: Some(Absent::default()), ..Self::new(recipe) }

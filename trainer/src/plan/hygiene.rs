@@ -89,12 +89,6 @@ pub(super) fn resolve(recipe: &Recipe, findings: &mut Findings<'_>) -> HygienePl
     HygienePlan { asked, files }
 }
 
-/// What a recipe masks in rows before they are learnt; what is wrong with it is told elsewhere.
-pub(super) fn masks(recipe: &Recipe) -> Option<Arc<Personal>> {
-    let HygienePlan { asked, .. } = resolve(recipe, &mut Findings::new(recipe));
-    asked.personal.masks().then_some(asked.personal)
-}
-
 /// What masks are keyed with.
 fn secret(
     path: &Path,
@@ -230,7 +224,7 @@ impl Plan {
         };
         let may_be_empty = self.sample.allow_empty_targets;
         let measured = [
-            section("data.validation", self.validation_files(), may_be_empty),
+            section("data.validation", self.validation.files(), may_be_empty),
             section("evaluation.held_out", &self.held_out, false),
             section("evaluation.general", &self.general, true),
         ];

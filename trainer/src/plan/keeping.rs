@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use graft_data::{Cache, Dataset, Error, SampleOptions, SourceFile, Tokenizer};
 use graft_files::place;
-use graft_recipes::{Cache as Choice, PathOrBuiltin, Recipe, Validation};
+use graft_recipes::{Cache as Choice, PathOrBuiltin, Recipe};
 
 use super::findings::Findings;
 
@@ -76,12 +76,9 @@ pub(super) fn check(recipe: &Recipe, findings: &mut Findings<'_>) {
         PathOrBuiltin::Path(path) => Some(path.clone()),
         PathOrBuiltin::Builtin(_) => None,
     };
-    let measured = match &recipe.data.validation {
-        Validation::Sources(sources) => sources.as_slice(),
-        Validation::None | Validation::Fraction(_) => &[],
-    };
-    let evaluation = &recipe.evaluation;
-    let sources = [&recipe.data.train, measured, &evaluation.held_out, &evaluation.general];
+    let (data, evaluation) = (&recipe.data, &recipe.evaluation);
+    let sources =
+        [&data.train, data.validation.sources(), &evaluation.held_out, &evaluation.general];
     let sources = sources.into_iter().flatten().filter_map(|source| path(&source.path));
     let others = [Some(recipe.output_dir.clone()), path(&recipe.model.path)];
     let mut others = others.into_iter().flatten().chain(sources).filter(|other| !other.is_file());

@@ -34,6 +34,16 @@ pub enum Validation {
     Files(Vec<SourceFile>),
 }
 
+impl Validation {
+    /// The rows of their own; none where it is something else.
+    pub fn files(&self) -> &[SourceFile] {
+        match self {
+            Self::Files(files) => files,
+            Self::None | Self::Fraction(_) => &[],
+        }
+    }
+}
+
 /// The data of a recipe, files found but not read.
 #[derive(Debug)]
 pub struct DataPlan {
@@ -51,6 +61,13 @@ pub struct DataPlan {
     pub hygiene: HygienePlan,
 }
 
+/// What the loss, or the model, is measured on; files found but not read.
+pub(super) struct Measured {
+    pub(super) validation: Validation,
+    pub(super) held_out: Vec<SourceFile>,
+    pub(super) general: Vec<SourceFile>,
+}
+
 /// Finds the files; those that are missing or unreadable are recorded.
 pub(super) fn resolve(
     recipe: &Recipe,
@@ -58,19 +75,34 @@ pub(super) fn resolve(
     template: Option<&Arc<ModelTemplate>>,
     findings: &mut Findings<'_>,
 ) -> DataPlan {
-    let (sample, train) = training(recipe, config, template, findings);
+    let hygiene = hygiene::resolve(recipe, findings);
+    let (sample, train) = training(recipe, config, template, &hygiene, findings);
+    let Measured { validation, held_out, general } = measured(recipe, &sample, &hygiene, findings);
+    for warning in leaks::of_files(&train, &[validation.files(), &held_out, &general]) {
+        findings.warn(warning);
+    }
+    DataPlan { sample, train, validation, held_out, general, hygiene }
+}
+
+/// The files that are measured.
+pub(super) fn measured(
+    recipe: &Recipe,
+    sample: &SampleOptions,
+    hygiene: &HygienePlan,
+    findings: &mut Findings<'_>,
+) -> Measured {
+    let mut finding = Finding { sample, hygiene, findings };
     let validation = match &recipe.data.validation {
         graft_recipes::Validation::None => Validation::None,
         graft_recipes::Validation::Fraction(fraction) => Validation::Fraction(*fraction),
         // An empty list measures nothing.
         graft_recipes::Validation::Sources(sources) if sources.is_empty() => Validation::None,
         graft_recipes::Validation::Sources(sources) => {
-            let files = Finding { sample: &sample, findings }.files("data.validation", sources);
+            let files = finding.files("data.validation", sources);
             Validation::Files(with_train_on(files, &recipe.data))
         }
     };
-    let held_out = Finding { sample: &sample, findings }
-        .files("evaluation.held_out", &recipe.evaluation.held_out);
+    let held_out = finding.files("evaluation.held_out", &recipe.evaluation.held_out);
     let with_questions: Vec<&str> = SourceFormat::ALL
         .iter()
         .filter(|(_, format)| !format.is_text())
@@ -78,7 +110,7 @@ pub(super) fn resolve(
         .collect();
     for (index, source) in recipe.evaluation.held_out.iter().enumerate() {
         if source.format.is_text() {
-            findings.problem(
+            finding.findings.problem(
                 &format!("evaluation.held_out.{index}.format"),
                 format!(
                     "found {}, which has no questions; allowed: {}",
@@ -88,18 +120,8 @@ pub(super) fn resolve(
             );
         }
     }
-    let general = Finding { sample: &sample, findings }
-        .files("evaluation.general", &recipe.evaluation.general);
-    let general = with_train_on(general, &recipe.data);
-    let validated = match &validation {
-        Validation::Files(files) => files.as_slice(),
-        Validation::None | Validation::Fraction(_) => &[],
-    };
-    for warning in leaks::of_files(&train, &[validated, &held_out, &general]) {
-        findings.warn(warning);
-    }
-    let hygiene = super::hygiene::resolve(recipe, findings);
-    DataPlan { sample, train, validation, held_out, general, hygiene }
+    let general = finding.files("evaluation.general", &recipe.evaluation.general);
+    Measured { validation, held_out, general: with_train_on(general, &recipe.data) }
 }
 
 /// How rows become samples, and the files to train on.
@@ -107,6 +129,7 @@ pub(super) fn training(
     recipe: &Recipe,
     config: Option<&LlamaConfig>,
     template: Option<&Arc<ModelTemplate>>,
+    hygiene: &HygienePlan,
     findings: &mut Findings<'_>,
 ) -> (SampleOptions, Vec<SourceFile>) {
     // Validation and hygiene are the caller's; packing and shuffling are for whoever deals out samples.
@@ -142,7 +165,7 @@ pub(super) fn training(
         let message = format!("found {max_seq_len}, but the model's longest sequence is {longest}");
         findings.problem("data.max_seq_len", message);
     }
-    let train = Finding { sample: &sample, findings }.files("data.train", train);
+    let train = Finding { sample: &sample, hygiene, findings }.files("data.train", train);
     (sample, with_train_on(train, &recipe.data))
 }
 
@@ -167,6 +190,8 @@ fn with_train_on(files: Vec<SourceFile>, data: &Data) -> Vec<SourceFile> {
 struct Finding<'a, 'b> {
     /// How rows become samples.
     sample: &'a SampleOptions,
+    /// What is masked in them before.
+    hygiene: &'a HygienePlan,
     findings: &'a mut Findings<'b>,
 }
 
@@ -309,7 +334,8 @@ impl Finding<'_, '_> {
             );
             self.findings.problem(&format!("{key}.documents.overlap"), message);
         }
-        let masks = hygiene::masks(self.findings.recipe());
+        let personal = &self.hygiene.asked.personal;
+        let masks = personal.masks().then(|| Arc::clone(personal));
         DocumentRows { max_tokens: longest, overlap: *overlap, allow: allow.clone(), masks }
     }
 
