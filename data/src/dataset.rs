@@ -299,19 +299,26 @@ impl<'a> Builder<'a> {
         let mut hashes = Vec::with_capacity(files.len());
         let (mut dropped, mut together, mut documents) = (0, Vec::new(), BTreeMap::new());
         for (file, met) in statistics.files.iter_mut().zip(files) {
-            let FileRows { digest, notes, documents: parts, left_out, masked, remarks, cleaned } =
-                met;
+            let FileRows {
+                digest,
+                notes,
+                documents: parts,
+                left_out,
+                by_themselves,
+                remarks,
+                cleaned,
+            } = met;
             for (part, document) in parts {
                 together.push((*documents.entry(document).or_insert(part), part));
             }
-            let unlearnt = left_out + masked + dropped_by(&cleaned);
+            let unlearnt = left_out + by_themselves + dropped_by(&cleaned);
             dropped += dropped_by(&cleaned);
             file.rows += unlearnt;
             file.notes = notes;
             file.remarks = remarks;
             statistics.rows += unlearnt;
             statistics.dropped_empty += left_out;
-            statistics.left_out_by_themselves += masked;
+            statistics.left_out_by_themselves += by_themselves;
             for (what, count) in cleaned {
                 *statistics.cleaned.entry(what).or_default() += count;
             }

@@ -30,7 +30,7 @@ fn read(text: &str, format: Format, columns: Columns) -> Result<(Vec<Row>, usize
     let rows: Result<Vec<Row>, _> = reader.by_ref().map(|row| row.map(|(row, _)| row)).collect();
     let rows = rows
         .map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))?;
-    Ok((rows, reader.into_files()[0].masked))
+    Ok((rows, reader.into_files()[0].by_themselves))
 }
 
 #[test]

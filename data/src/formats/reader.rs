@@ -28,7 +28,7 @@ pub struct FileRows {
     /// Rows that were left out, since they have an answer that says nothing.
     pub left_out: usize,
     /// Rows that were left out, since they say so (`weight: 0`).
-    pub masked: usize,
+    pub by_themselves: usize,
     /// What is to be said of it, such as parts of a document that were left out as was allowed.
     pub remarks: Vec<String>,
     /// What was done to rows as the file's [`crate::hygiene::Cleaning`] has it, and to how many.
@@ -45,23 +45,62 @@ pub struct RowReader<'a> {
     /// What says how long a text is.
     tokenizer: Option<&'a Tokenizer>,
     /// The file being read.
-    records: Option<Box<dyn Records>>,
-    /// Rows of the file being read.
-    rows: usize,
-    notes: BTreeMap<String, usize>,
-    /// Columns of the file being read, where some are asked for by name.
-    met: BTreeSet<String>,
-    left_out: usize,
-    masked: usize,
-    documents: Vec<(Origin, u64)>,
-    /// Rows of the file being read that its cleaning has a word on.
-    judged: usize,
-    cleaned: Cleaned,
+    open: Option<OpenFile>,
     /// Bytes of all rows that were read.
     bytes: u64,
     /// Files behind.
     files: Vec<FileRows>,
     failed: bool,
+}
+
+/// A file while it is read.
+#[derive(Debug)]
+struct OpenFile {
+    records: Box<dyn Records>,
+    rows: usize,
+    /// Columns, where some are asked for by name.
+    met: BTreeSet<String>,
+    /// Rows that its cleaning has a word on.
+    judged: usize,
+    notes: BTreeMap<String, usize>,
+    documents: Vec<(Origin, u64)>,
+    left_out: usize,
+    by_themselves: usize,
+    cleaned: Cleaned,
+}
+
+impl OpenFile {
+    fn new(records: Box<dyn Records>) -> Self {
+        Self {
+            records,
+            rows: 0,
+            met: BTreeSet::new(),
+            judged: 0,
+            notes: BTreeMap::new(),
+            documents: Vec::new(),
+            left_out: 0,
+            by_themselves: 0,
+            cleaned: Cleaned::new(),
+        }
+    }
+
+    /// What was met in it, once there is no row left.
+    fn end(self, source: &SourceFile) -> Result<FileRows, Error> {
+        let Self { mut records, rows, met, notes, documents, left_out, by_themselves, .. } = self;
+        let (cleaned, remarks) = (self.cleaned, records.remarks());
+        if rows == 0 && remarks.is_empty() {
+            return Err(Error::EmptyFile { path: source.path.clone() });
+        }
+        if let Some((key, name)) = source.columns.unmet(source.format.form(), &met) {
+            let what = columns::unmet_problem(key, &name, &met);
+            return Err(Error::NotRows { path: source.path.clone(), what });
+        }
+        let digest = records.digest()?;
+        if let Some(cleaning) = source.cleaning() {
+            cleaning.check(&source.path, &digest)?;
+        }
+        Ok(FileRows { digest, notes, documents, left_out, by_themselves, remarks, cleaned })
+    }
 }
 
 impl<'a> RowReader<'a> {
@@ -71,15 +110,7 @@ impl<'a> RowReader<'a> {
             sources,
             leave_out_empty: false,
             tokenizer: None,
-            records: None,
-            rows: 0,
-            notes: BTreeMap::new(),
-            met: BTreeSet::new(),
-            left_out: 0,
-            masked: 0,
-            documents: Vec::new(),
-            judged: 0,
-            cleaned: Cleaned::new(),
+            open: None,
             bytes: 0,
             files: Vec::new(),
             failed: false,
@@ -111,49 +142,50 @@ impl<'a> RowReader<'a> {
     fn read(&mut self) -> Result<Option<(Row, Origin)>, Error> {
         while let Some(source) = self.sources.get(self.files.len()) {
             let file = self.files.len();
-            let records = match &mut self.records {
-                Some(records) => records,
+            let open = match &mut self.open {
+                Some(open) => open,
                 closed => {
                     let tokens = |tokenizer: &'a Tokenizer| {
                         move |text: &str| Ok(tokenizer.encode(text)?.len())
                     };
                     let measure = self.tokenizer.map(tokens);
                     let measure = measure.as_ref().map(|measure| measure as Measure<'_>);
-                    closed.insert(source.open(measure)?)
+                    closed.insert(OpenFile::new(source.open(measure)?))
                 }
             };
-            let Some(Record { value, line, item, bytes, of_texts }) = records.next()? else {
-                self.end_file(source)?;
+            let Some(Record { value, line, item, bytes, of_texts }) = open.records.next()? else {
+                let open = self.open.take().expect("its end was met, so it is open");
+                self.files.push(open.end(source)?);
                 continue;
             };
-            self.rows += 1;
+            open.rows += 1;
             self.bytes += bytes as u64;
             let form = source.format.form();
-            meet(&mut self.met, source, &value);
+            meet(&mut open.met, source, &value);
             let document = document(&value);
             let value = source.columns.fields_of(value);
             let value = value.and_then(|value| columns::unfolded(form, value, of_texts));
-            let value = value.and_then(|value| source.columns.turns_of(form, value, &mut self.met));
+            let value = value.and_then(|value| source.columns.turns_of(form, value, &mut open.met));
             let parsed = value.and_then(|value| form.read(&value));
             match parsed.and_then(|parsed| learnable(source, parsed)) {
-                Ok(ParsedRow { learnt: false, .. }) => self.masked += 1,
+                Ok(ParsedRow { learnt: false, .. }) => open.by_themselves += 1,
                 Ok(ParsedRow { row, notes, learnt: true }) => {
                     // What a reader says of a row beside its text is nobody's to mend.
                     if source.reader().is_none() {
-                        count(&mut self.notes, &notes);
+                        count(&mut open.notes, &notes);
                     }
                     let row = match source.cleaning() {
-                        Some(cleaning) => cleaning.apply(self.judged, row, &mut self.cleaned),
+                        Some(cleaning) => cleaning.apply(open.judged, row, &mut open.cleaned),
                         None => Some(row),
                     };
-                    self.judged += 1;
+                    open.judged += 1;
                     if let Some(row) = row {
                         let origin = Origin { file, line, item };
-                        self.documents.extend(document.map(|document| (origin, document)));
+                        open.documents.extend(document.map(|document| (origin, document)));
                         return Ok(Some((row, origin)));
                     }
                 }
-                Err(RowProblem::EmptyAnswer(_)) if self.leave_out_empty => self.left_out += 1,
+                Err(RowProblem::EmptyAnswer(_)) if self.leave_out_empty => open.left_out += 1,
                 Err(problem) => {
                     let place = RowPlace { path: source.path.clone(), line, item };
                     return Err(Error::Row { place: Box::new(place), problem });
@@ -161,30 +193,6 @@ impl<'a> RowReader<'a> {
             }
         }
         Ok(None)
-    }
-
-    fn end_file(&mut self, source: &SourceFile) -> Result<(), Error> {
-        let mut records = self.records.take().expect("the file was open when its end was met");
-        let remarks = records.remarks();
-        if self.rows == 0 && remarks.is_empty() {
-            return Err(Error::EmptyFile { path: source.path.clone() });
-        }
-        let met = std::mem::take(&mut self.met);
-        if let Some((key, name)) = source.columns.unmet(source.format.form(), &met) {
-            let what = columns::unmet_problem(key, &name, &met);
-            return Err(Error::NotRows { path: source.path.clone(), what });
-        }
-        let digest = records.digest()?;
-        if let Some(cleaning) = source.cleaning() {
-            cleaning.check(&source.path, &digest)?;
-        }
-        let (notes, left_out) = (std::mem::take(&mut self.notes), self.left_out);
-        let masked = self.masked;
-        let cleaned = std::mem::take(&mut self.cleaned);
-        let documents = std::mem::take(&mut self.documents);
-        self.files.push(FileRows { digest, notes, documents, left_out, masked, remarks, cleaned });
-        (self.rows, self.left_out, self.masked, self.judged) = (0, 0, 0, 0);
-        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use graft_data::{is_visible, visible};
 use serde::Serialize;
 
-pub use crate::quantity::{bytes, grouped};
+pub use crate::quantity::{bytes, counted, grouped};
 
 /// Writes text and a line break. Text of files and models is part of most pages, so what would steer
 /// the reader's terminal is spelled out, in pipes and files too: from there it reaches one later.

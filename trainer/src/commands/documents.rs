@@ -131,7 +131,7 @@ impl Reading<'_> {
             }
             progress.step(number as u64 + 1, &Default::default());
         }
-        progress.finish(&found::counted(files.len() as u64, "file"));
+        progress.finish(&page::counted(files.len() as u64, "file"));
         stop::check()?;
         match findings.refusal(&args.allow, files.len(), args.out.is_some()) {
             Some(refusal) => Err(WrongUse(refusal).into()),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use graft_data::hygiene::{Finding, What};
 
-use crate::cli::page::grouped;
+use crate::cli::page::{counted, grouped};
 
 /// What was found, a line each; things that were looked for in vain share one.
 pub(super) fn text(findings: &[Finding], notes: &[String]) -> String {
@@ -40,8 +40,7 @@ pub(super) fn text(findings: &[Finding], notes: &[String]) -> String {
 
 fn line(finding: &Finding) -> [String; 4] {
     let Finding { what, action, rows, values, places, .. } = finding;
-    let plural = |count: usize| if count == 1 { "" } else { "s" };
-    let rows_said = format!("{} row{}", grouped(*rows as u64), plural(*rows));
+    let rows_said = counted(*rows as u64, "row");
     let count = match values {
         Some(values) if values != rows => format!("{} in {rows_said}", grouped(*values as u64)),
         _ => rows_said,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::cli::documents_args::Allow;
-use crate::cli::page::grouped;
+use crate::cli::page::{counted, grouped};
 use crate::document_rows::pages_without_text;
 
 /// Something that could not be read.
@@ -262,9 +262,4 @@ fn left_out(left: &BTreeMap<Left, u64>) -> String {
         format!("{} {}", grouped(*count), if *count == 1 { one } else { several })
     };
     left.iter().map(words).collect::<Vec<_>>().join(", ")
-}
-
-/// `1 file`, `2 files`.
-pub(super) fn counted(count: u64, what: &str) -> String {
-    format!("{} {what}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
