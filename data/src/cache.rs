@@ -3,43 +3,51 @@
 //! ```text
 //! FOLDER/rows-HASH/     the hash of the form, the tokenizer, how rows become samples, and which files are read how
 //!     samples-0000 …    the records of samples, some 256 MB each
-//!     rows              the records of rows
+//!     rows, made        the records of rows, and how each became its samples
 //!     sizes             tokens and targets of each sample
 //!     cache.json        what was read, by its hash, and what is known of all samples
 //! ```
 //!
 //! The hash of a file is taken of the very bytes that became the samples. A look at the file (its place on the disk, size and
-//! times) stands for its hash until it changes; then the file is hashed again. The folder takes its place when it
-//! is whole, so one that is there is never half of one, and nobody but its owner may read it.
+//! times) stands for its hash until it changes; then the file is hashed again. `cache.json` comes last: a folder without
+//! it was left unfinished, or a record in it was found to be damaged, and the next start goes on with it, row by row: what a
+//! row became is taken over where the row is the same and the sums of its records are right. A folder is made by one process
+//! at a time, and nobody but its owner may read it.
 
 mod look;
+mod making;
+mod others;
 mod stored;
 
+use std::cell::Cell;
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
 
-use graft_files::atomic;
 use graft_files::sha256::{hexadecimal, sha256_hex};
 
-use crate::dataset::{Dataset, Keeper};
+use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::formats::SourceFile;
 use crate::sample::SampleOptions;
-use crate::samples::{Records, RowBytes, Rows, Shard};
 use crate::tokenizer::Tokenizer;
 use look::Look;
-use stored::Stored;
+use making::InFiles;
+use stored::{Found, Stored};
 
 /// Of the records and of what becomes of rows: another one is made anew.
-const FORM: &str = concat!("1 ", env!("CARGO_PKG_VERSION"));
+const FORM: &str = concat!("2 ", env!("CARGO_PKG_VERSION"));
 /// Bytes behind which another file begins.
 const SHARD: u64 = 256 << 20;
 /// Nobody else's.
 const OWN_FOLDER: u32 = 0o700;
 const OWN_FILE: u32 = 0o600;
+/// Between two tries to make what another process makes.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A folder for samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,15 +89,45 @@ impl Cache {
         told: &mut dyn FnMut(String),
     ) -> Result<Dataset, Error> {
         let place = self.folder.join(name(sources, tokenizer, options));
-        match Stored::open(&place, sources) {
-            Ok(Some(dataset)) => return Ok(dataset),
-            Ok(None) => {}
-            Err(problem) => told(format!(
-                "the cache of samples in {} is damaged ({problem}), and is made again",
-                place.display()
-            )),
+        if let Found::Whole(dataset) = Stored::look(&place, sources) {
+            return Ok(*dataset);
         }
-        self.make(&place, sources, tokenizer, options)
+        let failed = |source: io::Error| Error::CacheWrite { folder: self.folder.clone(), source };
+        self.try_writing().map_err(failed)?;
+        let _alone = alone_in(&place, told).map_err(failed)?;
+        // Another process may have made it meanwhile.
+        let found = Stored::look(&place, sources);
+        let found = match found {
+            Found::Whole(dataset) => return Ok(*dataset),
+            other => other,
+        };
+        check_parts(&place).map_err(failed)?;
+        let state = match &found {
+            Found::Damaged(problem) => Some(format!("is damaged ({problem})")),
+            Found::Unfinished if place.join(stored::ROWS).exists() => {
+                Some("was not finished, or is damaged".to_owned())
+            }
+            _ => None,
+        };
+        if let Found::Other = found {
+            // It is of no more use, and its room is needed.
+            empty(&place).map_err(failed)?;
+        } else {
+            undescribe(&place);
+        }
+        let taken = Rc::new(Cell::new(0));
+        let made = self.make(&place, sources, tokenizer, options, &taken);
+        if let (Some(state), Ok(dataset)) = (state, &made) {
+            let (place, taken, rows) = (place.display(), taken.get(), dataset.rows.len());
+            told(format!(
+                "the cache of samples in {place} {state}: {taken} of {rows} rows are taken from it, and the others made \
+                 again"
+            ));
+        }
+        if let Some(others) = others::told(&self.folder, &place).filter(|_| made.is_ok()) {
+            told(others);
+        }
+        made
     }
 
     fn make(
@@ -98,70 +136,88 @@ impl Cache {
         sources: &[SourceFile],
         tokenizer: &Tokenizer,
         options: &SampleOptions,
+        taken: &Rc<Cell<usize>>,
     ) -> Result<Dataset, Error> {
-        let failed = |source: io::Error| Error::CacheWrite { folder: self.folder.clone(), source };
-        self.try_writing().map_err(failed)?;
-        // What is there is of no more use, and its room is needed.
-        clear(place).map_err(failed)?;
-        let mut made = None;
-        let result = atomic::replace_folder(place, |folder| -> Result<(), Failure> {
-            fs::set_permissions(folder, fs::Permissions::from_mode(OWN_FOLDER))?;
-            let before: Vec<_> = sources.iter().map(|source| Look::at(&source.path).ok()).collect();
-            let keeper = Box::new(InFiles::new(folder, place, self.shard)?);
-            let dataset = Dataset::load_into(keeper, sources, tokenizer, options)?;
+        let failed = |source: io::Error| Error::CacheWrite { folder: place.to_owned(), source };
+        let before: Vec<_> = sources.iter().map(|source| Look::at(&source.path).ok()).collect();
+        let keeper = Box::new(InFiles::over(place, self.shard, Rc::clone(taken)).map_err(failed)?);
+        let made = Dataset::load_into(keeper, sources, tokenizer, options);
+        let described = made.and_then(|dataset| {
             let looks = sources.iter().zip(before).map(|(source, before)| {
                 let after = Look::at(&source.path).ok().filter(Look::is_settled);
                 after.filter(|_| after == before)
             });
-            stored::write(folder, &dataset, &looks.collect::<Vec<_>>())?;
-            made = Some(dataset);
-            Ok(())
+            stored::write(place, &dataset, &looks.collect::<Vec<_>>()).map_err(failed)?;
+            Ok(dataset)
         });
-        match result {
-            Ok(()) => Ok(made.expect("the folder was filled")),
-            Err(Failure::Data(error)) => Err(error),
-            Err(Failure::Disk(error)) => Err(failed(error)),
-        }
+        // Where a row is to be mended, what was made of those before it is of use.
+        let is_of_use = |error: &Error| error.is_of_rows() && place.join(stored::shard(1)).exists();
+        described.inspect_err(|error| {
+            if !is_of_use(error) {
+                // What cannot be removed is looked at again, and no more.
+                let _ = empty(place).and_then(|()| fs::remove_dir(place));
+            }
+        })
     }
 }
 
-/// Removes a cache that is of no more use, but nothing that somebody else put there.
-fn clear(place: &Path) -> io::Result<()> {
-    let other = |path: &Path| {
-        let message = format!("`{}` is no part of a cache: take it away", path.display());
-        io::Error::other(message)
-    };
-    match fs::symlink_metadata(place) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-        Ok(found) if !found.is_dir() => return Err(other(place)),
-        Ok(_) => {}
+/// The folder of a cache, made if it is not there, for this process alone until the handle goes.
+fn alone_in(place: &Path, told: &mut dyn FnMut(String)) -> io::Result<File> {
+    let mut has_told = false;
+    loop {
+        match fs::symlink_metadata(place) {
+            Ok(found) if !found.is_dir() => return Err(no_part(place)),
+            _ => fs::DirBuilder::new().recursive(true).mode(OWN_FOLDER).create(place)?,
+        }
+        let handle = File::open(place)?;
+        // Some network file systems cannot lock: there nobody is waited for.
+        if !matches!(handle.try_lock(), Err(TryLockError::WouldBlock)) {
+            let is_same = |now: fs::Metadata| {
+                handle.metadata().is_ok_and(|it| (it.dev(), it.ino()) == (now.dev(), now.ino()))
+            };
+            if fs::metadata(place).is_ok_and(is_same) {
+                return Ok(handle);
+            }
+            // It was removed between the two lines.
+            continue;
+        }
+        if !has_told {
+            told(format!(
+                "another process makes the samples in {}: waited for it",
+                place.display()
+            ));
+            has_told = true;
+        }
+        std::thread::sleep(PAUSE);
     }
+}
+
+/// Refuses a folder with something in it that somebody else put there.
+fn check_parts(place: &Path) -> io::Result<()> {
     for entry in fs::read_dir(place)? {
         let entry = entry?;
         if !entry.file_type()?.is_file() || !stored::is_part(&entry.file_name()) {
-            return Err(other(&entry.path()));
+            return Err(no_part(&entry.path()));
         }
     }
-    fs::remove_dir_all(place)
+    Ok(())
 }
 
-/// Why a cache was not made.
-enum Failure {
-    Data(Error),
-    Disk(io::Error),
+fn no_part(path: &Path) -> io::Error {
+    io::Error::other(format!("`{}` is no part of a cache: take it away", path.display()))
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Data(error)
-    }
+/// Removes all files of a cache, but nothing that somebody else put there.
+fn empty(place: &Path) -> io::Result<()> {
+    check_parts(place)?;
+    undescribe(place);
+    fs::read_dir(place)?.try_for_each(|entry| fs::remove_file(entry?.path()))
 }
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Disk(error)
-    }
+/// From now on it is unfinished.
+fn undescribe(folder: &Path) {
+    // If it cannot be removed, the next start finds the damage again.
+    let _ = fs::remove_file(folder.join(stored::DESCRIPTION));
 }
 
 /// What the samples depend on but the bytes of the files.
@@ -177,83 +233,9 @@ fn name(sources: &[SourceFile], tokenizer: &Tokenizer, options: &SampleOptions) 
     format!("rows-{}", &sha256_hex(text.as_bytes())[..32])
 }
 
-/// Writes records into files as they come.
-struct InFiles {
-    folder: PathBuf,
-    /// Where the folder will be.
-    place: PathBuf,
-    most: u64,
-    shards: Vec<Shard>,
-    /// The last of them, while it is written.
-    open: Option<BufWriter<File>>,
-    /// Bytes of all records.
-    end: u64,
-    rows: BufWriter<File>,
-    count: usize,
-}
-
-impl InFiles {
-    fn new(folder: &Path, place: &Path, most: u64) -> io::Result<Self> {
-        Ok(Self {
-            folder: folder.to_owned(),
-            place: place.to_owned(),
-            most,
-            shards: Vec::new(),
-            open: None,
-            end: 0,
-            rows: BufWriter::with_capacity(1 << 20, create(&folder.join(stored::ROWS))?),
-            count: 0,
-        })
-    }
-
-    fn write(&mut self, record: &[u8]) -> io::Result<()> {
-        let begun = self.shards.last().map_or(0, |shard| shard.start);
-        if self.open.is_none() || self.end - begun + record.len() as u64 > self.most {
-            self.close()?;
-            let file = create(&self.folder.join(stored::shard(self.shards.len())))?;
-            self.shards.push(Shard { file: file.try_clone()?, start: self.end });
-            self.open = Some(BufWriter::with_capacity(1 << 20, file));
-        }
-        if let Some(open) = &mut self.open {
-            open.write_all(record)?;
-        }
-        self.end += record.len() as u64;
-        Ok(())
-    }
-
-    fn close(&mut self) -> io::Result<()> {
-        self.open.take().map_or(Ok(()), |mut open| open.flush())
-    }
-
-    fn failed(&self, source: io::Error) -> Error {
-        Error::CacheWrite { folder: self.place.clone(), source }
-    }
-}
-
-impl Keeper for InFiles {
-    fn sample(&mut self, record: &[u8]) -> Result<(), Error> {
-        self.write(record).map_err(|error| self.failed(error))
-    }
-
-    fn row(&mut self, record: &RowBytes) -> Result<(), Error> {
-        self.count += 1;
-        self.rows.write_all(record).map_err(|error| self.failed(error))
-    }
-
-    fn finish(mut self: Box<Self>) -> Result<(Records, Rows), Error> {
-        self.close().map_err(|error| self.failed(error))?;
-        self.rows.flush().map_err(|error| self.failed(error))?;
-        let file = self.rows.get_ref().try_clone().map_err(|error| self.failed(error))?;
-        let Self { place, shards, count, .. } = *self;
-        let rows = Rows::in_file(file, place.clone(), count);
-        Ok((Records::Files { shards, folder: place }, rows))
-    }
-}
-
-/// Has a cache made anew at the next start, and says why.
+/// Has the damaged part of a cache made again at the next start, and says why.
 pub(crate) fn damaged(folder: &Path, problem: String) -> Error {
-    // If it cannot be removed, the next start finds the damage again.
-    let _ = fs::remove_file(folder.join(stored::DESCRIPTION));
+    undescribe(folder);
     Error::Cache { folder: folder.to_owned(), problem }
 }
 

@@ -4,17 +4,17 @@
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use crate::error::Error;
-use crate::fingerprint::RowDigest;
 use crate::formats::{
     FileDigest, FileRows, MOST_BYTES_OF_A_ROW, Origin, Row, RowReader, SourceFile,
 };
 use crate::hygiene::dropped_by;
 use crate::overlong::{Overlong, OverlongReport, OverlongRow};
 use crate::sample::{RowFailure, Sample, SampleOptions, encode_row};
-use crate::samples::{HEAD, Index, Records, RowBytes, RowRecord, Rows, Samples, number, packed};
+use crate::samples::{
+    Index, Records, RowBytes, RowMade, RowRecord, Rows, Samples, packed, seen_of,
+};
 use crate::statistics::{FileStatistics, Histogram, Lengths, Statistics};
 use crate::tokenizer::Tokenizer;
 
@@ -107,9 +107,34 @@ pub(crate) fn some_rows(reader: &mut RowReader<'_>) -> Result<Vec<(Row, Origin)>
 
 /// Takes the records of samples and rows as they are made.
 pub(crate) trait Keeper {
-    fn sample(&mut self, record: &[u8]) -> Result<(), Error>;
-    fn row(&mut self, record: &RowBytes) -> Result<(), Error>;
+    /// What the next rows became when they were read before, each where it is still kept and the row is
+    /// the same.
+    fn known(&mut self, _rows: &[RowRecord], _ways: &[u64]) -> Vec<Option<Known>> {
+        Vec::new()
+    }
+    fn sample(&mut self, sample: &Made) -> Result<(), Error>;
+    fn row(&mut self, record: &RowRecord, made: &RowMade) -> Result<(), Error>;
     fn finish(self: Box<Self>) -> Result<(Records, Rows), Error>;
+}
+
+/// A sample and its record.
+pub(crate) struct Made {
+    pub(crate) sample: Sample,
+    pub(crate) record: Vec<u8>,
+    /// Where the record stands already, among all.
+    pub(crate) at: Option<u64>,
+}
+
+impl Made {
+    fn new(sample: Sample) -> Self {
+        Self { record: packed(&sample), sample, at: None }
+    }
+}
+
+/// What a row became.
+pub(crate) struct Known {
+    pub(crate) made: RowMade,
+    pub(crate) samples: Vec<Made>,
 }
 
 #[derive(Default)]
@@ -119,13 +144,13 @@ struct InMemory {
 }
 
 impl Keeper for InMemory {
-    fn sample(&mut self, record: &[u8]) -> Result<(), Error> {
+    fn sample(&mut self, Made { record, .. }: &Made) -> Result<(), Error> {
         self.records.add_in_memory(record);
         Ok(())
     }
 
-    fn row(&mut self, record: &RowBytes) -> Result<(), Error> {
-        self.rows.push(*record);
+    fn row(&mut self, record: &RowRecord, _made: &RowMade) -> Result<(), Error> {
+        self.rows.push(record.packed());
         Ok(())
     }
 
@@ -201,86 +226,96 @@ impl<'a> Builder<'a> {
     }
 
     fn push(&mut self, rows: &[(Row, Origin)]) -> Result<(), Error> {
-        let encoded: Vec<(Result<Sample, RowFailure>, RowDigest)> = rows
+        let read: Vec<(RowRecord, u64)> =
+            rows.par_iter().map(|(row, origin)| (row.record(*origin), row.way())).collect();
+        let (records, ways): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+        let mut known = self.keeper.known(&records, &ways);
+        known.resize_with(rows.len(), || None);
+        let encoded: Vec<Option<Result<Sample, RowFailure>>> = rows
             .par_iter()
-            .map(|(row, origin)| {
-                (encode_row(row, *origin, self.tokenizer, self.options), row.digest())
+            .zip(&known)
+            .map(|((row, origin), known)| {
+                known.is_none().then(|| encode_row(row, *origin, self.tokenizer, self.options))
             })
             .collect();
-        for ((result, digest), (_, origin)) in encoded.into_iter().zip(rows) {
-            let sample = result.map_err(|failure| match failure {
-                RowFailure::Other(error) => error,
-                RowFailure::Row(problem) => {
-                    Error::Row { place: Box::new(origin.place(self.sources)), problem }
-                }
-            })?;
-            let samples = self.judge(sample)?;
-            let mut seen = Sha256::new();
-            for sample in &samples {
-                let record = packed(sample);
-                // Behind what stands for its place.
-                seen.update((record.len() as u64).to_le_bytes());
-                seen.update(&record[HEAD..]);
-                self.index.add(sample);
-                self.keeper.sample(&record)?;
-            }
-            let seen = number(&seen.finalize()[..8]);
-            let samples = samples.len() as u32;
-            self.keeper.row(&RowRecord { origin: *origin, digest, seen, samples }.packed())?;
+        for (((encoded, known), record), way) in
+            encoded.into_iter().zip(known).zip(records).zip(ways)
+        {
+            let known = match encoded {
+                Some(result) => self.judged(result, record.origin, way)?,
+                None => known.expect("what is not known was encoded"),
+            };
+            self.keep(record, &known)?;
         }
         Ok(())
     }
 
-    /// Applies the policies for long rows and for rows without targets; what is left of the row.
-    fn judge(&mut self, sample: Sample) -> Result<Vec<Sample>, Error> {
-        let (origin, length) = (sample.origin, sample.tokens.len());
-        self.statistics.rows += 1;
-        self.statistics.files[origin.file].rows += 1;
-        *self.lengths.entry(length).or_default() += 1;
-        self.statistics.answers_without_end += usize::from(sample.has_open_answer(&self.stops));
-        let max = self.options.max_seq_len;
-        if length <= max {
-            return self.keep(vec![sample], "");
+    /// What a row becomes by the policies for long rows and for rows without targets.
+    fn judged(
+        &self,
+        encoded: Result<Sample, RowFailure>,
+        origin: Origin,
+        way: u64,
+    ) -> Result<Known, Error> {
+        let place = || Box::new(origin.place(self.sources));
+        let sample = encoded.map_err(|failure| match failure {
+            RowFailure::Other(error) => error,
+            RowFailure::Row(problem) => Error::Row { place: place(), problem },
+        })?;
+        let (length, open) = (sample.tokens.len(), sample.has_open_answer(&self.stops));
+        let SampleOptions { max_seq_len, overlong, allow_empty_targets, .. } = self.options;
+        let is_long = length > *max_seq_len;
+        let parts = if is_long { overlong.apply(sample, *max_seq_len) } else { vec![sample] };
+        let (first, all) = (parts.first().map_or(0, |part| part.tokens.len()), parts.len());
+        let learnable = parts.into_iter().filter(|part| part.targets() > 0).map(Made::new);
+        let samples: Vec<Made> = learnable.collect();
+        if all > 0 && samples.is_empty() && !allow_empty_targets {
+            let cut = if is_long { ", after cutting it to `max_seq_len`" } else { "" };
+            return Err(Error::NoTargets { place: place(), tokens: first, cut });
         }
-        let policy = self.options.overlong;
-        match policy {
-            Overlong::Error => {
-                self.note_overlong(origin, length);
-                return Ok(Vec::new());
-            }
-            Overlong::Drop => self.statistics.dropped_overlong += 1,
-            Overlong::TruncateLeft | Overlong::TruncateRight => self.statistics.truncated += 1,
-            Overlong::Split => self.statistics.split += 1,
-        }
-        match policy.apply(sample, max) {
-            parts if parts.is_empty() => Ok(parts),
-            parts => self.keep(parts, ", after cutting it to `max_seq_len`"),
-        }
+        Ok(Known { made: RowMade { way, length, open, parts: all }, samples })
     }
 
-    fn keep(&mut self, parts: Vec<Sample>, cut: &'static str) -> Result<Vec<Sample>, Error> {
-        let (origin, tokens) = (parts[0].origin, parts[0].tokens.len());
-        let all = parts.len();
-        let learnable: Vec<Sample> = parts.into_iter().filter(|part| part.targets() > 0).collect();
-        if learnable.is_empty() {
-            if self.options.allow_empty_targets {
-                self.statistics.dropped_without_targets += 1;
-                return Ok(Vec::new());
-            }
-            let place = Box::new(origin.place(self.sources));
-            return Err(Error::NoTargets { place, tokens, cut });
-        }
-        self.statistics.parts_without_targets += all - learnable.len();
-        for sample in &learnable {
-            let (tokens, targets) = (sample.tokens.len(), sample.targets());
+    /// Counts and keeps what a row became.
+    fn keep(&mut self, record: RowRecord, known: &Known) -> Result<(), Error> {
+        let (origin, Known { made, samples }) = (record.origin, known);
+        self.count(origin, made, samples.len());
+        for made in samples {
+            let (tokens, targets) = (made.sample.tokens.len(), made.sample.targets());
             let file = &mut self.statistics.files[origin.file];
             file.tokens += tokens;
             file.targets += targets;
             self.statistics.tokens += tokens;
             self.statistics.targets += targets;
             self.statistics.samples += 1;
+            self.index.add(&made.sample);
+            self.keeper.sample(made)?;
         }
-        Ok(learnable)
+        let seen = seen_of(samples.iter().map(|made| &made.record[..]));
+        let record = RowRecord { seen, samples: samples.len() as u32, ..record };
+        self.keeper.row(&record, made)
+    }
+
+    fn count(&mut self, origin: Origin, made: &RowMade, samples: usize) {
+        let RowMade { way: _, length, open, parts } = *made;
+        let statistics = &mut self.statistics;
+        statistics.rows += 1;
+        statistics.files[origin.file].rows += 1;
+        *self.lengths.entry(length).or_default() += 1;
+        statistics.answers_without_end += usize::from(open);
+        if length > self.options.max_seq_len {
+            match self.options.overlong {
+                Overlong::Error => self.note_overlong(origin, length),
+                Overlong::Drop => statistics.dropped_overlong += 1,
+                Overlong::TruncateLeft | Overlong::TruncateRight => statistics.truncated += 1,
+                Overlong::Split => statistics.split += 1,
+            }
+        }
+        if samples > 0 {
+            self.statistics.parts_without_targets += parts - samples;
+        } else if parts > 0 {
+            self.statistics.dropped_without_targets += 1;
+        }
     }
 
     fn note_overlong(&mut self, origin: Origin, tokens: usize) {

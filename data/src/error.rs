@@ -108,7 +108,8 @@ pub enum Error {
     },
     /// Samples in files cannot be read again.
     #[error(
-        "the cache of samples in {} is damaged: {problem}. Start again: it is made anew then",
+        "the cache of samples in {} is damaged: {problem}. Run the same command again, with `--resume` where a \
+         run has begun: what is damaged is made again then",
         folder.display()
     )]
     Cache {
@@ -310,6 +311,22 @@ pub struct RowPlace {
 }
 
 impl Error {
+    /// Whether a file of rows is to be mended or put back, rather than what is asked of its rows.
+    pub(crate) fn is_of_rows(&self) -> bool {
+        matches!(
+            self,
+            Self::Read { .. }
+                | Self::File { .. }
+                | Self::NotRows { .. }
+                | Self::LongRow { .. }
+                | Self::LongDocument { .. }
+                | Self::NotUtf8 { .. }
+                | Self::Row { .. }
+                | Self::Table { .. }
+                | Self::EmptyFile { .. }
+        )
+    }
+
     /// What kept the file `path` from being opened.
     /// A file that the system, or what lies there, does not let be read.
     pub fn unreadable(path: &Path, why: Unreadable) -> Self {

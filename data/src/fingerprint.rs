@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::conversation::{Content, Conversation, Message};
 use crate::formats::{Origin, Row};
-use crate::samples::RowRecord;
+use crate::samples::{RowRecord, number};
 use crate::template_json::compact;
 
 /// The first 128 bits of SHA-256 over what a row says. Which of its turns are learnt, and where it
@@ -27,6 +27,21 @@ impl Row {
     /// What is known of a row that is not trained on.
     pub fn record(&self, origin: Origin) -> RowRecord {
         RowRecord { origin, digest: self.digest(), seen: 0, samples: 0 }
+    }
+
+    /// A hash of which of its turns are learnt, and of their kinds: beside [`Row::digest`], what decides its samples.
+    pub(crate) fn way(&self) -> u64 {
+        let Self::Conversation(conversation) = self else { return 0 };
+        let mut hash = Sha256::new();
+        for Message { learnt, mark, role: _, content } in &conversation.messages {
+            let content = match content {
+                Content::Text(_) => 0,
+                Content::ToolCall { .. } => 1,
+                Content::ToolResult(_) => 2,
+            };
+            hash.update([u8::from(*learnt), mark.map_or(2, u8::from), content]);
+        }
+        number(&hash.finalize()[..8])
     }
 
     /// The hash of what the row says.

@@ -10,8 +10,10 @@ mod rows;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 pub(crate) use records::{Index, Records, Shard};
-pub(crate) use rows::{ROW_BYTES, RowBytes};
+pub(crate) use rows::{MADE_BYTES, MadeBytes, ROW_BYTES, RowBytes, RowMade};
 pub use rows::{RowRecord, Rows};
 
 use crate::error::Error;
@@ -247,8 +249,19 @@ pub(crate) fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
+/// A hash of the tokens and labels in the records of a row.
+pub(crate) fn seen_of<'a>(records: impl Iterator<Item = &'a [u8]>) -> u64 {
+    let mut seen = Sha256::new();
+    for record in records {
+        // Behind what stands for its place.
+        seen.update((record.len() as u64).to_le_bytes());
+        seen.update(&record[HEAD..]);
+    }
+    number(&seen.finalize()[..8])
+}
+
 /// The sample of a record; `None` where its sum says that it is damaged.
-fn unpacked(record: &[u8], file: usize, count: usize) -> Option<Sample> {
+pub(crate) fn unpacked(record: &[u8], file: usize, count: usize) -> Option<Sample> {
     let (sum, content) = record.split_at_checked(4)?;
     if number(sum) != u64::from(crc32fast::hash(content)) {
         return None;

@@ -1,11 +1,10 @@
 //! The files of a cache, read and written.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-use graft_files::atomic;
 use graft_files::plain_file;
 use graft_files::sha256::of_reader;
 use serde::{Deserialize, Serialize};
@@ -17,9 +16,15 @@ use crate::samples::{Index, ROW_BYTES, Records, Rows, Samples, Shard};
 use crate::statistics::Statistics;
 
 pub(super) const ROWS: &str = "rows";
-const SIZES: &str = "sizes";
+/// How rows became their samples: read where a cache is made again.
+pub(super) const MADE: &str = "made";
+pub(super) const SIZES: &str = "sizes";
 /// Its last file, without which it is none.
 pub(super) const DESCRIPTION: &str = "cache.json";
+/// That file until it is whole.
+const UNFINISHED: &str = "cache.json.new";
+/// All but the files of records.
+const NAMES: [&str; 5] = [DESCRIPTION, UNFINISHED, ROWS, MADE, SIZES];
 /// The vocabulary's bits and the notes of files are the most of it.
 const LARGEST_DESCRIPTION: u64 = 256 << 20;
 
@@ -70,8 +75,8 @@ struct StoredFile {
 pub(super) fn write(folder: &Path, dataset: &Dataset, looks: &[Option<Look>]) -> io::Result<()> {
     let Dataset { samples, statistics, rows, files, together } = dataset;
     let index = samples.index();
-    let sizes: Vec<u8> = index.sizes().flatten().flat_map(u32::to_le_bytes).collect();
-    super::create(&folder.join(SIZES))?.write_all(&sizes)?;
+    let mut sizes = crc32fast::Hasher::new();
+    index.sizes().flatten().for_each(|number| sizes.update(&number.to_le_bytes()));
     let files = files.iter().zip(looks).map(|(FileDigest { bytes, sha256 }, look)| StoredFile {
         bytes: *bytes,
         sha256: sha256.clone(),
@@ -89,54 +94,83 @@ pub(super) fn write(folder: &Path, dataset: &Dataset, looks: &[Option<Look>]) ->
         samples: index.len(),
         rows: rows.len(),
         shards: shards.map_while(Result::ok).map(|found| found.len()).collect(),
-        sizes: crc32fast::hash(&sizes),
+        sizes: sizes.finalize(),
         ranges: index.files().to_vec(),
         seen: index.seen().to_vec(),
         together: together.iter().map(|&(a, b)| [stored_origin(a), stored_origin(b)]).collect(),
     };
-    super::create(&folder.join(DESCRIPTION))?.write_all(&serde_json::to_vec(&stored)?)
+    describe(folder, &serde_json::to_vec(&stored)?)
+}
+
+/// Replaces the description.
+fn describe(folder: &Path, text: &[u8]) -> io::Result<()> {
+    let unfinished = folder.join(UNFINISHED);
+    if let Err(error) = fs::remove_file(&unfinished)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut file = super::create(&unfinished)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(unfinished, folder.join(DESCRIPTION))?;
+    File::open(folder)?.sync_all()
+}
+
+/// What is in the place of a cache.
+pub(super) enum Found {
+    /// The samples.
+    Whole(Box<Dataset>),
+    /// Samples of other bytes.
+    Other,
+    /// Some samples, of a start that was ended, or that found a damage.
+    Unfinished,
+    /// What is damaged.
+    Damaged(String),
+    Nothing,
 }
 
 impl Stored {
-    /// The samples in a folder; `None` where there are none, or they are of other bytes.
-    ///
-    /// # Errors
-    /// What is damaged.
-    pub(super) fn open(place: &Path, sources: &[SourceFile]) -> Result<Option<Dataset>, String> {
-        let Some(mut stored) = Self::read(place)? else { return Ok(None) };
-        if !stored.is_of(sources, place) {
-            return Ok(None);
+    /// What is in a folder for the samples of these files.
+    pub(super) fn look(place: &Path, sources: &[SourceFile]) -> Found {
+        match Self::read(place) {
+            Ok(Some(mut stored)) => {
+                if !stored.is_of(sources, place) {
+                    return Found::Other;
+                }
+                let dataset = stored.dataset(place, sources);
+                dataset.map_or_else(Found::Damaged, |dataset| Found::Whole(Box::new(dataset)))
+            }
+            Ok(None) if place.exists() => Found::Unfinished,
+            Ok(None) => Found::Nothing,
+            Err(problem) => Found::Damaged(problem),
         }
-        let index = stored.index(place)?;
-        let records = stored.records(place, index.bytes())?;
-        let file = open(place, ROWS, (stored.rows * ROW_BYTES) as u64)?;
-        let rows = Rows::in_file(file, place.to_owned(), stored.rows);
-        for (file, source) in stored.statistics.files.iter_mut().zip(sources) {
+    }
+
+    fn dataset(mut self, place: &Path, sources: &[SourceFile]) -> Result<Dataset, String> {
+        let index = self.index(place)?;
+        let records = self.records(place, index.bytes())?;
+        let file = open(place, ROWS, (self.rows * ROW_BYTES) as u64)?;
+        let rows = Rows::in_file(file, place.to_owned(), self.rows);
+        for (file, source) in self.statistics.files.iter_mut().zip(sources) {
             file.path.clone_from(&source.path);
         }
-        let files = stored.files.into_iter();
+        let files = self.files.into_iter();
         let files = files.map(|StoredFile { bytes, sha256, .. }| FileDigest { bytes, sha256 });
-        Ok(Some(Dataset {
+        Ok(Dataset {
             samples: Samples::new(index, records),
-            statistics: stored.statistics,
+            statistics: self.statistics,
             rows,
             files: files.collect(),
-            together: stored.together.into_iter().map(|[a, b]| (origin(a), origin(b))).collect(),
-        }))
+            together: self.together.into_iter().map(|[a, b]| (origin(a), origin(b))).collect(),
+        })
     }
 
     fn read(place: &Path) -> Result<Option<Self>, String> {
         let path = place.join(DESCRIPTION);
         let file = match plain_file::open(&path) {
             Ok(file) => file,
-            // Without it nothing was made here, or a record was found to be damaged.
-            Err(error) if error.is_missing() => {
-                return if place.exists() {
-                    Err(format!("{DESCRIPTION} is missing"))
-                } else {
-                    Ok(None)
-                };
-            }
+            Err(error) if error.is_missing() => return Ok(None),
             Err(error) => return Err(format!("{DESCRIPTION}: {error}")),
         };
         let mut bytes = Vec::new();
@@ -168,7 +202,7 @@ impl Stored {
             && let Ok(text) = serde_json::to_vec(self)
         {
             // Without it the files are hashed again, and no more.
-            let _ = atomic::write_bytes(place.join(DESCRIPTION), &text);
+            let _ = describe(place, &text);
         }
         same
     }
@@ -209,7 +243,7 @@ pub(super) fn is_part(name: &OsStr) -> bool {
     let numbered = |name: &str| {
         name.strip_prefix("samples-").is_some_and(|rest| rest.bytes().all(|it| it.is_ascii_digit()))
     };
-    name.to_str().is_some_and(|name| [DESCRIPTION, ROWS, SIZES].contains(&name) || numbered(name))
+    name.to_str().is_some_and(|name| NAMES.contains(&name) || numbered(name))
 }
 
 /// A file of this size.

@@ -1,5 +1,6 @@
 #![expect(clippy::disallowed_methods, reason = "tests write their own input files")]
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
@@ -131,12 +132,32 @@ fn every_way_of_making_samples_has_a_place_of_its_own() {
     assert_eq!(room.folders().len(), 5);
 }
 
+/// What is in a folder, but for the description, by name.
+fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let file = |entry: fs::DirEntry| {
+        (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
+    };
+    entries.map(file).filter(|(name, _)| name != stored::DESCRIPTION).collect()
+}
+
+/// How many rows the last note says that were taken over.
+fn taken(room: &mut Room) -> usize {
+    let note = room.told.pop().unwrap();
+    assert!(room.told.is_empty(), "{:?}", room.told);
+    let (_, behind) = note.split_once(": ").unwrap();
+    let (taken, rest) = behind.split_once(" of 40 rows are taken from it").unwrap();
+    assert_eq!(rest, ", and the others made again");
+    taken.parse().unwrap()
+}
+
 #[test]
-fn a_damaged_record_is_refused_and_made_anew_at_the_next_start() {
+fn a_damaged_record_is_refused_and_that_alone_is_made_again_at_the_next_start() {
     let mut room = Room::new();
     room.load();
     let folder = room.folders().remove(0);
-    for name in [stored::shard(1), stored::ROWS.to_owned()] {
+    let whole = content(&folder);
+    for (name, most) in [(stored::shard(1), 1), (stored::ROWS.to_owned(), 40)] {
         let mut bytes = fs::read(folder.join(&name)).unwrap();
         bytes[50] ^= 1;
         fs::write(folder.join(&name), bytes).unwrap();
@@ -145,38 +166,185 @@ fn a_damaged_record_is_refused_and_made_anew_at_the_next_start() {
         let error = samples.or_else(|| damaged.rows.iter().find_map(Result::err)).unwrap();
         let shown = error.to_string().replace(&folder.display().to_string(), "rows-HASH");
         assert!(shown.starts_with("the cache of samples in rows-HASH is damaged: "), "{shown}");
+        assert!(shown.ends_with(". Run the same command again, with `--resume` where a run has begun: what is damaged is made again then"), "{shown}");
         assert_eq!(room.load(), room.in_memory());
-        assert_eq!(room.told.len(), 1);
-        assert!(
-            room.told.remove(0).contains("is damaged (cache.json is missing), and is made again")
-        );
+        let again = 40 - taken(&mut room);
+        assert!(again > 0 && again <= most, "{name}: {again} rows were made again");
+        assert_eq!(content(&folder), whole, "{name}");
     }
 }
 
 #[test]
-fn a_cut_or_missing_file_is_noticed_at_once() {
+fn whatever_is_damaged_cut_or_missing_is_made_again_as_it_was() {
+    let mut room = Room::new();
+    room.load();
+    let expected = room.in_memory();
+    let folder = room.folders().remove(0);
+    let whole = content(&folder);
+    let last = stored::shard(whole.len() - 4);
+    for name in [&stored::shard(1), &last, stored::ROWS, stored::MADE, stored::SIZES] {
+        let (path, bytes) = (folder.join(name), &whole[name]);
+        for at in [bytes.len() / 2, bytes.len() - 1] {
+            // A process that was killed leaves no description; who cuts a whole file leaves one.
+            for is_finished in [true, false] {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1;
+                for left in [&damaged[..], &bytes[..at], b""] {
+                    fs::write(&path, left).unwrap();
+                    if !is_finished {
+                        fs::remove_file(folder.join(stored::DESCRIPTION)).unwrap();
+                    }
+                    let made = room.load();
+                    let is_whole = made.samples.iter().all(|sample| sample.is_ok())
+                        && made.rows.iter().all(|row| row.is_ok());
+                    if is_whole {
+                        assert_eq!(made, expected, "{name} at {at}");
+                    }
+                    assert_eq!(room.load(), expected, "{name} at {at}");
+                    if name != stored::MADE || !is_finished {
+                        assert_eq!(content(&folder), whole, "{name} at {at}");
+                    }
+                    room.told.clear();
+                    fs::write(&path, bytes).unwrap();
+                }
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(room.load(), expected, "without {name}");
+        fs::write(&path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn what_was_ended_goes_on_behind_what_is_whole() {
+    for policy in Overlong::ALL.into_iter().filter(|policy| *policy != Overlong::Error) {
+        let mut room = Room::new();
+        let all = Dataset::load(&room.sources(), tokenizer(), &SampleOptions::new(400)).unwrap();
+        let options = SampleOptions {
+            overlong: policy,
+            ..SampleOptions::new(all.statistics.lengths.p50 - 1)
+        };
+        let expected = Dataset::load(&room.sources(), tokenizer(), &options).unwrap();
+        room.load_with(&options).unwrap();
+        let folder = room.folders().remove(0);
+        let whole = content(&folder);
+        let shards = whole.keys().filter(|name| name.starts_with("samples-")).count();
+        assert!(shards > 1, "{policy}: {shards}");
+        for kept in 0..shards {
+            fs::remove_file(folder.join(stored::DESCRIPTION)).unwrap();
+            (kept + 1..shards)
+                .for_each(|at| fs::remove_file(folder.join(stored::shard(at))).unwrap());
+            let last = &whole[&stored::shard(kept)];
+            fs::write(folder.join(stored::shard(kept)), &last[..last.len() / 2]).unwrap();
+            assert_eq!(room.load_with(&options).unwrap(), expected, "{policy}");
+            let taken = taken(&mut room);
+            let least = if policy == Overlong::Drop { kept } else { 40 * kept / shards };
+            assert!(
+                taken >= least && taken < 40,
+                "{policy}: {taken} of 40, {kept} of {shards} whole"
+            );
+            assert_eq!(content(&folder), whole, "{policy}");
+        }
+    }
+}
+
+#[test]
+fn a_row_that_changed_meanwhile_is_not_taken_over() {
     let mut room = Room::new();
     room.load();
     let folder = room.folders().remove(0);
-    let names = [
-        stored::shard(0),
-        stored::ROWS.to_owned(),
-        "sizes".to_owned(),
-        stored::DESCRIPTION.to_owned(),
-    ];
-    for name in &names {
-        let bytes = fs::read(folder.join(name)).unwrap();
-        fs::write(folder.join(name), &bytes[..bytes.len() - 1]).unwrap();
+    for (rows, least) in [(0..50, 40), (0..20, 20), (1..41, 0)] {
+        fs::remove_file(folder.join(stored::DESCRIPTION)).unwrap();
+        room.write(rows.clone());
         assert_eq!(room.load(), room.in_memory());
-        fs::remove_file(folder.join(name)).unwrap();
-        assert_eq!(room.load(), room.in_memory());
+        let note = room.told.pop().unwrap();
+        let said = format!(": {least} of {} rows are taken", rows.len());
+        assert!(note.contains(&said), "{note}");
     }
-    let mut sizes = fs::read(folder.join("sizes")).unwrap();
-    sizes[0] ^= 1;
-    fs::write(folder.join("sizes"), sizes).unwrap();
+    // What is learnt of a row counts, too.
+    let turns = |weight: u8| {
+        let row = |row| {
+            format!(
+                "{{\"messages\": [{{\"role\": \"user\", \"content\": \"{row}\"}}, {{\"role\": \"assistant\", \
+             \"content\": \"one\", \"weight\": {weight}}}, {{\"role\": \"assistant\", \"content\": \"two\"}}]}}\n"
+            )
+        };
+        (0..9).map(row).collect::<String>()
+    };
+    let sources = [SourceFile::new(room.file(), Format::Messages)];
+    let options = SampleOptions::new(400);
+    for weight in [1, 0, 0] {
+        fs::write(room.file(), turns(weight)).unwrap();
+        let cache = room.cache.clone();
+        let kept = cache.load(&sources, tokenizer(), &options, &mut |_| ()).unwrap();
+        assert_eq!(kept, Dataset::load(&sources, tokenizer(), &options).unwrap());
+        for folder in room.folders() {
+            let _ = fs::remove_file(folder.join(stored::DESCRIPTION));
+        }
+    }
+}
+
+#[test]
+fn a_row_that_is_mended_leaves_those_before_it_as_they_are() {
+    let mut room = Room::new();
+    let whole = fs::read_to_string(room.file()).unwrap();
+    fs::write(room.file(), whole.clone() + "{\"text\": 3}\n").unwrap();
+    room.load_with(&Room::options()).unwrap_err();
+    // Rows are read some thousand at once: the wrong one is met before the first of them is kept.
+    assert!(room.folders().is_empty());
+    let row = |row| format!("{{\"text\": \"The fee of form {row} is {row} euros.\"}}\n");
+    let many: String = (0..5_000).map(row).collect();
+    fs::write(room.file(), many.clone() + "{\"text\": 3}\n").unwrap();
+    room.load_with(&Room::options()).unwrap_err();
+    fs::write(room.file(), many).unwrap();
     assert_eq!(room.load(), room.in_memory());
-    assert_eq!(room.told.len(), 2 * names.len() + 1);
-    assert!(room.told.iter().all(|told| told.contains("is damaged (")), "{:?}", room.told);
+    let note = room.told.remove(0);
+    let taken =
+        note.split_once(": ").unwrap().1.split_once(" of 5000 rows are taken from it").unwrap().0;
+    let taken: usize = taken.parse().unwrap();
+    assert!(taken > 4_000 && taken <= 4_096, "{note}");
+    // Where it is not the rows that are to be mended, nothing stays.
+    fs::remove_dir_all(room.cache.folder()).unwrap();
+    let options = SampleOptions { overlong: Overlong::Error, ..Room::options() };
+    assert!(room.load_with(&options).is_err());
+    assert!(room.folders().is_empty());
+}
+
+#[test]
+fn one_process_makes_a_cache_and_another_waits_for_it() {
+    let mut room = Room::new();
+    let expected = room.load();
+    let folder = room.folders().remove(0);
+    fs::remove_file(folder.join(stored::DESCRIPTION)).unwrap();
+    let held = File::open(&folder).unwrap();
+    held.lock().unwrap();
+    let (cache, sources, (tell, told)) =
+        (room.cache.clone(), room.sources(), std::sync::mpsc::channel());
+    let other = std::thread::spawn(move || {
+        let mut tell = |note| tell.send(note).unwrap();
+        cache.load(&sources, tokenizer(), &Room::options(), &mut tell).unwrap()
+    });
+    assert!(told.recv().unwrap().starts_with("another process makes the samples in "));
+    drop(held);
+    assert_eq!(other.join().unwrap(), expected);
+}
+
+#[test]
+fn other_caches_of_a_folder_are_told_and_left() {
+    let mut room = Room::new();
+    room.load();
+    let first = room.folders().remove(0);
+    let (mine, named) =
+        (room.cache.folder().join("mine"), room.cache.folder().join("rows-of-mine"));
+    fs::create_dir(&mine).unwrap();
+    fs::create_dir(&named).unwrap();
+    assert!(room.told.is_empty());
+    let options = SampleOptions { max_seq_len: 10, ..Room::options() };
+    room.load_with(&options).unwrap();
+    let told = room.told.remove(0).replace(&room.cache.folder().display().to_string(), "FOLDER");
+    insta::assert_snapshot!(told, @"FOLDER holds 0.0 MB of samples of other rows, or for other settings (1 of its folders `rows-…`): remove those that no run reads any more, as nobody else does");
+    room.load_with(&options).unwrap();
+    assert!(room.told.is_empty() && first.exists() && mine.exists() && named.exists());
 }
 
 #[test]

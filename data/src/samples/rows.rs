@@ -55,7 +55,7 @@ impl RowRecord {
     }
 
     /// `None` where its sum is another.
-    fn unpacked(record: &[u8]) -> Option<Self> {
+    pub(crate) fn unpacked(record: &[u8]) -> Option<Self> {
         let (sum, content) = record.split_at(4);
         if number(sum) != u64::from(crc32fast::hash(content)) {
             return None;
@@ -69,6 +69,57 @@ impl RowRecord {
             seen: part(36, 44),
             samples: part(44, 48) as u32,
         })
+    }
+}
+
+/// What is known of how a row became its samples, so that it need not be encoded again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RowMade {
+    /// A hash of which of its turns are learnt.
+    pub(crate) way: u64,
+    /// Tokens, before it was cut.
+    pub(crate) length: usize,
+    /// Whether an answer in it is closed by no end token.
+    pub(crate) open: bool,
+    /// How many it was cut into, those without targets included.
+    pub(crate) parts: usize,
+}
+
+/// CRC-32 of this and of the row's record, way, length, open, parts.
+pub(crate) const MADE_BYTES: usize = 4 + 8 + 8 + 1 + 4;
+
+/// [`RowMade`] as it is stored.
+pub(crate) type MadeBytes = [u8; MADE_BYTES];
+
+impl RowMade {
+    /// As it is stored beside the record of its row.
+    pub(crate) fn packed(&self, row: &RowBytes) -> MadeBytes {
+        let Self { way, length, open, parts } = *self;
+        let mut bytes = [0; MADE_BYTES];
+        bytes[4..12].copy_from_slice(&way.to_le_bytes());
+        bytes[12..20].copy_from_slice(&(length as u64).to_le_bytes());
+        bytes[20] = u8::from(open);
+        bytes[21..].copy_from_slice(&(parts as u32).to_le_bytes());
+        let sum = Self::sum(&bytes, row);
+        bytes[..4].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// `None` where its sum is another.
+    pub(crate) fn unpacked(bytes: &MadeBytes, row: &RowBytes) -> Option<Self> {
+        (number(&bytes[..4]) == u64::from(Self::sum(bytes, row))).then(|| Self {
+            way: number(&bytes[4..12]),
+            length: number(&bytes[12..20]) as usize,
+            open: bytes[20] == 1,
+            parts: number(&bytes[21..]) as usize,
+        })
+    }
+
+    fn sum(bytes: &MadeBytes, row: &RowBytes) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&bytes[4..]);
+        sum.update(row);
+        sum.finalize()
     }
 }
 

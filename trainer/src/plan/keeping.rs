@@ -16,13 +16,18 @@ const NAME: &str = "graft";
 /// What the recipe says, and what is to be said of it.
 pub(super) struct Keeping {
     choice: Choice,
+    /// Where caches of this user lie, if anywhere.
+    usual: Option<PathBuf>,
+    /// Bytes of a section's files from which on they are kept there.
+    large: u64,
     /// Sentences for people.
     pub(super) notes: Vec<String>,
 }
 
 impl Keeping {
     pub(super) fn of(choice: &Choice) -> Self {
-        Self { choice: choice.clone(), notes: Vec::new() }
+        let (choice, usual) = (choice.clone(), usual_folder());
+        Self { choice, usual, large: LARGE, notes: Vec::new() }
     }
 
     /// Samples of the files of a section.
@@ -56,10 +61,10 @@ impl Keeping {
                 let size =
                     |source: &SourceFile| source.path.metadata().map_or(0, |found| found.len());
                 let bytes: u64 = sources.iter().map(size).sum();
-                if bytes < LARGE {
+                if bytes < self.large {
                     return None;
                 }
-                let found = usual_folder().map(Cache::at).ok_or_else(|| {
+                let found = self.usual.clone().map(Cache::at).ok_or_else(|| {
                     "neither XDG_CACHE_HOME nor HOME names a folder for caches".to_owned()
                 });
                 let writable = found.and_then(|cache| usable(cache, bytes));
@@ -118,4 +123,75 @@ fn usual_folder() -> Option<PathBuf> {
     };
     let home = || named("HOME").map(|home| home.join(".cache"));
     named("XDG_CACHE_HOME").or_else(home).map(|folder| folder.join(Path::new(NAME)))
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests write their own input files")]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use graft_data::Format;
+    use graft_files::disk;
+
+    use super::*;
+
+    /// Where the samples of a file of this many bytes are kept, and what is said of it.
+    fn kept(choice: Choice, usual: Option<PathBuf>, bytes: u64) -> (Option<PathBuf>, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        // A hole: nothing of it is on the disk.
+        fs::File::create(&path).unwrap().set_len(bytes).unwrap();
+        let mut keeping = Keeping { choice, usual, large: 1_000, notes: Vec::new() };
+        let sources = [SourceFile::new(path, Format::Text)];
+        let cache = keeping.cache(&sources).map(|cache| cache.folder().to_owned());
+        (cache, keeping.notes)
+    }
+
+    #[test]
+    fn large_files_are_kept_in_the_usual_folder_and_small_ones_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let usual = folder.path().join("new").join("graft");
+        assert_eq!(kept(Choice::Auto, Some(usual.clone()), 999), (None, vec![]));
+        assert!(!usual.exists());
+        assert_eq!(kept(Choice::Auto, Some(usual.clone()), 1_000), (Some(usual.clone()), vec![]));
+        let mode = fs::metadata(&usual).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        assert_eq!(kept(Choice::Off, Some(usual.clone()), 1_000), (None, vec![]));
+        let own = folder.path().join("own");
+        assert_eq!(kept(Choice::Folder(own.clone()), Some(usual), 1), (Some(own), vec![]));
+    }
+
+    #[test]
+    fn what_is_in_the_program_is_kept_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let choice = Choice::Folder(folder.path().to_owned());
+        let mut keeping = Keeping { choice, usual: None, large: 0, notes: Vec::new() };
+        let source = SourceFile::builtin("quickstart/train", Format::Messages).unwrap();
+        assert_eq!(keeping.cache(&[source]), None);
+    }
+
+    #[test]
+    fn where_the_usual_folder_does_not_serve_samples_stay_in_memory_and_that_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = |usual: Option<PathBuf>, bytes| {
+            let (cache, notes) = kept(Choice::Auto, usual, bytes);
+            assert_eq!((cache, notes.len()), (None, 1), "{notes:?}");
+            notes[0].replace(&folder.path().display().to_string(), "HOME")
+        };
+        insta::assert_snapshot!(said(None, 1_000), @"samples are kept in memory and made again at each start, since neither XDG_CACHE_HOME nor HOME names a folder for caches; `data.cache: FOLDER` keeps them elsewhere, and `data.cache: off` asks for this");
+        let taken = folder.path().join("taken");
+        fs::write(&taken, "").unwrap();
+        insta::assert_snapshot!(said(Some(taken.join("graft")), 1_000), @"samples are kept in memory and made again at each start, since HOME/taken/graft cannot be written (Not a directory (os error 20)); `data.cache: FOLDER` keeps them elsewhere, and `data.cache: off` asks for this");
+        let usual = folder.path().join("graft");
+        let more = disk::free_bytes(&usual).unwrap().saturating_mul(4);
+        // File systems that make no file so large have no disk so large.
+        if let Ok(file) = fs::File::create(folder.path().join("probe"))
+            && file.set_len(more).is_ok()
+        {
+            let said = said(Some(usual), more);
+            let rest = said.split_once(" bytes, but its disk has ").unwrap().1;
+            assert!(rest.contains("; `data.cache: FOLDER` keeps them elsewhere"), "{said}");
+        }
+    }
 }
