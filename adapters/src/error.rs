@@ -120,6 +120,32 @@ pub enum Error {
         /// Values in a block.
         block: usize,
     },
+    /// A number that the type of a GGUF file cannot hold.
+    #[error(
+        "tensor `{tensor}`: value {index} is {value}, which {kind} cannot hold; the base or the adapter is broken, or \
+         its numbers are too large for the type: BF16 and F32 hold larger ones"
+    )]
+    NotHeld {
+        /// The tensor.
+        tensor: String,
+        /// Place in the flattened tensor.
+        index: usize,
+        /// The value there.
+        value: f32,
+        /// The type that it was to be written in.
+        kind: graft_gguf::TensorType,
+    },
+    /// An adapter that a GGUF file of its own cannot say.
+    #[error(
+        "`{file}` cannot be written as a GGUF adapter: {reason}. Export base and adapter as one model, without \
+         --adapter-only"
+    )]
+    NoGgufAdapter {
+        /// The adapter's weights.
+        file: String,
+        /// What stands in the way.
+        reason: String,
+    },
     /// A sum that its type cannot hold.
     #[error(
         "tensor `{tensor}`: value {index} is {value} as {dtype}; the base or the adapter is broken, or \

@@ -2,10 +2,11 @@
 //!
 //! A model of [`LoraLinear`] or [`DenseLinear`] can be trained ([`Trainable`]); one of plain frozen
 //! projections cannot. [`peft`] reads and writes the field's adapter folders;
-//! [`merge`] and [`quantize`] write model folders.
+//! [`merge`] and [`quantize`] write model folders, [`gguf`] files of llama.cpp's.
 
 mod error;
 pub mod full;
+pub mod gguf;
 pub mod lora;
 pub mod merge;
 pub mod merged;

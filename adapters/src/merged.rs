@@ -123,14 +123,17 @@ impl<'a> MergedWeights<'a> {
     fn spec(&self, tensor: &Expected) -> Result<TensorSpec, Error> {
         let Expected { name, shape, site } = tensor.clone();
         let nf4 = if site.is_some() { self.checkpoint.nf4(&name)? } else { None };
-        let dtype = match nf4 {
-            Some(nf4) => match nf4.dtype {
+        if let Some(nf4) = nf4 {
+            let dtype = match nf4.dtype {
                 FloatType::F32 => Dtype::F32,
                 FloatType::F16 => Dtype::F16,
                 FloatType::Bf16 => Dtype::BF16,
-            },
-            None => self.stored(&name)?.dtype,
-        };
+            };
+            return Ok(TensorSpec { name, dtype, shape });
+        }
+        let stored = self.checkpoint.spec(self.weights.base_name(&name));
+        let missing = || graft_model::Error::NoTensor { tensor: name.clone() };
+        let dtype = stored.ok_or_else(missing)?.dtype;
         Ok(TensorSpec { name, dtype, shape })
     }
 
@@ -148,6 +151,16 @@ impl<'a> MergedWeights<'a> {
             Onto::Original => self.merge.adapter.config().sites.len(),
         };
         projections + self.merge.adapter.table_names().count()
+    }
+
+    /// The name of the base's tensor that the tensor of this name is, bit for bit; `None` for one that is computed.
+    pub fn kept<'n>(&self, name: &'n str) -> Option<&'n str> {
+        let Merge { adapter, onto, .. } = *self.merge;
+        let changed = match Site::from_checkpoint_name(name) {
+            Some(site) => onto != Onto::Original || adapter.config().sites.contains_key(&site),
+            None => adapter.table(name).is_some(),
+        };
+        (!changed).then(|| self.weights.base_name(name))
     }
 
     /// The tensor of this name.

@@ -377,6 +377,17 @@ impl Tokenizer {
         format!("{sha256} {bos:?} {eos:?} {pad} {frame:?} {stops:?} {marks:?}")
     }
 
+    /// As the text of a tokenizer.json, of whatever file it was read from.
+    ///
+    /// # Errors
+    /// It has no such form.
+    pub fn to_json(&self) -> Result<String, Error> {
+        self.inner.to_string(false).map_err(|error| Error::Tokenizer {
+            origin: self.origin.clone(),
+            message: error.to_string(),
+        })
+    }
+
     /// The name given to [`Self::from_bytes`] or [`Self::from_tiktoken`].
     pub fn origin(&self) -> &str {
         &self.origin

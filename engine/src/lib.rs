@@ -11,6 +11,7 @@
 //!
 //! The crate knows no recipe, no run folder and no command.
 
+pub mod by_blocks;
 pub mod generate;
 pub mod learning_rate;
 pub mod loss;

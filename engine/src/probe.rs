@@ -23,7 +23,7 @@ pub const CHUNK: usize = 1 << 22;
 
 /// Rows of tokens that models are compared on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probe(Vec<Vec<u32>>);
+pub struct Probe(pub(crate) Vec<Vec<u32>>);
 
 /// What a model makes of a probe, up to the head. The model itself is not held any more, only its head.
 pub struct Heard<B: Kernels> {
@@ -98,25 +98,48 @@ impl Probe {
     }
 }
 
-impl<B: Kernels> Heard<B> {
-    /// The head in bands, or whole.
-    fn bands(&self, whole: bool) -> Vec<(usize, Table<B>)> {
-        if whole { vec![(0, self.head.clone())] } else { self.head.bands() }
-    }
+/// What a model makes of a probe.
+pub trait Says {
+    /// Positions of the probe.
+    fn positions(&self) -> usize;
 
-    /// Logits of some positions in a band, `[positions, band]` flattened.
-    fn logits(&self, positions: Range<usize>, (first, band): &(usize, Table<B>)) -> Vec<f32> {
-        let hidden = self.hidden.clone().narrow(0, positions.start, positions.len());
-        let logits = band.logits(&hidden.into_primitive().tensor(), self.precision);
-        let logits = host_values::<B>(logits);
-        self.residency.leave_head(*first..first + band.vocab(), self.head.vocab());
-        logits
-    }
+    /// Tokens of the vocabulary.
+    fn vocab(&self) -> usize;
+
+    /// The vocabulary in the bands that its head is read in.
+    fn bands(&self) -> Vec<Range<usize>>;
+
+    /// Logits of some positions in a band, or in the whole vocabulary, `[positions, band]` flattened.
+    fn logits(&self, positions: Range<usize>, band: Range<usize>) -> Vec<f32>;
 }
 
-/// First columns and widths of bands.
-fn columns<B: Kernels>(bands: &[(usize, Table<B>)]) -> Vec<(usize, usize)> {
-    bands.iter().map(|(first, band)| (*first, band.vocab())).collect()
+impl<B: Kernels> Says for Heard<B> {
+    fn positions(&self) -> usize {
+        self.hidden.dims()[0]
+    }
+
+    fn vocab(&self) -> usize {
+        self.head.vocab()
+    }
+
+    fn bands(&self) -> Vec<Range<usize>> {
+        let bands = self.head.bands();
+        bands.iter().map(|(first, band)| *first..first + band.vocab()).collect()
+    }
+
+    fn logits(&self, positions: Range<usize>, band: Range<usize>) -> Vec<f32> {
+        let hidden = self.hidden.clone().narrow(0, positions.start, positions.len());
+        let cut = self
+            .head
+            .bands()
+            .into_iter()
+            .find(|(first, it)| *first == band.start && it.vocab() == band.len());
+        let table = cut.map_or_else(|| self.head.clone(), |(_, table)| table);
+        let logits = table.logits(&hidden.into_primitive().tensor(), self.precision);
+        let logits = host_values::<B>(logits);
+        self.residency.leave_head(band, self.head.vocab());
+        logits
+    }
 }
 
 impl Divergence {
@@ -126,23 +149,25 @@ impl Divergence {
     }
 
     /// Compares what two models of one vocabulary make of one probe.
-    pub fn between<A: Kernels, B: Kernels>(first: &Heard<A>, second: &Heard<B>) -> Self {
-        let tokens = first.hidden.dims()[0];
-        assert_eq!(tokens, second.hidden.dims()[0], "tokens of one probe");
-        assert_eq!(first.head.vocab(), second.head.vocab(), "tokens of both models");
+    pub fn between(first: &impl Says, second: &impl Says) -> Self {
+        let tokens = first.positions();
+        assert_eq!(tokens, second.positions(), "tokens of one probe");
+        assert_eq!(first.vocab(), second.vocab(), "tokens of both models");
+        let mut bands = first.bands();
         // Heads that are held in different forms may be cut elsewhere.
-        let whole = columns(&first.bands(false)) != columns(&second.bands(false));
-        let (p_bands, q_bands) = (first.bands(whole), second.bands(whole));
-        let widest = columns(&p_bands).iter().map(|(_, width)| *width).max().unwrap_or(1);
+        if bands != second.bands() {
+            bands = std::iter::once(0..first.vocab()).collect();
+        }
+        let widest = bands.iter().map(ExactSizeIterator::len).max().unwrap_or(1);
         let mut found = Vec::with_capacity(tokens);
         let most = (CHUNK / widest).max(1);
         for start in (0..tokens).step_by(most) {
             let positions = start..tokens.min(start + most);
             let mut sums = vec![Sums::default(); positions.len()];
-            for (p_band, q_band) in p_bands.iter().zip(&q_bands) {
-                let p = first.logits(positions.clone(), p_band);
-                let q = second.logits(positions.clone(), q_band);
-                add(&mut sums, &p, &q, p_band.0);
+            for band in &bands {
+                let p = first.logits(positions.clone(), band.clone());
+                let q = second.logits(positions.clone(), band.clone());
+                add(&mut sums, &p, &q, band.start);
             }
             found.extend(sums);
         }

@@ -63,9 +63,23 @@ pub fn create_file<E: From<io::Error>>(
     path: impl AsRef<Path>,
     fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
 ) -> Result<(), E> {
+    create_file_checked(path, fill, |_| Ok(()))
+}
+
+/// As [`create_file`], and `check` is given the finished file where it lies before it takes its place, and keeps it
+/// from there with an error.
+///
+/// # Errors
+/// As [`create_file`], and those of `check`.
+pub fn create_file_checked<E: From<io::Error>>(
+    path: impl AsRef<Path>,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    check: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
     let target = path.as_ref();
     let (parent, name) = split(target)?;
     let temporary = filled(target, &parent, &name, fill)?;
+    check(&temporary.path)?;
     // A second name, and the first one goes with the temporary: unlike a rename, it replaces nothing.
     match fs::hard_link(&temporary.path, target) {
         Ok(()) => {}

@@ -6,8 +6,8 @@ use crate::tensor_type::TensorType;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say what each field is")]
 pub enum Problem {
-    #[error("it begins with {found:?}, not with `GGUF`: it is no GGUF file")]
-    Magic { found: Vec<u8> },
+    #[error("it begins with `{found}`, not with `GGUF`: it is no GGUF file, or an empty one")]
+    Magic { found: String },
     #[error("it is a pointer of Git LFS, not the file itself: fetch it with `git lfs pull`")]
     LfsPointer,
     #[error("it is of GGUF version {found}; versions 2 and 3 are read: convert the model again")]

@@ -100,7 +100,9 @@ fn start(cursor: &mut Cursor<'_>) -> Result<u32, Problem> {
         return Err(Problem::LfsPointer);
     }
     if !cursor.map.starts_with(&MAGIC) {
-        return Err(Problem::Magic { found: cursor.map[..cursor.map.len().min(4)].to_vec() });
+        return Err(Problem::Magic {
+            found: cursor.map[..cursor.map.len().min(4)].escape_ascii().to_string(),
+        });
     }
     cursor.at = MAGIC.len();
     match cursor.u32("the version")? {

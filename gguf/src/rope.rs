@@ -1,5 +1,21 @@
-//! Llama 3's stretched rotary frequencies: what a GGUF file keeps as `rope_freqs.weight`, by what each frequency is
-//! divided. Follows `generate_extra_tensors` of `LlamaModel` in llama.cpp's converter.
+//! Rotary positions as a GGUF file keeps them. Llama 3's stretched frequencies are `rope_freqs.weight`, by what each is
+//! divided; and llama.cpp turns neighbouring pairs of a head where transformers turns its halves, so that the rows of
+//! `attn_q` and `attn_k` stand in another order. Follows `generate_extra_tensors` and `permute` of `LlamaModel` in
+//! llama.cpp's converter.
+
+/// Which row of a file is row `row` of a checkpoint, with heads of `head` rows: number `i` of half `h` stands at
+/// `2·i + h`.
+pub fn row_in_file(row: usize, head: usize) -> usize {
+    let (first, within) = (row / head * head, row % head);
+    let half = head / 2;
+    first + 2 * (within % half) + within / half
+}
+
+/// The inverse of [`row_in_file`].
+pub fn row_in_checkpoint(row: usize, head: usize) -> usize {
+    let (first, within) = (row / head * head, row % head);
+    first + within % 2 * (head / 2) + within / 2
+}
 
 /// Llama 3's scaling, as a config.json has it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,6 +79,13 @@ impl Scaling {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_a_head_go_to_neighbours_and_back() {
+        let rows: Vec<usize> = (0..16).map(|row| row_in_file(row, 8)).collect();
+        assert_eq!(rows, [0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15]);
+        assert!((0..96).all(|row| row_in_checkpoint(row_in_file(row, 32), 32) == row));
+    }
 
     #[test]
     fn every_scaling_of_llama_3_is_found_again_by_its_divisors() {

@@ -86,7 +86,7 @@ fn every_lie_is_named_with_its_place() {
     ];
     let shown: Vec<String> = lies.iter().map(|(what, said)| format!("{what}: {said}")).collect();
     insta::assert_snapshot!(shown.join("\n"), @"
-    magic: it begins with [71, 71, 77, 76], not with `GGUF`: it is no GGUF file
+    magic: it begins with `GGML`, not with `GGUF`: it is no GGUF file, or an empty one
     version 1: it is of GGUF version 1; versions 2 and 3 are read: convert the model again
     big-endian: its numbers are big-endian; only little-endian files are read
     tensors: the number of tensors is 1099511627776, but must be at most 65536

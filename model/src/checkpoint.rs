@@ -1,10 +1,11 @@
-//! A checkpoint's tensors, memory-mapped: one safetensors file, or shards with an index.
+//! A checkpoint's tensors, memory-mapped: one safetensors file, shards with an index, or a GGUF file.
 //!
 //! Follows the safetensors format (github.com/huggingface/safetensors, README) and the folder layout
 //! of transformers (`modeling_utils.py`). Opening touches the headers only; a tensor is a slice of
-//! the map, shared and never copied.
+//! the map, shared and never copied; of a GGUF file it may be made of what is stored ([`Checkpoint::tensor`]).
 
 mod expected;
+mod gguf;
 mod header;
 mod nf4;
 mod write;
@@ -15,7 +16,9 @@ pub use nf4::{Nf4Problem, Nf4Tensor};
 pub use safetensors::Dtype;
 pub use write::{ShardedWriter, TensorSpec, stream_safetensors, write_safetensors};
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,6 +27,7 @@ use serde::Deserialize;
 use crate::error::Error;
 use crate::folder::ModelFolder;
 use crate::pages::{Access, Mapped};
+use gguf::Made;
 
 /// The unsharded file. Where it exists it is the checkpoint, with or without an index beside it.
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -79,7 +83,28 @@ struct Entry {
     file: Arc<str>,
     dtype: Dtype,
     shape: Vec<usize>,
+    /// As they lie in the file.
     bytes: Bytes,
+    /// Set where the tensor is made of these.
+    made: Option<Made>,
+}
+
+impl Entry {
+    /// Length of a row, and how many there are.
+    fn rows(&self) -> (usize, usize) {
+        let (inner, outer) = self.shape.split_last().map_or((1, &[][..]), |(i, outer)| (*i, outer));
+        (inner, outer.iter().product())
+    }
+
+    /// The elements of some rows.
+    fn some(&self, rows: Range<usize>) -> Bytes {
+        let (inner, _) = self.rows();
+        if let Some(made) = self.made {
+            return made.rows(&self.bytes, inner, rows);
+        }
+        let row = inner * self.dtype.bitsize() / 8;
+        self.bytes.slice(rows.start * row..rows.end * row)
+    }
 }
 
 #[derive(Deserialize)]
@@ -93,6 +118,9 @@ impl Checkpoint {
     /// # Errors
     /// Neither file exists, or a file, header or index breaks its format; see [`Error`].
     pub fn open(folder: &ModelFolder) -> Result<Self, Error> {
+        if let Some(model) = folder.gguf() {
+            return Self::of_gguf(folder, model);
+        }
         if folder.contains(SINGLE_FILE) {
             return Self::open_file(folder, SINGLE_FILE);
         }
@@ -123,6 +151,10 @@ impl Checkpoint {
     /// # Errors
     /// As those of opening.
     pub fn files(folder: &ModelFolder) -> Result<Vec<String>, Error> {
+        if let Some(model) = folder.gguf() {
+            let name = model.path().file_name().unwrap_or_default();
+            return Ok(vec![name.to_string_lossy().into_owned()]);
+        }
         if folder.contains(SINGLE_FILE) {
             return Ok(vec![SINGLE_FILE.to_owned()]);
         }
@@ -160,7 +192,8 @@ impl Checkpoint {
         self.metadata.extend(header.metadata);
         for (name, info) in header.tensors {
             let bytes = map.slice(info.range);
-            let entry = Entry { file: file.clone(), dtype: info.dtype, shape: info.shape, bytes };
+            let (file, dtype, shape) = (file.clone(), info.dtype, info.shape);
+            let entry = Entry { file: file.clone(), dtype, shape, bytes, made: None };
             if let Some(other) = self.tensors.insert(name.clone(), entry) {
                 let (first, second) = (other.file.to_string(), file.to_string());
                 return Err(Error::TwoShards { tensor: name, first, second });
@@ -184,9 +217,14 @@ impl Checkpoint {
         })
     }
 
-    /// The mapped pages of the weight `name` that a product reads, none where it is embedded: its
-    /// values, and the scales of an NF4 weight.
+    /// The mapped pages of the weight `name` that a product reads, none where it is embedded or made of what is
+    /// stored: its values, and the scales of an NF4 weight.
     pub fn pages(&self, name: &str) -> Vec<Mapped> {
+        if self.is_made(name) { Vec::new() } else { self.stored_pages(name) }
+    }
+
+    /// The mapped pages that hold the weight `name` in the file.
+    fn stored_pages(&self, name: &str) -> Vec<Mapped> {
         if self.maps.is_empty() {
             return Vec::new();
         }
@@ -195,10 +233,15 @@ impl Checkpoint {
         entries.filter_map(|entry| Mapped::new(entry.bytes.clone())).collect()
     }
 
+    /// Whether memory holds the tensor of this name once it is asked for: it is made of what is stored.
+    pub fn is_made(&self, name: &str) -> bool {
+        self.tensors.get(name).is_some_and(|entry| entry.made.is_some())
+    }
+
     /// Lets the system take back the memory that holds a tensor's bytes; they are read from the file
     /// again where they are still used.
     pub fn release(&self, name: &str) {
-        self.pages(name).iter().for_each(Mapped::release);
+        self.stored_pages(name).iter().for_each(Mapped::release);
     }
 
     /// Lets the system take back the memory of all files: what was touched to find out what there is. Tensors
@@ -215,10 +258,48 @@ impl Checkpoint {
         found
     }
 
-    /// The tensor of this name.
+    /// The tensor of this name. One of a GGUF file is decoded as a whole, where it is kept in blocks.
     pub fn tensor(&self, name: &str) -> Option<TensorView> {
-        let Entry { file: _, dtype, shape, bytes } = self.tensors.get(name)?.clone();
+        let entry = self.tensors.get(name)?;
+        let bytes = match entry.made {
+            Some(_) => entry.some(0..entry.rows().1),
+            None => entry.bytes.clone(),
+        };
+        let Entry { dtype, shape, .. } = entry.clone();
         Some(TensorView { name: name.to_owned(), dtype, shape, bytes })
+    }
+
+    /// Name, type and shape of a tensor, as [`Checkpoint::tensor`] gives it.
+    pub fn spec(&self, name: &str) -> Option<TensorSpec> {
+        let Entry { dtype, shape, .. } = self.tensors.get(name)?.clone();
+        Some(TensorSpec { name: name.to_owned(), dtype, shape })
+    }
+
+    /// Some rows of the matrix of this name, which has as many.
+    pub fn rows(&self, name: &str, rows: Range<usize>) -> Option<Bytes> {
+        Some(self.tensors.get(name)?.some(rows))
+    }
+
+    /// The first bytes of a tensor, at most so many.
+    pub fn beginning(&self, name: &str, most: usize) -> Option<Bytes> {
+        let entry = self.tensors.get(name)?;
+        let (inner, rows) = entry.rows();
+        let row = (inner * entry.dtype.bitsize() / 8).max(1);
+        let bytes = match entry.made {
+            Some(_) => entry.some(0..rows.min(most.div_ceil(row))),
+            None => entry.bytes.clone(),
+        };
+        Some(bytes.slice(..bytes.len().min(most)))
+    }
+
+    /// The form that a tensor is stored in, and its bytes there.
+    pub fn stored(&self, name: &str) -> Option<(Cow<'static, str>, u64)> {
+        let entry = self.tensors.get(name)?;
+        let form = match entry.made {
+            Some(made) => made.form().into(),
+            None => entry.dtype.to_string().into(),
+        };
+        Some((form, entry.bytes.len() as u64))
     }
 
     /// All names, sorted.

@@ -81,7 +81,7 @@ pub enum Error {
         target: PathBuf,
     },
     /// A file stands where a model folder was expected.
-    #[error("`{}` is {what}; a model is the folder that holds config.json", path.display())]
+    #[error("`{}` is {what}; a model is the folder that holds config.json, or a GGUF file", path.display())]
     NotAFolder {
         /// The file.
         path: PathBuf,
@@ -101,7 +101,7 @@ pub enum Error {
     },
     /// The folder has weights, but in a form that is not read.
     #[error(
-        "the model folder `{folder}` has its weights as `{file}`, {what}; Graft reads safetensors: \
+        "the model folder `{folder}` has its weights as `{file}`, {what}; in a folder Graft reads safetensors: \
          fetch the release's `*.safetensors`, or convert the weights"
     )]
     OtherWeights {
@@ -111,6 +111,40 @@ pub enum Error {
         file: String,
         /// What it is.
         what: &'static str,
+    },
+    /// A GGUF file that breaks its format.
+    #[error("`{}` cannot be read: {problem}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        problem: Box<graft_gguf::Problem>,
+    },
+    /// A GGUF file that describes no Llama.
+    #[error("`{}` is no model that Graft can run: {problem}", path.display())]
+    GgufModel {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: Box<graft_gguf::hugging_face::ModelProblem>,
+    },
+    /// A GGUF file whose tokenizer cannot be used.
+    #[error("the tokenizer of `{}` cannot be used: {problem}", path.display())]
+    GgufTokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: Box<graft_gguf::tokenizer::TokenizerProblem>,
+    },
+    /// A folder without config.json and with more than one GGUF file.
+    #[error(
+        "the folder `{folder}` holds no config.json and several GGUF files: give the path of one: {}", files.join(", ")
+    )]
+    SeveralGguf {
+        /// The folder.
+        folder: String,
+        /// The files.
+        files: Vec<String>,
     },
     /// A file that a model needs is not in its folder.
     #[error(

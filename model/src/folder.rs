@@ -1,13 +1,18 @@
-//! Where a model's files come from: a Hugging Face folder on disk, or one embedded in the program.
+//! Where a model's files come from: a Hugging Face folder on disk, one embedded in the program, or a GGUF file, which
+//! stands for the folder that it was made of.
 //!
 //! Nothing is downloaded, ever: a file that is not there is an error that says how to get it.
 
+mod gguf;
 mod limits;
 mod within;
+
+pub use gguf::{GgufModel, is_gguf};
 
 use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use graft_files::plain_file::{self, Unreadable};
@@ -36,13 +41,15 @@ pub struct ModelFolder {
 enum Backing {
     Disk(PathBuf),
     Builtin(&'static Builtin),
+    Gguf(Arc<GgufModel>),
 }
 
 impl ModelFolder {
-    /// Opens a folder on disk, or an embedded model by `builtin:NAME`.
+    /// Opens a folder on disk, a GGUF file, a folder that holds one and no config.json, or an embedded model by
+    /// `builtin:NAME`.
     ///
     /// # Errors
-    /// The folder is missing or is a file; no embedded model has that name.
+    /// Nothing is there, or another file; the GGUF file is broken; no embedded model has that name.
     pub fn open(location: &str) -> Result<Self, Error> {
         if let Some(name) = location.strip_prefix(BUILTIN_PREFIX) {
             let found = BUILTINS.iter().find(|builtin| builtin.name == name);
@@ -52,17 +59,25 @@ impl ModelFolder {
             })?;
             return Ok(Self { backing: Backing::Builtin(builtin), tokenizer: None });
         }
-        Self::at(Path::new(location))
+        let folder = Self::at(Path::new(location))?;
+        match (folder.contains("config.json"), folder.gguf_files().as_slice()) {
+            (false, [only]) => Self::at(&Path::new(location).join(only)),
+            _ => Ok(folder),
+        }
     }
 
-    /// Opens a folder on disk.
+    /// Opens a folder on disk, or a GGUF file.
     ///
     /// # Errors
-    /// The folder is missing or is a file.
+    /// Nothing is there, or another file; the GGUF file is broken.
     pub fn at(path: &Path) -> Result<Self, Error> {
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => {
                 Ok(Self { backing: Backing::Disk(path.to_path_buf()), tokenizer: None })
+            }
+            Ok(_) if gguf::is_gguf(path) => {
+                let model = Arc::new(GgufModel::open(path)?);
+                Ok(Self { backing: Backing::Gguf(model), tokenizer: None })
             }
             Ok(_) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -97,9 +112,8 @@ impl ModelFolder {
 
     /// The chat templates in [`TEMPLATES`], by their paths in the folder, sorted.
     pub fn additional_templates(&self) -> Result<Vec<(String, Bytes)>, Error> {
-        let Some(path) = self.path().map(|path| path.join(TEMPLATES)) else {
-            return Ok(Vec::new());
-        };
+        let Backing::Disk(path) = &self.backing else { return Ok(Vec::new()) };
+        let path = path.join(TEMPLATES);
         let inner = match Self::at(&path) {
             Ok(inner) => inner,
             Err(Error::FolderMissing { .. } | Error::NotAFolder { .. }) => return Ok(Vec::new()),
@@ -111,25 +125,61 @@ impl ModelFolder {
         names.map(|name| Ok((format!("{TEMPLATES}/{name}"), inner.required(&name)?))).collect()
     }
 
-    /// The path on disk; `None` for an embedded model.
+    /// The path on disk, of a GGUF file its own; `None` for an embedded model.
     pub fn path(&self) -> Option<&Path> {
         match &self.backing {
             Backing::Disk(path) => Some(path),
+            Backing::Gguf(model) => Some(model.path()),
             Backing::Builtin(_) => None,
         }
+    }
+
+    /// Where the bytes of a file of [`Checkpoint::files`](crate::checkpoint::Checkpoint::files) lie; `None` for an
+    /// embedded model.
+    pub fn path_of(&self, name: &str) -> Option<PathBuf> {
+        match &self.backing {
+            Backing::Disk(path) => Some(path.join(name)),
+            Backing::Gguf(model) => Some(model.path().to_path_buf()),
+            Backing::Builtin(_) => None,
+        }
+    }
+
+    /// The GGUF file that stands for the folder, where one does.
+    pub fn gguf(&self) -> Option<&GgufModel> {
+        match &self.backing {
+            Backing::Gguf(model) => Some(model),
+            Backing::Disk(_) | Backing::Builtin(_) => None,
+        }
+    }
+
+    /// The names of the GGUF files in the folder.
+    fn gguf_files(&self) -> Vec<String> {
+        let Backing::Disk(_) = &self.backing else { return Vec::new() };
+        let names = self.names().unwrap_or_default();
+        names.into_iter().filter(|name| gguf::is_named_so(Path::new(name))).collect()
+    }
+
+    /// Whether the folder holds weights that are read, by the names of its files.
+    pub fn has_weights(&self) -> bool {
+        use crate::checkpoint::{INDEX_FILE, SINGLE_FILE};
+        self.gguf().is_some() || self.contains(SINGLE_FILE) || self.contains(INDEX_FILE)
     }
 
     /// How errors name the folder: its path, or `builtin:NAME`.
     pub fn display(&self) -> String {
         match &self.backing {
             Backing::Disk(path) => path.display().to_string(),
+            Backing::Gguf(model) => model.path().display().to_string(),
             Backing::Builtin(builtin) => format!("{BUILTIN_PREFIX}{}", builtin.name),
         }
     }
 
     /// How errors name a file of the folder.
     pub fn display_file(&self, name: &str) -> String {
-        format!("{}/{name}", self.display())
+        match &self.backing {
+            Backing::Gguf(_) => format!("{} (its {name})", self.display()),
+            Backing::Disk(_) | Backing::Builtin(_) => format!("{}/{name}", self.display()),
+        }
     }
 
     /// The folder's files by name, sorted; folders inside are left out.
@@ -138,6 +188,7 @@ impl ModelFolder {
             Backing::Builtin(builtin) => {
                 builtin.files.iter().map(|(name, _)| (*name).to_owned()).collect()
             }
+            Backing::Gguf(model) => model.names(),
             Backing::Disk(path) => {
                 let failed = |source| Error::Io { action: "list", path: path.clone(), source };
                 let mut names = Vec::new();
@@ -165,6 +216,10 @@ impl ModelFolder {
         let mut paths = Vec::new();
         for folder in [Some(self), self.tokenizer_home()?.as_ref()].into_iter().flatten() {
             let Some(path) = folder.path() else { continue };
+            if folder.gguf().is_some() {
+                paths.push(path.to_path_buf());
+                continue;
+            }
             paths.extend(folder.names()?.iter().map(|name| path.join(name)));
             let templates = folder.additional_templates()?;
             paths.extend(templates.iter().map(|(name, _)| path.join(name)));
@@ -178,13 +233,20 @@ impl ModelFolder {
     /// # Errors
     /// It is, or leads nowhere.
     pub fn check_own(&self, name: &str, goes_along: &dyn Fn(&str) -> bool) -> Result<(), Error> {
-        self.path().map_or(Ok(()), |path| own_file::check(path, name, goes_along))
+        match &self.backing {
+            Backing::Disk(path) => own_file::check(path, name, goes_along),
+            Backing::Gguf(_) | Backing::Builtin(_) => Ok(()),
+        }
     }
 
     /// What a file that gets published calls the model: the folder's own name, as a hub writes it where
     /// the folder is one of a hub's cache, and nothing of where it lies.
     pub fn published_name(&self) -> String {
-        let Backing::Disk(path) = &self.backing else { return self.display() };
+        let path = match &self.backing {
+            Backing::Builtin(_) => return self.display(),
+            Backing::Gguf(model) => return model.name(),
+            Backing::Disk(path) => path,
+        };
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
         let names: Vec<_> = path.iter().map(|name| name.to_string_lossy()).collect();
         let cached = |name: &&std::borrow::Cow<'_, str>| name.strip_prefix(CACHED).is_some();
@@ -198,6 +260,7 @@ impl ModelFolder {
     pub fn contains(&self, name: &str) -> bool {
         match &self.backing {
             Backing::Builtin(builtin) => builtin.files.iter().any(|(found, _)| *found == name),
+            Backing::Gguf(model) => model.names().iter().any(|found| found == name),
             Backing::Disk(path) => is_plain(name) && path.join(name).is_file(),
         }
     }
@@ -206,6 +269,7 @@ impl ModelFolder {
     pub fn bytes(&self, name: &str) -> Result<Option<Bytes>, Error> {
         match &self.backing {
             Backing::Builtin(builtin) => Ok(builtin_file(builtin, name)),
+            Backing::Gguf(model) => model.bytes(name, limits::limit_of(name)),
             Backing::Disk(_) => {
                 let path = self.disk_path(name)?;
                 match plain_file::read(&path, limits::limit_of(name)) {
@@ -252,6 +316,10 @@ impl ModelFolder {
 
     /// The error for a file that the folder should have, or has as a link that leads nowhere.
     pub fn missing(&self, name: &str) -> Error {
+        let files = if name == "config.json" { self.gguf_files() } else { Vec::new() };
+        if files.len() > 1 {
+            return Error::SeveralGguf { folder: self.display(), files };
+        }
         if let Some(error) = self.path().and_then(|path| dangling(&path.join(name))) {
             return error;
         }
@@ -295,7 +363,10 @@ fn weights(name: &str) -> Option<&'static str> {
     const PICKLE: &str = "a file of PyTorch's (a pickle, which can run programs)";
     let ending = Path::new(name).extension()?.to_str()?.to_ascii_lowercase();
     match ending.as_str() {
-        "gguf" | "ggml" => Some("a file of llama.cpp's (GGUF)"),
+        "gguf" => {
+            Some("a GGUF file, which is a model by itself: give its path in place of the folder's")
+        }
+        "ggml" => Some("a file of an old llama.cpp (GGML)"),
         "pth" | "pt" | "ckpt" => Some(PICKLE),
         "bin" if name.contains("model") => Some(PICKLE),
         "h5" | "msgpack" | "onnx" => Some("a file of another framework's"),
@@ -314,7 +385,7 @@ fn builtin_file(builtin: &'static Builtin, name: &str) -> Option<Bytes> {
 }
 
 #[expect(unsafe_code, reason = "a memory map is shared with whoever writes the file")]
-fn map_file(file: &File) -> std::io::Result<Bytes> {
+pub(crate) fn map_file(file: &File) -> std::io::Result<Bytes> {
     if file.metadata()?.len() == 0 {
         return Ok(Bytes::new());
     }
@@ -325,149 +396,4 @@ fn map_file(file: &File) -> std::io::Result<Bytes> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the tests prepare plain files")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_read_and_map_the_same() {
-        let root = tempfile::tempdir().unwrap();
-        fs::write(root.path().join("b.json"), "{}").unwrap();
-        fs::write(root.path().join("a.empty"), "").unwrap();
-        fs::create_dir(root.path().join("deeper")).unwrap();
-        let folder = ModelFolder::at(root.path()).unwrap();
-        assert_eq!(folder.names().unwrap(), ["a.empty", "b.json"]);
-        assert_eq!(folder.bytes("b.json").unwrap().unwrap(), "{}");
-        assert_eq!(folder.map("b.json").unwrap(), "{}");
-        assert_eq!(folder.map("a.empty").unwrap(), "");
-        assert_eq!(folder.bytes("c").unwrap(), None);
-        assert!(folder.contains("b.json") && !folder.contains("deeper"));
-    }
-
-    #[test]
-    fn a_map_outlives_the_replacement_of_its_file() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("a");
-        graft_files::atomic::write_bytes(&path, b"old").unwrap();
-        let folder = ModelFolder::at(root.path()).unwrap();
-        let map = folder.map("a").unwrap();
-        graft_files::atomic::write_bytes(&path, b"new").unwrap();
-        assert_eq!((map.as_ref(), folder.map("a").unwrap().as_ref()), (&b"old"[..], &b"new"[..]));
-    }
-
-    #[test]
-    fn what_is_published_says_nothing_of_where_a_model_lay() {
-        let root = tempfile::tempdir().unwrap();
-        let cached = "hub/models--org--Llama-3.1-8B/snapshots/0e9e39f249a1";
-        for (path, expected) in [
-            ("secret/Llama-3.1-8B", "Llama-3.1-8B"),
-            ("secret/deeper/../Llama-3.1-8B/", "Llama-3.1-8B"),
-            (cached, "org/Llama-3.1-8B"),
-        ] {
-            fs::create_dir_all(root.path().join("secret/deeper")).unwrap();
-            fs::create_dir_all(root.path().join(path)).unwrap();
-            let folder = ModelFolder::at(&root.path().join(path)).unwrap();
-            assert_eq!(folder.published_name(), expected);
-        }
-        let builtin = ModelFolder::open("builtin:quickstart").unwrap();
-        assert_eq!(builtin.published_name(), "builtin:quickstart");
-    }
-
-    #[test]
-    fn names_that_lead_elsewhere_are_refused() {
-        let root = tempfile::tempdir().unwrap();
-        let folder = ModelFolder::at(root.path()).unwrap();
-        for name in ["../x", "/etc/passwd", "a/b", "..", "", "a\\b"] {
-            assert!(matches!(folder.map(name), Err(Error::UnsafeName { .. })), "{name}");
-            assert!(matches!(folder.bytes(name), Err(Error::UnsafeName { .. })), "{name}");
-            assert!(!folder.contains(name));
-        }
-    }
-
-    #[test]
-    fn what_is_missing_is_said_with_the_way_to_get_it() {
-        let root = tempfile::tempdir().unwrap();
-        fs::write(root.path().join("file"), "").unwrap();
-        let folder = ModelFolder::at(root.path()).unwrap();
-        let texts = [
-            ModelFolder::open("meta-llama/Llama-3.1-8B").unwrap_err().to_string(),
-            ModelFolder::open("builtin:quick").unwrap_err().to_string(),
-            ModelFolder::open(root.path().join("file").to_str().unwrap()).unwrap_err().to_string(),
-            folder.required("config.json").unwrap_err().to_string(),
-            folder.map("../x").unwrap_err().to_string(),
-        ];
-        let shown = texts.join("\n").replace(&root.path().display().to_string(), "ROOT");
-        insta::assert_snapshot!(shown, @r#"
-        there is no model folder `meta-llama/Llama-3.1-8B`. Graft downloads nothing: fetch the model yourself, for example with `hf download meta-llama/Llama-3.1-8B --exclude "original/*" --local-dir meta-llama/Llama-3.1-8B`, and copy it there, or use `builtin:quickstart`
-        `builtin:quick` is not in this program; built in: builtin:quickstart
-        `ROOT/file` is a file; a model is the folder that holds config.json
-        `config.json` is not in the model folder `ROOT`. Graft downloads nothing: copy the file there from where the model comes from
-        `../x` is refused: a file of the model folder `ROOT` is a name without a path
-        "#);
-    }
-
-    #[test]
-    fn weights_of_another_form_are_called_by_their_name() {
-        let root = tempfile::tempdir().unwrap();
-        let file = root.path().join("model.gguf");
-        fs::write(&file, "").unwrap();
-        fs::write(root.path().join("consolidated.00.pth"), "").unwrap();
-        let folder = ModelFolder::at(root.path()).unwrap();
-        let texts = [
-            ModelFolder::at(&file).unwrap_err().to_string(),
-            folder.without_weights("model.safetensors").to_string(),
-        ];
-        let shown = texts.join("\n").replace(&root.path().display().to_string(), "ROOT");
-        insta::assert_snapshot!(shown, @"
-        `ROOT/model.gguf` is a file of llama.cpp's (GGUF); a model is the folder that holds config.json
-        the model folder `ROOT` has its weights as `consolidated.00.pth`, a file of PyTorch's (a pickle, which can run programs); Graft reads safetensors: fetch the release's `*.safetensors`, or convert the weights
-        ");
-    }
-
-    #[test]
-    fn a_folder_in_place_of_a_file_is_called_that() {
-        let root = tempfile::tempdir().unwrap();
-        for name in ["model.safetensors", "config.json"] {
-            fs::create_dir(root.path().join(name)).unwrap();
-        }
-        let folder = ModelFolder::at(root.path()).unwrap();
-        let weights = folder.without_weights("model.safetensors` or `model.safetensors.index.json");
-        let texts = [weights.to_string(), folder.missing("config.json").to_string()];
-        let shown = texts.join("\n").replace(&root.path().display().to_string(), "ROOT");
-        insta::assert_snapshot!(shown, @"
-        `ROOT/model.safetensors` is a folder, and only plain files are read
-        `ROOT/config.json` is a folder, and only plain files are read
-        ");
-    }
-
-    #[test]
-    #[cfg(unix)]
-    fn links_that_lead_nowhere_are_called_that() {
-        let root = tempfile::tempdir().unwrap();
-        let at = |name: &str| root.path().join(name);
-        std::os::unix::fs::symlink("../../blobs/0a1b", at("config.json")).unwrap();
-        std::os::unix::fs::symlink("nowhere", at("model")).unwrap();
-        let folder = ModelFolder::at(root.path()).unwrap();
-        let texts = [
-            folder.required("config.json").unwrap_err().to_string(),
-            ModelFolder::at(&at("model")).unwrap_err().to_string(),
-        ];
-        let shown = texts.join("\n").replace(&root.path().display().to_string(), "ROOT");
-        insta::assert_snapshot!(shown, @"
-        `ROOT/config.json` is a link to `../../blobs/0a1b`, which is not there: copy the files that the links of this folder lead to, too (`cp -rL` does)
-        `ROOT/model` is a link to `nowhere`, which is not there: copy the files that the links of this folder lead to, too (`cp -rL` does)
-        ");
-    }
-
-    #[test]
-    fn embedded_models_open_by_name_and_lie_aligned() {
-        for builtin in &BUILTINS {
-            let folder = ModelFolder::open(&format!("builtin:{}", builtin.name)).unwrap();
-            for name in folder.names().unwrap() {
-                let bytes = folder.map(&name).unwrap();
-                assert_eq!(bytes.as_ptr().align_offset(64), 0, "{name}");
-                assert!(folder.contains(&name));
-            }
-        }
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@
 //! it, quantises it, puts an adapter beside it, or makes it trainable. At any time memory holds the
 //! model as made so far and one tensor.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use graft_kernels::frozen::Storage;
@@ -44,6 +45,21 @@ pub trait Weights {
     /// The matrix of this name and shape.
     fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<FrozenMatrix, Error>;
 
+    /// Some rows of the matrix of this name and shape.
+    fn band(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        rows: Range<usize>,
+    ) -> Result<FrozenMatrix, Error> {
+        let whole = self.matrix(name, shape)?;
+        Ok(whole.band(rows.clone()).unwrap_or_else(|| {
+            let mut values = vec![0.0; rows.len() * shape[1]];
+            whole.decode_run(rows.start * shape[1], &mut values);
+            FrozenMatrix::from_f32(rows.len(), shape[1], &values)
+        }))
+    }
+
     /// The values of a norm.
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error>;
 
@@ -68,6 +84,22 @@ impl Weights for Checkpoint {
             Some(tensor) => from_nf4(name, tensor),
             None => dense(self.required(name)?, shape),
         }
+    }
+
+    fn band(
+        &self,
+        name: &str,
+        [_, inner]: [usize; 2],
+        rows: Range<usize>,
+    ) -> Result<FrozenMatrix, Error> {
+        let missing = || Error::NoTensor { tensor: name.to_owned() };
+        let spec = self.spec(name).ok_or_else(missing)?;
+        let shape = [rows.len(), inner];
+        let bytes = self.rows(name, rows).ok_or_else(missing)?;
+        dense(
+            TensorView { name: spec.name, dtype: spec.dtype, shape: shape.to_vec(), bytes },
+            shape,
+        )
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
@@ -213,8 +245,11 @@ fn table<B: Kernels, F: Factory<B>>(
     Ok((table, weights.pages(&name)))
 }
 
-/// Adds the pages that the block goes on reading to `pages`.
-fn block<B: Kernels, F: Factory<B>>(
+/// One block of a model; adds the pages that it goes on reading to `pages`.
+///
+/// # Errors
+/// Those of the weights and of the factory.
+pub fn block<B: Kernels, F: Factory<B>>(
     config: &LlamaConfig,
     weights: &impl Weights,
     factory: &mut F,
@@ -254,7 +289,11 @@ fn block<B: Kernels, F: Factory<B>>(
     })
 }
 
-fn norm<B: Kernels>(
+/// A norm of a model.
+///
+/// # Errors
+/// Those of the weights.
+pub fn norm<B: Kernels>(
     weights: &impl Weights,
     seat: Seat,
     config: &LlamaConfig,

@@ -34,10 +34,10 @@ impl BaseMark {
         let (mut norms, mut projections) = (Sha256::new(), Sha256::new());
         let mut dense = true;
         for tensor in expected(config) {
-            let Some(view) = checkpoint.tensor(&tensor.name) else { continue };
+            let Some(stored) = checkpoint.spec(&tensor.name) else { continue };
             let hash = match tensor.site {
                 Some(_) => {
-                    dense &= view.shape == tensor.shape;
+                    dense &= stored.shape == tensor.shape;
                     &mut projections
                 }
                 None if tensor.name == site::EMBED_TOKENS || tensor.name == site::LM_HEAD => {
@@ -46,8 +46,8 @@ impl BaseMark {
                 None => &mut norms,
             };
             hash.update(tensor.name.as_bytes());
-            hash.update(view.dtype.to_string().as_bytes());
-            hash.update(&view.bytes[..view.bytes.len().min(BEGINNING)]);
+            hash.update(stored.dtype.to_string().as_bytes());
+            hash.update(checkpoint.beginning(&tensor.name, BEGINNING).unwrap_or_default());
         }
         let projections = dense.then(|| hexadecimal(&projections.finalize()));
         Self { norms: hexadecimal(&norms.finalize()), projections }

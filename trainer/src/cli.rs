@@ -5,6 +5,7 @@
 
 pub mod byte_size;
 pub mod documents_args;
+pub mod export_args;
 pub mod failure;
 pub mod folder_args;
 pub mod globals;
@@ -23,6 +24,7 @@ pub use globals::{Globals, on_threads};
 
 use crate::commands;
 use documents_args::DocumentsArgs;
+use export_args::ExportArgs;
 use folder_args::{MergeArgs, QuantizeArgs, SynthModelArgs};
 use model_args::{ChatArgs, EvalArgs, GenerateArgs};
 use recipe_args::{
@@ -75,6 +77,8 @@ pub enum Command {
     Quantize(QuantizeArgs),
     /// Write base and adapter as one model folder.
     Merge(MergeArgs),
+    /// Write a model, or an adapter by itself, as a GGUF file.
+    Export(ExportArgs),
     /// Show what a model, adapter or run folder holds.
     Inspect(InspectArgs),
     /// Show what this machine offers to a run.
@@ -123,6 +127,7 @@ impl Cli {
             Command::Chat(args) => on_threads(|| commands::chat::run(globals, args)),
             Command::Quantize(args) => commands::quantize::run(globals, args),
             Command::Merge(args) => commands::merge::run(globals, args),
+            Command::Export(args) => commands::export::run(globals, args),
             Command::Inspect(args) => commands::inspect::run(args),
             Command::Doctor(args) => commands::doctor::run(globals, args),
             Command::SynthModel(args) => commands::synth_model::run(globals, args),

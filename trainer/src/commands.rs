@@ -5,6 +5,7 @@ pub mod data;
 pub mod doctor;
 pub mod documents;
 pub mod eval;
+pub mod export;
 pub mod generate;
 pub mod inspect;
 pub mod merge;

@@ -7,6 +7,8 @@ pub mod cli;
 pub mod commands;
 pub mod device;
 mod document_rows;
+pub mod exporting;
+pub mod gguf_tokenizer;
 pub mod last_words;
 pub mod ledger;
 pub mod lost_pages;

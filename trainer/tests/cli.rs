@@ -13,6 +13,8 @@ mod data;
 mod doctor;
 #[path = "cli/documents.rs"]
 mod documents;
+#[path = "cli/gguf.rs"]
+mod gguf;
 #[path = "cli/inspect.rs"]
 mod inspect;
 #[cfg(target_os = "linux")]

@@ -4,6 +4,8 @@
 //! the base's in its own use only. Where the base's head is its embedding, the two part: the use
 //! without a saved table keeps the base's values, and the merged model is no longer tied.
 
+use std::ops::Range;
+
 use graft_kernels::FrozenMatrix;
 use graft_model::checkpoint::TensorView;
 use graft_model::load::{Weights, dense};
@@ -66,6 +68,21 @@ impl<W: Weights> Weights for WithTables<'_, W> {
         match self.adapter.table(name) {
             Some(view) => dense(view.clone(), shape),
             None => self.base.matrix(self.base_name(name), shape),
+        }
+    }
+
+    fn band(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        rows: Range<usize>,
+    ) -> Result<FrozenMatrix, Error> {
+        match self.adapter.table(name) {
+            Some(view) => {
+                let whole = dense(view.clone(), shape)?;
+                Ok(whole.band(rows).expect("a dense matrix is cut between any two rows"))
+            }
+            None => self.base.band(self.base_name(name), shape, rows),
         }
     }
 

@@ -11,6 +11,7 @@ use graft_kernels::flex::isa::IsaError;
 
 use super::page::at_stdout;
 use crate::device::NoDevice;
+use crate::gguf_tokenizer::ExportError;
 use crate::no_memory;
 use crate::plan::ModelFilesError;
 use crate::run::RunError;
@@ -73,6 +74,14 @@ fn code_of(cause: &(dyn StdError + 'static)) -> Option<Code> {
             | ModelFilesError::FirstToken { .. } => Some(WRONG_INPUT),
         };
     }
+    if let Some(error) = cause.downcast_ref::<ExportError>() {
+        return match error {
+            ExportError::Model(error) => code_of(error),
+            ExportError::Tokenizer(error) => code_of(error),
+            ExportError::Apart { .. } => Some(FAILED),
+            ExportError::Keys { .. } => Some(WRONG_INPUT),
+        };
+    }
     if let Some(ScoreError::Text(error)) = cause.downcast_ref::<ScoreError>() {
         return code_of(error);
     }
@@ -116,7 +125,9 @@ fn model_is_wrong(error: &graft_model::Error) -> bool {
 fn adapter_is_wrong(error: &graft_adapters::Error) -> bool {
     match error {
         graft_adapters::Error::Model(error) => model_is_wrong(error),
-        graft_adapters::Error::Write(_) | graft_adapters::Error::NotFinite { .. } => false,
+        graft_adapters::Error::Write(_)
+        | graft_adapters::Error::NotFinite { .. }
+        | graft_adapters::Error::NotHeld { .. } => false,
         _ => true,
     }
 }

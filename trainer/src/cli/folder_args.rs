@@ -123,7 +123,7 @@ impl SynthModelArgs {
     }
 }
 
-fn tolerance(text: &str) -> Result<f32, String> {
+pub(super) fn tolerance(text: &str) -> Result<f32, String> {
     let number = text.parse::<f32>().ok().filter(|x| x.is_finite() && *x >= 0.0);
     number.ok_or_else(|| "expected a number, at least 0".to_owned())
 }

@@ -1,6 +1,7 @@
 //! `graft inspect`: what a model, an adapter, a run or a file of tensors holds.
 
 mod adapter;
+mod gguf;
 mod model;
 mod run;
 mod tensors;
@@ -9,6 +10,7 @@ use std::fs::Metadata;
 use std::io::ErrorKind::NotFound;
 use std::path::Path;
 
+use graft_model::folder::{ModelFolder, is_gguf};
 use serde_json::Value;
 
 use crate::cli::failure::WrongUse;
@@ -43,6 +45,7 @@ fn inspect(location: &str) -> anyhow::Result<Findings> {
     }
     let path = Path::new(location);
     match found(path)? {
+        Some(found) if found.is_file() && is_gguf(path) => return gguf::inspect(location),
         Some(found) if found.is_file() => return tensors::inspect(path),
         Some(_) => {}
         None => return Err(WrongUse(format!("there is nothing at `{location}`")).into()),
@@ -58,9 +61,12 @@ fn inspect(location: &str) -> anyhow::Result<Findings> {
     if has("config.json")? {
         return model::inspect(location);
     }
+    if ModelFolder::open(location)?.gguf().is_some() {
+        return gguf::inspect(location);
+    }
     let message = format!(
-        "`{location}` holds neither a model (config.json), nor an adapter (adapter_config.json), nor a run \
-         (manifest.json)"
+        "`{location}` holds neither a model (config.json, or one GGUF file), nor an adapter (adapter_config.json), \
+         nor a run (manifest.json)"
     );
     Err(WrongUse(message).into())
 }

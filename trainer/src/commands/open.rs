@@ -81,6 +81,15 @@ impl Opening {
         }
     }
 
+    /// What a file that gets published calls model and adapter together.
+    pub fn name(&self) -> String {
+        let model = self.files.folder.published_name();
+        match &self.beside {
+            Some(_) => format!("{model}, fine-tuned with Graft"),
+            None => model,
+        }
+    }
+
     /// An error of generating, with the files that it is about.
     pub fn named(&self, error: GenerateError) -> anyhow::Error {
         if matches!(error, GenerateError::Stopped(_)) {

@@ -351,7 +351,7 @@ fn written_bytes(plan: &Plan) -> u64 {
         let nf4 = if is_site { checkpoint.nf4(name).ok()? } else { None };
         match nf4 {
             Some(nf4) => Some(of(nf4.dtype)),
-            None => Some(checkpoint.tensor(name)?.dtype.bitsize() as u64 / 8),
+            None => Some(checkpoint.spec(name)?.dtype.bitsize() as u64 / 8),
         }
     };
     let bytes = expected(&plan.config).into_iter().map(|tensor| {
@@ -374,11 +374,16 @@ fn stored(plan: &Plan) -> Stored {
     // What the tables hold tells what the folder was saved in.
     let saved = || {
         let checkpoint = Checkpoint::open(&plan.model_folder).ok()?;
-        let table = checkpoint.tensor(graft_model::site::EMBED_TOKENS)?;
-        Some(table.bytes.len() / (config.vocab_size * config.d_model))
+        let table = checkpoint.spec(graft_model::site::EMBED_TOKENS)?;
+        let table_is_made = checkpoint.is_made(&table.name);
+        // Which of a GGUF file's projections are kept in blocks is the same for nearly all.
+        let first = Site::all(config).last().map(Site::checkpoint_name);
+        let projections_are_made = first.is_some_and(|name| checkpoint.is_made(&name));
+        Some((table.dtype.bitsize() / 8, table_is_made, projections_are_made))
     };
     let of_release = if config.dtype == Some(FloatType::F32) { 4 } else { 2 };
-    let float = if drawn { 4 } else { saved().unwrap_or(of_release) };
+    let (float, table_is_made, projections_are_made) =
+        saved().filter(|_| !drawn).unwrap_or((if drawn { 4 } else { of_release }, false, false));
     let quantised = config.quantization.is_some();
     let (projection, form) = match plan.nf4 {
         Some(scales) => (nf4(scales), if scales.is_double() { "nf4, double" } else { "nf4" }),
@@ -387,8 +392,10 @@ fn stored(plan: &Plan) -> Stored {
     Stored {
         projection,
         table: 1_000_000 * float,
-        projections_are_private: drawn || (plan.nf4.is_some() && !quantised),
-        tables_are_private: drawn,
+        projections_are_private: drawn
+            || projections_are_made
+            || (plan.nf4.is_some() && !quantised),
+        tables_are_private: drawn || table_is_made,
         form,
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use graft_data::{Lengths, Origin, Part, Sample, Samples, Statistics, Tokenizer};
-use graft_model::checkpoint::{INDEX_FILE, SINGLE_FILE};
+use graft_model::checkpoint::SINGLE_FILE;
 use graft_model::folder::ModelFolder;
 use graft_model::presets::parameter_count;
 use graft_model::{LlamaConfig, releases};
@@ -85,12 +85,13 @@ pub(super) fn model(recipe: &Recipe, findings: &mut Findings<'_>) -> Option<Mode
     if recipe.model.tokenizer.is_some() || path.is_file() {
         return None;
     }
-    let folder = ModelFolder::at(path).unwrap_or_else(|_| ModelFolder::to_come(path));
+    let folder = ModelFolder::open(&path.to_string_lossy());
+    let folder = folder.unwrap_or_else(|_| ModelFolder::to_come(path));
     let has = |name: &str| folder.contains(name);
     let has_config = has("config.json");
     let has_tokenizer = has("tokenizer.json") || has("tokenizer.model");
     let draws = recipe.model.init == Init::Random;
-    let has_weights = draws || has(SINGLE_FILE) || has(INDEX_FILE);
+    let has_weights = draws || folder.has_weights();
     let preset = recipe.model.preset;
     if has_config && has_tokenizer && has_weights || !has_config && preset.is_none() {
         return None;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use graft_data::{ModelTemplate, Tokenizer};
 use graft_kernels::nf4::AbsmaxFormat;
-use graft_model::checkpoint::{Checkpoint, INDEX_FILE, SINGLE_FILE};
+use graft_model::checkpoint::Checkpoint;
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, presets};
 use graft_recipes::{Init, MergeOnto, Model, Preset, Quantization, Recipe};
@@ -152,7 +152,7 @@ fn check_quantization(recipe: &Recipe, config: &LlamaConfig, findings: &mut Find
 
 /// The headers of the weights: whole, and of the tensors that config.json describes.
 fn check_weights(folder: &ModelFolder, config: &LlamaConfig, findings: &mut Findings<'_>) {
-    let has_weights = folder.contains(SINGLE_FILE) || folder.contains(INDEX_FILE);
+    let has_weights = folder.has_weights();
     // A model inside the program is checked by whoever builds the program.
     if folder.path().is_none() && !has_weights {
         return;

@@ -124,8 +124,8 @@ fn base_hashes(plan: &Plan) -> Result<BTreeMap<String, FileHash>, RunError> {
     }
     if plan.init == Init::Checkpoint {
         for name in Checkpoint::files(folder)? {
-            let hash = match folder.path() {
-                Some(path) => hash_weights(&path.join(&name))?,
+            let hash = match folder.path_of(&name) {
+                Some(path) => hash_weights(&path)?,
                 None => FileHash::of(&folder.required(&name)?),
             };
             hashes.insert(name, hash);

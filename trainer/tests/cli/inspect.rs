@@ -140,9 +140,9 @@ fn a_run_folder_is_summed_up() {
 fn what_is_nothing_is_said_to_be() {
     let room = Room::new();
     room.write("folder/x.txt", "x");
-    insta::assert_snapshot!(room.refused("inspect folder"), @"error: `folder` holds neither a model (config.json), nor an adapter (adapter_config.json), nor a run (manifest.json)");
+    insta::assert_snapshot!(room.refused("inspect folder"), @"error: `folder` holds neither a model (config.json, or one GGUF file), nor an adapter (adapter_config.json), nor a run (manifest.json)");
     insta::assert_snapshot!(room.refused("inspect nowhere"), @"error: there is nothing at `nowhere`");
-    insta::assert_snapshot!(room.refused("inspect folder/x.txt"), @"error: `folder/x.txt` is a file, but no .safetensors file and no folder");
+    insta::assert_snapshot!(room.refused("inspect folder/x.txt"), @"error: `folder/x.txt` is a file, but no .safetensors or GGUF file and no folder");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A model folder: its configuration, the release it is, and its tensors.
 
 use graft_data::{ChatTemplate, Message, Role};
-use graft_model::checkpoint::{Checkpoint, INDEX_FILE, SINGLE_FILE};
+use graft_model::checkpoint::Checkpoint;
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, presets};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use crate::plan::{ModelFiles, parameters, read_config};
 pub(super) fn inspect(location: &str) -> anyhow::Result<Findings> {
     let folder = ModelFolder::open(location)?;
     let config = read_config(&folder)?;
-    let weights = if folder.contains(SINGLE_FILE) || folder.contains(INDEX_FILE) {
+    let weights = if folder.has_weights() {
         let checkpoint = Checkpoint::open(&folder)?;
         checkpoint.verify(&config)?;
         Some(checkpoint)

@@ -24,10 +24,10 @@ pub(super) struct Sums(BTreeMap<String, OfType>);
 impl Sums {
     pub(super) fn of(checkpoint: &Checkpoint) -> Self {
         let mut sums: BTreeMap<String, OfType> = BTreeMap::new();
-        for view in checkpoint.names().filter_map(|name| checkpoint.tensor(name)) {
-            let sum = sums.entry(view.dtype.to_string()).or_default();
+        for (form, bytes) in checkpoint.names().filter_map(|name| checkpoint.stored(name)) {
+            let sum = sums.entry(form.into_owned()).or_default();
             sum.tensors += 1;
-            sum.bytes += view.bytes.len() as u64;
+            sum.bytes += bytes;
         }
         Self(sums)
     }
@@ -54,7 +54,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         (path.file_name().and_then(|n| n.to_str()), path.extension().and_then(|e| e.to_str()))
     else {
         let message =
-            format!("`{}` is a file, but no .safetensors file and no folder", path.display());
+            format!("`{}` is a file, but no .safetensors or GGUF file and no folder", path.display());
         return Err(WrongUse(message).into());
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());

@@ -1,0 +1,116 @@
+//! An adapter by itself, for llama.cpp's `--lora`: as `convert_lora_to_gguf.py` writes it.
+//!
+//! llama.cpp multiplies an update with `adapter.lora.alpha` over the rank of its `B` (`llama_adapter_lora_weight::
+//! get_scale` of `src/llama-adapter.h`). That is one alpha for all: where an update's own scale is another, its `B` takes
+//! the difference.
+
+use std::io::Write;
+use std::path::Path;
+
+use graft_files::{atomic, disk};
+use graft_gguf::blocks::{NotFinite, encode_rows};
+use graft_gguf::rope::row_in_checkpoint;
+use graft_gguf::{TensorSpec, TensorType, Value, Writer};
+use graft_model::folder::ModelFolder;
+use graft_model::{LlamaConfig, Site, stop};
+
+use super::{Written, claim, turned};
+use crate::error::Error;
+use crate::peft::PeftAdapter;
+
+/// One of the two matrices of an update.
+struct Part {
+    site: Site,
+    /// 0 for `A`, 1 for `B`.
+    side: usize,
+}
+
+/// Writes an adapter of a model as `kind`, one of the plain types.
+///
+/// # Errors
+/// `out` is taken; the adapter is no model's of this shape, or brings what a GGUF adapter cannot say; a number is beyond
+/// the type; the disk refuses.
+pub fn write_adapter(
+    out: &Path,
+    base: &ModelFolder,
+    config: &LlamaConfig,
+    adapter: &PeftAdapter,
+    name: &str,
+    kind: TensorType,
+) -> Result<Written, Error> {
+    let path = claim(out, base)?;
+    adapter.check_model(config)?;
+    let refused = |reason: String| Error::NoGgufAdapter { file: adapter.file().to_owned(), reason };
+    if let Some(table) = adapter.table_names().next() {
+        return Err(refused(format!(
+            "it brings `{table}` whole, which llama.cpp takes from no adapter"
+        )));
+    }
+    let sites = &adapter.config().sites;
+    let scaling = adapter.config().scaling;
+    let alpha = |site| sites.get(&site).map(|size| scaling.factor(*size) * size.rank.get() as f64);
+    let Some(shared) = sites.keys().next().and_then(|site| alpha(*site)) else {
+        return Err(refused("it holds no update".to_owned()));
+    };
+    let (specs, parts): (Vec<_>, Vec<_>) = sites
+        .iter()
+        .flat_map(|(&site, size)| {
+            let ([out, inner], rank) = (site.weight_shape(config), size.rank.get());
+            let spec = |side: &str, shape: [usize; 2]| TensorSpec {
+                name: format!("{}.lora_{side}", site.gguf_name()),
+                kind,
+                shape: shape.to_vec(),
+            };
+            let (a, b) = (spec("a", [rank, inner]), spec("b", [out, rank]));
+            [(a, Part { site, side: 0 }), (b, Part { site, side: 1 })]
+        })
+        .unzip();
+    let writer = Writer::new(&keys(name, shared, kind), specs);
+    disk::require_free(&path, writer.file_bytes())?;
+    let mut next = parts.iter();
+    let tensor = |spec: &TensorSpec, file: &mut dyn Write| -> Result<(), Error> {
+        stop::check().map_err(graft_model::Error::from)?;
+        let Part { site, side } = next.next().expect("a part for each tensor");
+        let factor = if *side == 1 { alpha(*site).unwrap_or(shared) / shared } else { 1.0 };
+        let head = turned(site.kind, config.head_dim).filter(|_| *side == 1);
+        let matrices = adapter.values(*site).expect("the site is the adapter's own");
+        write_part(spec, &matrices[*side], factor as f32, head, file)
+    };
+    atomic::create_file(&path, |file| writer.write(file, tensor))?;
+    Ok(Written::of(path, &writer))
+}
+
+fn keys(name: &str, alpha: f64, kind: TensorType) -> Vec<(String, Value)> {
+    let file_type = graft_gguf::mixture::Mixture::All(kind).file_type();
+    let keys = [
+        ("general.architecture", Value::text("llama")),
+        ("general.type", Value::text("adapter")),
+        ("adapter.type", Value::text("lora")),
+        ("general.name", Value::text(name)),
+        ("general.file_type", Value::u32(file_type)),
+        ("adapter.lora.alpha", Value::F32(alpha as f32)),
+    ];
+    keys.map(|(key, value)| (key.to_owned(), value)).into()
+}
+
+fn write_part(
+    spec: &TensorSpec,
+    values: &[f32],
+    factor: f32,
+    head: Option<usize>,
+    file: &mut dyn Write,
+) -> Result<(), Error> {
+    let inner = *spec.shape.last().expect("a matrix");
+    let mut bytes = vec![0; spec.bytes()];
+    let fill = |row: usize, into: &mut [f32], _: &mut [f32]| {
+        let from = head.map_or(row, |head| row_in_checkpoint(row, head));
+        for (into, value) in into.iter_mut().zip(&values[from * inner..]) {
+            *into = value * factor;
+        }
+    };
+    encode_rows(spec.kind, inner, 0, &mut bytes, fill).map_err(|failed| {
+        let NotFinite { index, value } = failed;
+        Error::NotHeld { tensor: spec.name.clone(), index, value, kind: spec.kind }
+    })?;
+    Ok(file.write_all(&bytes)?)
+}

@@ -1,0 +1,95 @@
+//! The rows of a tensor of a model, with or without an adapter, one at a time.
+
+use graft_kernels::FrozenMatrix;
+use graft_model::checkpoint::{Checkpoint, Dtype};
+use graft_model::load::Weights;
+use graft_model::{LlamaConfig, Site};
+use half::{bf16, f16};
+
+use crate::error::Error;
+use crate::merged::{MergedTensor, MergedWeights, Sum};
+
+/// Where the rows of a tensor come from.
+pub(super) enum Rows<'a> {
+    /// Base and adapter together.
+    Sum(Sum),
+    /// A matrix in NF4.
+    Matrix(FrozenMatrix),
+    /// As the base holds it.
+    Stored { checkpoint: &'a Checkpoint, name: String, dtype: Dtype },
+}
+
+impl<'a> Rows<'a> {
+    /// Those of the tensor of this name in a checkpoint.
+    pub(super) fn of(
+        name: &str,
+        config: &LlamaConfig,
+        checkpoint: &'a Checkpoint,
+        merged: Option<&MergedWeights<'_>>,
+    ) -> Result<Self, Error> {
+        let kept = match merged {
+            None => name,
+            Some(merged) => match merged.kept(name) {
+                Some(kept) => kept,
+                None => match merged.tensor(name)? {
+                    MergedTensor::Sum(sum) => return Ok(Self::Sum(sum)),
+                    MergedTensor::Stored(view) => return Self::stored(checkpoint, &view.name),
+                },
+            },
+        };
+        match Site::from_checkpoint_name(kept) {
+            Some(site) if checkpoint.nf4(kept)?.is_some() => {
+                Ok(Self::Matrix(checkpoint.matrix(kept, site.weight_shape(config))?))
+            }
+            _ => Self::stored(checkpoint, kept),
+        }
+    }
+
+    fn stored(checkpoint: &'a Checkpoint, name: &str) -> Result<Self, Error> {
+        let missing = || graft_model::Error::NoTensor { tensor: name.to_owned() };
+        let dtype = checkpoint.spec(name).ok_or_else(missing)?.dtype;
+        Ok(Self::Stored { checkpoint, name: name.to_owned(), dtype })
+    }
+
+    /// The base's tensor that this is, where it is one.
+    pub(super) fn stored_name(&self) -> Option<&str> {
+        match self {
+            Self::Stored { name, .. } => Some(name),
+            Self::Sum(_) | Self::Matrix(_) => None,
+        }
+    }
+
+    /// Row `row` in f32; `room` is as long as a row, and holds nothing afterwards.
+    pub(super) fn row(&self, row: usize, values: &mut [f32], room: &mut [f32]) {
+        match self {
+            Self::Sum(sum) => sum.row(row, values, room),
+            Self::Matrix(matrix) => matrix.decode(row, 0, values),
+            Self::Stored { checkpoint, name, dtype } => {
+                let bytes = checkpoint.rows(name, row..row + 1).expect("it was looked up");
+                widen(*dtype, &bytes, values);
+            }
+        }
+    }
+}
+
+fn widen(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
+    let pairs = bytes.as_chunks().0;
+    match dtype {
+        Dtype::F32 => {
+            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
+                *value = f32::from_le_bytes(*bytes);
+            }
+        }
+        Dtype::F16 => {
+            for (value, bytes) in values.iter_mut().zip(pairs) {
+                *value = f16::from_le_bytes(*bytes).to_f32();
+            }
+        }
+        Dtype::BF16 => {
+            for (value, bytes) in values.iter_mut().zip(pairs) {
+                *value = bf16::from_le_bytes(*bytes).to_f32();
+            }
+        }
+        other => unreachable!("`verify` lets float tensors through only, not {other}"),
+    }
+}

@@ -1,0 +1,149 @@
+//! What `graft export` is told.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use graft_kernels::nf4::AbsmaxFormat;
+use graft_model::LlamaConfig;
+use graft_recipes::MergeOnto;
+
+use super::failure::WrongUse;
+use super::folder_args::tolerance;
+use super::model_args::{Quantization, nf4};
+use super::named::named;
+use super::paths::{path, place};
+use crate::merge_bound::MergeBound;
+use crate::trained_with::TrainedWith;
+
+/// Files of other programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// llama.cpp's, which Ollama and others read, too.
+    Gguf,
+}
+
+/// How the numbers of a file are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "llama.cpp's names")]
+pub enum ExportType {
+    F32,
+    F16,
+    Bf16,
+    Q8_0,
+    Q4KM,
+}
+
+impl ExportFormat {
+    const ALL: &[(&str, Self)] = &[("gguf", Self::Gguf)];
+}
+
+impl ExportType {
+    const ALL: &[(&str, Self)] = &[
+        ("f32", Self::F32),
+        ("f16", Self::F16),
+        ("bf16", Self::Bf16),
+        ("q8_0", Self::Q8_0),
+        ("q4_k_m", Self::Q4KM),
+    ];
+
+    /// As it is asked for.
+    pub fn name(self) -> &'static str {
+        let found = Self::ALL.iter().find(|(_, found)| *found == self);
+        found.expect("all are in the list").0
+    }
+}
+
+/// `graft export`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Write a model as a GGUF file, for llama.cpp and what is built on it, merged with its adapter on the \
+                  way; or the adapter by itself, for `--lora`.",
+    after_help = "Examples:\n  graft export --model models/Llama-3.1-8B-Instruct \\\n    \
+                  --adapter runs/llama3.1-8b-qlora/adapter --type q4_k_m --out mine.gguf\n  \
+                  graft export --model models/Llama-3.1-8B-Instruct \\\n    \
+                  --adapter runs/llama3.1-8b-qlora/adapter --adapter-only --out mine-lora.gguf"
+)]
+pub struct ExportArgs {
+    /// The base model: its folder, a GGUF file, or builtin:quickstart
+    #[arg(long, value_name = "PATH", value_parser = place())]
+    pub model: String,
+    /// The adapter's folder (PEFT)
+    #[arg(long, value_name = "DIR", value_parser = path())]
+    pub adapter: Option<PathBuf>,
+    /// The new file
+    #[arg(long, value_name = "FILE", value_parser = path())]
+    pub out: PathBuf,
+    /// What is written
+    #[arg(long, default_value = "gguf", value_parser = named(ExportFormat::ALL))]
+    pub format: ExportFormat,
+    /// How numbers are kept [default: f16, of an adapter by itself f32]
+    #[arg(long, value_parser = named(ExportType::ALL))]
+    pub r#type: Option<ExportType>,
+    /// Write the adapter by itself, to be loaded beside the base
+    #[arg(long)]
+    pub adapter_only: bool,
+    /// A folder with the tokenizer and chat template that go along [default: the model's own]
+    #[arg(long, value_name = "DIR", value_parser = path())]
+    pub tokenizer: Option<PathBuf>,
+    /// The weights merged onto: those the adapter was trained beside, or the folder's own
+    #[arg(long, default_value = "dequantised", value_parser = named(MergeOnto::ALL))]
+    pub onto: MergeOnto,
+    /// How the weights were kept while the adapter was trained [default: as the adapter
+    /// says, else as in the folder]
+    #[arg(long, value_enum)]
+    pub quantization: Option<Quantization>,
+    /// The largest mean divergence of the file from base + adapter, in nats a token, that is accepted
+    /// [default: 0.02 of plain numbers, 0.1 of q8_0, 1 of q4_k_m]
+    #[arg(long, value_name = "X", value_parser = tolerance)]
+    pub tolerance: Option<f32>,
+}
+
+impl ExportArgs {
+    /// Refuses what could change nothing.
+    ///
+    /// # Errors
+    /// It is asked for.
+    pub fn check(&self) -> Result<(), WrongUse> {
+        let said = |flag: &str, why: &str| Err(WrongUse(format!("{flag}: {why}")));
+        if self.adapter.is_none() {
+            if self.adapter_only {
+                return said("--adapter-only", "there is no adapter: give one with --adapter DIR");
+            }
+            if self.quantization.is_some() || self.onto != MergeOnto::Dequantised {
+                let why = "they say how an adapter is merged, and there is none: leave them out";
+                return said("--quantization, --onto", why);
+            }
+        }
+        let compares = self.tolerance.is_some() || self.onto != MergeOnto::Dequantised;
+        if self.adapter_only
+            && (compares || self.quantization.is_some() || self.tokenizer.is_some())
+        {
+            let why = "the adapter by itself is neither merged nor compared, and has no tokenizer: leave them out";
+            return said("--tolerance, --onto, --quantization, --tokenizer", why);
+        }
+        Ok(())
+    }
+
+    /// How NF4 keeps scales, where the adapter was trained beside NF4 weights.
+    ///
+    /// # Errors
+    /// `--quantization none` with a folder that is quantised.
+    pub fn nf4(
+        &self,
+        config: &LlamaConfig,
+        trained: &TrainedWith,
+    ) -> Result<Option<AbsmaxFormat>, WrongUse> {
+        nf4(self.quantization, config, trained, &self.model)
+    }
+
+    /// The mean divergence beyond which the file is refused.
+    pub fn allowed(&self, asked: ExportType, nf4: Option<AbsmaxFormat>) -> f64 {
+        let merged = MergeBound::of(self.onto, nf4).refused();
+        let usual = match asked {
+            ExportType::F32 | ExportType::F16 | ExportType::Bf16 => merged,
+            ExportType::Q8_0 => merged.max(0.1),
+            ExportType::Q4KM => merged.max(1.0),
+        };
+        self.tolerance.map_or(usual, f64::from)
+    }
+}

@@ -1,0 +1,147 @@
+//! `graft export`: a model, or an adapter by itself, as a file of another program's.
+
+use std::path::PathBuf;
+
+use graft_adapters::PeftAdapter;
+use graft_adapters::gguf::{self, Export, Written};
+use graft_engine::probe::Divergence;
+use graft_gguf::TensorType;
+use graft_gguf::mixture::Mixture;
+use graft_kernels::nf4::AbsmaxFormat;
+use graft_model::folder::ModelFolder;
+
+use super::open::Opening;
+use crate::cli::export_args::{ExportArgs, ExportType};
+use crate::cli::failure::WrongUse;
+use crate::cli::{Globals, page};
+use crate::exporting::{self, Comparing};
+use crate::merge_bound::onto;
+use crate::{gguf_tokenizer, privacy, signals};
+
+/// Writes the file.
+///
+/// # Errors
+/// Base or adapter are unusable or have no form in the file; the place is taken; the disk refuses; the file answers
+/// otherwise than base and adapter do.
+pub fn run(globals: &Globals, args: &ExportArgs) -> anyhow::Result<()> {
+    signals::listen()?;
+    signals::work_begins(globals.voice());
+    args.check()?;
+    let opening = Opening::new(&args.model, args.adapter.as_deref(), args.tokenizer.as_deref())?;
+    opening.warn(globals)?;
+    let mut inputs = opening.files.folder.paths()?;
+    if let Some(adapter) = &args.adapter {
+        let folder = if adapter.is_dir() { Some(ModelFolder::at(adapter)?) } else { None };
+        inputs.extend(folder.map_or(Ok(vec![adapter.clone()]), |folder| folder.paths())?);
+    }
+    privacy::as_private_as(&args.out, inputs.iter().map(PathBuf::as_path));
+    let rows = match &opening.adapter {
+        Some(adapter) if args.adapter_only => adapter_only(args, &opening, adapter)?,
+        _ => whole(globals, args, &opening)?,
+    };
+    Ok(page::print(&page::table(&rows))?)
+}
+
+type Rows = Vec<(&'static str, String)>;
+
+fn adapter_only(
+    args: &ExportArgs,
+    opening: &Opening,
+    adapter: &PeftAdapter,
+) -> anyhow::Result<Rows> {
+    let kind = match args.r#type.unwrap_or(ExportType::F32) {
+        ExportType::F32 => TensorType::F32,
+        ExportType::F16 => TensorType::F16,
+        ExportType::Bf16 => TensorType::Bf16,
+        other => {
+            return Err(WrongUse(format!(
+                "an adapter's matrices are too narrow for blocks: `--type {}` is for a whole model; take \
+                 f32, f16 or bf16",
+                other.name()
+            ))
+            .into());
+        }
+    };
+    let (folder, config) = (&opening.files.folder, &opening.files.config);
+    let name = opening.name();
+    let written = gguf::write_adapter(&args.out, folder, config, adapter, &name, kind)?;
+    let updates = adapter.config().sites.len();
+    Ok(vec![
+        ("written", written.path.display().to_string()),
+        ("size", page::bytes(written.bytes)),
+        ("holds", format!("{updates} updates, for the base beside it: `--lora` of llama.cpp")),
+    ])
+}
+
+fn whole(globals: &Globals, args: &ExportArgs, opening: &Opening) -> anyhow::Result<Rows> {
+    let (files, asked) = (&opening.files, args.r#type.unwrap_or(ExportType::F16));
+    let nf4 = match &opening.adapter {
+        Some(_) => args.nf4(&files.config, &opening.trained)?,
+        None => None,
+    };
+    let adapter = opening.adapter.as_ref().map(|adapter| (adapter, onto(args.onto, nf4)));
+    let config =
+        adapter.map_or_else(|| files.config.clone(), |(it, _)| it.model_config(&files.config));
+    let tokenizer = gguf_tokenizer::keys(files, &config)?;
+    let has_template = gguf_tokenizer::has_template(&tokenizer);
+    let export = Export {
+        base: &files.folder,
+        config: &files.config,
+        adapter,
+        mixture: asked.mixture(),
+        name: opening.name(),
+        tokenizer,
+    };
+    let how = Comparing { nf4, allowed: args.allowed(asked, nf4), voice: globals.voice() };
+    let (written, divergence) = exporting::write(&args.out, &export, how)?;
+    let mut rows = vec![
+        ("written", written.path.display().to_string()),
+        ("size", page::bytes(written.bytes)),
+        ("tensors", kinds(&written)),
+        ("compared", compared(divergence, opening.adapter.is_some(), nf4)),
+    ];
+    if !has_template {
+        let none =
+            "none: the model brings none, and servers then guess one; give it with --tokenizer DIR";
+        rows.push(("chat", none.to_owned()));
+    }
+    if let Some(system) = &opening.trained.system_prompt {
+        rows.push((
+            "trained with",
+            format!("the system prompt {system:?}: the server has to send it"),
+        ));
+    }
+    Ok(rows)
+}
+
+fn kinds(written: &Written) -> String {
+    let kinds = written.kinds.iter().map(|(kind, count)| format!("{count} {kind}"));
+    kinds.collect::<Vec<_>>().join(", ")
+}
+
+fn compared(divergence: Divergence, adapted: bool, nf4: Option<AbsmaxFormat>) -> String {
+    let Divergence { mean, max, agreement, tokens } = divergence;
+    let model = match (adapted, nf4) {
+        (false, _) => "the model as stored",
+        (true, None) => "base + adapter",
+        (true, Some(_)) => "base in NF4 + adapter",
+    };
+    format!(
+        "mean {mean:.1e}, largest {max:.1e} nats a token from {model} over {tokens} tokens; same likeliest token \
+         at {:.1} %",
+        100.0 * agreement
+    )
+}
+
+impl ExportType {
+    /// The types of the tensors.
+    fn mixture(self) -> Mixture {
+        match self {
+            Self::F32 => Mixture::All(TensorType::F32),
+            Self::F16 => Mixture::All(TensorType::F16),
+            Self::Bf16 => Mixture::All(TensorType::Bf16),
+            Self::Q8_0 => Mixture::All(TensorType::Q8_0),
+            Self::Q4KM => Mixture::Q4KM,
+        }
+    }
+}
