@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorPrimitive};
 use graft_adapters::merge::{self, Merge, Onto};
-use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, PeftAdapter, Scaling};
+use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, PeftAdapter};
 use graft_kernels::nf4::{self, AbsmaxFormat};
 use graft_kernels::{Home, Precision};
 use graft_model::checkpoint::{Checkpoint, Dtype, TensorView};
@@ -116,7 +116,7 @@ impl Base {
 
     fn alone(&self) -> Llama<Cpu, LoraLinear<Cpu>> {
         let device = Default::default();
-        let config = LoraConfig { scaling: Scaling::Standard, dropout: 0.0, sites: [].into() };
+        let config = LoraConfig::default();
         let start = Fresh(|_, len| vec![0.0; len]);
         let nf4 = self.nf4();
         let mut factory =

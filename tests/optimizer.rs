@@ -150,7 +150,7 @@ fn steps_with_moments_in_8_bits_are_those_of_bitsandbytes() {
         let shape = fixture.bytes(&format!("{name}.gradients")).0[1..].to_vec();
         let start = tensors.last().map_or(0, |tensor| tensor.range.end);
         let range = start..start + shape.iter().product::<usize>();
-        tensors.push(Trained { range, decays: shape.len() > 1 });
+        tensors.push(Trained { range, decays: shape.len() > 1, rate: 1.0 });
         values.push(flat(fixture.floats(&format!("{name}.start"))));
     }
     let numbers = |name: &str| fixture.doubles(name);

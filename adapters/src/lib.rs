@@ -7,6 +7,7 @@
 mod error;
 pub mod full;
 pub mod gguf;
+mod largest;
 pub mod lora;
 pub mod merge;
 pub mod merged;
@@ -17,7 +18,10 @@ pub mod quantize;
 
 pub use error::Error;
 pub use full::{DenseLinear, Full, FullFactory};
-pub use lora::{Beginning, Fresh, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Size, Start};
+pub use lora::{
+    Began, Beginning, Fresh, LoraConfig, LoraFactory, LoraLinear, Part, Parts, Rank, Scaling, Size,
+    Start,
+};
 pub use method::{AnyMethod, Learns, Learnt, Method, TokenBytes, Trainable, TrainedTensor};
 pub use out_folder::{Summary, companions};
 pub use peft::PeftAdapter;

@@ -1,22 +1,28 @@
 //! Low-rank update of one projection: `y = x·Wᵀ + scale · (drop(x)·Aᵀ)·Bᵀ`, Hu et al. 2021, section
 //! 4.1, in the layout of PEFT: `A` `[rank, in]`, `B` `[out, rank]`. What dropout keeps is not multiplied
 //! with `1 / (1 − rate)` itself: the scale is.
+//!
+//! With magnitudes it is DoRA, see [`magnitude`].
+
+mod linear;
+mod magnitude;
+mod part;
+mod start;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::ops::FloatTensor;
-use graft_kernels::nf4::AbsmaxFormat;
-use graft_kernels::{FrozenMatrix, Home, Kernels, LowRank, Ops, Precision};
-use graft_model::load::{Factory, is_kept, quantise};
-use graft_model::{
-    Error, FrozenLinear, LlamaConfig, OwnOutput, Param, Pass, Projection, ProjectionKind, Seat,
-    Site, Table,
-};
+use graft_kernels::Precision;
+use graft_model::{LlamaConfig, Seat, Site};
 
-use crate::method::{Learns, Learnt, Method, TokenBytes, Trainable, TrainedTensor};
+pub use linear::{LoraFactory, LoraLinear};
+pub(crate) use magnitude::row_norm;
+pub use part::{Began, Part, Parts};
+pub use start::{Beginning, Fresh, Start};
+
+use crate::method::{Learns, Learnt, Method, TokenBytes, TrainedTensor};
 use crate::peft;
 use crate::peft::names::{LoraMatrix, tensor_name};
 
@@ -67,8 +73,31 @@ pub struct LoraConfig {
     pub scaling: Scaling,
     /// Probability that an input of `A` is dropped in training.
     pub dropout: f64,
+    /// Whether the length of each row of the adapted weight is trained apart from its direction: DoRA.
+    pub dora: bool,
+    /// How many times the learning rate of `A` that of `B` is, and of magnitudes: LoRA+, Hayou et al. 2024. It is a
+    /// matter of training alone; no file says it.
+    pub b_rate: f64,
+    /// The part of each weight that its update begins as, and that the weight goes without; else it begins as nothing.
+    /// A matter of training alone, too.
+    pub part: Option<Part>,
     /// The adapted projections.
     pub sites: BTreeMap<Site, Size>,
+}
+
+impl Default for LoraConfig {
+    /// No update yet, of plain LoRA without dropout.
+    fn default() -> Self {
+        let sites = BTreeMap::new();
+        Self {
+            scaling: Scaling::Standard,
+            dropout: 0.0,
+            dora: false,
+            b_rate: 1.0,
+            part: None,
+            sites,
+        }
+    }
 }
 
 impl LoraConfig {
@@ -80,12 +109,23 @@ impl LoraConfig {
         sites: impl IntoIterator<Item = Site>,
     ) -> Self {
         let sites = sites.into_iter().map(|site| (site, size)).collect();
-        Self { scaling, dropout, sites }
+        Self { scaling, dropout, sites, ..Self::default() }
     }
 
     /// The factor on a projection's update; `None` where it has none.
     pub fn scale(&self, site: Site) -> Option<f64> {
         self.sites.get(&site).map(|&size| self.scaling.factor(size))
+    }
+
+    /// These updates with what they began as beside them, where they began as parts of the weights: of twice the rank,
+    /// at the same scale.
+    #[must_use]
+    pub fn doubled(&self) -> Self {
+        let mut doubled = self.clone();
+        for size in doubled.sites.values_mut() {
+            *size = part::doubled(*size, self.scaling);
+        }
+        doubled
     }
 
     /// The size of most updates, the smallest of several; `None` without any update.
@@ -113,7 +153,8 @@ impl Method for LoraConfig {
 
     fn phrase(&self) -> String {
         let rank = self.usual_size().map_or(0, |size| size.rank.get());
-        format!("lora of rank {rank} on {} projections", self.sites.len())
+        let kind = if self.dora { "dora" } else { "lora" };
+        format!("{kind} of rank {rank} on {} projections", self.sites.len())
     }
 
     fn learns(&self) -> Learns {
@@ -127,19 +168,35 @@ impl Method for LoraConfig {
     fn trained(&self, model: &LlamaConfig) -> Vec<TrainedTensor> {
         let matrices = |(&site, size): (&Site, &Size)| {
             let ([out, inner], rank) = (site.weight_shape(model), size.rank.get());
-            let at = move |shape: [usize; 2]| TrainedTensor {
+            let at = move |shape: &[usize]| TrainedTensor {
                 seat: Seat::Projection(site),
                 shape: shape.to_vec(),
             };
-            [at([rank, inner]), at([out, rank])]
+            let magnitude = self.dora.then(|| at(&[out]));
+            [at(&[rank, inner]), at(&[out, rank])].into_iter().chain(magnitude)
         };
         self.sites.iter().flat_map(matrices).collect()
     }
 
-    fn token_bytes(&self, site: Site, _: &LlamaConfig, _: Precision) -> TokenBytes {
+    fn token_bytes(&self, site: Site, model: &LlamaConfig, precision: Precision) -> TokenBytes {
         // The narrow product, in f32. Inputs are counted without looking which projections have updates.
         let low = self.sites.get(&site).map_or(0, |size| size.rank.get());
-        TokenBytes { reads_input: true, beside: 4 * low, ..TokenBytes::default() }
+        let plain = TokenBytes { reads_input: true, beside: 4 * low, ..TokenBytes::default() };
+        if !self.dora || low == 0 {
+            return plain;
+        }
+        let out = site.kind.out_features(model);
+        let operand = if precision == Precision::F32 { 4 * out } else { 2 * out };
+        if site.kind.ends_a_branch() {
+            // What is given, as an operand; for a moment that, the product, and the gradient of the product.
+            return TokenBytes { beside: 4 * low + operand, moment: 12 * out, ..plain };
+        }
+        // What is given, in the place of the product that was kept; for a moment the product, and its gradient.
+        TokenBytes { beside_products: operand, moment: 2 * operand, ..plain }
+    }
+
+    fn takes_from_weights(&self) -> bool {
+        self.part.is_some()
     }
 
     fn drops(&self, site: Site) -> bool {
@@ -158,169 +215,39 @@ impl Method for LoraConfig {
     }
 
     fn write(&self, out: &Path, learnt: &Learnt<'_>) -> Result<(), crate::Error> {
-        let Learnt { base, config, tensors, values, metadata } = learnt;
+        let Learnt { base, config, tensors, values, began, metadata } = learnt;
         // An adapter gets published: it names its base, not where that lay on this machine.
-        let base = base.published_name();
-        peft::save_from(out, self, config.layers, &base, tensors, values, metadata.clone())
-    }
-}
-
-/// A frozen projection with a low-rank update, or without one where none was asked for.
-#[derive(Clone, Debug)]
-pub struct LoraLinear<B: Kernels> {
-    base: FrozenLinear<B>,
-    update: Option<Update<B>>,
-}
-
-/// The two trained matrices.
-#[derive(Clone, Debug)]
-struct Update<B: Kernels> {
-    a: Param<B>,
-    b: Param<B>,
-    scale: f32,
-    dropout: f64,
-}
-
-impl<B: Kernels> LoraLinear<B> {
-    /// The projection underneath.
-    pub fn base(&self) -> &FrozenLinear<B> {
-        &self.base
-    }
-}
-
-impl<B: Kernels> Projection<B> for LoraLinear<B> {
-    fn forward<R: Pass<Inner = B>>(
-        &self,
-        x: FloatTensor<R::On>,
-        kind: ProjectionKind,
-        pass: &mut R,
-    ) -> FloatTensor<R::On> {
-        let Some(update) = &self.update else {
-            return self.base.forward(x, kind, pass);
+        let (base, layers) = (base.published_name(), config.layers);
+        if began.is_empty() {
+            return peft::save_from(out, self, layers, &base, tensors, values, metadata.clone());
+        }
+        let doubled = self.doubled();
+        let sites: BTreeMap<String, (Site, LoraMatrix)> = self
+            .sites
+            .keys()
+            .flat_map(|&site| LoraMatrix::BOTH.map(|of| (tensor_name(site, of), (site, of))))
+            .collect();
+        let twice = |(name, shape): &(String, Vec<usize>)| {
+            let mut shape = shape.clone();
+            match sites.get(name) {
+                Some((_, LoraMatrix::A)) => shape[0] *= 2,
+                Some((_, LoraMatrix::B)) => shape[1] *= 2,
+                None => {}
+            }
+            (name.clone(), shape)
         };
-        let (a, b) = (pass.param(&update.a), pass.param(&update.b));
-        let (scale, rate, site) = (update.scale, update.dropout, self.base.site());
-        let dropout = pass.context().noise.and_then(|noise| noise.dropout(site, rate));
-        let scale = dropout.as_ref().map_or(scale, |dropout| scale * dropout.factor());
-        let update = LowRank { a, b, scale, dropout };
-        let precision = pass.context().precision;
-        let low = pass.beside(kind, "low", || R::On::lora_low(&x, &update, precision));
-        pass.output(kind, OwnOutput::Unread, |output| {
-            R::On::lora_linear(x, self.base.weight(), update, low, precision, output)
-        })
-    }
-
-    fn frozen(&self) -> Option<&B::Frozen> {
-        self.base.frozen()
-    }
-
-    fn visit(&mut self, visit: &mut dyn FnMut(&mut Param<B>)) {
-        if let Some(update) = &mut self.update {
-            visit(&mut update.a);
-            visit(&mut update.b);
-        }
-    }
-}
-
-impl<B: Kernels> Trainable<B> for LoraLinear<B> {
-    fn trains(seat: Seat) -> bool {
-        matches!(seat, Seat::Projection(_))
-    }
-}
-
-/// Where the first values of an adapter come from.
-pub trait Start {
-    /// What the update of a projection begins as, and what stays below it of `weight` `[out, in]`, which is as
-    /// it is stored: quantised it is afterwards.
-    fn begin(&mut self, site: Site, rank: usize, weight: FrozenMatrix) -> Beginning;
-
-    /// Whether it gives every weight back as it came, so that it can be read where it is stored.
-    fn keeps_weights(&self) -> bool {
-        true
-    }
-}
-
-/// What a projection begins as: `weight + scale · B·A`.
-pub struct Beginning {
-    /// `A` `[rank, in]`, row-major.
-    pub a: Vec<f32>,
-    /// `B` `[out, rank]`, row-major.
-    pub b: Vec<f32>,
-    /// The frozen part, `[out, in]`.
-    pub weight: FrozenMatrix,
-}
-
-/// PEFT's initialisation: `A` uniform in `±1/√in` (Kaiming with a = √5), `B` zero, so that the first
-/// model is the base.
-pub struct Fresh<F>(
-    /// `uniform(site, len)`: values in `[0, 1)`, a function of the site alone.
-    pub F,
-);
-
-impl<F: FnMut(Site, usize) -> Vec<f32>> Start for Fresh<F> {
-    fn begin(&mut self, site: Site, rank: usize, weight: FrozenMatrix) -> Beginning {
-        let [out, inner] = weight.shape();
-        let bound = 1.0 / (inner as f32).sqrt();
-        let mut a = (self.0)(site, rank * inner);
-        for value in &mut a {
-            *value = (2.0 * *value - 1.0) * bound;
-        }
-        Beginning { a, b: vec![0.0; out * rank], weight }
-    }
-}
-
-/// Makes a model with adapters: projections frozen, and quantised if asked, with updates beside them.
-pub struct LoraFactory<'a, B: Kernels, S> {
-    /// Which projections, and how.
-    pub config: &'a LoraConfig,
-    /// First values.
-    pub start: S,
-    /// To quantise dense projections to NF4: how it keeps scales.
-    pub nf4: Option<AbsmaxFormat>,
-    /// Where projections live.
-    pub home: Home,
-    /// Where the model goes.
-    pub device: &'a B::Device,
-}
-
-impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
-    type Projection = LoraLinear<B>;
-
-    fn projection(&mut self, site: Site, weight: FrozenMatrix) -> Result<LoraLinear<B>, Error> {
-        let [out, inner] = weight.shape();
-        let (weight, begun) = match self.config.sites.get(&site) {
-            None => (weight, None),
-            Some(&size) => {
-                let Beginning { a, b, weight } = self.start.begin(site, size.rank.get(), weight);
-                (weight, Some((size, a, b)))
+        let tensors: Vec<_> = tensors.iter().map(twice).collect();
+        let values = |name: &str| {
+            let values = values(name);
+            let first = sites.get(name).and_then(|(site, of)| Some((site, of, began.get(site)?)));
+            match first {
+                Some((_, LoraMatrix::A, [first, _])) => part::with_first_rows(values, first),
+                Some((site, LoraMatrix::B, [_, first])) => {
+                    part::with_first_columns(&values, first, self.sites[site].rank.get())
+                }
+                None => values,
             }
         };
-        let weight = match self.nf4 {
-            Some(format) => quantise(&site.checkpoint_name(), weight, format)?,
-            None => weight,
-        };
-        let base = FrozenLinear::new(site, weight, self.home, self.device);
-        let update = begun.map(|(size, a, b)| {
-            let rank = size.rank.get();
-            let param = |matrix, values, shape: [usize; 2]| {
-                let seat = Seat::Projection(site);
-                Param::new(tensor_name(site, matrix), seat, values, &shape, self.device)
-            };
-            Update {
-                a: param(LoraMatrix::A, a, [rank, inner]),
-                b: param(LoraMatrix::B, b, [out, rank]),
-                scale: self.config.scaling.factor(size) as f32,
-                dropout: self.config.dropout,
-            }
-        });
-        Ok(LoraLinear { base, update })
-    }
-
-    fn keeps(&self, weight: &FrozenMatrix) -> bool {
-        self.start.keeps_weights() && is_kept::<B>(self.nf4, self.home, weight)
-    }
-
-    fn table(&mut self, _seat: Seat, weight: FrozenMatrix) -> Result<Table<B>, Error> {
-        Ok(Table::frozen(weight, self.device))
+        peft::save_from(out, &doubled, layers, &base, &tensors, &values, metadata.clone())
     }
 }

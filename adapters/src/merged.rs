@@ -1,4 +1,5 @@
-//! Base and adapter as one model, tensor by tensor: `W' = W + scale · B·A`, Hu et al. 2021, section 4.1.
+//! Base and adapter as one model, tensor by tensor: `W' = W + scale · B·A`, Hu et al. 2021, section 4.1; with
+//! magnitudes, each row of it in its length.
 //!
 //! An adapter that was trained over NF4 weights has learnt to correct *those*: merged onto the
 //! original weights it gives another model than the one that was trained. [`Onto`] says which `W` is
@@ -16,6 +17,7 @@ use graft_model::pages::Mapped;
 use graft_model::{LlamaConfig, Site};
 
 use crate::error::Error;
+use crate::lora::row_norm;
 use crate::peft::{PeftAdapter, WithTables};
 
 /// Which weights the update is added to.
@@ -80,6 +82,12 @@ impl Sum {
         self.weight.decode(row, 0, values);
         if let Some(update) = &self.update {
             update.add(row, values, room);
+            if let Some(magnitude) = &update.magnitude {
+                let factor = magnitude[row] / row_norm(values);
+                for value in values {
+                    *value *= factor;
+                }
+            }
         }
     }
 }
@@ -207,6 +215,7 @@ struct Update {
     b: Vec<f32>,
     rank: usize,
     scale: f32,
+    magnitude: Option<Vec<f32>>,
 }
 
 impl Update {
@@ -214,7 +223,8 @@ impl Update {
         let [a, b] = adapter.values(site)?;
         let config = adapter.config();
         let size = *config.sites.get(&site)?;
-        Some(Self { a, b, rank: size.rank.get(), scale: config.scaling.factor(size) as f32 })
+        let (rank, scale) = (size.rank.get(), config.scaling.factor(size) as f32);
+        Some(Self { a, b, rank, scale, magnitude: adapter.magnitude(site) })
     }
 
     /// Adds row `row` of `scale · B·A` to `sum`; `delta` is room for it.

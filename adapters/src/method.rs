@@ -18,7 +18,7 @@ use graft_model::{LlamaConfig, Projection, Seat, Site};
 
 use crate::error::Error;
 use crate::full::Full;
-use crate::lora::LoraConfig;
+use crate::lora::{Began, LoraConfig};
 
 /// A projection that can be trained; a plain one cannot.
 pub trait Trainable<B: Kernels>: Projection<B> {
@@ -86,6 +86,8 @@ pub struct Learnt<'a> {
     pub tensors: &'a [(String, Vec<usize>)],
     /// The values of the tensor of a name, row-major.
     pub values: &'a dyn Fn(&str) -> Vec<f32>,
+    /// What adapters began as that are parts of the base's weights, which keep the rest; else nothing.
+    pub began: &'a Began,
     /// What the files say of it beside the values.
     pub metadata: BTreeMap<String, String>,
 }
@@ -110,6 +112,12 @@ pub trait Method: Debug {
 
     /// What this projection takes of a token.
     fn token_bytes(&self, site: Site, model: &LlamaConfig, precision: Precision) -> TokenBytes;
+
+    /// Whether the frozen weights of what it trains are others than the base's, because a part of them is in what is
+    /// trained. What it began as is then kept in memory, as large as the matrices that are trained.
+    fn takes_from_weights(&self) -> bool {
+        false
+    }
 
     /// Whether its update of this projection leaves out values of the input by chance.
     fn drops(&self, site: Site) -> bool;

@@ -22,6 +22,7 @@ use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, Site};
 use serde_json::Value;
 
+pub use pattern::ModulePattern;
 pub use save::{save, save_from};
 pub use tables::WithTables;
 
@@ -47,6 +48,8 @@ pub struct PeftAdapter {
     metadata: BTreeMap<String, String>,
     /// `A` and `B` of every site.
     matrices: BTreeMap<Site, [TensorView; 2]>,
+    /// The magnitudes of every site, of DoRA.
+    magnitudes: BTreeMap<Site, TensorView>,
     /// Whole tables, by their names in a checkpoint.
     tables: BTreeMap<&'static str, TensorView>,
     /// The modules that the description chooses.
@@ -75,13 +78,13 @@ impl PeftAdapter {
             config::read(&object).map_err(|problems| Error::AdapterConfig { file, problems })?;
         let checkpoint = Checkpoint::open_file(&folder, &weights)?;
         let file = folder.display_file(&weights);
-        let Tensors { matrices, tables } = Tensors::read(&checkpoint, &written)
+        let Tensors { matrices, magnitudes, tables } = Tensors::read(&checkpoint, &written)
             .map_err(|problems| Error::AdapterTensors { file: file.clone(), problems })?;
         let sites = matrices.keys().map(|&site| (site, written.size(site).0)).collect();
-        let config::AsWritten { scaling, dropout, base, targets, .. } = written;
-        let config = LoraConfig { scaling, dropout, sites };
+        let config::AsWritten { scaling, dropout, dora, base, targets, .. } = written;
+        let config = LoraConfig { scaling, dropout, dora, sites, ..LoraConfig::default() };
         let metadata = checkpoint.metadata().clone();
-        Ok(Self { file, config, base, metadata, matrices, tables, targets })
+        Ok(Self { file, config, base, metadata, matrices, magnitudes, tables, targets })
     }
 
     /// Sizes, scale and sites.
@@ -110,8 +113,14 @@ impl PeftAdapter {
         Some(views.each_ref().map(|view| view.to_f32().expect("`open` accepts float types only")))
     }
 
-    /// Whether the model with it is the model without it: every update has a matrix of zeros, and no
-    /// table is brought.
+    /// The magnitudes `[out]` of a site; `None` where it has none.
+    pub fn magnitude(&self, site: Site) -> Option<Vec<f32>> {
+        let view = self.magnitudes.get(&site)?;
+        Some(view.to_f32().expect("`open` accepts float types only"))
+    }
+
+    /// Whether the model with it is the model without it, as far as can be told without that one: every update
+    /// has a matrix of zeros, and no table and no magnitudes are brought.
     pub fn changes_nothing(&self) -> bool {
         let is_zero = |view: &TensorView| {
             // In every float type a zero of either sign has no bit set but the sign's.
@@ -122,7 +131,9 @@ impl PeftAdapter {
             };
             view.bytes.chunks_exact(width).all(zero)
         };
-        self.tables.is_empty() && self.matrices.values().all(|[a, b]| is_zero(b) || is_zero(a))
+        self.tables.is_empty()
+            && self.magnitudes.is_empty()
+            && self.matrices.values().all(|[a, b]| is_zero(b) || is_zero(a))
     }
 
     /// Checks that every site exists in a model, that all tensors fit it, and that none is missing.
@@ -132,20 +143,23 @@ impl PeftAdapter {
     /// the projections that the description chooses and the file has no update for.
     pub fn check_model(&self, model: &LlamaConfig) -> Result<(), Error> {
         let mut problems = Vec::new();
-        let mut fit = |view: &TensorView, expected: [usize; 2]| {
+        let mut fit = |view: &TensorView, expected: &[usize]| {
             let TensorView { name, shape, .. } = view;
             if *shape != expected {
                 problems.push(format!("`{name}` is {shape:?}, but the model needs {expected:?}"));
             }
         };
         for view in self.tables.values() {
-            fit(view, [model.vocab_size, model.d_model]);
+            fit(view, &[model.vocab_size, model.d_model]);
         }
         for ((site, [a, b]), size) in self.matrices.iter().zip(self.config.sites.values()) {
             let [out, inner] = site.weight_shape(model);
             if site.layer < model.layers {
-                fit(a, [size.rank.get(), inner]);
-                fit(b, [out, size.rank.get()]);
+                fit(a, &[size.rank.get(), inner]);
+                fit(b, &[out, size.rank.get()]);
+                if let Some(magnitude) = self.magnitudes.get(site) {
+                    fit(magnitude, &[out]);
+                }
             }
         }
         let beyond = self.matrices.keys().filter(|site| site.layer >= model.layers);
@@ -175,8 +189,12 @@ impl PeftAdapter {
     /// [`Error::AdapterDiffers`] with every difference; also where the adapter brings a table, which
     /// training would neither use nor save.
     pub fn check_same(&self, asked: &LoraConfig) -> Result<(), Error> {
-        let LoraConfig { scaling, dropout: _, sites } = &self.config;
+        let LoraConfig { scaling, dropout: _, dora, b_rate: _, part: _, sites } = &self.config;
         let mut problems = Vec::new();
+        if *dora != asked.dora {
+            let kind = |dora: bool| if dora { "DoRA" } else { "plain LoRA" };
+            problems.push(format!("it is {}, asked for is {}", kind(*dora), kind(asked.dora)));
+        }
         if *scaling != asked.scaling {
             problems.push(format!("its scaling is {scaling:?}, asked for is {:?}", asked.scaling));
         }
@@ -230,7 +248,7 @@ impl Start for &PeftAdapter {
         let found = values.each_ref().map(Vec::len);
         assert_eq!(found, [rank * inner, out * rank], "the adapter was not checked for {site}");
         let [a, b] = values;
-        Beginning { a, b, weight }
+        Beginning { a, b, magnitude: self.magnitude(site), weight }
     }
 }
 

@@ -73,7 +73,7 @@ fn what_is_saved_reads_back() {
             for (&site, size) in &config.sites {
                 let [out, inner] = site.weight_shape(&tiny());
                 let weight = FrozenMatrix::from_f32(out, inner, &vec![0.5; out * inner]);
-                let Beginning { a, b, weight } = (&read).begin(site, size.rank.get(), weight);
+                let Beginning { a, b, weight, .. } = (&read).begin(site, size.rank.get(), weight);
                 assert!(weight.to_f32().iter().all(|value| value.to_bits() == 0.5_f32.to_bits()));
                 assert_eq!(a, written[&tensor_name(site, LoraMatrix::A)]);
                 assert_eq!(b, written[&tensor_name(site, LoraMatrix::B)]);
@@ -235,9 +235,9 @@ fn other_kinds_of_adapters_are_refused_by_name() {
     let expected = r#"`peft_type` is "IA3", but must be "LORA"
 `peft_type` is "ADALORA", but must be "LORA"
 `peft_type` is "LOHA", but must be "LORA"
-`use_dora` is true, but must be unset: Graft runs plain LoRA
+`use_dora` in adapter_config.json needs `base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector`, which is missing
 `bias` is "lora_only", but must be "none"
-`lora_bias` is true, but must be unset: Graft runs plain LoRA
+`lora_bias` is true, but must be unset: Graft runs LoRA and DoRA
 `modules_to_save` needs `base_model.model.lm_head.weight`, which is missing
 `modules_to_save` names "norm", but Graft takes over "lm_head" and "embed_tokens" only
 `init_lora_weights` is "pissa_niter_4", but must be true: such a start changes the base too; convert the adapter when saving (PEFT: `path_initial_model_for_weight_conversion`)
@@ -246,9 +246,9 @@ fn other_kinds_of_adapters_are_refused_by_name() {
 `init_lora_weights` is "loftq", but must be true: such a start changes the base too; convert the adapter when saving (PEFT: `path_initial_model_for_weight_conversion`)
 `init_lora_weights` is "lora_ga", but must be true: such a start changes the base too; convert the adapter when saving (PEFT: `path_initial_model_for_weight_conversion`)
 `init_lora_weights` is "mica", but must be true: such a start changes the base too; convert the adapter when saving (PEFT: `path_initial_model_for_weight_conversion`)
-`target_parameters` is ["experts"], but must be unset: Graft runs plain LoRA
-`trainable_token_indices` is [128002], but must be unset: Graft runs plain LoRA
-`layer_replication` is [[0,2]], but must be unset: Graft runs plain LoRA
+`target_parameters` is ["experts"], but must be unset: Graft runs LoRA and DoRA
+`trainable_token_indices` is [128002], but must be unset: Graft runs LoRA and DoRA
+`layer_replication` is [[0,2]], but must be unset: Graft runs LoRA and DoRA
 `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is [4, 64], but `rank_pattern` in adapter_config.json needs [8, in]
 `rank_pattern` gives "q_proj" 0, but must give a whole number above 0
 `rank_pattern` has the pattern "(?=q)", of which Graft does not read `(?=q…`, which looks around or refers back
@@ -257,10 +257,10 @@ fn other_kinds_of_adapters_are_refused_by_name() {
 `model.layers.0.self_attn.q_proj` is adapted, but adapter_config.json does not choose it, so PEFT would leave it out
 `model.layers.0.self_attn.q_proj` is adapted, but adapter_config.json does not choose it, so PEFT would leave it out
 `layers_to_transform` is "1", but must be a block's number or a list of them
-`alora_invocation_tokens` is [128006], but must be unset: Graft runs plain LoRA
-`use_qalora` is true, but must be unset: Graft runs plain LoRA
-`kasa_config` is {"beta":0.1}, but must be unset: Graft runs plain LoRA
-`of_2031` is "on", but must be unset: Graft runs plain LoRA
+`alora_invocation_tokens` is [128006], but must be unset: Graft runs LoRA and DoRA
+`use_qalora` is true, but must be unset: Graft runs LoRA and DoRA
+`kasa_config` is {"beta":0.1}, but must be unset: Graft runs LoRA and DoRA
+`of_2031` is "on", but must be unset: Graft runs LoRA and DoRA
 `r` is 0, but must be a whole number above 0
 `r` is missing, but must be a whole number above 0
 `lora_alpha` is "16", but must be a number above 0
@@ -271,10 +271,10 @@ fn other_kinds_of_adapters_are_refused_by_name() {
 
 #[test]
 fn all_problems_of_a_description_come_at_once() {
-    let error = with_keys(&json!({"use_dora": true, "r": 8.5, "bias": "all"})).unwrap_err();
+    let error = with_keys(&json!({"use_qalora": true, "r": 8.5, "bias": "all"})).unwrap_err();
     let expected = "`ROOT/adapter/adapter_config.json` does not describe an adapter that Graft can run:
   `bias` is \"all\", but must be \"none\"
-  `use_dora` is true, but must be unset: Graft runs plain LoRA
+  `use_qalora` is true, but must be unset: Graft runs LoRA and DoRA
   `r` is 8.5, but must be a whole number above 0
 Merge it into its base with PEFT (`merge_and_unload`) and use the merged model, or train it as plain LoRA";
     assert_eq!(error, expected);
@@ -349,11 +349,14 @@ fn an_adapter_of_another_model_or_kind_is_refused_with_both_values() {
         scaling: Scaling::RankStabilised,
         dropout: 0.0,
         sites: [0, 1].map(|layer| (Site { layer, kind: Q }, size(8, 16.0))).into(),
+        dora: true,
+        ..LoraConfig::default()
     };
     let Err(Error::AdapterDiffers { problems, .. }) = adapter.check_same(&asked) else {
         panic!("must be refused")
     };
     let expected = "\
+it is plain LoRA, asked for is DoRA
 its scaling is Standard, asked for is RankStabilised
 its rank is 4, asked for is 8
 its alpha is 6, asked for is 16

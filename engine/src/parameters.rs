@@ -13,7 +13,7 @@ use graft_model::{Llama, Seat};
 use crate::sink::Sink;
 
 /// One tensor in the buffer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Slot {
     /// Its name in the model.
     pub name: String,
@@ -23,6 +23,8 @@ pub struct Slot {
     pub shape: Vec<usize>,
     /// Where its values are in a gradient.
     pub range: Range<usize>,
+    /// Its learning rate, in those of the step.
+    pub rate: f64,
 }
 
 impl Slot {
@@ -56,6 +58,7 @@ impl Parameters {
                     seat: param.seat(),
                     shape: param.shape(),
                     range: start..start + param.len(),
+                    rate: param.rate(),
                 });
             }
         });
@@ -136,7 +139,11 @@ impl Parameters {
 
     /// The tensors in order, as an optimizer knows them: where their values are, and whether they decay.
     pub fn trained(&self) -> Vec<Trained> {
-        let trained = |slot: &Slot| Trained { range: slot.range.clone(), decays: slot.decays() };
+        let trained = |slot: &Slot| Trained {
+            range: slot.range.clone(),
+            decays: slot.decays(),
+            rate: slot.rate,
+        };
         self.slots.iter().map(trained).collect()
     }
 

@@ -30,12 +30,14 @@ pub struct AdamWConfig {
 }
 
 /// A tensor that is trained.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Trained {
     /// Where its values are among those of all; one tensor begins where the last one ended.
     pub range: Range<usize>,
     /// Whether its weights decay.
     pub decays: bool,
+    /// Its learning rate, in those of the step: 1 is the step's own.
+    pub rate: f64,
 }
 
 /// Sums of the gradients of all trained tensors.
@@ -124,8 +126,9 @@ pub struct Rule {
     pub(crate) keep2: f32,
     pub(crate) correction2: f32,
     pub(crate) eps: f32,
-    pub(crate) step_size: f32,
-    shrink: f32,
+    correction1: f64,
+    learning_rate: f64,
+    weight_decay: f64,
 }
 
 impl Rule {
@@ -142,14 +145,18 @@ impl Rule {
             keep2: (1.0 - beta2) as f32,
             correction2: (1.0 - beta2.powi(exponent)).sqrt() as f32,
             eps: eps as f32,
-            step_size: (learning_rate / correction1) as f32,
-            shrink: (1.0 - learning_rate * weight_decay) as f32,
+            correction1,
+            learning_rate,
+            weight_decay,
         }
     }
 
-    /// What the values of a tensor are multiplied with first.
-    pub(crate) fn shrink(&self, decays: bool) -> f32 {
-        if decays { self.shrink } else { 1.0 }
+    /// What the values of a tensor are multiplied with first, and how far one step along the whole quotient of
+    /// its moments goes.
+    pub(crate) fn shrink_and_step(&self, Trained { decays, rate, .. }: &Trained) -> [f32; 2] {
+        let rate = self.learning_rate * rate;
+        let shrink = if *decays { (1.0 - rate * self.weight_decay) as f32 } else { 1.0 };
+        [shrink, (rate / self.correction1) as f32]
     }
 }
 

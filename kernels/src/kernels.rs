@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Slice, TensorMetadata};
+use burn::tensor::{DType, FloatDType, Slice, TensorMetadata};
 
 use crate::adamw::{AdamWState, GradientSums};
 use crate::dropout::Dropout;
@@ -218,6 +218,27 @@ pub trait Kernels: Backend<FloatElem = f32> {
     /// The values of `[rows, cols]` that are kept, zeros in place of the others.
     fn dropped(x: &FloatTensor<Self>, dropout: &Dropout) -> FloatTensor<Self>;
 
+    /// Every column of `[rows, cols]` times its factor of `[cols]`, in the type of `x`.
+    fn scale_columns(x: &FloatTensor<Self>, factors: &FloatTensor<Self>) -> FloatTensor<Self> {
+        in_f32::<Self>(x, |x| Self::float_mul(x, row_of::<Self>(factors)))
+    }
+
+    /// Gradients of [`Kernels::scale_columns`], whose result is `y`: of `x` in the type of `dy`, and of the factors,
+    /// `Σ y·dy / factor`, which is summed over the rows in one order. None of the factors is 0.
+    fn scale_columns_backward(
+        y: &FloatTensor<Self>,
+        factors: &FloatTensor<Self>,
+        dy: &FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 2] {
+        let wide = |values: &FloatTensor<Self>| match values.dtype() {
+            DType::F32 => values.clone(),
+            _ => Self::float_cast(values.clone(), FloatDType::F32),
+        };
+        let sums = Self::float_sum_dim(Self::float_mul(wide(y), wide(dy)), 0);
+        let sums = Self::float_div(Self::float_reshape(sums, factors.shape()), factors.clone());
+        [Self::scale_columns(dy, factors), sums]
+    }
+
     /// `silu(gate) · up`.
     fn swiglu(gate: &FloatTensor<Self>, up: &FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -236,6 +257,26 @@ pub trait Kernels: Backend<FloatElem = f32> {
         targets: &[u32],
         factors: &[f32],
     ) -> (Vec<f32>, Vec<FloatTensor<Self>>);
+}
+
+/// `[cols]` as one row.
+fn row_of<B: Backend>(factors: &FloatTensor<B>) -> FloatTensor<B> {
+    let cols = factors.shape().num_elements();
+    B::float_reshape(factors.clone(), [1, cols].into())
+}
+
+/// What `change` makes of values of any type in f32, in that type again.
+fn in_f32<B: Backend>(
+    x: &FloatTensor<B>,
+    change: impl FnOnce(FloatTensor<B>) -> FloatTensor<B>,
+) -> FloatTensor<B> {
+    match x.dtype() {
+        DType::BF16 => {
+            let changed = change(B::float_cast(x.clone(), FloatDType::F32));
+            B::float_cast(changed, FloatDType::BF16)
+        }
+        _ => change(x.clone()),
+    }
 }
 
 /// A low-rank update of a frozen weight: `scale · B·A`.

@@ -92,6 +92,11 @@ pub fn attention<B: Backend>(
     Tensor::cat(rows, 0) // [queries, heads * head_dim]
 }
 
+/// Every column of `[rows, cols]` times its factor of `[1, cols]`.
+pub fn scale_columns<B: Backend>(x: Tensor<B, 2>, factors: Tensor<B, 2>) -> Tensor<B, 2> {
+    x * factors
+}
+
 /// `silu(gate) · up`.
 pub fn swiglu<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
     activation::silu(gate) * up

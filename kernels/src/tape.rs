@@ -133,6 +133,21 @@ pub trait Ops: Backend<FloatElem = f32> {
         known: Option<Attended<Self::Inner>>,
     ) -> (FloatTensor<Self>, Attended<Self::Inner>);
 
+    /// Every column of `[rows, cols]` times its factor of `[cols]`, in the type of `x`. The gradient reads the result, or
+    /// what is given in its place.
+    fn scale_columns(
+        x: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
+        in_place: Option<FloatTensor<Self::Inner>>,
+    ) -> FloatTensor<Self>;
+
+    /// The result of [`Ops::scale_columns`] as an operand of products of such precision, to be given in its place.
+    fn scaled_columns(
+        x: &FloatTensor<Self>,
+        factors: &FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<Self::Inner>;
+
     /// `silu(gate) · up`.
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
 }
@@ -343,6 +358,50 @@ impl<B: Kernels> Ops for Autodiff<B> {
             OpsKind::UnTracked(prepared) => prepared.finish(out),
         };
         (out, attended)
+    }
+
+    fn scaled_columns(
+        x: &FloatTensor<Self>,
+        factors: &FloatTensor<Self>,
+        precision: Precision,
+    ) -> FloatTensor<B> {
+        B::operand(B::scale_columns(&x.primitive, &factors.primitive), precision)
+    }
+
+    fn scale_columns(
+        x: FloatTensor<Self>,
+        factors: FloatTensor<Self>,
+        in_place: Option<FloatTensor<B>>,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct ScaleColumns;
+        impl<B: Kernels> Backward<B, 2> for ScaleColumns {
+            type State = [FloatTensor<B>; 2];
+            fn backward(
+                self,
+                step: Step<Self::State, 2>,
+                grads: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let [y, factors] = step.state;
+                let dy = grads.consume::<B>(&step.node);
+                let gradients = B::scale_columns_backward(&y, &factors, &dy);
+                for (parent, gradient) in step.parents.into_iter().zip(gradients) {
+                    if let Some(parent) = parent {
+                        grads.register::<B>(parent.id, gradient);
+                    }
+                }
+            }
+        }
+        let y = B::scale_columns(&x.primitive, &factors.primitive);
+        let nodes = [x.node, factors.node];
+        match ScaleColumns.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => {
+                let read = in_place.unwrap_or_else(|| y.clone());
+                prepared.finish([read, factors.primitive], y)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
     }
 
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -12,6 +12,7 @@ pub struct Param<B: Kernels> {
     name: String,
     seat: Seat,
     value: FloatTensor<B>,
+    rate: f64,
 }
 
 impl<B: Kernels> Param<B> {
@@ -25,7 +26,18 @@ impl<B: Kernels> Param<B> {
     ) -> Self {
         assert_eq!(values.len(), shape.iter().product::<usize>(), "values of `{name}` {shape:?}");
         let value = B::float_from_data(TensorData::new(values, shape.to_vec()), device);
-        Self { name, seat, value }
+        Self { name, seat, value, rate: 1.0 }
+    }
+
+    /// The same, learning at so many times the learning rate of a step.
+    #[must_use]
+    pub fn at_rate(self, rate: f64) -> Self {
+        Self { rate, ..self }
+    }
+
+    /// Its learning rate, in those of a step.
+    pub fn rate(&self) -> f64 {
+        self.rate
     }
 
     /// The name, as in a checkpoint or adapter file.

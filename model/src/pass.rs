@@ -78,6 +78,8 @@ pub(crate) fn rounding(kind: ProjectionKind) -> Rounding {
 pub enum OwnOutput {
     /// It does.
     Read,
+    /// Only what it computes beside the product does, see [`Pass::beside`]: where that is kept, the product need not be.
+    ReadBeside,
     /// It does not. Where nobody else does either, a pass for gradients leaves the product out.
     Unread,
 }

@@ -54,6 +54,11 @@ impl ProjectionKind {
         }
     }
 
+    /// Whether what it gives is the branch itself, which is added to the residual stream.
+    pub fn ends_a_branch(self) -> bool {
+        matches!(self, Self::O | Self::Down)
+    }
+
     /// The submodule of the block that holds it.
     fn parent(self) -> &'static str {
         match self.branch() {

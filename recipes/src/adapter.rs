@@ -4,16 +4,28 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::named::named;
 use crate::paths::written;
-use crate::section::{Section, list, text};
+use crate::section::{Section, count, list, number, text};
 use crate::tree;
 
 /// The keys of `adapter` that only LoRA knows.
-const LORA_KEYS: &[&str] =
-    &["rank", "alpha", "dropout", "rslora", "target_modules", "layers", "init_from"];
+const LORA_KEYS: &[&str] = &[
+    "rank",
+    "alpha",
+    "dropout",
+    "rslora",
+    "dora",
+    "loraplus_lr_ratio",
+    "target_modules",
+    "layers",
+    "rank_pattern",
+    "alpha_pattern",
+    "init",
+    "init_from",
+];
 
 /// The rank of an adapter: the width between `A` and `B`. At least 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +83,22 @@ pub enum Layers {
     These(BTreeSet<usize>),
 }
 
+named! {
+    /// How a new adapter begins.
+    pub enum AdapterInit {
+        /// `A` uniform, `B` zero: the first model is the base.
+        Kaiming = "kaiming",
+        /// The largest singular values of each weight and their vectors; the weight keeps the rest.
+        Pissa = "pissa",
+        /// The first columns of an orthogonal basis of each weight, and what the weight is in them; the weight keeps
+        /// the rest.
+        Olora = "olora",
+    }
+}
+
+/// Values for the modules that a pattern matches, in the order in which they are asked.
+pub type Patterns<T> = Vec<(String, T)>;
+
 /// Section `adapter`: the method, with the settings it knows.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AdapterMethod {
@@ -84,10 +112,20 @@ pub enum AdapterMethod {
         dropout: f64,
         /// Scale by `alpha / sqrt(rank)` instead. Default no.
         rslora: bool,
+        /// Train the length of each row of the adapted weights apart from its direction. Default no.
+        dora: bool,
+        /// How many times the learning rate of `A` that of `B` is. Above 0; default 1.
+        loraplus_lr_ratio: f64,
         /// Which projections. Default all seven.
         target_modules: TargetModules,
         /// Which blocks. Default all.
         layers: Layers,
+        /// Other ranks for the projections whose name ends with a match. Default none.
+        rank_pattern: Patterns<Rank>,
+        /// Other alphas, as well. Default none.
+        alpha_pattern: Patterns<f64>,
+        /// How it begins. Default `kaiming`.
+        init: AdapterInit,
         /// A PEFT folder to go on from. Default none: `A` drawn from the seed, `B` zero.
         init_from: Option<PathBuf>,
     },
@@ -188,6 +226,11 @@ impl AdapterMethod {
 
     fn lora(section: &mut Section<'_>) -> Self {
         let rank = Rank(section.count("rank", 16));
+        let init = section.choice("init", AdapterInit::Kaiming, AdapterInit::ALL);
+        if init != AdapterInit::Kaiming {
+            section.exclusive("init", "init_from");
+        }
+        let above_0 = |node: &tree::Node| number(node).filter(|number| *number > 0.0);
         Self::Lora {
             rank,
             alpha: section
@@ -195,8 +238,24 @@ impl AdapterMethod {
             dropout: section
                 .number("dropout", 0.0, "a number from 0 to below 1", |x| (0.0..1.0).contains(&x)),
             rslora: section.flag("rslora", false),
+            dora: section.flag("dora", false),
+            loraplus_lr_ratio: section
+                .number("loraplus_lr_ratio", 1.0, "a number above 0", |x| x > 0.0),
             target_modules: TargetModules::read(section),
             layers: Layers::read(section),
+            rank_pattern: patterns(
+                section,
+                "rank_pattern",
+                "a rank, at least 1, for each pattern, `{q_proj: 8}`",
+                |node| count(node).map(Rank),
+            ),
+            alpha_pattern: patterns(
+                section,
+                "alpha_pattern",
+                "a number above 0 for each pattern, `{q_proj: 16}`",
+                above_0,
+            ),
+            init,
             init_from: section.path("init_from"),
         }
     }
@@ -204,20 +263,61 @@ impl AdapterMethod {
     pub(crate) fn to_value(&self) -> Value {
         match self {
             Self::Full => json!({"method": "full"}),
-            Self::Lora { rank, alpha, dropout, rslora, target_modules, layers, init_from } => {
-                json!({
+            Self::Lora {
+                rank,
+                alpha,
+                dropout,
+                rslora,
+                dora,
+                loraplus_lr_ratio,
+                target_modules,
+                layers,
+                rank_pattern,
+                alpha_pattern,
+                init,
+                init_from,
+            } => {
+                let ranks =
+                    rank_pattern.iter().map(|(name, rank)| (name.clone(), json!(rank.get())));
+                let alphas = alpha_pattern.iter().map(|(name, alpha)| (name.clone(), json!(alpha)));
+                let mut value = json!({
                     "method": "lora",
                     "rank": rank.get(),
                     "alpha": alpha,
                     "dropout": dropout,
                     "rslora": rslora,
+                    "dora": dora,
+                    "loraplus_lr_ratio": loraplus_lr_ratio,
                     "target_modules": target_modules.to_value(),
                     "layers": layers.to_value(),
+                    "init": init.name(),
                     "init_from": init_from.as_deref().map(written),
-                })
+                });
+                for (key, patterns) in [
+                    ("rank_pattern", ranks.collect::<Map<_, _>>()),
+                    ("alpha_pattern", alphas.collect()),
+                ] {
+                    if !patterns.is_empty() {
+                        value[key] = Value::Object(patterns);
+                    }
+                }
+                value
             }
         }
     }
+}
+
+/// A value for each of any patterns, in their order.
+fn patterns<T>(
+    section: &mut Section<'_>,
+    key: &'static str,
+    allowed: &'static str,
+    read: impl Fn(&tree::Node) -> Option<T>,
+) -> Patterns<T> {
+    section.value(key, Patterns::new(), allowed, |node| {
+        let tree::Value::Map(entries) = &node.value else { return None };
+        entries.iter().map(|entry| Some((entry.key.clone(), read(&entry.value)?))).collect()
+    })
 }
 
 impl TargetModules {

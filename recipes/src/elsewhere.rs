@@ -28,7 +28,9 @@ const BEST: Here = Nothing(
 const LOSS: Here = Nothing("the loss is the next token's cross-entropy over all targets of a step");
 const PREFERENCE: Here = Nothing("it tunes on rows with answers, or on plain text");
 const KERNELS: Here = Nothing("its kernels choose by themselves what is fastest");
-const DORA: Here = Nothing("of the relatives of LoRA it trains LoRA and rsLoRA, `adapter.rslora`");
+const RELATIVES: Here = Nothing(
+    "of the relatives of LoRA it trains rsLoRA, DoRA, LoRA+, PiSSA and OLoRA: `adapter.rslora`, `dora`, `loraplus_lr_ratio`, `init`",
+);
 const TABLES: Here =
     Nothing("embedding and head stay frozen; `adapter.method: full` trains every weight");
 const TURNS: Here = Nothing(
@@ -102,18 +104,16 @@ const ELSEWHERE: &[(&str, Here)] = &[
     ("additional_target", TABLES),
     ("trainable_token_indices", TABLES),
     ("unfrozen_parameters", TABLES),
-    ("use_dora", DORA),
-    ("peft_use_dora", DORA),
-    ("use_loftq", DORA),
-    ("loftq_config", DORA),
-    ("pissa_init", DORA),
-    ("init_lora_weights", DORA),
-    ("lora_bias", DORA),
-    ("bias", DORA),
-    ("rank_pattern", Nothing("one rank trains in all sites; adapters that others made with several are read")),
-    ("alpha_pattern", Nothing("one alpha trains in all sites; adapters that others made with several are read")),
-    ("loraplus_lr_ratio", Nothing("both matrices have one rate, `training.learning_rate`")),
-    ("loraplus_lr_embedding", Nothing("both matrices have one rate, `training.learning_rate`")),
+    ("use_dora", Key("adapter.dora")),
+    ("peft_use_dora", Key("adapter.dora")),
+    ("use_loftq", RELATIVES),
+    ("loftq_config", RELATIVES),
+    ("pissa_init", Key("adapter.init")),
+    ("init_lora_weights", Key("adapter.init")),
+    ("peft_init_lora_weights", Key("adapter.init")),
+    ("lora_bias", RELATIVES),
+    ("bias", RELATIVES),
+    ("loraplus_lr_embedding", Nothing("the embedding has no matrices; `adapter.loraplus_lr_ratio` is for those of projections")),
     // The data.
     ("dataset", Key("data.train")),
     ("datasets", Key("data.train")),

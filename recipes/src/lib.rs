@@ -30,7 +30,9 @@ mod train_on;
 mod training;
 mod tree;
 
-pub use adapter::{AdapterMethod, Layers, MethodName, ProjectionName, Rank, TargetModules};
+pub use adapter::{
+    AdapterInit, AdapterMethod, Layers, MethodName, Patterns, ProjectionName, Rank, TargetModules,
+};
 pub use dataset::{Cache, Chat, Data, Losses, Overlong, Preamble, Validation};
 pub use hygiene::{
     Contamination, Hygiene, Names, NearDuplicates, PERSONAL, Pattern, RowAction, ValueAction,

@@ -256,7 +256,7 @@ fn a_key_of_another_tool_leads_to_ours_or_to_what_there_is_instead() {
     mine.yaml:5:27: training.warmup_ratio: unknown key
       help: did you mean `training.schedule.cosine.warmup_ratio`?
     mine.yaml:6:11: adapter.use_dora: unknown key
-      help: Graft has no `use_dora`: of the relatives of LoRA it trains LoRA and rsLoRA, `adapter.rslora`
+      help: did you mean `adapter.dora`?
     mine.yaml:6:27: adapter.r: unknown key
       help: did you mean `adapter.rank`?
     mine.yaml:7:1: report_to: unknown key

@@ -134,6 +134,7 @@ fn a_resolved_recipe_has_the_keys_of_the_table() {
             "training.schedule.cosine.final_ratio=1",
         ],
         &["training.schedule=linear"],
+        &["adapter.rank_pattern={a: 1}", "adapter.alpha_pattern={a: 1}"],
         &[
             "data.train=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}}]",
             "data.validation=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}}]",
@@ -165,6 +166,10 @@ fn a_resolved_recipe_has_the_keys_of_the_table() {
     let of_recipe = |path: String| {
         let tables = [".columns", ".turn_fields", ".roles"];
         let table = |table: &&str| path.contains("[]") && path.contains(&format!("{table}."));
+        let patterns = ["adapter.rank_pattern", "adapter.alpha_pattern"];
+        if let Some(table) = patterns.into_iter().find(|table| path.starts_with(table)) {
+            return table.to_owned();
+        }
         match tables.into_iter().find(table) {
             Some(table) => path[..path.find(table).unwrap()].to_owned() + table,
             None => path,
@@ -203,8 +208,11 @@ fn a_recipe_written_whole_reads_like_this() {
       alpha: 32.0
       dropout: 0.0
       rslora: false
+      dora: false
+      loraplus_lr_ratio: 1.0
       target_modules: all-linear
       layers: all
+      init: kaiming
       init_from: null
     data:
       train:

@@ -30,6 +30,8 @@ pub(crate) struct Drawn {
     /// Quantisation of the projections.
     pub(crate) nf4: Option<AbsmaxFormat>,
     pub(crate) dropout: f64,
+    /// Whether it has magnitudes.
+    pub(crate) dora: bool,
     pub(crate) precision: Precision,
     pub(crate) rank: usize,
     /// Every `stride`-th projection from `first` on is adapted.
@@ -55,13 +57,13 @@ pub(crate) fn drawn(rows: std::ops::Range<usize>) -> impl Strategy<Value = Drawn
         prop_oneof![Just(None), Just(Some(AbsmaxFormat::Plain)), Just(Some(AbsmaxFormat::Double))];
     let precision = prop_oneof![Just(Precision::F32), Just(Precision::Bf16)];
     let dropout = prop_oneof![Just(0.0), 0.05..0.6];
-    let adapter = (1_usize..7, 0_usize..10, 1_usize..4);
+    let adapter = (1_usize..7, 0_usize..10, 1_usize..4, any::<bool>());
     let lengths = prop::collection::vec(1_usize..40, rows);
     (sizes(), any::<u64>(), nf4, precision, dropout, adapter, lengths).prop_map(
-        |(sizes, seed, nf4, precision, dropout, (rank, first, stride), lengths)| {
+        |(sizes, seed, nf4, precision, dropout, (rank, first, stride, dora), lengths)| {
             // A model of one layer has seven projections.
             let first = first % (7 * sizes.layers);
-            Drawn { sizes, seed, nf4, dropout, precision, rank, first, stride, lengths }
+            Drawn { sizes, seed, nf4, dropout, dora, precision, rank, first, stride, lengths }
         },
     )
 }
@@ -85,7 +87,8 @@ impl Drawn {
             alpha: 1.5 * self.rank as f64,
         };
         let sites = Site::all(&self.config()).skip(self.first).step_by(self.stride);
-        LoraConfig::uniform(size, Scaling::Standard, self.dropout, sites)
+        let plain = LoraConfig::uniform(size, Scaling::Standard, self.dropout, sites);
+        LoraConfig { dora: self.dora, ..plain }
     }
 
     /// The model with its adapters; `B` is random times `size`.
@@ -112,6 +115,14 @@ impl Drawn {
                 let values = uniform(seed, place, param.len());
                 let bound = size / (self.rank as f32).sqrt();
                 let values: Vec<f32> = values.iter().map(|v| (2.0 * v - 1.0) * bound).collect();
+                param.set(&values, &Default::default());
+            }
+            if size > 0.0 && param.name().ends_with("lora_magnitude_vector") {
+                place += 1;
+                let factors = uniform(seed, place, param.len());
+                let values = param.values();
+                let values: Vec<f32> =
+                    values.iter().zip(factors).map(|(v, f)| v * (0.8 + 0.4 * f)).collect();
                 param.set(&values, &Default::default());
             }
         });

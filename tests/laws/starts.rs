@@ -54,7 +54,7 @@ impl Start for Moved {
         let matrices = self.matrices(site, rank, weight.shape());
         let weight = self.rest(&weight, rank, &matrices);
         let [a, b] = matrices;
-        Beginning { a, b, weight }
+        Beginning { a, b, magnitude: None, weight }
     }
 
     fn keeps_weights(&self) -> bool {
@@ -68,7 +68,7 @@ struct Beside(Moved);
 impl Start for Beside {
     fn begin(&mut self, site: Site, rank: usize, weight: FrozenMatrix) -> Beginning {
         let [a, b] = self.0.matrices(site, rank, weight.shape());
-        Beginning { a, b, weight }
+        Beginning { a, b, magnitude: None, weight }
     }
 }
 

@@ -6,7 +6,7 @@
 use graft_data::{CounterRng, Purpose};
 use graft_kernels::FrozenMatrix;
 use graft_model::load::Weights;
-use graft_model::{Error, LlamaConfig, ProjectionKind, Site};
+use graft_model::{Error, LlamaConfig, Site};
 
 pub(crate) const DEVIATION: f64 = 0.02;
 
@@ -26,8 +26,8 @@ impl RandomWeights {
 
 impl Weights for RandomWeights {
     fn matrix(&self, name: &str, [out, inner]: [usize; 2]) -> Result<FrozenMatrix, Error> {
-        let writes_residual = Site::from_checkpoint_name(name)
-            .is_some_and(|site| matches!(site.kind, ProjectionKind::O | ProjectionKind::Down));
+        let writes_residual =
+            Site::from_checkpoint_name(name).is_some_and(|site| site.kind.ends_a_branch());
         let deviation = if writes_residual { DEVIATION * self.residual } else { DEVIATION };
         let random = CounterRng::new(self.seed, Purpose::ModelInit, name_hash(name), 0);
         let values: Vec<f32> =

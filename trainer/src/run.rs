@@ -16,7 +16,7 @@ mod training;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use graft_adapters::{AnyMethod, Fresh, FullFactory, LoraFactory};
+use graft_adapters::{AnyMethod, Began, Fresh, FullFactory, LoraFactory, Parts};
 use graft_data::{CounterRng, Purpose};
 use graft_kernels::Home;
 use graft_model::checkpoint::Checkpoint;
@@ -81,8 +81,8 @@ pub fn run(resolved: Resolved, options: RunOptions) -> Result<Outcome, RunError>
     Ledger::for_run(&asked).check(&asked, &options.room)?;
     let home = if asked.streams { Home::Host } else { Home::Device };
     give_freed_memory_back();
-    let training =
-        Training { plan: &plan, data: &data, inputs, going_on, home, voice: options.voice };
+    let (voice, began) = (options.voice, Began::new());
+    let training = Training { plan: &plan, data: &data, inputs, going_on, home, began, voice };
     let work = || plan.device.run(training);
     if plan.device.is_cpu() { work() } else { unless_lost(&plan.device.name(), work) }
 }
@@ -110,6 +110,8 @@ struct Training<'a> {
     going_on: Option<GoingOn>,
     /// Where the frozen weights of its blocks live.
     home: Home,
+    /// What its adapters began as, where that is a part of the weights.
+    began: Began,
     voice: Voice,
 }
 
@@ -125,6 +127,13 @@ impl OnBackend for Training<'_> {
                 training::train(self, model)
             }
             AnyMethod::Lora(config) => {
+                if let Some(part) = config.part {
+                    let mut parts = Parts::new(part, config);
+                    let start = &mut parts;
+                    let mut factory = LoraFactory { config, start, nf4, home, device };
+                    let model = load::<B, _>(voice, plan, &mut factory, device)?;
+                    return training::train(Self { began: parts.into_began(), ..self }, model);
+                }
                 let Some(folder) = &plan.init_from else {
                     let start = Fresh(|site, len| initial(plan.seed, site, len));
                     let mut factory = LoraFactory { config, start, nf4, home, device };

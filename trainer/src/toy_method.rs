@@ -4,7 +4,7 @@ use std::path::Path;
 
 use graft_adapters::{Error, Learns, Learnt, Method, TokenBytes, TrainedTensor};
 use graft_kernels::Precision;
-use graft_model::{LlamaConfig, ProjectionKind, Seat, Site};
+use graft_model::{LlamaConfig, Seat, Site};
 
 /// Factors on every projection.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Method for Factors {
             return TokenBytes::default();
         }
         let in_f32 = 4 * site.kind.out_features(model);
-        let ends_a_branch = matches!(site.kind, ProjectionKind::O | ProjectionKind::Down);
+        let ends_a_branch = site.kind.ends_a_branch();
         TokenBytes {
             reads_input: false,
             beside: 0,

@@ -39,12 +39,13 @@ const WITHOUT_EFFECT: [&str; 19] = [
 ];
 
 /// Keys that are read: here the numbers, in [`Targets`] the choice of modules.
-const READ: [&str; 11] = [
+const READ: [&str; 12] = [
     "peft_type",
     "r",
     "lora_alpha",
     "lora_dropout",
     "use_rslora",
+    "use_dora",
     "rank_pattern",
     "alpha_pattern",
     "target_modules",
@@ -64,6 +65,7 @@ pub(super) struct AsWritten {
     alphas: Vec<(Pattern, f64)>,
     pub(super) scaling: Scaling,
     pub(super) dropout: f64,
+    pub(super) dora: bool,
     pub(super) base: Option<String>,
     pub(super) targets: Targets,
     /// Names of the tables in a checkpoint that the adapter brings whole.
@@ -110,14 +112,15 @@ pub(super) fn read(object: &Map<String, Value>) -> Result<AsWritten, Vec<String>
     if !problems.is_empty() {
         return Err(problems);
     }
-    let stable = object.get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
+    let is_set = |key: &str| object.get(key).and_then(Value::as_bool).unwrap_or(false);
     let base = object.get("base_model_name_or_path").and_then(Value::as_str);
     Ok(AsWritten {
         size: Size { rank, alpha },
         ranks,
         alphas,
-        scaling: if stable { Scaling::RankStabilised } else { Scaling::Standard },
+        scaling: if is_set("use_rslora") { Scaling::RankStabilised } else { Scaling::Standard },
         dropout,
+        dora: is_set("use_dora"),
         base: base.map(str::to_owned),
         targets,
         tables,
@@ -245,11 +248,11 @@ fn refusals(object: &Map<String, Value>) -> Vec<String> {
                                 saving (PEFT: `path_initial_model_for_weight_conversion`)";
                 refuse(key, value, expected);
             }
-            ("use_rslora", value) if !value.is_boolean() && !value.is_null() => {
+            ("use_rslora" | "use_dora", value) if !value.is_boolean() && !value.is_null() => {
                 refuse(key, value, "true or false");
             }
             (known, _) if WITHOUT_EFFECT.contains(&known) || READ.contains(&known) => {}
-            (_, value) if !is_unset(value) => refuse(key, value, "unset: Graft runs plain LoRA"),
+            (_, value) if !is_unset(value) => refuse(key, value, "unset: Graft runs LoRA and DoRA"),
             _ => {}
         }
     }

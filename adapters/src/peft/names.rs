@@ -31,6 +31,23 @@ pub fn tensor_name(site: Site, matrix: LoraMatrix) -> String {
     format!("{}.{}.weight", site.module_name(), matrix.name())
 }
 
+/// What PEFT calls the magnitudes of a projection.
+const MAGNITUDE: &str = "lora_magnitude_vector";
+
+/// The name inside a model: `model.layers.3.self_attn.q_proj.lora_magnitude_vector`.
+pub fn magnitude_name(site: Site) -> String {
+    format!("{}.{MAGNITUDE}", site.module_name())
+}
+
+/// The site of magnitudes by their name in an adapter's file. `lora_magnitude_vector.weight` and `….default.weight`, of
+/// running PEFT models, are understood too.
+pub fn magnitude_from_key(key: &str) -> Option<Site> {
+    let rest = key.strip_prefix(PREFIX)?;
+    let rest = rest.strip_suffix(".weight").unwrap_or(rest);
+    let rest = rest.strip_suffix(".default").unwrap_or(rest);
+    Site::from_module_name(rest.strip_suffix(MAGNITUDE)?.strip_suffix('.')?)
+}
+
 /// The name in an adapter's file: that inside the model, behind PEFT's prefix.
 pub fn key(site: Site, matrix: LoraMatrix) -> String {
     format!("{PREFIX}{}", tensor_name(site, matrix))
@@ -73,6 +90,11 @@ mod tests {
         );
         let long = "base_model.model.model.layers.3.self_attn.q_proj.lora_A.default.weight";
         assert_eq!(from_key(long), Some((q, LoraMatrix::A)));
+        for end in ["", ".weight", ".default", ".default.weight"] {
+            let key = format!("{PREFIX}{}{end}", magnitude_name(q));
+            assert_eq!((magnitude_from_key(&key), from_key(&key)), (Some(q), None), "{key}");
+        }
+        assert_eq!(magnitude_from_key(&key(q, LoraMatrix::A)), None);
         assert_eq!(
             from_key("base_model.model.model.layers.03.self_attn.q_proj.lora_A.weight"),
             None

@@ -12,6 +12,8 @@ use std::fmt;
 use std::iter::Peekable;
 use std::str::Chars;
 
+use graft_model::Site;
+
 use Unclear::{Unread, Wrong};
 
 /// Characters of a pattern: names have some dozen.
@@ -63,6 +65,26 @@ enum Node {
 struct Set {
     negated: bool,
     ranges: Vec<(char, char)>,
+}
+
+/// A pattern for names of modules as `rank_pattern` and `alpha_pattern` of PEFT have it: it matches a module whose
+/// whole name, or what follows one of its dots, it describes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModulePattern(Pattern);
+
+impl ModulePattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// The part of it that is not understood.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Pattern::parse(text).map(Self).map_err(|unclear| unclear.to_string())
+    }
+
+    /// Whether it matches the projection's module.
+    pub fn matches(&self, site: Site) -> bool {
+        self.0.matches_end_of(&site.module_name())
+    }
 }
 
 impl Pattern {

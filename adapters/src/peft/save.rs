@@ -9,7 +9,7 @@ use graft_model::checkpoint::{Dtype, TensorSpec, stream_safetensors};
 use graft_model::{ProjectionKind, Site};
 use serde_json::{Map, Value, json};
 
-use super::names::{LoraMatrix, tensor_name};
+use super::names::{LoraMatrix, magnitude_name, tensor_name};
 use super::{CONFIG_FILE, PREFIX, WEIGHTS_FILE};
 use crate::error::Error;
 use crate::lora::{LoraConfig, Rank, Scaling, Size};
@@ -84,12 +84,15 @@ pub fn save_from(
 
 fn assert_tensors(config: &LoraConfig, tensors: &[(String, Vec<usize>)]) {
     let found: BTreeSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
-    let expected: BTreeMap<String, (usize, usize)> = config
+    // How many dimensions each has, and which of them is the rank.
+    let expected: BTreeMap<String, (usize, Option<(usize, usize)>)> = config
         .sites
         .iter()
         .flat_map(|(&site, size)| {
-            let named = |matrix, side| (tensor_name(site, matrix), (side, size.rank.get()));
-            [named(LoraMatrix::A, 0), named(LoraMatrix::B, 1)]
+            let named =
+                |matrix, side| (tensor_name(site, matrix), (2, Some((side, size.rank.get()))));
+            let magnitude = config.dora.then(|| (magnitude_name(site), (1, None)));
+            [named(LoraMatrix::A, 0), named(LoraMatrix::B, 1)].into_iter().chain(magnitude)
         })
         .collect();
     assert!(
@@ -97,17 +100,15 @@ fn assert_tensors(config: &LoraConfig, tensors: &[(String, Vec<usize>)]) {
         "tensors {found:?} of an adapter that has {expected:?}"
     );
     for (name, shape) in tensors {
-        let (side, rank) = expected[name];
-        assert!(
-            shape.len() == 2 && shape[side] == rank,
-            "{name} is {shape:?} in an update of rank {rank}"
-        );
+        let (dimensions, rank) = expected[name];
+        let fits = rank.is_none_or(|(side, rank)| shape.get(side) == Some(&rank));
+        assert!(shape.len() == dimensions && fits, "{name} is {shape:?} in an update of {rank:?}");
     }
 }
 
 /// The text of adapter_config.json for a model of `layers` blocks.
 fn description(config: &LoraConfig, layers: usize, base: &str) -> String {
-    let LoraConfig { scaling, dropout, sites } = config;
+    let LoraConfig { scaling, dropout, dora, b_rate: _, part: _, sites } = config;
     let usual = config.usual_size().expect("`assert_tensors` refuses an adapter of nothing");
     let Size { rank, alpha } = usual;
     let (target_modules, layers_to_transform) = targets(sites.keys().copied(), layers);
@@ -144,7 +145,7 @@ fn description(config: &LoraConfig, layers: usize, base: &str) -> String {
         "revision": null,
         "target_modules": target_modules,
         "task_type": "CAUSAL_LM",
-        "use_dora": false,
+        "use_dora": dora,
         "use_rslora": *scaling == Scaling::RankStabilised,
     });
     format!("{object:#}\n")

@@ -18,6 +18,8 @@ const MOST_STEPS: u64 = 1 << 33;
 pub(super) struct Tensors {
     /// `A` and `B` of every site.
     pub(super) matrices: BTreeMap<Site, [TensorView; 2]>,
+    /// The magnitudes of every site, where the description says that there are any.
+    pub(super) magnitudes: BTreeMap<Site, TensorView>,
     /// Whole tables, by their names in a checkpoint.
     pub(super) tables: BTreeMap<&'static str, TensorView>,
 }
@@ -36,12 +38,19 @@ impl Tensors {
         }
         let mut problems = Vec::new();
         let mut found: [BTreeMap<Site, TensorView>; 2] = Default::default();
-        let mut tables = BTreeMap::new();
+        let (mut tables, mut magnitudes) = (BTreeMap::new(), BTreeMap::new());
         for name in checkpoint.names() {
             let Some(view) = checkpoint.tensor(name) else { continue };
             if let Some(table) = table(name) {
                 problems.extend(table_problem(&view));
                 tables.insert(table, view);
+                continue;
+            }
+            if let Some(site) = names::magnitude_from_key(name).filter(|_| written.dora) {
+                problems.extend(magnitude_problem(&view));
+                if let Some(other) = magnitudes.insert(site, view) {
+                    problems.push(format!("`{name}` and `{}` are the same vector", other.name));
+                }
                 continue;
             }
             let Some((site, matrix)) = names::from_key(name) else {
@@ -55,13 +64,16 @@ impl Tensors {
             }
         }
         let matrices = pairs(found, written, &mut problems);
+        if written.dora {
+            problems.extend(unlike(&matrices, &magnitudes));
+        }
         for table in written.tables.iter().filter(|table| !tables.contains_key(*table)) {
             problems.push(format!("`modules_to_save` needs `{PREFIX}{table}`, which is missing"));
         }
         if matrices.is_empty() && problems.is_empty() {
             problems.push("there is none at all".to_owned());
         }
-        if problems.is_empty() { Ok(Self { matrices, tables }) } else { Err(problems) }
+        if problems.is_empty() { Ok(Self { matrices, magnitudes, tables }) } else { Err(problems) }
     }
 }
 
@@ -132,6 +144,30 @@ fn table_problem(view: &TensorView) -> Option<String> {
         return Some(format!("`{name}` is {shape:?}, but must be [vocabulary, width]"));
     }
     not_numbers(view)
+}
+
+fn magnitude_problem(view: &TensorView) -> Option<String> {
+    let TensorView { name, shape, .. } = view;
+    if shape.len() != 1 {
+        return Some(format!("`{name}` is {shape:?}, but must be [out]"));
+    }
+    not_numbers(view)
+}
+
+/// Updates without magnitudes, and the other way round.
+fn unlike(
+    matrices: &BTreeMap<Site, [TensorView; 2]>,
+    magnitudes: &BTreeMap<Site, TensorView>,
+) -> Vec<String> {
+    let lacks = |site: &Site| {
+        let name = names::magnitude_name(*site);
+        format!("`use_dora` in {CONFIG_FILE} needs `{PREFIX}{name}`, which is missing")
+    };
+    let alone =
+        |(_, view): (_, &TensorView)| format!("`{}` lacks its `lora_A` and `lora_B`", view.name);
+    let without = matrices.keys().filter(|site| !magnitudes.contains_key(site)).map(lacks);
+    let lone = magnitudes.iter().filter(|(site, _)| !matrices.contains_key(site)).map(alone);
+    without.chain(lone).collect()
 }
 
 fn not_numbers(view: &TensorView) -> Option<String> {

@@ -285,6 +285,7 @@ impl<R: CubeRuntime> DeviceAdamW<R> {
         }
         let OnDevice { client, .. } = &self.place;
         let (gradient, start) = gradient.of(index);
+        let [shrink, step] = rule.shrink_and_step(tensor);
         let rule = RuleLaunch::new(
             rule.clip,
             rule.beta1,
@@ -293,8 +294,8 @@ impl<R: CubeRuntime> DeviceAdamW<R> {
             rule.keep2,
             rule.correction2,
             rule.eps,
-            rule.step_size,
-            rule.shrink(tensor.decays),
+            step,
+            shrink,
         );
         let changed = values.clone().into_array_arg();
         let zeros = || Held::zeros(&self.place, self.format, tensor.range.len());

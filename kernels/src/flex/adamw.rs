@@ -59,12 +59,13 @@ impl AdamWState for HostAdamW {
             self.tensors.iter().zip(&mut values).zip(&mut self.moments)
         {
             let gradient = gradient[tensor.range.clone()].chunks(PIECE);
-            let shrink = rule.shrink(tensor.decays);
+            let [shrink, step] = rule.shrink_and_step(tensor);
             let parts = values.chunks_mut(PIECE).zip(gradient).zip(cut(moments));
             pieces.extend(parts.map(|((values, gradient), states)| Piece {
                 values,
                 gradient,
                 shrink,
+                step,
                 states,
             }));
         }
@@ -91,6 +92,7 @@ struct Piece<'a> {
     values: &'a mut [f32],
     gradient: &'a [f32],
     shrink: f32,
+    step: f32,
     states: States<'a>,
 }
 
@@ -123,15 +125,15 @@ impl Rule {
     }
 
     #[inline]
-    fn stepped(&self, value: f32, shrink: f32, first: f32, second: f32) -> f32 {
+    fn stepped(&self, value: f32, [shrink, step]: [f32; 2], first: f32, second: f32) -> f32 {
         let denominator = second.sqrt() / self.correction2 + self.eps;
-        value * shrink - self.step_size * (first / denominator)
+        value * shrink - step * (first / denominator)
     }
 }
 
 impl Piece<'_> {
     fn step(self, rule: &Rule) {
-        let Self { values, gradient, shrink, states } = self;
+        let Self { values, gradient, shrink, step, states } = self;
         match states {
             States::F32([first, second]) => {
                 let moments = first.iter_mut().zip(second);
@@ -142,7 +144,7 @@ impl Piece<'_> {
                     // PyTorch's `lerp_`.
                     *first += rule.keep1 * (gradient - *first);
                     *second = rule.remember_square(*second, gradient);
-                    *value = rule.stepped(*value, shrink, *first, *second);
+                    *value = rule.stepped(*value, [shrink, step], *first, *second);
                 }
             }
             States::Blockwise8([first, second]) => {
@@ -161,7 +163,7 @@ impl Piece<'_> {
                         let gradient = gradient * rule.clip;
                         *first = *first * rule.beta1 + rule.keep1 * gradient;
                         *second = rule.remember_square(*second, gradient);
-                        *value = rule.stepped(*value, shrink, *first, *second);
+                        *value = rule.stepped(*value, [shrink, step], *first, *second);
                     }
                     *first.1 = SIGNED.encode(mean, first.0);
                     *second.1 = UNSIGNED.encode(square, second.0);
@@ -193,7 +195,10 @@ mod tests {
         let ends = [41 * 2_503, 41 * 2_503 + 5 * 1_001, 41 * 2_503 + 5 * 1_001 + 4_095];
         let starts = [0, ends[0], ends[1]];
         let ranges = starts.into_iter().zip(ends).map(|(start, end)| start..end);
-        ranges.zip([true, true, false]).map(|(range, decays)| Trained { range, decays }).collect()
+        ranges
+            .zip([true, true, false])
+            .map(|(range, decays)| Trained { range, decays, rate: 1.0 })
+            .collect()
     }
 
     fn start() -> Vec<Vec<f32>> {

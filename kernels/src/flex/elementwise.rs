@@ -90,6 +90,62 @@ pub(super) fn rope<T: Value, U: Value>(
     unsafe { written(y) }
 }
 
+/// Every column of `[rows, cols]` times its factor.
+pub(super) fn scale_columns<T: Value>(x: &[T], factors: &[f32]) -> Vec<T> {
+    let cols = factors.len();
+    assert!(x.len().is_multiple_of(cols.max(1)), "whole rows of {cols}");
+    let mut y = unwritten(x.len());
+    y.par_chunks_exact_mut(cols.max(1))
+        .zip(x.par_chunks_exact(cols.max(1)))
+        .with_min_len(16)
+        .for_each(|(y, x)| {
+            vectorize(
+                #[inline(always)]
+                || {
+                    for ((y, &x), &factor) in y.iter_mut().zip(x).zip(factors) {
+                        y.write(T::of(x.get() * factor));
+                    }
+                },
+            );
+        });
+    // SAFETY: every row is whole, asserted above, and as wide as the factors.
+    unsafe { written(y) }
+}
+
+/// Rows whose products one task adds up.
+const ROWS: usize = 64;
+
+/// `Σ over rows of x · y` of every column: rows of a task in their order, then the tasks'.
+pub(super) fn column_products<T: Value, U: Value>(x: &[T], y: &[U], cols: usize) -> Vec<f32> {
+    assert!(x.len() == y.len() && x.len().is_multiple_of(cols.max(1)), "whole rows of {cols}");
+    let piece = ROWS * cols.max(1);
+    let parts: Vec<Vec<f32>> = x
+        .par_chunks(piece)
+        .zip(y.par_chunks(piece))
+        .map(|(x, y)| {
+            let mut sums = vec![0.0; cols];
+            vectorize(
+                #[inline(always)]
+                || {
+                    for (x, y) in x.chunks_exact(cols).zip(y.chunks_exact(cols)) {
+                        for ((sum, &x), &y) in sums.iter_mut().zip(x).zip(y) {
+                            *sum += x.get() * y.get();
+                        }
+                    }
+                },
+            );
+            sums
+        })
+        .collect();
+    let mut total = vec![0.0; cols];
+    for part in parts {
+        for (total, part) in total.iter_mut().zip(part) {
+            *total += part;
+        }
+    }
+    total
+}
+
 /// `silu(gate) · up` with `silu(g) = g / (1 + e^−g)`.
 pub(super) fn swiglu<T: Value>(gate: &[T], up: &[T]) -> Vec<T> {
     assert_eq!(gate.len(), up.len(), "gate and up of one size");

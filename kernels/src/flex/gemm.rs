@@ -32,7 +32,8 @@ const ROWS: usize = 516;
 const PARALLEL: usize = 1 << 17;
 
 thread_local! {
-    /// Memory of the largest left sides that were dropped: with dropout an input is packed twice. Nothing is
+    /// Memory of the largest left sides that were dropped: with dropout an input is packed twice. Without it, and without
+    /// what packs and draws once, a step of 512 tokens of the 100M shape takes 2.5 % longer. Nothing is
     /// read of it before it is written, so that it serves whatever model the thread runs next.
     static PACKED: RefCell<[Vec<f32>; 2]> = RefCell::default();
 }

@@ -95,6 +95,22 @@ macro_rules! ops_without_tape {
                 (attended[0].clone(), attended)
             }
 
+            fn scale_columns(
+                x: FloatTensor<Self>,
+                factors: FloatTensor<Self>,
+                _in_place: Option<FloatTensor<Self>>,
+            ) -> FloatTensor<Self> {
+                <Self as Kernels>::scale_columns(&x, &factors)
+            }
+
+            fn scaled_columns(
+                x: &FloatTensor<Self>,
+                factors: &FloatTensor<Self>,
+                precision: Precision,
+            ) -> FloatTensor<Self> {
+                Self::operand(<Self as Kernels>::scale_columns(x, factors), precision)
+            }
+
             fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
                 <Self as Kernels>::swiglu(&gate, &up)
             }

@@ -22,14 +22,16 @@ const STEP: u64 = 3;
 const CLIP: f32 = 0.7;
 const RATE: f64 = 1e-2;
 
-/// Tensors in order; every other one decays.
+/// Tensors in order; every other one decays, and they learn at other rates.
 fn tensors(lengths: &[usize]) -> Vec<Trained> {
     let mut end = 0;
     let ranges = lengths.iter().map(|len| {
         end += len;
         end - len..end
     });
-    ranges.enumerate().map(|(i, range)| Trained { range, decays: i % 2 == 0 }).collect()
+    let rates = [1.0, 16.0, 0.5];
+    let trained = |(i, range)| Trained { range, decays: i % 2 == 0, rate: rates[i % rates.len()] };
+    ranges.enumerate().map(trained).collect()
 }
 
 fn lengths() -> impl Strategy<Value = Vec<usize>> {
@@ -99,7 +101,13 @@ fn decoded(moments: &Moments) -> [Vec<f64>; 2] {
 type Exact = (f64, f64);
 
 /// One value's step: both moments, and the value.
-fn stepped(value: f32, gradient: f32, [first, second]: [f64; 2], decays: bool) -> [Exact; 3] {
+fn stepped(
+    value: f32,
+    gradient: f32,
+    [first, second]: [f64; 2],
+    of_tensor: &Trained,
+) -> [Exact; 3] {
+    let rate = RATE * of_tensor.rate;
     let gradient = f64::from(gradient) * f64::from(CLIP);
     let AdamWConfig { beta1, beta2, eps, weight_decay, .. } = CONFIG;
     let mean = [beta1 * first, (1.0 - beta1) * gradient];
@@ -110,8 +118,8 @@ fn stepped(value: f32, gradient: f32, [first, second]: [f64; 2], decays: bool) -
     let mean = (mean.0, mean.1 + first.abs() + gradient.abs());
     let power = STEP as i32;
     let denominator = (square.0 / (1.0 - beta2.powi(power))).sqrt() + eps;
-    let scale = RATE / (1.0 - beta1.powi(power)) / denominator;
-    let kept = f64::from(value) * if decays { 1.0 - RATE * weight_decay } else { 1.0 };
+    let scale = rate / (1.0 - beta1.powi(power)) / denominator;
+    let kept = f64::from(value) * if of_tensor.decays { 1.0 - rate * weight_decay } else { 1.0 };
     [mean, square, (kept - scale * mean.0, kept.abs() + scale * mean.1)]
 }
 
@@ -154,7 +162,7 @@ fn check_step(
 ) {
     let [first, second] = decoded(old);
     let expected: Vec<[Exact; 3]> = (0..before.len())
-        .map(|i| stepped(before[i], gradient[i], [first[i], second[i]], tensor.decays))
+        .map(|i| stepped(before[i], gradient[i], [first[i], second[i]], tensor))
         .collect();
     let of = |which: usize| -> Vec<Exact> { expected.iter().map(|all| all[which]).collect() };
     for (i, expected) in of(2).into_iter().enumerate() {

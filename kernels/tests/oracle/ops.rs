@@ -271,6 +271,17 @@ proptest! {
     }
 
     #[test]
+    fn scaled_columns_match(rows in 1_usize..200, width in 1_usize..130) {
+        let (x, w) = (leaf(21, [rows, width]), leaf(22, [1, width]));
+        let flat: Tensor<Tape, 1> = w.clone().reshape([width]);
+        let in_place = Tape::scaled_columns(&raw(&x), &raw(&flat), Precision::F32);
+        let in_place = (rows % 2 == 0).then_some(in_place);
+        let ours = wrap(Tape::scale_columns(raw(&x), raw(&flat), in_place));
+        let within = Within::sums_of_sums(rows, 1);
+        compare_within(within, "scale_columns", [&x, &w], ours, |[x, w]| reference::scale_columns(x, w));
+    }
+
+    #[test]
     fn swiglu_matches(tokens in 1_usize..20, width in 1_usize..130) {
         let (gate, up) = (leaf(9, [tokens, width]), leaf(10, [tokens, width]));
         let ours = wrap(Tape::swiglu(raw(&gate), raw(&up)));

@@ -88,6 +88,7 @@ impl<B: Kernels> Pass for Taped<'_, B> {
     ) -> FloatTensor<Autodiff<B>> {
         let values = match (&mut self.known, own.is_wanted(kind)) {
             (Known::Nothing, _) | (Known::Branch, true) => Values::Computed,
+            (Known::Branch, false) if own == OwnOutput::ReadBeside => Values::Computed,
             (Known::Products(products), true) => {
                 Values::Known(products.take(Product::Output(kind)))
             }

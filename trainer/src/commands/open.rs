@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, PeftAdapter, Scaling};
+use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, PeftAdapter};
 use graft_kernels::Home;
 use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::Checkpoint;
@@ -122,7 +122,7 @@ impl Opening {
             build(voice, &config, &weights, adapter.config(), adapter, nf4, device)?
         } else {
             let start = Fresh(|_, len| vec![0.0; len]);
-            let nothing = LoraConfig { scaling: Scaling::Standard, dropout: 0.0, sites: [].into() };
+            let nothing = LoraConfig::default();
             build(voice, config, &checkpoint, &nothing, start, nf4, device)?
         };
         Ok(model)

@@ -1,5 +1,6 @@
 //! The sizes of a run that decide what it takes, apart from everything else in a plan.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -281,6 +282,21 @@ impl Asked {
         Site::all(&self.config).map(low).max().unwrap_or(0)
     }
 
+    /// The rank that the largest update of a projection has as it is written.
+    pub(super) fn widest_update(&self) -> usize {
+        let mut values: BTreeMap<Site, usize> = BTreeMap::new();
+        for tensor in self.method.trained(&self.config) {
+            if let Seat::Projection(site) = tensor.seat {
+                *values.entry(site).or_default() += tensor.len();
+            }
+        }
+        let rank = |(site, values): (Site, usize)| {
+            values / site.weight_shape(&self.config).iter().sum::<usize>().max(1)
+        };
+        let widest = values.into_iter().map(rank).max().unwrap_or(0);
+        if self.method.takes_from_weights() { 2 * widest } else { widest }
+    }
+
     /// The most bytes a token that the ops of an update have for a moment, in a pass of any kind.
     pub(super) fn most_of_a_moment(&self) -> usize {
         Site::all(&self.config).map(|site| self.token_bytes(site).moment).max().unwrap_or(0)
@@ -394,7 +410,8 @@ fn stored(plan: &Plan) -> Stored {
         table: 1_000_000 * float,
         projections_are_private: drawn
             || projections_are_made
-            || (plan.nf4.is_some() && !quantised),
+            || (plan.nf4.is_some() && !quantised)
+            || plan.method.takes_from_weights(),
         tables_are_private: drawn || table_is_made,
         form,
     }

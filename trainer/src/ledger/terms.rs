@@ -52,7 +52,7 @@ pub(super) fn held(asked: &Asked) -> Vec<Entry> {
         program(asked),
         tokenizer(asked, asked.asks),
     ];
-    held.chain(others).chain(packed(asked)).chain(dropout(asked)).collect()
+    held.chain(others).chain(began(asked)).chain(packed(asked)).chain(dropout(asked)).collect()
 }
 
 /// What comes and goes: one of these at a time.
@@ -159,6 +159,13 @@ fn trained(asked: &Asked) -> usize {
 fn values(asked: &Asked) -> Entry {
     let count = trained(asked);
     tensors(asked, "trained values", count * F32, format!("{} · {F32}", group(count)))
+}
+
+/// What adapters began as, where that is a part of the weights.
+fn began(asked: &Asked) -> Option<Entry> {
+    let count = asked.trained().iter().sum::<usize>();
+    let line = || anonymous("first values", count * F32, format!("{} · {F32}", group(count)));
+    asked.method.takes_from_weights().then(line)
 }
 
 fn moments(asked: &Asked) -> Entry {

@@ -1,15 +1,19 @@
 //! Section `adapter` against the model: targets become sites.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use graft_adapters::peft::ModulePattern;
 use graft_adapters::{
-    AnyMethod, Full, Learns, LoraConfig, Method, PeftAdapter, Rank, Scaling, Size,
+    AnyMethod, Full, Learns, LoraConfig, Method, Part, PeftAdapter, Rank, Scaling, Size,
 };
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, ProjectionKind, Site};
-use graft_recipes::{AdapterMethod, Init, Layers, ProjectionName, Recipe, TargetModules};
+use graft_recipes::{
+    AdapterInit, AdapterMethod, Init, Layers, MergeOnto, ProjectionName, Quantization, Recipe,
+    TargetModules,
+};
 
 use super::findings::Findings;
 use crate::base_mark;
@@ -31,17 +35,46 @@ pub(super) fn resolve(
 ) -> Option<AnyMethod> {
     match &recipe.adapter {
         AdapterMethod::Full => config.map(|_| AnyMethod::Full(Full)),
-        AdapterMethod::Lora { rank, alpha, dropout, rslora, target_modules, layers, init_from } => {
+        AdapterMethod::Lora {
+            rank,
+            alpha,
+            dropout,
+            rslora,
+            dora,
+            loraplus_lr_ratio,
+            target_modules,
+            layers,
+            rank_pattern,
+            alpha_pattern,
+            init,
+            init_from,
+        } => {
             let start = init_from.as_deref().and_then(|folder| open_start(folder, findings));
             let model = config?;
             let layers = blocks(layers, model.layers, findings)?;
             let kinds = kinds(target_modules);
-            warn_of_width(*rank, &kinds, model, findings);
             let of_layer = |layer| kinds.iter().map(move |&kind| Site { layer, kind });
             let sites = layers.into_iter().flat_map(of_layer);
-            let scaling = if *rslora { Scaling::RankStabilised } else { Scaling::Standard };
-            let size = Size { rank: Rank(NonZeroUsize::new(rank.get())?), alpha: *alpha };
-            let config = LoraConfig::uniform(size, scaling, *dropout, sites);
+            let size = Size { rank: lora_rank(*rank)?, alpha: *alpha };
+            let mut sites: BTreeMap<Site, Size> = sites.map(|site| (site, size)).collect();
+            let ranks = rank_pattern.iter().filter_map(|(p, rank)| Some((p, lora_rank(*rank)?)));
+            by_pattern("adapter.rank_pattern", ranks, &mut sites, findings, |size, rank| {
+                size.rank = rank;
+            });
+            let alphas = alpha_pattern.iter().map(|(pattern, alpha)| (pattern, *alpha));
+            by_pattern("adapter.alpha_pattern", alphas, &mut sites, findings, |size, alpha| {
+                size.alpha = alpha;
+            });
+            warn_of_width(&sites, model, findings);
+            let config = LoraConfig {
+                scaling: if *rslora { Scaling::RankStabilised } else { Scaling::Standard },
+                dropout: *dropout,
+                dora: *dora,
+                b_rate: *loraplus_lr_ratio,
+                part: part(*init),
+                sites,
+            };
+            check_part(recipe, &config, model, findings);
             if let Some(start) = start
                 && let Err(error) =
                     start.check_model(model).and_then(|()| start.check_same(&config))
@@ -49,6 +82,110 @@ pub(super) fn resolve(
                 findings.problem("adapter.init_from", error);
             }
             Some(AnyMethod::Lora(config))
+        }
+    }
+}
+
+fn part(init: AdapterInit) -> Option<Part> {
+    match init {
+        AdapterInit::Kaiming => None,
+        AdapterInit::Pissa => Some(Part::Principal),
+        AdapterInit::Olora => Some(Part::Orthogonal),
+    }
+}
+
+/// An adapter that begins as a part of each weight needs the weights themselves, and is one for them.
+fn check_part(
+    recipe: &Recipe,
+    lora: &LoraConfig,
+    model: &LlamaConfig,
+    findings: &mut Findings<'_>,
+) {
+    let AdapterMethod::Lora { init, .. } = &recipe.adapter else { return };
+    if lora.part.is_none() {
+        return;
+    }
+    let init = init.name();
+    if model.quantization.is_some() {
+        findings.problem_with_hint(
+            "adapter.init",
+            format_args!(
+                "found {init}, but the model folder holds NF4 weights: what an adapter would begin as \
+                 is taken from the weights before they are quantised"
+            ),
+            "take the release's bf16 folder, or drop `adapter.init`",
+        );
+    }
+    for (site, size) in &lora.sites {
+        let smaller = site.kind.in_features(model).min(site.kind.out_features(model));
+        if size.rank.get() > smaller {
+            let rank = size.rank.get();
+            let message = format_args!(
+                "found {init} with a rank of {rank}, but {site} has {smaller} dimensions on its smaller side: \
+                 allowed is a rank up to that"
+            );
+            findings.problem("adapter.rank", message);
+            return;
+        }
+    }
+    let quantised = recipe.quantization != Quantization::None;
+    if recipe.finish.merge && quantised && recipe.finish.onto == MergeOnto::Dequantised {
+        findings.problem_with_hint(
+            "finish.onto",
+            format_args!(
+                "found dequantised and adapter.init = {init}; allowed: original, as such an adapter is \
+                 written for the weights before they were quantised"
+            ),
+            "add `onto: original` to `finish`",
+        );
+    }
+}
+
+fn lora_rank(rank: graft_recipes::Rank) -> Option<Rank> {
+    NonZeroUsize::new(rank.get()).map(Rank)
+}
+
+/// Gives each adapted projection the value of the first pattern that matches it, as PEFT does. A pattern that matches
+/// none of them is a problem: nobody writes one to say nothing.
+fn by_pattern<'a, T: Copy>(
+    key: &str,
+    patterns: impl Iterator<Item = (&'a String, T)>,
+    sites: &mut BTreeMap<Site, Size>,
+    findings: &mut Findings<'_>,
+    set: impl Fn(&mut Size, T),
+) {
+    let mut left: BTreeSet<Site> = sites.keys().copied().collect();
+    for (text, value) in patterns {
+        let key = format!("{key}.{text}");
+        let pattern = match ModulePattern::parse(text) {
+            Ok(pattern) => pattern,
+            Err(part) => {
+                findings.problem(
+                    &key,
+                    format_args!("found {part}, which is no pattern for names of modules"),
+                );
+                continue;
+            }
+        };
+        let all: Vec<Site> = sites.keys().copied().filter(|site| pattern.matches(*site)).collect();
+        let taken = all.iter().copied().filter(|site| left.remove(site)).map(|site| {
+            set(sites.get_mut(&site).expect("it is one of them"), value);
+        });
+        match (all.len(), taken.count()) {
+            (0, _) => {
+                let example =
+                    sites.keys().next().map(|site| site.module_name()).unwrap_or_default();
+                let message = format_args!(
+                    "it matches none of the {} adapted projections, of which one is `{example}`",
+                    sites.len()
+                );
+                findings.problem(&key, message);
+            }
+            (count, 0) => findings.problem(
+                &key,
+                format_args!("the patterns above it match all of its {count} projections first"),
+            ),
+            _ => {}
         }
     }
 }
@@ -69,20 +206,16 @@ pub(super) fn check_merge(recipe: &Recipe, method: &dyn Method, findings: &mut F
 }
 
 /// A rank beyond the smaller side of a projection adds nothing.
-fn warn_of_width(
-    rank: graft_recipes::Rank,
-    kinds: &[ProjectionKind],
-    model: &LlamaConfig,
-    findings: &mut Findings<'_>,
-) {
-    for &kind in kinds {
-        let smaller = kind.in_features(model).min(kind.out_features(model));
-        if rank.get() > smaller {
-            findings.warn(format!(
-                "adapter.rank {} is more than {kind} can use: its smaller side is {smaller}",
-                rank.get()
-            ));
-        }
+fn warn_of_width(sites: &BTreeMap<Site, Size>, model: &LlamaConfig, findings: &mut Findings<'_>) {
+    let wide = sites.iter().filter_map(|(site, size)| {
+        let smaller = site.kind.in_features(model).min(site.kind.out_features(model));
+        (size.rank.get() > smaller).then_some((site.kind, size.rank, smaller))
+    });
+    for (kind, rank, smaller) in wide.collect::<BTreeSet<_>>() {
+        findings.warn(format!(
+            "adapter.rank {} is more than {kind} can use: its smaller side is {smaller}",
+            rank.get()
+        ));
     }
 }
 

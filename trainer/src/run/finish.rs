@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use graft_adapters::merge::Merge;
-use graft_adapters::{Learns, Learnt, PeftAdapter, Trainable};
+use graft_adapters::{Began, Learns, Learnt, PeftAdapter, Trainable};
 use graft_model::checkpoint::ShardedWriter;
 use graft_model::stop;
 use serde::Serialize;
@@ -156,12 +156,14 @@ pub(super) fn write_learnt<B: Backend, P: Trainable<B>>(
     out: &Path,
     plan: &Plan,
     base: &BTreeMap<String, FileHash>,
+    began: &Began,
     trainer: &mut Trainer<B, P>,
 ) -> Result<(), RunError> {
     let shapes = trainer.parameters.slots().iter();
     let tensors: Vec<_> = shapes.map(|slot| (slot.name.clone(), slot.shape.clone())).collect();
     let with = TrainedWith {
-        nf4: plan.nf4,
+        // One that took a part from the weights is written for them as they were.
+        nf4: plan.nf4.filter(|_| !plan.method.takes_from_weights()),
         chat: plan.chat().clone(),
         system_prompt: plan.sample.system_prompt.clone(),
         base: plan.base_mark()?,
@@ -170,7 +172,7 @@ pub(super) fn write_learnt<B: Backend, P: Trainable<B>>(
     metadata.insert(BASE_HASH.to_owned(), base_hash(base));
     let values = trainer.values_by_name();
     let (base, config) = (&plan.model_folder, &plan.config);
-    let learnt = Learnt { base, config, tensors: &tensors, values: &values, metadata };
+    let learnt = Learnt { base, config, tensors: &tensors, values: &values, began, metadata };
     Ok(plan.method.write(out, &learnt)?)
 }
 
@@ -197,8 +199,8 @@ fn write_result<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<
         Err(other) => return Err(other.into()),
     }
     let base = run.folder.manifest().inputs.base.clone();
-    let trainer = &mut run.trainer;
-    let make = |path: &Path| write_learnt(path, plan, &base, trainer);
+    let (began, trainer) = (&run.began, &mut run.trainer);
+    let make = |path: &Path| write_learnt(path, plan, &base, began, trainer);
     let (made, told) = run.folder.make_folder(name, step, &of, make);
     tell_of_kept(&told);
     made?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use graft_adapters::{Learns, Trainable};
+use graft_adapters::{Began, Learns, Trainable};
 use graft_data::{Batch, Sample, Schedule};
 use graft_files::atomic;
 use graft_model::Llama;
@@ -38,7 +38,7 @@ pub(super) fn train<B: Backend, P: Trainable<B>>(
     training: Training<'_>,
     mut model: Llama<B, P>,
 ) -> Result<Outcome, RunError> {
-    let Training { plan, data, inputs, going_on, home: _, voice } = training;
+    let Training { plan, data, inputs, going_on, home: _, began, voice } = training;
     let parameters = Parameters::of(&mut model);
     if parameters.is_empty() {
         return Err(RunError::NothingTrained);
@@ -61,7 +61,7 @@ pub(super) fn train<B: Backend, P: Trainable<B>>(
     let asked = inputs::asked_sha256(plan, &inputs);
     let Opened { mut folder, from, metrics } = going_on::open(voice, plan, going_on, inputs)?;
     let whereabouts = Whereabouts::default();
-    let start = Start { voice, plan, data, asked, from, metrics };
+    let start = Start { voice, plan, data, asked, from, began, metrics };
     let work =
         || Run::new(start, model, parameters, &mut folder, &whereabouts).and_then(Run::finish);
     match catch_unwind(AssertUnwindSafe(work)) {
@@ -84,6 +84,7 @@ struct Start<'a> {
     /// The hash of what base and result are asked.
     asked: String,
     from: Option<(Checkpoint, State)>,
+    began: Began,
     metrics: MetricsLog,
 }
 
@@ -127,6 +128,8 @@ pub(super) struct Run<'a, B: Backend, P> {
     pub(super) trainer: Trainer<B, P>,
     pub(super) folder: &'a mut RunFolder,
     pub(super) whereabouts: &'a Whereabouts,
+    /// What its adapters began as, where that is a part of the weights.
+    pub(super) began: Began,
     pub(super) position: Position,
     pub(super) before: Scores,
     pub(super) total: u64,
@@ -148,7 +151,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
         folder: &'a mut RunFolder,
         whereabouts: &'a Whereabouts,
     ) -> Result<Self, RunError> {
-        let Start { voice, plan, data, asked, from, metrics } = start;
+        let Start { voice, plan, data, asked, from, began, metrics } = start;
         let schedule = data.schedule(plan)?;
         let total = plan.total_steps(&schedule);
         let offload = match plan.activation_offload {
@@ -194,6 +197,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
             trainer,
             folder,
             whereabouts,
+            began,
             position,
             before,
             total,
@@ -397,7 +401,7 @@ impl<'a, B: Backend, P: Trainable<B>> Run<'a, B, P> {
             if self.plan.method.learns() == Learns::Adapter {
                 let adapter = temporary.join("adapter");
                 let base = &self.folder.manifest().inputs.base;
-                finish::write_learnt(&adapter, self.plan, base, &mut self.trainer)?;
+                finish::write_learnt(&adapter, self.plan, base, &self.began, &mut self.trainer)?;
             }
             let so_far = self.metrics.so_far();
             let (state, text) = state::save(temporary, &mut self.trainer, self.position, so_far)?;

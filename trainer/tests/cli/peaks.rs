@@ -35,7 +35,14 @@ const WIDE: Trained = (
 );
 const DROPS: Trained =
     ("lora with dropout", &["model.path=dense", "quantization=none", "adapter.dropout=0.05"], true);
-const METHODS: &[Trained] = &[LORA, WHILE_LOADING, QLORA, FULL, ASKED, WIDE, DROPS];
+const DORA: Trained =
+    ("dora", &["model.path=dense", "quantization=none", "adapter.dora=true"], true);
+const PART: Trained = (
+    "a part of the weights",
+    &["model.path=dense", "quantization=none", "adapter.init=pissa"],
+    true,
+);
+const METHODS: &[Trained] = &[LORA, WHILE_LOADING, QLORA, FULL, ASKED, WIDE, DROPS, DORA, PART];
 const QUESTIONS: &str =
     "evaluation={held_out: [{path: questions.jsonl, format: messages}], max_new_tokens: 16}";
 
@@ -57,6 +64,10 @@ const CASES: &[Case] = &[
     (ASKED, "selective", "bf16", false, false),
     (WIDE, "block", "f32", false, false),
     (DROPS, "selective", "bf16", false, false),
+    (DORA, "selective", "bf16", true, false),
+    (DORA, "none", "bf16", false, false),
+    (DORA, "block", "f32", false, false),
+    (PART, "selective", "bf16", true, false),
 ];
 
 fn all_cases() -> Vec<Case> {

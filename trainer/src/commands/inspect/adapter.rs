@@ -20,7 +20,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
     let adapter = PeftAdapter::open(path)?;
     let checkpoint = Checkpoint::open_file(&ModelFolder::at(path)?, WEIGHTS_FILE)?;
     let sums = Sums::of(&checkpoint);
-    let LoraConfig { scaling, dropout, sites } = adapter.config();
+    let LoraConfig { scaling, dropout, dora, sites, .. } = adapter.config();
     let targets: BTreeSet<&str> = sites.keys().map(|site| site.kind.name()).collect();
     let layers: BTreeSet<usize> = sites.keys().map(|site| site.layer).collect();
     let tables: Vec<&str> = adapter.table_names().collect();
@@ -48,6 +48,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         "rank": one.map(|size| size.rank.get()),
         "alpha": one.map(|size| size.alpha),
         "rslora": rslora,
+        "dora": dora,
         "scale": one.map(|size| scaling.factor(size)),
         "sizes": sizes,
         "dropout": dropout,
@@ -60,7 +61,11 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         "bytes": total,
     });
     let blocks = if layers.len() == 1 { "block" } else { "blocks" };
-    let kind = if rslora { ", rank-stabilised" } else { "" };
+    let kind = format!(
+        "{}{}",
+        if rslora { ", rank-stabilised" } else { "" },
+        if *dora { ", with magnitudes (DoRA)" } else { "" }
+    );
     let targets: Vec<&str> = targets.into_iter().collect();
     let mut rows = vec![
         ("adapter", path.display().to_string()),

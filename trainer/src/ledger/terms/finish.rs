@@ -35,7 +35,7 @@ fn merging(asked: &Asked) -> Vec<Entry> {
     };
     let [out, inner] = largest_projection(asked);
     let weights = out * inner;
-    let rank = asked.widest_low();
+    let rank = asked.widest_update();
     let update = rank * (out + inner) * F32;
     let rows = BUFFER.min(weights * asked.merged_bytes_a_weight());
     let buffer = rows + 2 * asked.threads * inner * F32;

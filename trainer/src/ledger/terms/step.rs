@@ -102,7 +102,7 @@ fn inputs_read(asked: &Asked, kinds: &[ProjectionKind]) -> usize {
 fn kept_with_products(asked: &Asked) -> usize {
     let kept = |site: Site| {
         let of = asked.token_bytes(site);
-        let ends_a_branch = matches!(site.kind, ProjectionKind::O | ProjectionKind::Down);
+        let ends_a_branch = site.kind.ends_a_branch();
         let is_kept = ends_a_branch && of.reads_product;
         let product = if is_kept { F32 * site.kind.out_features(&asked.config) } else { 0 };
         of.beside + product
@@ -186,14 +186,18 @@ fn kept_tapes(asked: &Asked) -> [usize; 2] {
 
 /// The last block's tapes, kept where it is the next to go back through.
 fn last_tape(asked: &Asked) -> Entry {
-    let of_updates = OfBranch::both(asked).iter().map(|of| of.tape).sum::<usize>();
+    let of_updates = OfBranch::both(asked).iter().map(|of| of.beside + of.tape).sum::<usize>();
     tape(asked, "last block's tape", kept_tapes(asked).iter().sum::<usize>() + of_updates)
 }
 
 /// Of these, attention's is there while the other is gone through.
 fn waiting_tape(asked: &Asked) -> Entry {
     let [of_attention, _] = OfBranch::both(asked);
-    tape(asked, "last attention's tape", kept_tapes(asked)[0] + of_attention.tape)
+    tape(
+        asked,
+        "last attention's tape",
+        kept_tapes(asked)[0] + of_attention.beside + of_attention.tape,
+    )
 }
 
 fn tape(asked: &Asked, name: &'static str, bytes: usize) -> Entry {
