@@ -53,8 +53,10 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
     let (Some(name), Some("safetensors")) =
         (path.file_name().and_then(|n| n.to_str()), path.extension().and_then(|e| e.to_str()))
     else {
-        let message =
-            format!("`{}` is a file, but no .safetensors or GGUF file and no folder", path.display());
+        let message = format!(
+            "`{}` is a file, but no .safetensors or GGUF file and no folder",
+            path.display()
+        );
         return Err(WrongUse(message).into());
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
