@@ -28,6 +28,24 @@ pub(crate) trait Map {
     fn back(&self, y: &[f32]) -> Vec<f32>;
 }
 
+/// The other way round.
+struct Turned<'a, M>(&'a M);
+
+impl<M: Map> Map for Turned<'_, M> {
+    fn sizes(&self) -> [usize; 2] {
+        let [inner, out] = self.0.sizes();
+        [out, inner]
+    }
+
+    fn there(&self, x: &[f32]) -> Vec<f32> {
+        self.0.back(x)
+    }
+
+    fn back(&self, y: &[f32]) -> Vec<f32> {
+        self.0.there(y)
+    }
+}
+
 /// A singular value with its vectors.
 #[derive(Clone, Debug)]
 pub(crate) struct Triple {
@@ -41,7 +59,17 @@ pub(crate) struct Triple {
 /// The `count` largest, the largest first; fewer where the matrix has no more.
 pub(crate) fn singular_triples(matrix: &impl Map, count: usize) -> Vec<Triple> {
     let [inner, out] = matrix.sizes();
-    let count = count.min(inner).min(out);
+    if inner <= out {
+        return of_smaller(matrix, count.min(inner));
+    }
+    let turned = of_smaller(&Turned(matrix), count.min(out));
+    let back = |Triple { value, right, left }| Triple { value, right: left, left: right };
+    turned.into_iter().map(back).collect()
+}
+
+/// The `count` largest of a matrix with no more columns than rows: the space is in its smaller side.
+fn of_smaller(matrix: &impl Map, count: usize) -> Vec<Triple> {
+    let [inner, out] = matrix.sizes();
     let block = (count + BEYOND).min(inner);
     let mut space = Space::default();
     let mut next = orthonormal((0..block).map(|row| drawn(row, inner)).collect());
@@ -51,7 +79,7 @@ pub(crate) fn singular_triples(matrix: &impl Map, count: usize) -> Vec<Triple> {
         space.images.extend(images.iter().cloned());
         let back = spread(&matrix.back(&joined(&images)), inner);
         space.returned.extend(back.iter().cloned());
-        let is_full = space.basis.len() >= inner.min(out);
+        let is_full = space.basis.len() >= inner;
         if !is_full {
             next = orthonormal_to(&space.basis, back);
             next.truncate(inner - space.basis.len());

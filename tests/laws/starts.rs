@@ -156,3 +156,65 @@ proptest! {
         prop_assert_eq!(found, losses(&model(&drawn, &rests, Beside(start), nf4)));
     }
 }
+
+/// Adapters that begin as parts of these weights, from PEFT (`fixtures/starts/generate.py`), of rank 5 at a scale of 1.5.
+#[test]
+fn a_part_of_a_weight_is_that_of_peft_and_the_weight_keeps_the_rest() -> Result<(), Error> {
+    use graft_adapters::{Part, Parts, Rank, Scaling, Size};
+    use graft_model::ProjectionKind;
+    use graft_model::checkpoint::Checkpoint;
+    use graft_model::folder::ModelFolder;
+
+    let folder = ModelFolder::at(&graft_tests::parity::cases("starts"))?;
+    let answers = Checkpoint::open_file(&folder, "starts.safetensors")?;
+    let floats = |name: &str| answers.tensor(name).expect(name).to_f32().expect("f32");
+    let site = Site { layer: 0, kind: ProjectionKind::Q };
+    let (rank, scale) = (5, 1.5);
+    let size = Size { rank: Rank(rank.try_into().expect("not zero")), alpha: 7.5 };
+    for [out, inner] in [[40, 24], [24, 40], [33, 33], [96, 8]] {
+        let shape = format!("{out}x{inner}");
+        for (part, name) in [(Part::Principal, "pissa"), (Part::Orthogonal, "olora")] {
+            let config = LoraConfig::uniform(size, Scaling::Standard, 0.0, [site]);
+            let config = LoraConfig { part: Some(part), ..config };
+            let weight = FrozenMatrix::from_f32(out, inner, &floats(&format!("weight.{shape}")));
+            let mut parts = Parts::new(part, &config);
+            let Beginning { a, b, weight: rest, magnitude } =
+                (&mut parts).begin(site, rank, weight);
+            assert!(magnitude.is_none());
+            assert_eq!(parts.into_began()[&site], [a.clone(), b.clone()]);
+            let product = |at: usize| -> f64 {
+                let (row, column) = (at / inner, at % inner);
+                let terms = (0..rank)
+                    .map(|i| f64::from(b[row * rank + i]) * f64::from(a[i * inner + column]));
+                scale * terms.sum::<f64>()
+            };
+            let pieces = [
+                ((0..out * inner).map(product).collect::<Vec<f64>>(), format!("{name}.{shape}")),
+                (
+                    rest.to_f32().into_iter().map(f64::from).collect(),
+                    format!("{name}.rest.{shape}"),
+                ),
+            ];
+            for (found, answer) in pieces {
+                for (at, (found, expected)) in found.iter().zip(floats(&answer)).enumerate() {
+                    let off = (found - f64::from(expected)).abs();
+                    assert!(off < 4e-6, "{answer} at {at}: {found} is not {expected}");
+                }
+            }
+            if part == Part::Orthogonal {
+                // Up to the sign of each column of the one with the row of the other.
+                let (first, second) =
+                    (floats(&format!("olora.a.{shape}")), floats(&format!("olora.b.{shape}")));
+                for i in 0..rank {
+                    let along: f32 =
+                        (0..out).map(|row| b[row * rank + i] * second[row * rank + i]).sum();
+                    assert!((along.abs() - 1.0).abs() < 1e-5, "{shape}, column {i} of B: {along}");
+                    let off = (0..inner)
+                        .map(|c| (a[i * inner + c] - along.signum() * first[i * inner + c]).abs());
+                    assert!(off.fold(0.0, f32::max) < 1e-5, "{shape}, row {i} of A");
+                }
+            }
+        }
+    }
+    Ok(())
+}

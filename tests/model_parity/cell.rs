@@ -86,7 +86,8 @@ impl Cell<'_> {
         let mean = answers.floats("losses").into_iter().map(f64::from).sum::<f64>();
         let mean = mean / targets as f64;
         for slot in trainer.parameters.slots() {
-            let (name, kind) = (&slot.name, slot.name.rsplitn(4, '.').collect::<Vec<_>>());
+            let name = &slot.name;
+            let kind: Vec<&str> = name.trim_end_matches(".weight").rsplitn(3, '.').collect();
             let expected = answers.shaped(&format!("gradient.{name}"), &slot.shape);
             let off = distance(&gradient[slot.range.clone()], &expected) / length(&expected);
             if precision == Precision::F32 {
@@ -98,13 +99,13 @@ impl Cell<'_> {
                 );
             } else {
                 let pytorchs = answers.number(&format!("bf16.gradient.{name}"));
-                // `….q_proj.lora_A.weight`
-                pools.add(&format!("every {}.{}", kind[2], kind[1]), off, pytorchs);
+                // `….q_proj.lora_A`
+                pools.add(&format!("every {}.{}", kind[1], kind[0]), off, pytorchs);
                 pools.add(case, off, pytorchs);
             }
         }
-        // Seven projections with two matrices, all of them on both sides.
-        let tensors = 14 * trainer.model.config.layers;
+        // Seven projections with two matrices, and magnitudes in one case, all of them on both sides.
+        let tensors = if case == "dora" { 21 } else { 14 } * trainer.model.config.layers;
         assert_eq!(answers.count("gradient."), tensors, "{case}: the reference's");
         assert_eq!(trainer.parameters.slots().len(), tensors, "{case}: ours");
         if precision == Precision::Bf16 {

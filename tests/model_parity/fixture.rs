@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use graft_adapters::{LoraFactory, LoraLinear, PeftAdapter};
+use graft_adapters::{LoraConfig, LoraFactory, LoraLinear, PeftAdapter};
 use graft_data::{Origin, Sample};
 use graft_kernels::Home;
 use graft_kernels::nf4::{AbsmaxFormat, BLOCK};
@@ -19,7 +19,7 @@ use graft_tests::parity::cases;
 pub(crate) type Model = Llama<Cpu, LoraLinear<Cpu>>;
 
 /// All of them.
-pub(crate) const CASES: [&str; 7] = [
+pub(crate) const CASES: [&str; 8] = [
     "llama3_1",
     "llama3_2",
     "one_kv_head",
@@ -27,6 +27,7 @@ pub(crate) const CASES: [&str; 7] = [
     "wide_heads",
     "odd_vocabulary",
     "around_original_length",
+    "dora",
 ];
 
 /// Form of the frozen projections.
@@ -101,7 +102,10 @@ impl Fixture {
             let adapter = PeftAdapter::open(&self.path.join("adapter"))?;
             adapter.check_model(&config)?;
             let device = Default::default();
-            let (lora, start) = (adapter.config(), &adapter);
+            // The run of this case has rates of its own.
+            let b_rate = if self.case == "dora" { 4.0 } else { 1.0 };
+            let lora = &LoraConfig { b_rate, ..adapter.config().clone() };
+            let start = &adapter;
             let mut factory =
                 LoraFactory { config: lora, start, nf4, home: Home::Device, device: &device };
             Ok(Llama::load(&config, &checkpoint, &mut factory, &device, &mut |_| ())?)

@@ -14,8 +14,8 @@ use crate::fixture::{Fixture, Weights};
 /// whose gradient is near zero takes a step that its rounding decides; these are few in a tensor.
 const PATH: f64 = 1e-4;
 
-fn compare(weights: Weights, file: &str) {
-    let fixture = Fixture::open("llama3_1");
+fn compare(case: &'static str, weights: Weights, file: &str) {
+    let fixture = Fixture::open(case);
     let reference = fixture.tensors(file);
     let [losses, norms] = ["losses", "grad_norms"].map(|name| reference.floats(name));
     let rows = reference.rows();
@@ -25,7 +25,13 @@ fn compare(weights: Weights, file: &str) {
     trainer.options.learning_rate = LearningRate { peak: 1e-3, warmup: 5, total: 20, decay };
     let start = trainer.values();
     let mut deviations = Deviations::of("model");
-    let row = |thing: &str| format!("AdamW run, {}: {thing}", weights.name());
+    let row = |thing: &str| {
+        format!(
+            "AdamW run, {}{}: {thing}",
+            if case == "dora" { "DoRA and LoRA+, " } else { "" },
+            weights.name()
+        )
+    };
     for ((step, rows), (loss, norm)) in (1..).zip(rows.chunks(4)).zip(losses.iter().zip(norms)) {
         let batches = rows.chunks(2).map(|rows| Batch::collate(&[&rows[0], &rows[1]], 1, 0));
         let outcome = trainer.step(step, &batches.collect::<Vec<_>>()).expect("finite");
@@ -41,17 +47,23 @@ fn compare(weights: Weights, file: &str) {
         let off = distance(&end[slot.range.clone()], &expected);
         deviations.note(&row("final adapter"), &slot.name, off / way, PATH);
     }
-    let tensors = 14 * trainer.model.config.layers;
+    let tensors = if case == "dora" { 21 } else { 14 } * trainer.model.config.layers;
     assert_eq!(reference.count("adapter."), tensors, "tensors of the reference's adapter");
     deviations.finish(40 + tensors);
 }
 
 #[test]
 fn twenty_steps_of_adamw_end_where_pytorch_ends() {
-    compare(Weights::Dense, "run");
+    compare("llama3_1", Weights::Dense, "run");
 }
 
 #[test]
 fn twenty_steps_over_a_quantised_base_end_where_pytorch_ends() {
-    compare(Weights::Nf4Double, "run_nf4_double");
+    compare("llama3_1", Weights::Nf4Double, "run_nf4_double");
+}
+
+#[test]
+fn twenty_steps_of_dora_with_a_rate_of_its_own_for_b_end_where_pytorch_ends() {
+    compare("dora", Weights::Dense, "run");
+    compare("dora", Weights::Nf4Double, "run_nf4_double");
 }

@@ -17,6 +17,8 @@ mod documents;
 mod gguf;
 #[path = "cli/inspect.rs"]
 mod inspect;
+#[path = "cli/methods.rs"]
+mod methods;
 #[cfg(target_os = "linux")]
 #[path = "cli/peaks.rs"]
 mod peaks;

@@ -131,8 +131,7 @@ fn principal(weight: &WeightProducts, rank: usize, scale: f64) -> [Vec<f32>; 2] 
     [a, b]
 }
 
-/// `Qᵀ·W` and `Q`, an orthonormal basis of the first `rank` columns. Its first values on the diagonal of `R` are below
-/// 0, as those of LAPACK are where a column begins with a number above it.
+/// `Qᵀ·W` and `Q`, an orthonormal basis of the first `rank` columns; LAPACK's has other signs, in both alike.
 fn orthogonal(weight: &WeightProducts, rank: usize) -> [Vec<f32>; 2] {
     let [out, _] = weight.0.shape();
     let mut columns = vec![vec![0.0; out]; rank];

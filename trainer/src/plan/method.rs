@@ -181,9 +181,9 @@ fn by_pattern<'a, T: Copy>(
                 );
                 findings.problem(&key, message);
             }
-            (count, 0) => findings.problem(
+            (_, 0) => findings.problem(
                 &key,
-                format_args!("the patterns above it match all of its {count} projections first"),
+                "patterns above it match all that it does, and the first one counts",
             ),
             _ => {}
         }

@@ -1,0 +1,152 @@
+//! Every method of the low-rank family from its recipe to its files, and these in every command that reads them.
+
+use serde_json::Value;
+
+use crate::room::Room;
+
+/// A method as a recipe writes it, over which weights, and the rank that its files say.
+const METHODS: &[(&str, &str, &str, u64)] = &[
+    ("lora", "{rank: 3}", "none", 3),
+    ("rslora", "{rank: 3, rslora: true, dropout: 0.1}", "none", 3),
+    ("loraplus", "{rank: 3, loraplus_lr_ratio: 8}", "{format: nf4, double: true}", 3),
+    ("dora", "{rank: 3, dora: true, dropout: 0.1}", "none", 3),
+    ("qdora", "{rank: 3, dora: true, loraplus_lr_ratio: 4}", "{format: nf4, double: true}", 3),
+    ("pissa", "{rank: 3, init: pissa}", "none", 6),
+    ("pissa-rslora", "{rank: 3, init: pissa, rslora: true}", "none", 6),
+    ("pissa-dora", "{rank: 3, init: pissa, dora: true}", "none", 6),
+    ("olora", "{rank: 3, init: olora, layers: {last: 1}}", "none", 6),
+    (
+        "patterns",
+        "{rank: 3, rank_pattern: {down_proj: 5, 'layers.0.*.v_proj': 1}, alpha_pattern: {q_proj: 2}}",
+        "none",
+        3,
+    ),
+];
+
+fn room() -> Room {
+    let room = Room::new();
+    let rows: Vec<String> = (0..24)
+        .map(|i| {
+            serde_json::json!({"text": format!("permit {i} costs {} euros", i * 7)}).to_string()
+        })
+        .collect();
+    room.write("rows.jsonl", rows.join("\n"));
+    room
+}
+
+fn recipe(adapter: &str, quantization: &str) -> String {
+    format!(
+        "model: {{path: 'builtin:quickstart'}}\nquantization: {quantization}\nadapter: {adapter}\ndata:\n  train: [{{path: rows.jsonl, \
+         format: text}}]\n  validation: [{{path: rows.jsonl, format: text}}]\n  max_seq_len: 64\ntraining: {{max_steps: 6, \
+         micro_batch_size: 4, learning_rate: 2.0e-3, schedule: constant, compute_dtype: f32}}\ncheckpoint: {{every_steps: 3}}\n"
+    )
+}
+
+fn losses(room: &Room, run: &str) -> Vec<f64> {
+    let metrics = std::fs::read_to_string(room.path(&format!("{run}/metrics.jsonl"))).unwrap();
+    let lines = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter_map(|line| line["eval_loss"].as_f64()).collect()
+}
+
+#[test]
+fn what_every_method_learns_is_in_its_files_for_every_command_that_reads_them() {
+    let room = room();
+    for (name, adapter, quantization, rank) in METHODS {
+        room.write(&format!("{name}.yaml"), recipe(adapter, quantization));
+        // What is left of a weight is rounded as the weight is.
+        let near = if name.starts_with("pissa") || *name == "olora" { 1e-3 } else { 2e-5 };
+        room.done(&format!("-q train {name}.yaml output_dir={name} finish.merge=true"));
+        let losses = losses(&room, name);
+        let [before, .., after] = losses[..] else { panic!("{name}: {losses:?}") };
+        assert!(after < before - 0.01, "{name}: {before} → {after}: nothing was learnt");
+        let config = std::fs::read(room.path(&format!("{name}/adapter/adapter_config.json")));
+        let config: Value = serde_json::from_slice(&config.unwrap()).unwrap();
+        assert_eq!(config["r"], *rank, "{name}");
+        assert_eq!(config["use_dora"], name.contains("dora"), "{name}");
+        let ends: &[String] =
+            &[format!("{name}/adapter"), format!("{name}/checkpoints/step-000006/adapter")];
+        for adapter in ends {
+            let line = format!(
+                "eval --model builtin:quickstart --adapter {adapter} --data rows.jsonl --format text --compute-dtype f32 --json"
+            );
+            let found: Value = serde_json::from_str(&room.done(&line)).unwrap();
+            let found = found["loss"].as_f64().unwrap();
+            assert!((found - after).abs() < near * after, "{adapter}: {found} is not {after}");
+        }
+        // Merged weights are rounded as the base's are.
+        let merged = format!(
+            "eval --model {name}/merged --data rows.jsonl --format text --compute-dtype f32 --quantization none --json"
+        );
+        let found: Value = serde_json::from_str(&room.done(&merged)).unwrap();
+        let found = found["loss"].as_f64().unwrap();
+        assert!((found - after).abs() < 1e-3 * after, "{name}, merged: {found} is not {after}");
+        let told: Value =
+            serde_json::from_str(&room.done(&format!("inspect {name}/adapter --json"))).unwrap();
+        assert_eq!(told["dora"], name.contains("dora"), "{name}: {told}");
+    }
+}
+
+#[test]
+fn a_method_that_goes_on_from_a_checkpoint_comes_to_the_same_bytes() {
+    let room = room();
+    for (name, adapter, quantization, _) in METHODS {
+        room.write(&format!("{name}.yaml"), recipe(adapter, quantization));
+        room.done(&format!("-q train {name}.yaml output_dir={name}"));
+        room.done(&format!("-q train {name}.yaml output_dir={name}-two training.max_steps=3"));
+        room.done(&format!(
+            "-q train {name}.yaml output_dir={name}-two --resume training.max_steps=6"
+        ));
+        let bytes = |run: &str| {
+            std::fs::read(room.path(&format!("{run}/adapter/adapter_model.safetensors"))).unwrap()
+        };
+        assert!(bytes(name) == bytes(&format!("{name}-two")), "{name}");
+    }
+}
+
+#[test]
+fn what_an_adapter_cannot_be_is_refused_by_name_before_anything_is_read() {
+    let room = room();
+    room.done("-q quantize --model builtin:quickstart --out base-nf4");
+    room.write("r.yaml", recipe("{rank: 3}", "none"));
+    let said = [
+        "adapter.rank_pattern={lm_head: 4}",
+        "adapter.rank_pattern={q_proj: 4, 'layers.1.self_attn.q_proj': 2}",
+        "adapter.alpha_pattern={'q_(': 4}",
+        "adapter.init=pissa adapter.rank=900",
+        "adapter.init=pissa adapter.init_from=somewhere",
+        "adapter.init=olora model.path=base-nf4 quantization=nf4",
+        "adapter.init=pissa quantization=nf4 finish.merge=true",
+        "adapter.dora=true adapter.method=full",
+    ]
+    .map(|words| {
+        let words: Vec<&str> =
+            if words.contains('{') { vec![words] } else { words.split(' ').collect() };
+        let mut all = vec!["validate", "r.yaml"];
+        all.extend(&words);
+        let said = room.graft_words(&all);
+        assert_eq!(said.code, 2, "{words:?}: {}", said.stdout);
+        said.stderr
+    });
+    insta::assert_snapshot!(said.concat(), @r"
+    error: recipe `r` has a problem:
+    command line: adapter.rank_pattern={lm_head: 4}: adapter.rank_pattern.lm_head: it matches none of the 28 adapted projections, of which one is `model.layers.0.self_attn.q_proj`
+    error: recipe `r` has a problem:
+    command line: adapter.rank_pattern={q_proj: 4, 'layers.1.self_attn.q_proj': 2}: adapter.rank_pattern.layers.1.self_attn.q_proj: patterns above it match all that it does, and the first one counts
+    error: recipe `r` has a problem:
+    command line: adapter.alpha_pattern={'q_(': 4}: adapter.alpha_pattern.q_(: found a `(` without its `)`, which is no pattern for names of modules
+    error: recipe `r` has a problem:
+    command line: adapter.rank=900: adapter.rank: found pissa with a rank of 900, but model.layers.0.self_attn.q_proj has 256 dimensions on its smaller side: allowed is a rank up to that
+    error: recipe `r.yaml` has a problem:
+    command line: adapter.init_from=somewhere: adapter.init_from: found init = the text `pissa` and init_from = the text `somewhere`; allowed: one of the two
+      help: drop `adapter.init` or `adapter.init_from`
+    error: recipe `r` has a problem:
+    command line: adapter.init=olora: adapter.init: found olora, but the model folder holds NF4 weights: what an adapter would begin as is taken from the weights before they are quantised
+      help: take the release's bf16 folder, or drop `adapter.init`
+    error: recipe `r` has a problem:
+    command line: finish.merge=true: finish.onto: found dequantised and adapter.init = pissa; allowed: original, as such an adapter is written for the weights before they were quantised
+      help: add `onto: original` to `finish`
+    error: recipe `r.yaml` has a problem:
+    command line: adapter.dora=true: adapter.dora: found `true`, but method `full` trains every weight, without adapters
+      help: drop `adapter.dora`
+    ");
+}
