@@ -46,6 +46,9 @@ pub fn write_adapter(
             "it brings `{table}` whole, which llama.cpp takes from no adapter"
         )));
     }
+    if adapter.config().sites.keys().any(|site| adapter.magnitude(*site).is_some()) {
+        return Err(refused("it is DoRA, whose magnitudes llama.cpp does not know".to_owned()));
+    }
     let sites = &adapter.config().sites;
     let scaling = adapter.config().scaling;
     let alpha = |site| sites.get(&site).map(|size| scaling.factor(*size) * size.rank.get() as f64);

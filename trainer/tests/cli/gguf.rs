@@ -173,7 +173,11 @@ fn what_no_gguf_file_can_say_is_refused_before_anything_is_written() {
     room.write("taken.gguf", "mine");
     room.model("m", |config| config);
     let beside = "--model builtin:quickstart --adapter run/adapter";
+    room.done("train r.yaml adapter.dora=true training.max_steps=1 output_dir=dora --quiet");
+    let merged = "--model builtin:quickstart --adapter dora/adapter --out dora.gguf";
+    room.done(&format!("export {merged} --type f32 --quiet"));
     let refused = [
+        format!("export {MODEL} --adapter dora/adapter --adapter-only --out new.gguf"),
         format!("export {MODEL} --out taken.gguf"),
         format!("export {MODEL} --out none/new.gguf"),
         format!("export {MODEL} --adapter-only --out new.gguf"),
@@ -184,6 +188,7 @@ fn what_no_gguf_file_can_say_is_refused_before_anything_is_written() {
     ];
     let said = refused.map(|line| room.refused(&line));
     insta::assert_snapshot!(said.join(""), @"
+    error: `dora/adapter/adapter_model.safetensors` cannot be written as a GGUF adapter: it is DoRA, whose magnitudes llama.cpp does not know. Export base and adapter as one model, without --adapter-only
     error: `taken.gguf` exists and is not replaced: choose another name, or remove this one
     error: there is no folder `none` to write `none/new.gguf` into: make it, or choose another
     error: --adapter-only: there is no adapter: give one with --adapter DIR
