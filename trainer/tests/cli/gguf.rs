@@ -58,7 +58,7 @@ fn a_model_in_every_type_is_a_model_again() {
     2.23 MiB
     ");
     let shown = room.done("inspect q4_k_m.gguf");
-    let shown = shown.split("            tokenizer.ggml.add_bos_token").next().unwrap().to_owned();
+    let shown = shown.split("            tokenizer.").next().unwrap().to_owned();
     insta::assert_snapshot!(shown, @r#"
     model       q4_k_m.gguf
     file        q4_k_m.gguf, GGUF version 3
@@ -93,7 +93,6 @@ fn a_model_in_every_type_is_a_model_again() {
                 llama.rope.dimension_count = 64
                 llama.rope.freq_base = 500000
                 llama.vocab_size = 2048
-                tokenizer.chat_template = "{{- bos_token }}{%- for message in messages %}{{- '<|start_header_id|>' + messag"… (275 bytes)
     "#);
 }
 
