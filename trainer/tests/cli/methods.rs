@@ -80,6 +80,18 @@ fn what_every_method_learns_is_in_its_files_for_every_command_that_reads_them() 
         let found: Value = serde_json::from_str(&room.done(&merged)).unwrap();
         let found = found["loss"].as_f64().unwrap();
         assert!((found - after).abs() < 1e-3 * after, "{name}, merged: {found} is not {after}");
+        let alone = format!(
+            "export --model builtin:quickstart --adapter {name}/adapter --adapter-only --out {name}.gguf -q"
+        );
+        if name.contains("dora") {
+            let refused = room.refused(&alone);
+            assert!(
+                refused.contains("it is DoRA, whose magnitudes llama.cpp does not know"),
+                "{refused}"
+            );
+        } else {
+            room.done(&alone);
+        }
         let told: Value =
             serde_json::from_str(&room.done(&format!("inspect {name}/adapter --json"))).unwrap();
         assert_eq!(told["dora"], name.contains("dora"), "{name}: {told}");
