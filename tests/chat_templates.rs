@@ -37,11 +37,17 @@ struct Case {
     targets: Vec<bool>,
 }
 
+/// The row of a line, to the byte: numbers come out as they are written.
+fn row_as_written(line: &str) -> String {
+    let row = line.strip_prefix("{\"row\":").unwrap().trim_start();
+    let mut values = serde_json::Deserializer::from_str(row).into_iter::<Value>();
+    values.next().unwrap().unwrap();
+    row[..values.byte_offset()].to_owned()
+}
+
 fn conversations() -> Vec<Case> {
-    let case = |(index, line): (usize, Value)| {
-        let Ok(Row::Conversation(conversation)) =
-            Format::Messages.parse_row(&line["row"].to_string())
-        else {
+    let case = |(index, (line, row)): (usize, (Value, String))| {
+        let Ok(Row::Conversation(conversation)) = Format::Messages.parse_row(&row) else {
             panic!("line {} is no conversation", index + 1)
         };
         let ids: Vec<u32> = serde_json::from_value(line["ids"].clone()).unwrap();
@@ -59,7 +65,9 @@ fn conversations() -> Vec<Case> {
             targets,
         }
     };
-    lines("conversations.jsonl").into_iter().enumerate().map(case).collect()
+    let text = read("conversations.jsonl").unwrap();
+    let rows = text.lines().map(row_as_written);
+    lines("conversations.jsonl").into_iter().zip(rows).enumerate().map(case).collect()
 }
 
 /// `own` as the model's, or the built-in format.

@@ -427,14 +427,6 @@ pub enum RowProblem {
         /// Path of the field.
         field: String,
     },
-    /// An integer is wider than 64 bits.
-    #[error("`{field}` is {found}: integers beyond 64 bits would be rounded; write it as a text")]
-    WideInteger {
-        /// Path of the field.
-        field: String,
-        /// Its digits, or the first of them.
-        found: String,
-    },
     /// An answer that is to be learnt says nothing.
     #[error(
         "{0} is empty: the model would learn to say nothing; remove the row, or allow such rows to \

@@ -15,6 +15,7 @@ mod environment;
 mod guard;
 mod losses;
 mod mask;
+mod numbers;
 mod python;
 mod values;
 

@@ -37,6 +37,7 @@ mod tiktoken;
 mod tokenizer;
 mod train_on;
 mod visible;
+mod written;
 
 pub use batch::Batch;
 pub use cache::Cache;

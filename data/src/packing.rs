@@ -1,46 +1,214 @@
 //! Rows into bins of `max_seq_len` tokens, few bins and little room left: best-fit decreasing
 //! (Johnson 1973), which uses at most 11/9 of the best possible number of bins.
 
-use std::collections::BTreeMap;
-
 /// Puts every row, by index, into exactly one bin of at most `max_seq_len` tokens.
 ///
 /// Each row goes into the fullest bin that still has room, longest row first; among equals the
-/// lowest index decides, so the result is the same everywhere. Indices in a bin ascend. A row longer
-/// than `max_seq_len` is left to the overlong policy and has a bin of its own here.
+/// lowest index decides, so the result is the same everywhere. Indices in a bin ascend, and so do the bins' first ones.
+/// A row longer than `max_seq_len` is left to the overlong policy and has a bin of its own here.
 pub fn pack(lengths: &[usize], max_seq_len: usize) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..lengths.len()).collect();
-    order.sort_by_key(|&row| (std::cmp::Reverse(lengths[row]), row));
-    let mut bins: Vec<Vec<usize>> = Vec::new();
-    // Bins by the room they have left: one ordered look-up a row.
-    let mut by_room: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for row in order {
-        let length = lengths[row];
-        let room = by_room.range(length..).next().map(|(&room, _)| room);
-        let (bin, room) = match room {
-            Some(room) => {
-                let same = by_room.entry(room).or_default();
-                let bin = same.pop().unwrap_or(bins.len());
-                if same.is_empty() {
-                    by_room.remove(&room);
-                }
-                (bin, room)
+    let Bins { rows, ends } = Bins::of(lengths, max_seq_len);
+    let mut begin = 0;
+    let bin = |&end: &u32| {
+        let rows = &rows[begin..end as usize];
+        begin = end as usize;
+        rows.iter().map(|&row| row as usize).collect()
+    };
+    ends.iter().map(bin).collect()
+}
+
+/// The rows of bins, one bin after the other. Time and memory grow with the rows and with the longest bin, and with
+/// nothing faster: what is packed are millions of rows.
+#[derive(Debug, Default)]
+pub(crate) struct Bins {
+    /// Of all bins.
+    pub(crate) rows: Vec<u32>,
+    /// Where those of each bin end.
+    pub(crate) ends: Vec<u32>,
+}
+
+impl Bins {
+    /// See [`pack`].
+    pub(crate) fn of(lengths: &[usize], max_seq_len: usize) -> Self {
+        let bins = assigned(lengths, max_seq_len);
+        // Bins are numbered by their first rows.
+        let (mut number_of, mut ends) = (Vec::new(), Vec::<u32>::new());
+        number_of.resize(bins.iter().max().map_or(0, |&last| last as usize + 1), u32::MAX);
+        for &bin in &bins {
+            let number = &mut number_of[bin as usize];
+            if *number == u32::MAX {
+                *number = ends.len() as u32;
+                ends.push(0);
             }
-            None => (bins.len(), max_seq_len),
-        };
-        if bin == bins.len() {
-            bins.push(Vec::new());
+            ends[*number as usize] += 1;
         }
-        bins[bin].push(row);
-        match room.saturating_sub(length) {
-            0 => {}
-            left => by_room.entry(left).or_default().push(bin),
+        let mut behind = 0;
+        for end in &mut ends {
+            (*end, behind) = (behind, behind + *end);
+        }
+        let mut rows = vec![0; bins.len()];
+        for (row, &bin) in (0..).zip(&bins) {
+            // Where the next row of the bin belongs; when all are there, where they end.
+            let next = &mut ends[number_of[bin as usize] as usize];
+            rows[*next as usize] = row;
+            *next += 1;
+        }
+        Self { rows, ends }
+    }
+}
+
+/// The bin of every row.
+///
+/// Rows of one length are alike, so the bins of each length are found first, and then dealt out in the order of the
+/// rows: memory is walked through forwards.
+fn assigned(lengths: &[usize], max_seq_len: usize) -> Vec<u32> {
+    let known = Known::of(lengths);
+    // Behind which place in `dealt` the bins of each length end: longest first.
+    let mut next = vec![0_u32; known.count()];
+    let mut all = 0_usize;
+    for &length in lengths {
+        next[known.at(length)] += 1;
+        all = all.saturating_add(length);
+    }
+    // More room than for all rows together is never looked at.
+    let most = max_seq_len.min(all);
+    let (mut dealt, mut rooms, mut bins) = (Vec::with_capacity(lengths.len()), Rooms::new(most), 0);
+    for (at, rows) in next.iter_mut().enumerate().rev() {
+        let length = known.length(at);
+        let first = dealt.len() as u32;
+        for _ in 0..*rows {
+            let (bin, room) = rooms.take(length).unwrap_or_else(|| {
+                rooms.below.push(NONE);
+                bins += 1;
+                (bins - 1, most)
+            });
+            dealt.push(bin);
+            match room.saturating_sub(length) {
+                0 => {}
+                left => rooms.put(bin, left),
+            }
+        }
+        *rows = first;
+    }
+    let deal = |length: &usize| {
+        let next = &mut next[known.at(*length)];
+        *next += 1;
+        dealt[*next as usize - 1]
+    };
+    lengths.iter().map(deal).collect()
+}
+
+/// The lengths that rows have, each with a place.
+enum Known {
+    /// All up to the longest: a place is the length itself.
+    UpTo(usize),
+    /// These, in order: where there are far fewer rows than lengths.
+    These(Vec<usize>),
+}
+
+impl Known {
+    fn of(lengths: &[usize]) -> Self {
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        if longest <= 4 * lengths.len() + 1_024 {
+            return Self::UpTo(longest);
+        }
+        let mut these = lengths.to_vec();
+        these.sort_unstable();
+        these.dedup();
+        Self::These(these)
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::UpTo(longest) => longest + 1,
+            Self::These(these) => these.len(),
         }
     }
-    for bin in &mut bins {
-        bin.sort_unstable();
+
+    fn at(&self, length: usize) -> usize {
+        match self {
+            Self::UpTo(_) => length,
+            Self::These(these) => these.partition_point(|known| *known < length),
+        }
     }
-    bins
+
+    fn length(&self, at: usize) -> usize {
+        match self {
+            Self::UpTo(_) => at,
+            Self::These(these) => these[at],
+        }
+    }
+}
+
+const NONE: u32 = u32::MAX;
+
+/// Bins by the room that they have left: of those with the same, the last one that came is the first to go.
+struct Rooms {
+    /// The last bin with each room.
+    last: Vec<u32>,
+    /// What came before each bin.
+    below: Vec<u32>,
+    /// Which rooms there are, a bit each; and a bit for each word of these that is not zero, and so on.
+    levels: Vec<Vec<u64>>,
+}
+
+impl Rooms {
+    fn new(most: usize) -> Self {
+        let mut levels = Vec::new();
+        let mut bits = most + 1;
+        loop {
+            bits = bits.div_ceil(64);
+            levels.push(vec![0; bits]);
+            if bits == 1 {
+                return Self { last: vec![NONE; most + 1], below: Vec::new(), levels };
+            }
+        }
+    }
+
+    fn put(&mut self, bin: u32, room: usize) {
+        self.below[bin as usize] = self.last[room];
+        self.last[room] = bin;
+        let mut at = room;
+        for level in &mut self.levels {
+            level[at / 64] |= 1 << (at % 64);
+            at /= 64;
+        }
+    }
+
+    /// The bin with the least room of those that have this much, and its room.
+    fn take(&mut self, length: usize) -> Option<(u32, usize)> {
+        let room = self.least(length)?;
+        let bin = self.last[room];
+        self.last[room] = self.below[bin as usize];
+        if self.last[room] == NONE {
+            let mut at = room;
+            for level in &mut self.levels {
+                level[at / 64] &= !(1 << (at % 64));
+                if level[at / 64] != 0 {
+                    break;
+                }
+                at /= 64;
+            }
+        }
+        Some((bin, room))
+    }
+
+    /// The least room there is, from `at` on.
+    fn least(&self, mut at: usize) -> Option<usize> {
+        for (height, level) in self.levels.iter().enumerate() {
+            let word = level.get(at / 64)? & (u64::MAX << (at % 64));
+            if word != 0 {
+                at = at / 64 * 64 + word.trailing_zeros() as usize;
+                // Down again, where the first bit of each word leads.
+                for level in self.levels[..height].iter().rev() {
+                    at = at * 64 + level[at].trailing_zeros() as usize;
+                }
+                return Some(at);
+            }
+            at = at / 64 + 1;
+        }
+        None
+    }
 }
 
 #[cfg(test)]
@@ -50,7 +218,49 @@ mod tests {
     use super::*;
     use crate::random::{CounterRng, Purpose};
 
+    /// The rule as it reads: slow, and sure.
+    fn by_the_rule(lengths: &[usize], max_seq_len: usize) -> Vec<Vec<usize>> {
+        let mut order: Vec<usize> = (0..lengths.len()).collect();
+        order.sort_by_key(|&row| (std::cmp::Reverse(lengths[row]), row));
+        let mut bins: Vec<Vec<usize>> = Vec::new();
+        let mut by_room: std::collections::BTreeMap<usize, Vec<usize>> = Default::default();
+        for row in order {
+            let length = lengths[row];
+            let room = by_room.range(length..).next().map(|(&room, _)| room);
+            let (bin, room) = match room {
+                Some(room) => {
+                    let bin = by_room.get_mut(&room).unwrap().pop().unwrap();
+                    by_room.retain(|_, bins| !bins.is_empty());
+                    (bin, room)
+                }
+                None => {
+                    bins.push(Vec::new());
+                    (bins.len() - 1, max_seq_len)
+                }
+            };
+            bins[bin].push(row);
+            match room.saturating_sub(length) {
+                0 => {}
+                left => by_room.entry(left).or_default().push(bin),
+            }
+        }
+        bins.iter_mut().for_each(|bin| bin.sort_unstable());
+        bins.sort();
+        bins
+    }
+
     proptest! {
+        #[test]
+        fn bins_are_those_of_the_rule(
+            lengths in proptest::collection::vec(1_usize..=9_000, 0..200), scale in 1_usize..200,
+            max in 1_usize..10_000,
+        ) {
+            let lengths: Vec<usize> = lengths.iter().map(|length| length / scale + 1).collect();
+            for max in [max, max / scale + 1, usize::MAX] {
+                prop_assert_eq!(pack(&lengths, max), by_the_rule(&lengths, max));
+            }
+        }
+
         #[test]
         fn every_row_is_in_one_bin_and_no_bin_is_over(
             lengths in proptest::collection::vec(1_usize..=100, 0..300), extra in 0_usize..50,
@@ -72,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_row_that_is_too_long_stands_alone() {
-        assert_eq!(pack(&[3, 12, 7], 10), [vec![1], vec![0, 2]]);
+        assert_eq!(pack(&[3, 12, 7], 10), [vec![0, 2], vec![1]]);
     }
 
     const MAX: usize = 2_048;

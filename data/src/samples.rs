@@ -137,6 +137,22 @@ impl Samples {
         self.kept.index.file(self.place(at))
     }
 
+    /// Samples of each file that has some, and their tokens, in file order.
+    pub fn by_file(&self) -> Vec<(usize, usize, usize)> {
+        let (mut ranges, mut counts) = (self.kept.index.files().iter().copied(), Vec::new());
+        let (mut file, mut end) = (0, 0);
+        for place in (0..self.len()).map(|at| self.place(at)) {
+            while place >= end as usize {
+                let next = ranges.next().expect("every sample is of a file");
+                (file, end) = (next.0 as usize, next.1);
+                counts.push((file, 0, 0));
+            }
+            let last = counts.last_mut().expect("the place is of a file that was begun");
+            *last = (file, last.1 + 1, last.2 + self.kept.index.tokens(place));
+        }
+        counts
+    }
+
     /// Where the row of a sample stands.
     ///
     /// # Errors
@@ -317,6 +333,14 @@ mod tests {
                 prop_assert_eq!(chosen.tokens_of(at), samples[place].tokens.len());
                 prop_assert_eq!(chosen.file_of(at), samples[place].origin.file);
             }
+            let mut by_file = std::collections::BTreeMap::new();
+            for at in 0..chosen.len() {
+                let (count, tokens): &mut (usize, usize) = by_file.entry(chosen.file_of(at)).or_default();
+                (*count, *tokens) = (*count + 1, *tokens + chosen.tokens_of(at));
+            }
+            let found = chosen.by_file().into_iter().filter(|(_, count, _)| *count > 0);
+            let expected = by_file.into_iter().map(|(file, (count, tokens))| (file, count, tokens));
+            prop_assert!(found.eq(expected));
             let held = (0..samples.len() + 2).filter(|&place| chosen.holds(place));
             prop_assert_eq!(held.collect::<Vec<_>>(), some);
             let mut ids: Vec<u32> = samples.iter().flat_map(|sample| sample.tokens.clone()).collect();

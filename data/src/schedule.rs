@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Error;
 use crate::mixture::{Part, is_plain};
-use crate::packing::pack;
+use crate::packing::Bins;
 use crate::random::{CounterRng, Purpose};
 
 /// Whether several rows share a sequence.
@@ -73,13 +73,10 @@ impl Units {
     fn add(&mut self, lengths: &[usize], first: usize, packing: Packing) {
         match (self, packing) {
             (Self::Bins { rows, ends }, Packing::Bins { max_seq_len }) => {
-                let mut bins = pack(lengths, max_seq_len);
-                // Bins come longest row first; without shuffling they follow the file.
-                bins.sort();
-                for bin in bins {
-                    rows.extend(bin.iter().map(|row| (first + row) as u32));
-                    ends.push(rows.len() as u32);
-                }
+                let bins = Bins::of(lengths, max_seq_len);
+                let (first, behind) = (first as u32, rows.len() as u32);
+                rows.extend(bins.rows.iter().map(|row| first + row));
+                ends.extend(bins.ends.iter().map(|end| behind + end));
             }
             (Self::Bins { rows, ends }, Packing::Off) => {
                 rows.extend((0..).take(lengths.len()).map(|row: u32| first as u32 + row));
@@ -202,16 +199,18 @@ impl Schedule {
         self.parts.iter().map(rows).collect()
     }
 
-    /// Tokens of every row, or bin, as often as a step may have it, longest first; `lengths` are those that
-    /// the schedule was made of.
-    pub fn unit_lengths(&self, lengths: &[usize]) -> Vec<usize> {
-        let length = |unit: usize| self.units.of(unit).map(|row| lengths[row]).sum::<usize>();
-        let of = |part: &Drawn| {
+    /// Tokens of every row, or bin, as often as a step may have it, longest first; `tokens` are those of a row
+    /// that the schedule was made of.
+    pub fn unit_lengths(&self, tokens: impl Fn(usize) -> usize) -> Vec<usize> {
+        let mut lengths: Vec<usize> = Vec::new();
+        for part in &self.parts {
             // No more of one than a step has are ever together.
             let most = part.most().min(self.units_per_step());
-            part.units.clone().flat_map(move |unit| std::iter::repeat_n(unit, most))
-        };
-        let mut lengths: Vec<usize> = self.parts.iter().flat_map(of).map(length).collect();
+            for unit in part.units.clone() {
+                let length: usize = self.units.of(unit).map(&tokens).sum();
+                lengths.extend(std::iter::repeat_n(length, most));
+            }
+        }
         lengths.sort_unstable_by(|a, b| b.cmp(a));
         lengths
     }
@@ -380,7 +379,7 @@ mod tests {
                 first += part.samples;
             }
             // What is said of the longest holds for every step.
-            let bound = schedule.unit_lengths(&lengths);
+            let bound = schedule.unit_lengths(|row| lengths[row]);
             for step in schedule.order(0).chunks(4).chain(schedule.order(7).chunks(4)) {
                 let tokens = |&unit: &u32| {
                     schedule.units.of(unit as usize).map(|row| lengths[row]).sum()

@@ -1,7 +1,9 @@
 //! Which rows are held out: equal ones, and those that belong together, stand on one side.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
+
+use rayon::prelude::*;
 
 use crate::error::Error;
 use crate::formats::Origin;
@@ -44,21 +46,24 @@ pub fn split_validation(
     }
     CounterRng::new(seed, Purpose::ValidationSplit, 0, 0).shuffle(&mut groups);
     let count = |group: u32| rows.copies[group as usize] as usize;
-    let (mut validation, mut left) = (BTreeSet::new(), held_out.max(1));
+    let (mut is_validation, mut taken, mut left) =
+        (vec![false; rows.first.len()], 0, held_out.max(1));
     for &group in &groups {
         // The last group is needed to train on, whatever it holds.
-        if count(group) <= left && validation.len() + 1 < groups.len() {
+        if count(group) <= left && taken + 1 < groups.len() {
             left -= count(group);
-            validation.insert(group);
+            taken += 1;
+            is_validation[group as usize] = true;
         }
     }
-    if validation.is_empty() {
+    if taken == 0 {
         // Every row has more copies than the fraction has room for: those with the fewest are taken.
-        validation.extend(groups.iter().copied().min_by_key(|&group| count(group)));
+        let fewest = groups.iter().copied().min_by_key(|&group| count(group));
+        is_validation[fewest.expect("there are two at least") as usize] = true;
     }
     let mut split = Split { train: Vec::new(), validation: Vec::new() };
     for (first, samples) in rows.first.iter().zip(&rows.samples) {
-        let is_held_out = validation.contains(first);
+        let is_held_out = is_validation[*first as usize];
         let side = if is_held_out { &mut split.validation } else { &mut split.train };
         side.extend(samples.start as usize..samples.end as usize);
     }
@@ -91,7 +96,7 @@ impl Equal {
             }
         }
         let mut order: Vec<u32> = (0..).take(seen.len()).collect();
-        order.sort_unstable_by_key(|&row| (seen[row as usize], row));
+        order.par_sort_unstable_by_key(|&row| (seen[row as usize], row));
         let (mut first, mut copies) = (vec![0; seen.len()], vec![0; seen.len()]);
         for equal in order.chunk_by(|&one, &other| seen[one as usize] == seen[other as usize]) {
             copies[equal[0] as usize] = equal.len() as u32;

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Number, Value};
 
+use crate::written;
+
 /// What `json.dumps` was asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct JsonStyle<'a> {
@@ -48,6 +50,9 @@ impl JsonStyle<'_> {
                 });
             }
             Value::Object(map) => {
+                if let Some(number) = written::text_in(map) {
+                    return out.push_str(number);
+                }
                 let mut fields: Vec<(&String, &Value)> = map.iter().collect();
                 if self.sorted {
                     fields.sort_by_key(|(key, _)| *key);

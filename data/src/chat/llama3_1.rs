@@ -115,8 +115,9 @@ fn builtin_call(name: &str, arguments: &Map<String, Value>) -> Result<String, Ro
     for (argument, value) in arguments {
         let Value::String(text) = value else {
             return Err(RowProblem::Unsupported(format!(
-                "the argument `{argument}` of the built-in tool `{name}` is {value}: the template \
-                 writes such calls as `{name}.call({argument}=\"…\")` and takes texts only"
+                "the argument `{argument}` of the built-in tool `{name}` is {}: the template \
+                 writes such calls as `{name}.call({argument}=\"…\")` and takes texts only",
+                template_json::compact(value)
             )));
         };
         written.push(format!("{argument}=\"{text}\""));

@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 
 use super::forms::{RowForm, TurnForm, is_empty, is_of_words};
 use super::json;
-use super::notes::is_note;
 use crate::error::RowProblem;
 use crate::shown::{shown, some};
 
@@ -141,7 +140,7 @@ pub(super) fn unfolded(form: &RowForm, row: Value, of_texts: bool) -> Result<Val
             *value = match text.trim() {
                 "" if of_texts => Value::Null,
                 "" => continue,
-                json => json::read(json, is_note).map_err(|problem| {
+                json => json::read(json).map_err(|problem| {
                     RowProblem::Unsupported(format!(
                         "`{field}` is a text that does not hold JSON: {problem}"
                     ))

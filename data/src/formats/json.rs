@@ -1,7 +1,6 @@
 //! The JSON of a row as a value. A key that stands twice is an error, where other readers keep one
-//! of the two; so is an integer that 64 bits do not hold, which they would round.
+//! of the two; a number that they would write otherwise, such as `1e5`, stays as it is written.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -11,39 +10,14 @@ use serde_json::{Map, Number, Value};
 
 use crate::error::RowProblem;
 use crate::shown::shown;
+use crate::written;
 
-/// Digits of an integer that a message quotes.
-const DIGITS: usize = 40;
-
-/// Stands before the digits of an integer that has to be refused where it is used.
-const WIDE: char = '\0';
-
-/// Reads a row; integers that are too wide are refused unless `ignored` says so of the key, at the
-/// top of the row, that they stand under.
-pub(super) fn read(text: &str, ignored: fn(&str) -> bool) -> Result<Value, RowProblem> {
+/// Reads a row.
+pub(super) fn read(text: &str) -> Result<Value, RowProblem> {
     let value = parse(text)?;
-    let wide = wide_integers(text);
-    if wide.is_empty() {
-        return Ok(value);
-    }
-    let marked = parse(&mark(text, &wide))?;
-    let found = match &marked {
-        Value::Object(map) => map
-            .iter()
-            .filter(|(key, _)| !ignored(key))
-            .find_map(|(key, value)| Some(joined(key, &find_wide(value)?))),
-        other => find_wide(other),
-    };
-    match found {
-        Some(place) => {
-            let (field, digits) = place.split_once(WIDE).unwrap_or((&place, ""));
-            let cut = if digits.len() > DIGITS { "…" } else { "" };
-            Err(RowProblem::WideInteger {
-                field: field.to_owned(),
-                found: format!("{}{cut}", digits.get(..DIGITS).unwrap_or(digits)),
-            })
-        }
-        None => Ok(value),
+    match &changed_numbers(text)[..] {
+        [] => Ok(value),
+        changed => parse(&marked(text, changed)),
     }
 }
 
@@ -98,7 +72,7 @@ impl Unique<'_> {
 
 /// `messages` and `[1].content` as one path.
 fn joined(place: &str, rest: &str) -> String {
-    let dot = if rest.is_empty() || rest.starts_with(['[', WIDE]) { "" } else { "." };
+    let dot = if rest.is_empty() || rest.starts_with('[') { "" } else { "." };
     format!("{}{dot}{rest}", shown(place))
 }
 
@@ -176,8 +150,8 @@ impl<'de> Visitor<'de> for Unique<'_> {
     }
 }
 
-/// Where integers stand, outside of texts, that 64 bits do not hold.
-fn wide_integers(text: &str) -> Vec<Range<usize>> {
+/// Where numbers stand, outside of texts, that would be written otherwise.
+fn changed_numbers(text: &str) -> Vec<Range<usize>> {
     let (bytes, mut found, mut at) = (text.as_bytes(), Vec::new(), 0);
     while let Some(&byte) = bytes.get(at) {
         match byte {
@@ -191,13 +165,9 @@ fn wide_integers(text: &str) -> Vec<Range<usize>> {
                 }
             }
             b'-' | b'0'..=b'9' => {
-                let is_number = |byte: &&u8| b"+-.eE0123456789".contains(*byte);
+                let is_number = |byte: &&u8| written::is_of_number(**byte);
                 let end = at + bytes[at..].iter().take_while(is_number).count();
-                let number = &text[at..end];
-                let digits = number.strip_prefix('-').unwrap_or(number);
-                let whole = digits.bytes().all(|byte| byte.is_ascii_digit());
-                let fits = || number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok();
-                if whole && digits.len() > 18 && !fits() {
+                if written::is_changed_by_reading(&text[at..end]) {
                     found.push(at..end);
                 }
                 at = end;
@@ -208,29 +178,15 @@ fn wide_integers(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// The JSON with these integers as texts that begin with [`WIDE`].
-fn mark<'a>(text: &'a str, integers: &[Range<usize>]) -> Cow<'a, str> {
-    let (mut out, mut at) = (String::with_capacity(text.len() + 8 * integers.len()), 0);
-    for Range { start, end } in integers.iter().cloned() {
-        out.extend([&text[at..start], "\"\\u0000", &text[start..end], "\""]);
+/// The JSON with what stands for these numbers.
+fn marked(text: &str, numbers: &[Range<usize>]) -> String {
+    let (mut out, mut at) = (String::with_capacity(text.len() + 24 * numbers.len()), 0);
+    for Range { start, end } in numbers.iter().cloned() {
+        out.push_str(&text[at..start]);
+        out.push_str(&written::marked(&text[start..end]));
         at = end;
     }
-    Cow::Owned(out + &text[at..])
-}
-
-/// Path, [`WIDE`] and digits of the first such text.
-fn find_wide(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => text.starts_with(WIDE).then(|| text.clone()),
-        Value::Array(list) => list
-            .iter()
-            .enumerate()
-            .find_map(|(index, value)| Some(joined(&format!("[{index}]"), &find_wide(value)?))),
-        Value::Object(map) => {
-            map.iter().find_map(|(key, value)| Some(joined(key, &find_wide(value)?)))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => None,
-    }
+    out + &text[at..]
 }
 
 #[cfg(test)]
@@ -238,7 +194,7 @@ mod tests {
     use super::*;
 
     fn problem(text: &str) -> String {
-        read(text, |key| key == "id").unwrap_err().to_string()
+        read(text).unwrap_err().to_string()
     }
 
     #[test]
@@ -249,26 +205,37 @@ mod tests {
     }
 
     #[test]
-    fn integers_that_would_be_rounded_are_named_where_they_are_used() {
-        insta::assert_snapshot!(problem(r#"{"tools": [{"n": 18446744073709551616}]}"#), @"`tools[0].n` is 18446744073709551616: integers beyond 64 bits would be rounded; write it as a text");
-        insta::assert_snapshot!(problem(&format!(r#"{{"n": -{}}}"#, "9".repeat(10_000))), @"malformed JSON at column 10007: number out of range");
-        insta::assert_snapshot!(problem("[9999999999999999999999]"), @"`[0]` is 9999999999999999999999: integers beyond 64 bits would be rounded; write it as a text");
-        for kept in [
-            r#"{"id": 18446744073709551616, "n": 18446744073709551615}"#,
-            r#"{"n": [-9223372036854775808, 1e30, 0.1, 12345678901234567890.5], "s": "99999999999999999999999"}"#,
-            r#"{"s": "\"99999999999999999999999\\"}"#,
+    fn numbers_stay_as_they_are_written() {
+        let long = "9".repeat(300);
+        for number in [
+            "1e5",
+            "1E5",
+            "1.0",
+            "1.10",
+            "-0",
+            "-0.0",
+            "0.1",
+            "1e-7",
+            "18446744073709551615",
+            "18446744073709551616",
+            "-9223372036854775809",
+            "12345678901234567890.5",
+            "0.30000000000000004441",
+            "1e+30",
+            "100",
+            &long,
         ] {
-            assert_eq!(
-                read(kept, |key| key == "id").unwrap(),
-                serde_json::from_str::<Value>(kept).unwrap()
-            );
+            let text = format!("{{\"a\": [{number}, {{\"b\": {number}}}], \"s\": \"{number}\"}}");
+            let value = read(&text).unwrap();
+            assert_eq!(crate::template_json::compact(&value), text);
         }
+        insta::assert_snapshot!(problem(&format!(r#"{{"n": -{}}}"#, "9".repeat(10_000))), @"malformed JSON at column 10007: number out of range");
     }
 
     #[test]
     fn other_values_are_those_of_the_parser() {
-        let text = r#"{"b": [1, -2.50, 1e5, true, null, {}], "a": {"é": "\"\u0001"}}"#;
-        let value = read(text, |_| false).unwrap();
+        let text = r#"{"b": [1, -2.5, 10000.0, true, null, {}], "a": {"é": "\"\u0001"}}"#;
+        let value = read(text).unwrap();
         assert_eq!(value, serde_json::from_str::<Value>(text).unwrap());
         assert_eq!(value.as_object().unwrap().keys().collect::<Vec<_>>(), ["b", "a"]);
         insta::assert_snapshot!(problem("{'messages': []}"), @"malformed JSON at column 2: key must be a string: this is how Python prints a dict; write the row with `json.dumps` instead");

@@ -63,7 +63,7 @@ impl Format {
     /// # Errors
     /// The text is not JSON, or not a row of this format.
     pub fn parse_row(self, text: &str) -> Result<Row, RowProblem> {
-        let value = json::read(text, notes::is_note)?;
+        let value = json::read(text)?;
         self.form().read(&value).map(|parsed| parsed.row)
     }
 }

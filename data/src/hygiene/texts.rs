@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::conversation::{Content, Conversation, Message};
 use crate::formats::Row;
+use crate::written;
 
 /// Digits from which on a number may stand for somebody.
 const FEWEST_DIGITS: usize = 7;
@@ -51,7 +52,11 @@ fn each_of_value(value: &Value, see: &mut impl FnMut(&str)) {
             }
         }
         Value::Array(items) => items.iter().for_each(|item| each_of_value(item, see)),
-        Value::Object(map) => each_of_map(map, see),
+        Value::Object(map) => match written::text_in(map) {
+            Some(number) if number.len() < FEWEST_DIGITS => {}
+            Some(number) => see(number),
+            None => each_of_map(map, see),
+        },
         Value::Null | Value::Bool(_) => {}
     }
 }
@@ -108,7 +113,16 @@ fn change_value(value: &mut Value, other: &mut impl FnMut(&str) -> Option<String
             }
         }
         Value::Array(items) => items.iter_mut().for_each(|item| change_value(item, other)),
-        Value::Object(map) => change_map(map, other),
+        Value::Object(map) => match written::text_in(map).map(str::to_owned) {
+            Some(number) => {
+                if number.len() >= FEWEST_DIGITS
+                    && let Some(changed) = other(&number)
+                {
+                    *value = Value::String(changed);
+                }
+            }
+            None => change_map(map, other),
+        },
         Value::Null | Value::Bool(_) => {}
     }
 }

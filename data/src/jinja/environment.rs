@@ -3,7 +3,7 @@
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value};
 
-use super::{budget, clock, mask, python};
+use super::{budget, clock, mask, numbers, python};
 use crate::python_text::strip;
 use crate::template_json::JsonStyle;
 
@@ -43,6 +43,7 @@ pub(super) fn new() -> Environment<'static> {
     });
     environment.add_test("number", |value: &Value| {
         matches!(value.kind(), ValueKind::Number | ValueKind::Bool)
+            || numbers::text_of(value).is_some()
     });
     environment
 }

@@ -10,6 +10,7 @@ use super::ModelTemplate;
 use super::values::Wording;
 use crate::conversation::{Content, Conversation, Role};
 use crate::error::RowProblem;
+use crate::template_json::compact;
 
 /// Whether a chat template may leave out parts of a conversation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -119,10 +120,10 @@ impl Comparison<'_> {
                         Content::ToolCall { arguments, .. }
                             if rendered.contains(&number(index)) =>
                         {
-                            Json::from(arguments.clone()).to_string()
+                            compact(&Json::from(arguments.clone()))
                         }
                         Content::ToolCall { name, .. } => name.clone(),
-                        Content::ToolResult(value) => value.to_string(),
+                        Content::ToolResult(value) => compact(value),
                     };
                     return Err(self.lost(&self.turn(index), &text));
                 }

@@ -9,9 +9,10 @@ use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use serde_json::{Map, Number, Value as Json};
 
-use super::{budget, environment};
+use super::{budget, environment, numbers};
 use crate::python_text::{is_space, strip};
 use crate::template_json::number_text;
+use crate::written;
 
 /// `str(value)`.
 pub(super) fn text(value: &Value) -> String {
@@ -75,6 +76,9 @@ fn quoted(text: &str) -> String {
 
 /// What `json.dumps` makes of the value.
 pub(super) fn json(value: &Value) -> Result<Json, Error> {
+    if let Some(text) = numbers::text_of(value) {
+        return Ok(written::number(text));
+    }
     Ok(match value.kind() {
         ValueKind::None => Json::Null,
         ValueKind::Bool => Json::Bool(value.is_true()),
@@ -102,7 +106,7 @@ fn number(value: &Value) -> Result<Json, Error> {
     if value.is_integer() {
         let (signed, unsigned) = (i64::try_from(value.clone()), u64::try_from(value.clone()));
         let number = signed.map(Json::from).or_else(|_| unsigned.map(Json::from));
-        return number.map_err(|_| not_json("an integer of more than 64 bits"));
+        return Ok(number.unwrap_or_else(|_| written::number(&value.to_string())));
     }
     let float = f64::try_from(value.clone())?;
     Number::from_f64(float).map(Json::Number).ok_or_else(|| not_json("a number without end"))

@@ -1,5 +1,6 @@
 use super::*;
 use crate::conversation::{Message, Role};
+use crate::formats::{Format, Row};
 use crate::test_tokenizer::tokenizer;
 
 const DATE: &str = "26 Jul 2024";
@@ -107,4 +108,32 @@ fn methods_answer_as_pythons_do() {
     insta::assert_snapshot!(refused("{{ 'abc'.startswith(3) }}"), @"cannot render the conversation: m/chat_template.jinja, line 1 of the chat template: invalid operation: startswith: expected a text or a tuple of texts");
     insta::assert_snapshot!(refused("{{ 'abc'.format(3) }}"), @"cannot render the conversation: m/chat_template.jinja, line 1 of the chat template: unknown method: the method `format` is not known here");
     insta::assert_snapshot!(refused("{{ 'abc'.upper(3) }}"), @"cannot render the conversation: m/chat_template.jinja, line 1 of the chat template: too many arguments");
+}
+
+#[test]
+fn numbers_of_tools_come_out_as_they_were_written() {
+    const NUMBERS: &str =
+        r#"{"a": 1e5, "b": [1.10, -0], "c": 18446744073709551616, "d": 1.0, "e": 7}"#;
+    let row = format!(
+        r#"{{"messages": [{{"role": "user", "content": "q"}}, {{"role": "assistant", "tool_calls": [{{"function":
+        {{"name": "f", "arguments": {NUMBERS}}}}}]}}, {{"role": "tool", "content": {NUMBERS}}}], "tools": [{{"x":
+        {NUMBERS}}}]}}"#
+    );
+    // The OpenAI API sends arguments as a text.
+    let as_text = row.replacen(NUMBERS, &format!("{NUMBERS:?}"), 1);
+    let template = "{%- set a = messages[1].tool_calls[0].function.arguments %}{{ a | tojson }}\n{{ a.a }} {{ a.a is number }} \
+                    {{ a.b }} {{ a.c }} {{ a.c + 1 }}\n{{ messages[2].content | tojson }}\n{{ tools[0].x | tojson }}";
+    let template = ModelTemplate::from_text(template, "t", "").unwrap();
+    for row in [row, as_text] {
+        let Ok(Row::Conversation(conversation)) = Format::Messages.parse_row(&row) else {
+            panic!("{row} is no conversation");
+        };
+        let ids = template.prompt(&conversation, DATE, Losses::Allow, tokenizer()).unwrap();
+        let text = tokenizer().decode(&ids, false).unwrap();
+        let values = "1e5 True [1.10, -0] 18446744073709551616 18446744073709551617";
+        assert_eq!(text, format!("{NUMBERS}\n{values}\n{NUMBERS}\n{NUMBERS}"));
+        let built_in = crate::chat::ChatTemplate::default().render(&conversation, false).unwrap();
+        let text = crate::chat::segments_text(&built_in);
+        assert_eq!(text.matches(NUMBERS).count(), 2, "{text}");
+    }
 }

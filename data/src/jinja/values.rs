@@ -7,9 +7,11 @@ use minijinja::Value;
 use serde_json::{Map, Value as Json, json};
 
 use super::environment::DATE;
+use super::numbers;
 use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::RowProblem;
 use crate::tokenizer::{Speaker, Tokenizer};
+use crate::written;
 
 /// Unicode sets these aside for the inner use of programs; no text should hold one.
 const NONCHARACTERS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
@@ -94,7 +96,7 @@ impl Wording {
         generation_prompt: bool,
         tokens: &BTreeMap<String, String>,
     ) -> Value {
-        let list = |list: &[Json]| Value::from_serialize(list);
+        let list = |list: &[Json]| numbers::values(list);
         let mut variables: BTreeMap<&str, Value> = tokens
             .iter()
             .map(|(name, token)| (name.as_str(), Value::from(token.as_str())))
@@ -133,6 +135,7 @@ fn message(Message { role, content, learnt: _, mark: _ }: &Message) -> Json {
 
 fn length(value: &Json) -> usize {
     match value {
+        number if written::text_of(number).is_some() => 8,
         Json::String(text) => text.len(),
         Json::Array(list) => list.iter().map(length).sum(),
         Json::Object(map) => map.iter().map(|(key, value)| key.len() + length(value)).sum(),
@@ -158,6 +161,7 @@ fn broken(value: &Json, breaker: char, speaker: Speaker, tokenizer: &Tokenizer) 
     let text = |text: &str| broken_text(text, breaker, speaker, tokenizer);
     let part = |value: &Json| broken(value, breaker, speaker, tokenizer);
     match value {
+        number if written::text_of(number).is_some() => value.clone(),
         Json::String(string) => Json::String(text(string)),
         Json::Array(list) => list.iter().map(part).collect(),
         Json::Object(map) => {

@@ -161,8 +161,6 @@ impl Asked {
     /// There is no row to train on.
     pub fn by(plan: &Plan, data: &LoadedData) -> Result<Self, graft_data::Error> {
         let schedule = data.schedule(plan)?;
-        let lengths = data.train.lengths();
-        let targets: Vec<usize> = (0..lengths.len()).map(|at| data.train.targets_of(at)).collect();
         let held_out = data.held_out().iter().map(|row| row.prompt.len()).collect();
         let prompts = data.questions.iter().flat_map(|questions| &questions.prompts);
         let asked = [held_out, prompts.map(Vec::len).collect()];
@@ -177,8 +175,8 @@ impl Asked {
             states: plan.state_format(),
             embedded: stored.map_or(0, |stored| embedded(plan, data, stored)),
             stored,
-            units: schedule.unit_lengths(&lengths),
-            targets: schedule.unit_lengths(&targets),
+            units: schedule.unit_lengths(|row| data.train.tokens_of(row)),
+            targets: schedule.unit_lengths(|row| data.train.targets_of(row)),
             micro_batch_size: plan.batches.micro_batch_size.get(),
             accumulation: plan.batches.accumulation.get(),
             per_visit: plan.micro_batches_per_visit.get(),
@@ -195,7 +193,7 @@ impl Asked {
             tokens: data
                 .sections()
                 .iter()
-                .map(|samples| samples.lengths().iter().sum::<usize>())
+                .map(|samples| (0..samples.len()).map(|at| samples.tokens_of(at)).sum::<usize>())
                 .sum(),
             kept: data.kept(),
             scoring,

@@ -344,10 +344,10 @@ impl Plan {
             .iter()
             .map(|source| Portion { samples: 0, tokens: 0, take: take(source.take) })
             .collect();
-        for at in 0..train.len() {
-            let portion = &mut portions[self.train[train.file_of(at)].entry];
-            portion.samples += 1;
-            portion.tokens += train.tokens_of(at);
+        for (file, samples, tokens) in train.by_file() {
+            let portion = &mut portions[self.train[file].entry];
+            portion.samples += samples;
+            portion.tokens += tokens;
         }
         for (index, (source, portion)) in sources.iter().zip(&portions).enumerate() {
             if portion.samples == 0 && source.take != graft_recipes::Take::default() {

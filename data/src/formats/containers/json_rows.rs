@@ -5,7 +5,6 @@ use super::foreign::{foreign, page};
 use super::input::{FileDigest, Input};
 use super::{BYTE_ORDER_MARK, Container, Record, Records, line_ends, text_of};
 use crate::error::{Error, RowPlace, RowProblem};
-use crate::formats::notes::is_note;
 use crate::formats::{MOST_BYTES_OF_A_ROW, json};
 
 pub(super) static CONTAINER: Container = Container {
@@ -77,7 +76,7 @@ impl Records for RowTexts {
     fn next(&mut self) -> Result<Option<Record>, Error> {
         let Some(RowText { text, line, column, item }) = self.next_text()? else { return Ok(None) };
         let bytes = text.len();
-        match json::read(text, is_note) {
+        match json::read(text) {
             Ok(value) => Ok(Some(Record { value, line, item, bytes, of_texts: false })),
             Err(problem) => {
                 let (line, problem) = placed(problem, line, column);

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::error::RowProblem;
 use crate::shown::{shown, some};
+use crate::written;
 
 /// An object and the path that leads to it (empty for the row itself).
 pub(super) struct Object<'a> {
@@ -15,7 +16,9 @@ impl<'a> Object<'a> {
     /// The row itself; `expected` names the format's fields.
     pub(super) fn new(value: &'a Value, expected: &'static str) -> Result<Self, RowProblem> {
         match value {
-            Value::Object(map) => Ok(Self { map, path: String::new() }),
+            Value::Object(map) if written::text_in(map).is_none() => {
+                Ok(Self { map, path: String::new() })
+            }
             other => Err(RowProblem::NotAnObject {
                 expected,
                 found: type_name(other),
@@ -30,7 +33,7 @@ impl<'a> Object<'a> {
     /// An object inside the row.
     pub(super) fn inside(value: &'a Value, path: String) -> Result<Self, RowProblem> {
         match value {
-            Value::Object(map) => Ok(Self { map, path }),
+            Value::Object(map) if written::text_in(map).is_none() => Ok(Self { map, path }),
             other => Err(wrong_type(path, "an object", other)),
         }
     }
@@ -132,6 +135,7 @@ fn type_name(value: &Value) -> &'static str {
         Value::Number(_) => "a number",
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
+        number if written::text_of(number).is_some() => "a number",
         Value::Object(_) => "an object",
     }
 }

@@ -134,7 +134,7 @@ mod tests {
     }
 
     fn read(format: Format, row: &str, more: &str) -> Result<Vec<String>, String> {
-        let value = json::read(&format!("{{{row}{more}}}"), is_note);
+        let value = json::read(&format!("{{{row}{more}}}"));
         let parsed = value.and_then(|value| format.form().read(&value));
         parsed.map(|parsed| parsed.notes).map_err(|problem| problem.to_string())
     }

@@ -6,6 +6,7 @@ use super::fields::{Object, is_empty};
 use crate::error::RowProblem;
 use crate::formats::Row;
 use crate::shown::shown;
+use crate::written;
 
 /// `weight` of the OpenAI API, `train` and `training` of axolotl, `loss` of ms-swift: 0 or 1, or
 /// true or false.
@@ -44,7 +45,8 @@ fn said(
     let mut said = None;
     for &key in keys {
         let Some(value) = object.optional(key).filter(|value| !is_empty(value)) else { continue };
-        let learnt = match (value, value.as_f64()) {
+        let written = || written::text_of(value)?.parse().ok();
+        let learnt = match (value, value.as_f64().or_else(written)) {
             (Value::Bool(learnt), _) => *learnt,
             (_, Some(0.0)) => false,
             (_, Some(1.0)) => true,

@@ -10,6 +10,7 @@ use crate::error::RowProblem;
 use crate::formats::json;
 use crate::python_text::strip;
 use crate::shown::shown;
+use crate::written;
 
 /// The turns with whatever else the row says: tools, and a system prompt beside them.
 pub(super) fn conversation(
@@ -140,7 +141,7 @@ fn arguments(function: &Object<'_>) -> Result<Map<String, Value>, RowProblem> {
         other => Cow::Borrowed(other),
     };
     match value.into_owned() {
-        Value::Object(map) => Ok(map),
+        Value::Object(map) if written::text_in(&map).is_none() => Ok(map),
         other => Err(wrong_type(path, "an object, or a text that holds one as JSON", &other)),
     }
 }
@@ -150,14 +151,11 @@ fn parse(text: &str, path: &str) -> Result<Value, RowProblem> {
     let inside = |field: String| {
         if field.starts_with('[') { format!("{path}{field}") } else { format!("{path}.{field}") }
     };
-    json::read(text, |_| false).map_err(|problem| match problem {
+    json::read(text).map_err(|problem| match problem {
         RowProblem::Json { line, column, message } => RowProblem::Unsupported(format!(
             "`{path}` is a text that does not hold JSON: {message} at line {line} column {column}"
         )),
         RowProblem::Twice { field } => RowProblem::Twice { field: inside(field) },
-        RowProblem::WideInteger { field, found } => {
-            RowProblem::WideInteger { field: inside(field), found }
-        }
         other => other,
     })
 }
