@@ -48,6 +48,8 @@ const OWN_FOLDER: u32 = 0o700;
 const OWN_FILE: u32 = 0o600;
 /// Between two tries to make what another process makes.
 const PAUSE: Duration = Duration::from_millis(100);
+/// After so many tries it is told what is waited for.
+const TRIES_UNTOLD: usize = 5;
 
 /// A folder for samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +165,7 @@ impl Cache {
 
 /// The folder of a cache, made if it is not there, for this process alone until the handle goes.
 fn alone_in(place: &Path, told: &mut dyn FnMut(String)) -> io::Result<File> {
-    let mut has_told = false;
+    let mut tries = 0;
     loop {
         match fs::symlink_metadata(place) {
             Ok(found) if !found.is_dir() => return Err(no_part(place)),
@@ -181,12 +183,13 @@ fn alone_in(place: &Path, told: &mut dyn FnMut(String)) -> io::Result<File> {
             // It was removed between the two lines.
             continue;
         }
-        if !has_told {
+        tries += 1;
+        // A program that is just being started by this one holds it for a moment.
+        if tries == TRIES_UNTOLD {
             told(format!(
                 "another process makes the samples in {}: waited for it",
                 place.display()
             ));
-            has_told = true;
         }
         std::thread::sleep(PAUSE);
     }

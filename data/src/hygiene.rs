@@ -23,6 +23,7 @@ use serde::Serialize;
 
 use personal::{MaskKey, Personal};
 
+pub(crate) use cleaning::is_dropping;
 pub use cleaning::{Cleaned, Cleaning, dropped_by};
 pub use report::{Check, Finding, Place, Report, RowId, What};
 pub use side_by_side::texts_of;

@@ -227,16 +227,13 @@ mod tests {
         for row in order {
             let length = lengths[row];
             let room = by_room.range(length..).next().map(|(&room, _)| room);
-            let (bin, room) = match room {
-                Some(room) => {
-                    let bin = by_room.get_mut(&room).unwrap().pop().unwrap();
-                    by_room.retain(|_, bins| !bins.is_empty());
-                    (bin, room)
-                }
-                None => {
-                    bins.push(Vec::new());
-                    (bins.len() - 1, max_seq_len)
-                }
+            let (bin, room) = if let Some(room) = room {
+                let bin = by_room.get_mut(&room).unwrap().pop().unwrap();
+                by_room.retain(|_, bins| !bins.is_empty());
+                (bin, room)
+            } else {
+                bins.push(Vec::new());
+                (bins.len() - 1, max_seq_len)
             };
             bins[bin].push(row);
             match room.saturating_sub(length) {
@@ -244,7 +241,9 @@ mod tests {
                 left => by_room.entry(left).or_default().push(bin),
             }
         }
-        bins.iter_mut().for_each(|bin| bin.sort_unstable());
+        for bin in &mut bins {
+            bin.sort_unstable();
+        }
         bins.sort();
         bins
     }

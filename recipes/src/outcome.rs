@@ -72,7 +72,7 @@ impl Evaluation {
     pub(crate) fn read(mut section: Section<'_>) -> Self {
         let evaluation = Self {
             every_steps: section.count_or_none("every_steps", None),
-            held_out: section.list("held_out", Source::measured),
+            held_out: section.list("held_out", Source::asked),
             general: section.list("general", Source::measured),
             max_new_tokens: section.count("max_new_tokens", Self::MAX_NEW_TOKENS),
             samples: section.tally("samples", Self::SAMPLES),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::named::named;
 use crate::paths::PathOrBuiltin;
 use crate::section::{Section, list, text};
+use crate::train_on::TrainOn;
 use crate::tree::{self, Entry, Node};
 
 named! {
@@ -60,6 +61,8 @@ pub struct Source {
     pub turn_fields: BTreeMap<String, String>,
     /// Role to words that stand for it in the file, beside the form's own. Default none.
     pub roles: BTreeMap<String, Vec<String>>,
+    /// Which turns of its chats are targets. Default: those that section `data` says.
+    pub train_on: Option<TrainOn>,
     /// How documents become rows, where it is of documents.
     pub documents: Documents,
     /// How much of it an epoch has; of what is measured, all. Default: every row once.
@@ -97,6 +100,13 @@ impl Source {
         Self { take, ..Self::measured(section) }
     }
 
+    /// Reads a source of questions, whose last answer is asked for.
+    pub(crate) fn asked(mut section: Section<'_>) -> Self {
+        section
+            .meaningless(&["train_on"], "the last answer of a row is what the model is asked for");
+        Self { train_on: None, ..Self::measured(section) }
+    }
+
     /// Reads a source that is measured, and so read once and whole.
     pub(crate) fn measured(mut section: Section<'_>) -> Self {
         let path = section.path_or_builtin(
@@ -121,6 +131,13 @@ impl Source {
             );
             Documents::default()
         };
+        let has_turns = !format.is_text() && format != SourceFormat::Completion;
+        if !has_turns {
+            let reason = format!("a row of `format: {format}` has no turns");
+            section.meaningless(&["train_on"], &reason);
+        }
+        let is_said = has_turns && section.get("train_on").is_some();
+        let train_on = is_said.then(|| TrainOn::read(section.section("train_on")));
         let source = Self {
             path,
             format,
@@ -129,6 +146,7 @@ impl Source {
             turn_fields: section
                 .names("turn_fields", "a name for each field of a turn, `{content: utterance}`"),
             roles: read_roles(&mut section),
+            train_on,
             documents,
             take: Take::default(),
         };
@@ -138,8 +156,17 @@ impl Source {
 
     /// The source as a recipe has it; keys that are as nobody wrote them are left out.
     pub fn to_value(&self) -> Value {
-        let Self { path, format, columns, ignore_columns, turn_fields, roles, documents, take } =
-            self;
+        let Self {
+            path,
+            format,
+            columns,
+            ignore_columns,
+            turn_fields,
+            roles,
+            train_on,
+            documents,
+            take,
+        } = self;
         let mut value = json!({"path": path.to_value(), "format": format.name()});
         if !columns.is_empty() {
             value["columns"] = json!(columns);
@@ -152,6 +179,9 @@ impl Source {
         }
         if !roles.is_empty() {
             value["roles"] = json!(roles);
+        }
+        if let Some(train_on) = train_on {
+            value["train_on"] = train_on.to_value();
         }
         if *documents != Documents::default() {
             value["documents"] = documents.to_value();

@@ -136,10 +136,10 @@ fn a_resolved_recipe_has_the_keys_of_the_table() {
         &["training.schedule=linear"],
         &["adapter.rank_pattern={a: 1}", "adapter.alpha_pattern={a: 1}"],
         &[
-            "data.train=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}}]",
-            "data.validation=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}}]",
+            "data.train=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}, train_on: {turns: last}}]",
+            "data.validation=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}, train_on: {turns: last}}]",
             "evaluation.held_out=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}}]",
-            "evaluation.general=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}}]",
+            "evaluation.general=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}, train_on: {turns: last}}]",
         ],
         &[
             "data.train=[{path: d, format: documents, documents: {overlap: 1}, epochs: 2}]",

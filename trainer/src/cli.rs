@@ -15,6 +15,7 @@ mod number;
 pub mod page;
 mod paths;
 pub mod recipe_args;
+pub mod row_args;
 
 use std::process::ExitCode;
 

@@ -15,6 +15,7 @@ mod method;
 mod model;
 mod model_files;
 mod output;
+mod row_forms;
 mod sources;
 mod training_data;
 
@@ -45,6 +46,7 @@ pub use held_out::{HeldOut, HeldOutRows, held_out_rows, no_room, without_room};
 pub use hygiene::HygienePlan;
 pub use method::result as result_name;
 pub use model_files::{ModelFiles, ModelFilesError};
+pub use row_forms::as_flags_say;
 pub use sources::{DataPlan, Validation};
 pub use training_data::{LookedThrough, TrainingData};
 

@@ -56,6 +56,10 @@ fn in_folder(folder: &Path, format: Format) -> io::Result<RowFiles> {
     for entry in entries {
         let (path, name) = (entry.path(), entry.file_name());
         if name.as_encoded_bytes().starts_with(b".") {
+            // A shell passes over it, too; but rows that nobody reads are told.
+            if !path.is_dir() && SourceFile::new(&path, format).ends_as_rows_do() {
+                found.left_out.push(path);
+            }
             continue;
         }
         if path.is_dir() {
@@ -260,8 +264,8 @@ mod tests {
             Err(error) => format!("{:?}: {error}", error.kind()).replace(&prefix, ""),
         };
         let of = |path: &str| shown(path, Format::Messages);
-        insta::assert_snapshot!(of("d"), @r#"["d/a.parquet", "d/b.jsonl.zst"] without ["d/notes.md", "d/x.py", "d/train"]"#);
-        insta::assert_snapshot!(shown("d", Format::Text), @r#"["d/a.parquet", "d/b.jsonl.zst", "d/notes.md"] without ["d/x.py", "d/train"]"#);
+        insta::assert_snapshot!(of("d"), @r#"["d/a.parquet", "d/b.jsonl.zst"] without ["d/.hidden.jsonl", "d/notes.md", "d/x.py", "d/train"]"#);
+        insta::assert_snapshot!(shown("d", Format::Text), @r#"["d/a.parquet", "d/b.jsonl.zst", "d/notes.md"] without ["d/.hidden.jsonl", "d/x.py", "d/train"]"#);
         insta::assert_snapshot!(of("d/*.jsonl*"), @r#"["d/b.jsonl.zst"] without []"#);
         insta::assert_snapshot!(of("**/*.jsonl"), @r#"["[1].jsonl", "d/train/c.jsonl"] without []"#);
         insta::assert_snapshot!(of("[1].jsonl"), @r#"["[1].jsonl"] without []"#);

@@ -10,7 +10,7 @@ use super::forms::ParsedRow;
 use super::given::Measure;
 use super::{Origin, Row, SourceFile};
 use crate::error::{Error, RowPlace, RowProblem};
-use crate::hygiene::Cleaned;
+use crate::hygiene::{Cleaned, is_dropping};
 use crate::tokenizer::Tokenizer;
 
 /// Names of notes that are counted in a file; more are left out.
@@ -229,6 +229,15 @@ pub fn read_rows(sources: &[SourceFile]) -> Result<ReadRows, Error> {
     let mut reader = RowReader::new(sources);
     let rows: Vec<_> = reader.by_ref().collect::<Result<_, _>>()?;
     if rows.is_empty() {
+        let cleaned = reader.files.iter().flat_map(|file| &file.cleaned);
+        let dropped: Vec<String> = cleaned
+            .filter(|(what, _)| is_dropping(what))
+            .map(|(what, count)| format!("{what}: {count}"))
+            .collect();
+        if !dropped.is_empty() {
+            let reason = format!("`data.hygiene` leaves no row of it ({})", dropped.join("; "));
+            return Err(Error::EmptyDataset { reason });
+        }
         let reason = "every row says that it is not to be learnt (`weight: 0`)".to_owned();
         return Err(Error::EmptyDataset { reason });
     }

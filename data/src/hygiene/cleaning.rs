@@ -32,6 +32,8 @@ pub(super) enum Verdict {
     Mask,
     /// It is left out.
     Drop(Check),
+    /// It is left out for something that is looked for in texts, by its number.
+    DropFor(usize),
 }
 
 /// What was done to the rows of a file, and how often.
@@ -42,8 +44,13 @@ const DROPPED: &str = "rows dropped: ";
 
 /// Rows that were left out, of all that was done.
 pub fn dropped_by(cleaned: &Cleaned) -> usize {
-    let dropped = cleaned.iter().filter(|(what, _)| what.starts_with(DROPPED));
+    let dropped = cleaned.iter().filter(|(what, _)| is_dropping(what));
     dropped.map(|(_, count)| count).sum()
+}
+
+/// Whether what was done was to leave rows out.
+pub(crate) fn is_dropping(what: &str) -> bool {
+    what.starts_with(DROPPED)
 }
 
 impl Cleaning {
@@ -61,7 +68,7 @@ impl Cleaning {
         let word = |verdict: &Verdict| match verdict {
             Verdict::Keep => b'k',
             Verdict::Mask => b'm',
-            Verdict::Drop(_) => b'd',
+            Verdict::Drop(_) | Verdict::DropFor(_) => b'd',
         };
         let words: Vec<u8> = self.verdicts.iter().map(word).collect();
         let (digest, personal) = (&self.digest.sha256, self.personal.identity());
@@ -79,6 +86,10 @@ impl Cleaning {
             }
             Verdict::Drop(check) => {
                 count(format!("{DROPPED}{}", check.words()));
+                None
+            }
+            Verdict::DropFor(by) => {
+                count(format!("{DROPPED}with {}", self.personal.said(by).1));
                 None
             }
         }

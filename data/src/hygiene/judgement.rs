@@ -62,11 +62,12 @@ impl<'a> Judgement<'a> {
     /// Rows with personal data.
     fn values(&mut self) {
         for (row, by) in &self.rows.with_values {
-            let does = |action| by.iter().any(|&by| self.hygiene.personal.action(by) == action);
-            self.verdicts[*row as usize] = match () {
-                () if does(Action::Drop) => Verdict::Drop(Check::Personal),
-                () if does(Action::Mask) => Verdict::Mask,
-                () => Verdict::Keep,
+            let first =
+                |action| by.iter().copied().find(|&by| self.hygiene.personal.action(by) == action);
+            self.verdicts[*row as usize] = match (first(Action::Drop), first(Action::Mask)) {
+                (Some(by), _) => Verdict::DropFor(by),
+                (None, Some(_)) => Verdict::Mask,
+                (None, None) => Verdict::Keep,
             };
         }
     }
@@ -149,7 +150,7 @@ impl<'a> Judgement<'a> {
     }
 
     fn is_left_out(&self, row: u32) -> bool {
-        matches!(self.verdicts[row as usize], Verdict::Drop(_))
+        matches!(self.verdicts[row as usize], Verdict::Drop(_) | Verdict::DropFor(_))
     }
 
     /// The survey of these sections.
@@ -162,7 +163,8 @@ impl<'a> Judgement<'a> {
             (section.key.to_owned(), files.map(|file| file.rows.len()).sum())
         });
         let report = Report { rows: counted.collect(), findings };
-        let stays = |row: u32| !matches!(verdicts[row as usize], Verdict::Drop(_));
+        let stays =
+            |row: u32| !matches!(verdicts[row as usize], Verdict::Drop(_) | Verdict::DropFor(_));
         let alike = alike.into_iter().filter(|&(a, b)| stays(a) && stays(b));
         let alike = alike.map(|(a, b)| (rows.origin(a), rows.origin(b))).collect();
         Survey { report, cleanings, alike }

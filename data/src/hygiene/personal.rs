@@ -206,7 +206,15 @@ impl Personal {
             match &sought.by {
                 Finder::Kind(kind) => kind.find(text, &mut found),
                 Finder::Pattern(pattern) => pattern.find(text, &mut found),
-                Finder::Names(names) => names.find(text, &mut found),
+                Finder::Names(names) => {
+                    names.find(text, &mut found);
+                    // `weber@example.org` is a mail address, where these are looked for.
+                    let mails = if found.is_empty() { Vec::new() } else { self.mails(text) };
+                    let is_within = |name: &Range<usize>| {
+                        mails.iter().any(|mail| mail.start <= name.start && name.end <= mail.end)
+                    };
+                    found.retain(|name| !is_within(name));
+                }
             }
             if !found.is_empty() {
                 found.sort_unstable_by_key(|at| at.start);
@@ -216,13 +224,23 @@ impl Personal {
         values
     }
 
+    /// The mail addresses in a text, where they are looked for.
+    fn mails(&self, text: &str) -> Vec<Range<usize>> {
+        let is_sought = |sought: &Sought| matches!(sought.by, Finder::Kind(Kind::Mail));
+        let mut mails = Vec::new();
+        if self.sought.iter().any(is_sought) {
+            Kind::Mail.find(text, &mut mails);
+        }
+        mails
+    }
+
     /// What stands in the place of a value.
     pub(super) fn mask(&self, text: &str, Value { at, by }: &Value) -> String {
         let value = &text[at.clone()];
         match &self.sought[*by].by {
             Finder::Kind(kind) => self.key.mask(kind.name(), &spelled_alike(*kind, value)),
             Finder::Pattern(pattern) => self.key.mask(pattern.name(), value),
-            Finder::Names(_) => self.key.mask("name", value),
+            Finder::Names(_) => self.key.mask("name", &named::folded(value)),
         }
     }
 

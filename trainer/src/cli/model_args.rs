@@ -16,6 +16,7 @@ use super::failure::WrongUse;
 use super::named::{format, named, overlong};
 use super::number;
 use super::paths::{path, place};
+use super::row_args::RowArgs;
 use crate::commands::open::Opening;
 use crate::device::Device;
 use crate::trained_with::TrainedWith;
@@ -272,6 +273,9 @@ pub struct EvalArgs {
     /// Tokens an answer may have [default: the recipe's, else 64]
     #[arg(long, value_name = "N", value_parser = number::count)]
     pub max_new_tokens: Option<NonZeroUsize>,
+    /// How the rows of --data are read
+    #[command(flatten)]
+    pub rows: RowArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

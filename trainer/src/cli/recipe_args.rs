@@ -11,6 +11,7 @@ use graft_recipes::Preamble;
 use super::failure::WrongUse;
 use super::named::{format, named, overlong};
 use super::paths::{path, place};
+use super::row_args::RowArgs;
 use super::{byte_size, number, page};
 use crate::device::Device;
 use crate::ledger::Available;
@@ -202,6 +203,9 @@ pub struct DataArgs {
     /// shown
     #[arg(long)]
     pub as_it_is: bool,
+    /// How the rows of --file are read
+    #[command(flatten)]
+    pub rows: RowArgs,
     /// Print JSON: the statistics, and of each sample ids, labels and text. A label is the id in the
     /// same place where it counts in the loss, and -100 elsewhere, as transformers' `labels`
     #[arg(long)]

@@ -55,8 +55,22 @@ fn every_command_has_examples_and_they_parse() {
 
 /// Values that are text or another program's business, and recipes, which are expanded where they are
 /// read.
-const NO_PATHS: [&str; 9] =
-    ["prompt", "system", "overrides", "prefix", "name", "recipe", "help", "version", "quiet"];
+const NO_PATHS: [&str; 14] = [
+    "prompt",
+    "system",
+    "overrides",
+    "prefix",
+    "name",
+    "recipe",
+    "help",
+    "version",
+    "quiet",
+    "columns",
+    "ignore_columns",
+    "turn_fields",
+    "roles",
+    "train_on",
+];
 
 #[test]
 fn every_path_behind_a_flag_is_expanded_or_refused_by_name() {

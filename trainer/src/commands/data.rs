@@ -12,7 +12,7 @@ use graft_data::{
     Origin, Preview, PreviewStyle, RowPlace, Sample, SampleOptions, SourceFile, Statistics, visible,
 };
 use graft_files::{atomic, place};
-use graft_recipes::Preamble;
+use graft_recipes::{Preamble, TrainOn};
 use serde_json::{Value, json};
 
 use crate::cli::failure::WrongUse;
@@ -38,7 +38,7 @@ pub fn run(globals: &Globals, args: &DataArgs) -> anyhow::Result<()> {
     }
     let look = match &args.recipe {
         Some(recipe) => of_recipe(globals, recipe, args)?,
-        None => of_file(args)?,
+        None => of_file(globals, args)?,
     };
     if let Some(out) = &args.html {
         write_page(out, &look, args.show.unwrap_or(ON_PAGE))?;
@@ -111,17 +111,20 @@ fn write_page(out: &Path, look: &Look, shown: usize) -> anyhow::Result<()> {
 }
 
 fn of_recipe(globals: &Globals, recipe: &str, args: &DataArgs) -> anyhow::Result<Look> {
+    args.rows.need("--file")?;
     let recipe = graft_recipes::load(recipe, &args.overrides)?;
     globals.use_threads_of(&recipe)?;
     let data = TrainingData::load(&recipe, !args.as_it_is)?;
     Ok(Look::of(recipe.name, data))
 }
 
-fn of_file(args: &DataArgs) -> anyhow::Result<Look> {
+fn of_file(globals: &Globals, args: &DataArgs) -> anyhow::Result<Look> {
     let all_three = "clap asks for a recipe, or for --file, --format and --model";
     let (tokenizer, template) = open_tokenizer(args.model.as_ref().context(all_three)?)?;
     let file = args.file.as_ref().context(all_three)?;
-    let sources = sources(&file.to_string_lossy(), args.format.context(all_three)?)?;
+    let format = args.format.context(all_three)?;
+    let sources = sources(&file.to_string_lossy(), format, globals)?;
+    let sources = args.rows.read(sources, format, &TrainOn::default())?;
     let options = SampleOptions {
         chat: chat_template(args.preamble.unwrap_or(Preamble::Official))
             .with_own(template.as_ref()),
@@ -143,7 +146,11 @@ fn place(sample: &Sample, statistics: &Statistics) -> RowPlace {
 ///
 /// # Errors
 /// No embedded text has the name, nothing is there, or standard input is a terminal.
-pub fn sources(name: &str, format: graft_data::Format) -> anyhow::Result<Vec<SourceFile>> {
+pub fn sources(
+    name: &str,
+    format: graft_data::Format,
+    globals: &Globals,
+) -> anyhow::Result<Vec<SourceFile>> {
     if let Some(builtin) = name.strip_prefix("builtin:") {
         let source = SourceFile::builtin(builtin, format).ok_or_else(|| {
             let names: Vec<String> = SourceFile::builtin_names().collect();
@@ -163,6 +170,9 @@ pub fn sources(name: &str, format: graft_data::Format) -> anyhow::Result<Vec<Sou
     }
     let found = row_files::find(Path::new(name), format)
         .map_err(|error| WrongUse(format!("cannot read `{name}`: {error}")))?;
+    if let Some(warning) = row_files::warning(Path::new(name), &found.left_out) {
+        globals.note(&format!("warning: {warning}"));
+    }
     Ok(found.files.into_iter().map(|path| SourceFile::new(path, format)).collect())
 }
 

@@ -114,6 +114,17 @@ impl LoadedData {
             (format!("data.train[{index}] (`{path}`)"), rows.round() as usize)
         });
         self.counts.entry("data.train".to_owned()).or_default().epoch = rows.collect();
+        for (index, (part, source)) in self.mixture.iter().zip(&plan.recipe.data.train).enumerate()
+        {
+            let is_meant = matches!(source.take, graft_recipes::Take::Epochs(_));
+            if !is_meant && part.times > 1.0 {
+                self.warnings.push(format!(
+                    "data.train[{index}] (`{}`): an epoch has each of its {} samples {:.1} times on average, as it is \
+                     asked to have more than there are",
+                    source.path, part.samples, part.times
+                ));
+            }
+        }
     }
 }
 

@@ -1,24 +1,22 @@
 //! Section `data` and the sources of `evaluation`: which files, and how rows become samples.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use graft_data::{
-    ChatTemplate, Columns, Error, Format, ModelTemplate, Role, SampleOptions, SourceFile,
-};
+use graft_data::{ChatTemplate, Error, Format, ModelTemplate, SampleOptions, SourceFile};
 use graft_documents::Found;
 use graft_files::plain_file;
 use graft_model::LlamaConfig;
 use graft_recipes::{
     Chat, Data, Documents, DocumentsAllow, Losses, Overlong, PathOrBuiltin, Preamble, Recipe,
-    Source, SourceFormat, TrainOn, TurnChoice, TurnRole,
+    Source, SourceFormat,
 };
 
 use super::findings::Findings;
 use super::hygiene::{self, HygienePlan};
 use super::leaks;
+use super::row_forms::{columns, train_on};
 use crate::document_rows::DocumentRows;
 use crate::row_files::{self, RowFiles};
 use crate::wrong_use::some_of;
@@ -99,7 +97,7 @@ pub(super) fn measured(
         graft_recipes::Validation::Sources(sources) if sources.is_empty() => Validation::None,
         graft_recipes::Validation::Sources(sources) => {
             let files = finding.files("data.validation", sources);
-            Validation::Files(with_train_on(files, &recipe.data))
+            Validation::Files(with_train_on(files, sources, &recipe.data))
         }
     };
     let held_out = finding.files("evaluation.held_out", &recipe.evaluation.held_out);
@@ -121,7 +119,11 @@ pub(super) fn measured(
         }
     }
     let general = finding.files("evaluation.general", &recipe.evaluation.general);
-    Measured { validation, held_out, general: with_train_on(general, &recipe.data) }
+    Measured {
+        validation,
+        held_out,
+        general: with_train_on(general, &recipe.evaluation.general, &recipe.data),
+    }
 }
 
 /// How rows become samples, and the files to train on.
@@ -165,25 +167,21 @@ pub(super) fn training(
         let message = format!("found {max_seq_len}, but the model's longest sequence is {longest}");
         findings.problem("data.max_seq_len", message);
     }
-    let train = Finding { sample: &sample, hygiene, findings }.files("data.train", train);
-    (sample, with_train_on(train, &recipe.data))
+    let files = Finding { sample: &sample, hygiene, findings }.files("data.train", train);
+    (sample, with_train_on(files, train, &recipe.data))
 }
 
-/// The files, of whose turns those are learnt that the recipe says.
-fn with_train_on(files: Vec<SourceFile>, data: &Data) -> Vec<SourceFile> {
-    let TrainOn { roles, turns } = &data.train_on;
-    let role = |role: &TurnRole| match role {
-        TurnRole::System => Role::System,
-        TurnRole::User => Role::User,
-        TurnRole::Assistant => Role::Assistant,
-        TurnRole::Tool => Role::Tool,
+/// The files of these sources, of whose turns those are learnt that the recipe says.
+fn with_train_on(files: Vec<SourceFile>, sources: &[Source], data: &Data) -> Vec<SourceFile> {
+    let of = |file: &SourceFile| {
+        let own = sources.get(file.entry).and_then(|source| source.train_on.as_ref());
+        train_on(own.unwrap_or(&data.train_on))
     };
-    let turns = match turns {
-        TurnChoice::All => graft_data::Turns::All,
-        TurnChoice::Last => graft_data::Turns::Last,
+    let learnt = |file: SourceFile| {
+        let train_on = of(&file);
+        file.with_train_on(train_on)
     };
-    let train_on = graft_data::TrainOn { roles: roles.iter().map(role).collect(), turns };
-    files.into_iter().map(|file| file.with_train_on(train_on.clone())).collect()
+    files.into_iter().map(learnt).collect()
 }
 
 /// What the files of a list of sources are found with.
@@ -359,93 +357,6 @@ impl Finding<'_, '_> {
             self.findings.problem(key, message);
         }
         file
-    }
-}
-
-/// What a source's columns and the turns of its chats are called; a field or role that its form does not
-/// have is recorded, and so is a name that is asked for twice.
-fn columns(key: &str, row: &Source, format: Format, findings: &mut Findings<'_>) -> Columns {
-    let Source { columns: fields, ignore_columns, turn_fields, roles, .. } = row;
-    // Rows of every form may say whether they are learnt.
-    let known = [format.fields(), &["weight"]].concat();
-    let what = format!("field of `format: {format}`");
-    check_names(&format!("{key}.columns"), fields, &known, &what, findings);
-    let list = format.fields().first().copied().unwrap_or_default();
-    let of_turns: BTreeMap<String, String> =
-        turn_fields.iter().map(|(field, name)| (field.clone(), format!("{list}.{name}"))).collect();
-    for (table, names) in [("columns", fields), ("turn_fields", &of_turns)] {
-        for (field, name) in names {
-            if ignore_columns.contains(name) {
-                let message = format!("found `{name}`, which `ignore_columns` leaves out");
-                findings.problem(&format!("{key}.{table}.{field}"), message);
-            }
-        }
-    }
-    let allowed = format.turn_fields();
-    if allowed.is_empty() {
-        for (table, is_asked) in
-            [("turn_fields", !turn_fields.is_empty()), ("roles", !roles.is_empty())]
-        {
-            if is_asked {
-                let message = format!(
-                    "a row of `format: {format}` is no list of turns; drop it, or use `format: messages` or \
-                     `format: sharegpt`"
-                );
-                findings.problem(&format!("{key}.{table}"), message);
-            }
-        }
-    } else {
-        let what = format!("field of the turns of `format: {format}`");
-        check_names(&format!("{key}.turn_fields"), turn_fields, allowed, &what, findings);
-        check_roles(&format!("{key}.roles"), roles, format, findings);
-    }
-    Columns {
-        fields: fields.clone(),
-        ignored: ignore_columns.iter().cloned().collect(),
-        turn_fields: turn_fields.clone(),
-        roles: roles.clone(),
-    }
-}
-
-fn check_names(
-    key: &str,
-    names: &BTreeMap<String, String>,
-    known: &[&str],
-    what: &str,
-    findings: &mut Findings<'_>,
-) {
-    for (field, name) in names {
-        let at = format!("{key}.{field}");
-        let twice = names.iter().find(|(other, from)| *other < field && *from == name);
-        if !known.contains(&field.as_str()) {
-            let message = format!("`{field}` is no {what}; allowed: {}", known.join(", "));
-            findings.problem(&at, message);
-        } else if let Some((other, _)) = twice {
-            findings.problem(&at, format!("found `{name}`, which `{other}` is read from"));
-        }
-    }
-}
-
-fn check_roles(
-    key: &str,
-    roles: &BTreeMap<String, Vec<String>>,
-    format: Format,
-    findings: &mut Findings<'_>,
-) {
-    let known: Vec<&str> = format.roles().collect();
-    for (role, words) in roles {
-        let at = format!("{key}.{role}");
-        if !known.contains(&role.as_str()) {
-            let message =
-                format!("`{role}` is no role of `format: {format}`; allowed: {}", known.join(", "));
-            findings.problem(&at, message);
-        }
-        for word in words {
-            let other = roles.iter().find(|(other, words)| *other < role && words.contains(word));
-            if let Some((other, _)) = other {
-                findings.problem(&at, format!("found `{word}`, which stands for `{other}`, too"));
-            }
-        }
     }
 }
 

@@ -101,6 +101,60 @@ fn what_no_path_means_is_refused_with_the_way_out() {
 }
 
 #[test]
+fn flags_say_of_rows_what_a_recipes_source_says() {
+    let room = Room::new();
+    let chat = |question: &str, mood: &str| {
+        format!(
+            "{{\"dialogue\": [{{\"speaker\": \"customer\", \"utterance\": \"{question}\"{mood}}}, {{\"speaker\": \
+             \"agent\", \"utterance\": \"12 euros.\"}}], \"mood\": 3}}\n"
+        )
+    };
+    room.write("chats.jsonl", chat("What is the fee?", "") + &chat("And then?", ", \"tone\": 1"));
+    room.write(
+        "r.yaml",
+        recipe(
+            "[{path: chats.jsonl, format: messages, columns: {messages: dialogue}, ignore_columns: [mood, \
+             messages.tone], turn_fields: {role: speaker, content: utterance}, roles: {user: [customer], assistant: \
+             [agent]}, train_on: {roles: [user, assistant], turns: last}}]",
+        ),
+    );
+    let flags = [
+        "--columns={messages: dialogue}",
+        "--ignore-columns=[mood, messages.tone]",
+        "--turn-fields={role: speaker, content: utterance}",
+        "--roles={user: [customer], assistant: [agent]}",
+        "--train-on={roles: [user, assistant], turns: last}",
+    ];
+    let of_file = "data --file chats.jsonl --format messages --model builtin:quickstart --preamble none --as-it-is --json";
+    let words: Vec<&str> = of_file.split(' ').chain(flags).collect();
+    let shown = |text: &str| serde_json::from_str::<Value>(text).unwrap()["samples"].clone();
+    let by_flags = room.graft_words(&words);
+    assert_eq!(by_flags.code, 0, "{}", by_flags.stderr);
+    assert_eq!(shown(&by_flags.stdout), shown(&room.done("data r.yaml --as-it-is --json")));
+    let eval = "eval --model builtin:quickstart --data chats.jsonl --format messages --json";
+    let words: Vec<&str> = eval.split(' ').chain(flags).collect();
+    let scored = room.graft_words(&words);
+    assert_eq!(scored.code, 0, "{}", scored.stderr);
+    let refused = |line: &str, flag: &str| {
+        let said = room.graft_words(&line.split(' ').chain([flag]).collect::<Vec<_>>());
+        assert_eq!(said.code, 2, "{}", said.stdout);
+        said.stderr
+    };
+    insta::assert_snapshot!(refused(of_file, "--columns={message: dialogue}"), @"error: --columns: message: `message` is no field of `format: messages`; allowed: messages, system, tools, builtin_tools, tools_in_user_message, weight");
+    insta::assert_snapshot!(refused(of_file, "--train-on={turn: last}"), @"
+    error: --train-on: turn: unknown key
+      help: did you mean `train_on.turns`?
+    ");
+    insta::assert_snapshot!(refused(of_file, "--roles={user: [a], assistant: [a]}"), @"error: --roles: user: found `a`, which stands for `assistant`, too");
+    insta::assert_snapshot!(refused(&of_file.replace("messages", "text"), "--train-on={turns: last}"), @"
+    error: --train-on: found a mapping (turns), but a row of `format: text` has no turns
+      help: drop `train_on`
+    ");
+    insta::assert_snapshot!(refused("data r.yaml", "--roles={user: [a]}"), @"error: --roles says what rows of --file are, and there is none: in a recipe the key `roles` stands beside the source's `path`");
+    insta::assert_snapshot!(refused("eval --recipe r.yaml", "--columns={a: b}"), @"error: --columns says what rows of --data are, and there is none: in a recipe the key `columns` stands beside the source's `path`");
+}
+
+#[test]
 fn standard_input_is_rows_of_any_container() {
     let room = rows();
     for file in ["rows/a.jsonl", "rows/b.json"] {

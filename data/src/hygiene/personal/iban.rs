@@ -1,5 +1,5 @@
 //! International bank account numbers, ISO 13616: a country, two check digits, and as many letters and
-//! digits as the country has; in capitals, in one piece or in groups of four.
+//! digits as the country has; in capitals or small letters, in one piece or in groups of four, also over line ends.
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ pub(super) fn find(text: &str, found: &mut Vec<Range<usize>>) {
     let bytes = text.as_bytes();
     let mut at = 0;
     while at + 15 <= bytes.len() {
-        if !bytes[at].is_ascii_uppercase() {
+        if !bytes[at].is_ascii_alphabetic() {
             at += 1;
             continue;
         }
@@ -39,32 +39,41 @@ pub(super) fn find(text: &str, found: &mut Vec<Range<usize>>) {
 /// Where the number ends that begins here, if one does.
 fn end(text: &str, start: usize) -> Option<usize> {
     let bytes = &text.as_bytes()[start..];
-    if !(bytes[1].is_ascii_uppercase() && bytes[2].is_ascii_digit() && bytes[3].is_ascii_digit()) {
+    if !(bytes[1].is_ascii_alphabetic() && bytes[2].is_ascii_digit() && bytes[3].is_ascii_digit()) {
         return None;
     }
-    let (_, length) = COUNTRIES.iter().find(|(country, _)| bytes.starts_with(*country))?;
+    let of_country = |(country, _): &&(&[u8; 2], usize)| bytes[..2].eq_ignore_ascii_case(*country);
+    let (_, length) = COUNTRIES.iter().find(of_country)?;
     if !super::is_edge(text, start) {
         return None;
     }
     let (mut number, mut at) = (Vec::with_capacity(*length), 0);
     while number.len() < *length {
-        let blank = if bytes[at..].starts_with("\u{a0}".as_bytes()) { 2 } else { 1 };
         match *bytes.get(at)? {
-            byte if byte.is_ascii_uppercase() || byte.is_ascii_digit() => {
-                number.push(byte);
+            byte if byte.is_ascii_alphanumeric() => {
+                number.push(byte.to_ascii_uppercase());
                 at += 1;
             }
-            // Between groups of four.
-            b' ' | b'-' | 0xc2
-                if number.len().is_multiple_of(4) && bytes[at - 1].is_ascii_alphanumeric() =>
-            {
-                at += blank;
-            }
+            _ if number.len().is_multiple_of(4) => at += between(&bytes[at..])?,
             _ => return None,
         }
     }
     let end = start + at;
     (super::is_edge(text, end) && remainder(&number) == 1).then_some(end)
+}
+
+/// Bytes of what may stand between groups of four: a blank or hyphen, or a line end with the indentation behind it.
+fn between(bytes: &[u8]) -> Option<usize> {
+    let length = match bytes {
+        [b' ' | b'-', ..] => 1,
+        [0xc2, 0xa0, ..] => 2,
+        _ => 0,
+    };
+    let is_of_line_end = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    let line_end = bytes[length..].iter().take(8).take_while(is_of_line_end).count();
+    let has_end = bytes[length..][..line_end].contains(&b'\n');
+    let length = if has_end { length + line_end } else { length };
+    (length > 0 && bytes.get(length)?.is_ascii_alphanumeric()).then_some(length)
 }
 
 /// Of the number by 97, its first four characters behind the others and letters as two digits, ISO 7064.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use aho_corasick::{AhoCorasick, MatchKind};
 use graft_files::sha256::sha256_hex;
 use regex::{Regex, RegexBuilder};
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::char::is_combining_mark;
 
 /// Bytes that a compiled pattern may take.
 const LARGEST_PATTERN: usize = 1 << 20;
@@ -73,7 +75,8 @@ impl Pattern {
     }
 }
 
-/// Names of a file, one a line, found as they are written, and not within other words.
+/// Names of a file, one a line, found in capitals and small letters, in every form of Unicode and over line ends, and not
+/// within other words.
 #[derive(Debug, Clone)]
 pub struct Names {
     path: PathBuf,
@@ -151,7 +154,7 @@ impl Names {
             if name.len() > LONGEST_NAME {
                 return Err(NamesProblem::LongName { path, line: at + 1, found: name.len() });
             }
-            names.push(name);
+            names.push(Folded::of(name).text);
         }
         if names.is_empty() {
             return Err(NamesProblem::Empty { path });
@@ -177,9 +180,72 @@ impl Names {
     }
 
     pub(super) fn find(&self, text: &str, found: &mut Vec<Range<usize>>) {
-        let values = self.automaton.find_iter(text).map(|name| name.range());
+        let folded = Folded::of(text);
+        let values = self.automaton.find_iter(&folded.text).filter_map(|name| {
+            let (place, name) = (folded.place(name.range()), name.range());
+            let behind = folded.text[name.end..].chars().next();
+            // It ends within a letter: `Jose` in `José`.
+            let is_cut = behind.is_some_and(is_combining_mark)
+                || Folded::of(text.get(place.clone())?).text != folded.text[name];
+            (!is_cut).then_some(place)
+        });
         found.extend(
             values.filter(|it| super::is_edge(text, it.start) && super::is_edge(text, it.end)),
         );
+    }
+}
+
+/// The same for every way of writing a name.
+pub(super) fn folded(name: &str) -> String {
+    Folded::of(name).text
+}
+
+/// A text in which names are compared: small letters, each with its marks behind it (NFD), and one blank for white space of any
+/// length.
+struct Folded {
+    text: String,
+    /// Where the characters stand that bytes of it are of: a byte here and a byte there, where the two run apart.
+    places: Vec<(usize, usize)>,
+    /// Bytes of the text that it was made of.
+    end: usize,
+}
+
+impl Folded {
+    fn of(text: &str) -> Self {
+        let mut folded =
+            Self { text: String::with_capacity(text.len()), places: vec![(0, 0)], end: text.len() };
+        let mut is_blank = false;
+        for (at, character) in text.char_indices() {
+            let was_blank = std::mem::replace(&mut is_blank, character.is_whitespace());
+            if is_blank && was_blank {
+                continue;
+            }
+            folded.stands_at(at);
+            if is_blank {
+                folded.text.push(' ');
+            } else {
+                folded.text.extend(character.to_lowercase().nfd());
+            }
+        }
+        folded
+    }
+
+    /// What comes next stands there.
+    fn stands_at(&mut self, at: usize) {
+        let here = self.text.len();
+        let (last_here, last_there) = self.places[self.places.len() - 1];
+        if at - last_there != here - last_here {
+            self.places.push((here, at));
+        }
+    }
+
+    /// The stretch of the text that it was made of.
+    fn place(&self, range: Range<usize>) -> Range<usize> {
+        let of = |here: usize| {
+            let known = self.places.partition_point(|(begin, _)| *begin <= here) - 1;
+            let (begin, there) = self.places[known];
+            (there + here - begin).min(self.end)
+        };
+        of(range.start)..of(range.end)
     }
 }

@@ -47,10 +47,40 @@ fn ibans_hold_their_checksum_and_length() {
                 "NO93 8601 1117 947|FR14 2004 1010 0505 0001 3M02 606",
             ),
             ("to DE89 3704 0044 0532 0130 00 EUR 12", "DE89 3704 0044 0532 0130 00"),
+            (
+                "de89370400440532013000, Gb29 nwbk 6016 1331 9268 19",
+                "de89370400440532013000|Gb29 nwbk 6016 1331 9268 19",
+            ),
+            (
+                "DE89 3704\n  0044 0532\r\n> 0130 00, DE89-3704-\n0044-0532-0130-00",
+                "DE89-3704-\n0044-0532-0130-00",
+            ),
+            ("DE89\u{a0}3704 0044\n\t0532 0130 00", "DE89\u{a0}3704 0044\n\t0532 0130 00"),
+            ("DE89 3704  0044 0532 0130 00, DE89 3704 0044 0532 0130\n", ""),
             ("DE88370400440532013000 and XX89370400440532013000", ""),
             ("DE8937040044053201300 DE893704004405320130001 ADE89370400440532013000", ""),
         ],
     );
+}
+
+#[test]
+fn names_are_found_in_every_case_and_form_and_over_line_ends() {
+    let names =
+        Names::new(Path::new("n"), "Jos\u{e9} Garc\u{ed}a\nANNE-MARIE\nStra\u{df}er\n가나\n")
+            .unwrap();
+    for (text, expected) in [
+        ("by José García.", "José García"),
+        ("by JOSE\u{301} GARCI\u{301}A, 12", "JOSE\u{301} GARCI\u{301}A"),
+        ("İİ josé\n   garcía and anne-marie", "josé\n   garcía|anne-marie"),
+        ("ẞ Anne-Marie|Straßer", "Anne-Marie|Straßer"),
+        ("José Garcíá Jose Garcia, Annemarie, Anne-Maries, Strasser", ""),
+        ("가낙 가나", "가나"),
+    ] {
+        let mut found = Vec::new();
+        names.find(text, &mut found);
+        let found: Vec<&str> = found.into_iter().map(|at| &text[at]).collect();
+        assert_eq!(found.join("|"), expected, "in {text:?}");
+    }
 }
 
 #[test]

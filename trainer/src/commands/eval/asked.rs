@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use graft_data::{Dataset, RowCounts, SampleOptions, Samples, SourceFile, Tokenizer};
 use graft_kernels::Precision;
 use graft_kernels::nf4::AbsmaxFormat;
+use graft_recipes::TrainOn;
 
 use crate::cli::Globals;
 use crate::cli::failure::WrongUse;
@@ -114,7 +115,7 @@ pub(super) fn by_flags(
         ..SampleOptions::new(max_seq_len)
     };
     let max_new = args.max_new_tokens.map_or(MAX_NEW, NonZeroUsize::get);
-    let sources = sources(args)?;
+    let sources = sources(args, &TrainOn::default(), globals)?;
     let tokenizer = &opening.files.tokenizer;
     let rows = Rows::read(&sources, tokenizer, &options, globals)?;
     let questions = questions(args, &sources, tokenizer, &options, max_new, longest)?;
@@ -123,9 +124,16 @@ pub(super) fn by_flags(
 }
 
 /// The file that flags name; none where they name none.
-fn sources(args: &EvalArgs) -> anyhow::Result<Vec<SourceFile>> {
-    let (Some(data), Some(format)) = (&args.data, args.format) else { return Ok(Vec::new()) };
-    data::sources(data, format)
+fn sources(
+    args: &EvalArgs,
+    train_on: &TrainOn,
+    globals: &Globals,
+) -> anyhow::Result<Vec<SourceFile>> {
+    let (Some(data), Some(format)) = (&args.data, args.format) else {
+        args.rows.need("--data")?;
+        return Ok(Vec::new());
+    };
+    Ok(args.rows.read(data::sources(data, format, globals)?, format, train_on)?)
 }
 
 fn questions(
@@ -174,7 +182,7 @@ pub(super) fn by_recipe(
     let (max_new, longest) = (plan.max_new_tokens.get(), config.max_position_embeddings);
     let system = plan.sample.system_prompt.clone();
     let precision = plan.precision;
-    let sources = sources(args)?;
+    let sources = sources(args, &plan.recipe.data.train_on, globals)?;
     if !sources.is_empty() {
         let tokenizer = &opening.files.tokenizer;
         let rows = Rows::read(&sources, tokenizer, &plan.sample, globals)?;
