@@ -11,7 +11,7 @@ struct Area {
     cells: &'static [(&'static str, &'static str)],
 }
 
-const AREAS: [Area; 8] = [
+const AREAS: [Area; 9] = [
     Area {
         folder: "tests",
         fixtures: "tests/fixtures/model",
@@ -22,6 +22,10 @@ const AREAS: [Area; 8] = [
             ("logits and gradients, bf16", "bf16_is_as_near_to_f64_as_that_of_pytorch"),
             ("losses of rows", "the_loss_of_every_row_is_that_of_transformers"),
             ("AdamW", "twenty_steps_of_adamw_end_where_pytorch_ends"),
+            (
+                "DoRA and LoRA+",
+                "twenty_steps_of_dora_with_a_rate_of_its_own_for_b_end_where_pytorch_ends",
+            ),
             ("AdamW over NF4", "twenty_steps_over_a_quantised_base_end_where_pytorch_ends"),
             (
                 "quantised folders",
@@ -90,6 +94,15 @@ const AREAS: [Area; 8] = [
             ("quantisation", "codes_and_scales_are_those_of_bitsandbytes"),
             ("AdamW8bit", "steps_with_moments_in_8_bits_are_those_of_bitsandbytes"),
         ],
+    },
+    Area {
+        folder: "tests",
+        fixtures: "tests/fixtures/starts",
+        target: "laws",
+        cells: &[(
+            "PiSSA and OLoRA",
+            "a_part_of_a_weight_is_that_of_peft_and_the_weight_keeps_the_rest",
+        )],
     },
     // Laws draw their cases themselves.
     Area {

@@ -191,8 +191,8 @@ impl Method for LoraConfig {
             // What is given, as an operand; for a moment that, the product, and the gradient of the product.
             return TokenBytes { beside: 4 * low + operand, moment: 12 * out, ..plain };
         }
-        // What is given, in the place of the product that was kept; for a moment the product, and its gradient.
-        TokenBytes { beside_products: operand, moment: 2 * operand, ..plain }
+        // What is given, in the place of the product that was kept; for a moment the product, and both gradients.
+        TokenBytes { beside_products: operand, moment: 3 * operand, ..plain }
     }
 
     fn takes_from_weights(&self) -> bool {

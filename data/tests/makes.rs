@@ -261,7 +261,7 @@ fn what_a_template_loses_is_refused_by_name_unless_it_is_allowed() {
     a turn: … "thought | Fee?" of turn 2 (`user`)
     the system prompt: … "Be brief." of turn 1 (`system`)
     calls: … "fee" of turn 3 (`assistant`, the call of a tool)
-    arguments of calls: … "{\"form\":\"residence\"}" of turn 3 (`assistant`, the call of a tool)
+    arguments of calls: … "{\"form\": \"residence\"}" of turn 3 (`assistant`, the call of a tool)
     results: … "\"twelve\"" of turn 4 (`ipython`, the result of a tool)
     tools: … "fees" of `tools`
     half of a turn: … "thought" of turn 2 (`user`)
