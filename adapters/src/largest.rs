@@ -1,7 +1,7 @@
 //! The largest singular values of a matrix that is only multiplied with, and their vectors.
 //!
-//! A block Krylov space of `MᵀM`, Musco and Musco 2015, orthonormal throughout, and the best approximation in it
-//! (Rayleigh and Ritz): products are f32, all else is f64. Each round multiplies there and back once; a matrix whose
+//! A block Krylov space of `MᵀM`, Musco and Musco 2015, or for many values the last block of it, orthonormal throughout,
+//! and the best approximation in it (Rayleigh and Ritz): products are f32, all else is f64. Each round multiplies there and back once; a matrix whose
 //! smaller side the space reaches is known exactly. The first vectors are drawn alike each time, so that equal matrices
 //! give equal bits.
 
@@ -9,6 +9,9 @@ use rayon::prelude::*;
 
 /// Vectors drawn beyond those that are asked for.
 const BEYOND: usize = 8;
+/// A block of more vectors is iterated by itself, without those of the rounds before: finding the best of all of them
+/// grows with the cube of their number.
+const WIDE: usize = 32;
 /// Rounds at most, where values fall so slowly that their vectors hardly matter.
 const ROUNDS: usize = 8;
 /// Rounds between looks at how far it is.
@@ -75,13 +78,18 @@ fn of_smaller(matrix: &impl Map, count: usize) -> Vec<Triple> {
     let mut space = Space::default();
     let mut next = orthonormal((0..block).map(|row| drawn(row, inner)).collect());
     for round in 1.. {
+        if block > WIDE {
+            space = Space::default();
+        }
         let images = spread(&matrix.there(&joined(&next)), out);
         space.basis.append(&mut next);
         space.images.extend(images.iter().cloned());
         let back = spread(&matrix.back(&joined(&images)), inner);
         space.returned.extend(back.iter().cloned());
         let is_full = space.basis.len() >= inner;
-        if !is_full {
+        if !is_full && block > WIDE {
+            next = orthonormal(back);
+        } else if !is_full {
             next = orthonormal_to(&space.basis, back);
             next.truncate(inner - space.basis.len());
         }

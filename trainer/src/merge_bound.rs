@@ -56,9 +56,10 @@ impl MergeBound {
                  or merge into the base stored in f32"
             }
             Self::Original => {
-                "the adapter was trained to correct the NF4 weights, and these are others: merge onto \
-                 the dequantised ones (`onto: dequantised`, the default), or keep the adapter beside \
-                 the base in NF4"
+                "the adapter was trained beside NF4 weights, and these are others: merge onto the \
+                 dequantised ones (`onto: dequantised`, the default) or keep the adapter beside the base in \
+                 NF4, but for one that began as a part of the weights (`init`), which is for these: train \
+                 that without `quantization`"
             }
         };
         Some(format!(
@@ -99,7 +100,7 @@ mod tests {
         warnings.dedup();
         insta::assert_snapshot!(warnings.join("\n"), @r"
         the merged model is 0.3600 nats a token away from base + adapter, more than 0.002: it answers otherwise than what was trained; the base's type is too coarse for these updates: keep the adapter beside the base, or merge into the base stored in f32
-        the merged model is 0.3600 nats a token away from base + adapter, more than 0.05: it answers otherwise than what was trained; the adapter was trained to correct the NF4 weights, and these are others: merge onto the dequantised ones (`onto: dequantised`, the default), or keep the adapter beside the base in NF4
+        the merged model is 0.3600 nats a token away from base + adapter, more than 0.05: it answers otherwise than what was trained; the adapter was trained beside NF4 weights, and these are others: merge onto the dequantised ones (`onto: dequantised`, the default) or keep the adapter beside the base in NF4, but for one that began as a part of the weights (`init`), which is for these: train that without `quantization`
         ");
     }
 }

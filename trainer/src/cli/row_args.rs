@@ -13,17 +13,29 @@ pub struct RowArgs {
     /// Which columns the form's fields are read from: '{prompt: question, completion: answer}'
     #[arg(long, value_name = "YAML")]
     pub columns: Option<String>,
-    /// Columns that nothing is learnt from: '[comment, messages.mood]'
-    #[arg(long, value_name = "YAML")]
+    /// Columns that nothing is learnt from, a list.
+    #[arg(
+        long,
+        value_name = "YAML",
+        help = "Columns that nothing is learnt from: '[comment, messages.mood]'"
+    )]
     pub ignore_columns: Option<String>,
     /// What the fields of turns are called: '{role: speaker, content: utterance}'
     #[arg(long, value_name = "YAML")]
     pub turn_fields: Option<String>,
-    /// Words for who speaks: '{user: [customer], assistant: [agent]}'
-    #[arg(long, value_name = "YAML")]
+    /// Words for who speaks, a list for each role.
+    #[arg(
+        long,
+        value_name = "YAML",
+        help = "Words for who speaks: '{user: [customer], assistant: [agent]}'"
+    )]
     pub roles: Option<String>,
-    /// Which turns are learnt, or scored: '{roles: [assistant], turns: last}'
-    #[arg(long, value_name = "YAML")]
+    /// Which turns are learnt, or scored: roles, and all turns or the last.
+    #[arg(
+        long,
+        value_name = "YAML",
+        help = "Which turns are learnt, or scored: '{roles: [assistant], turns: last}'"
+    )]
     pub train_on: Option<String>,
 }
 

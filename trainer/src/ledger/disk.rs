@@ -16,8 +16,10 @@ pub(super) fn lines(asked: &Asked) -> Vec<Entry> {
     let values: u64 = 4 * sizes.iter().map(|&len| len as u64).sum::<u64>();
     let states: u64 = sizes.iter().map(|&len| asked.states.bytes(len)).sum();
     let is_full = asked.method.learns() == Learns::Model;
+    // What began as a part of the weights is written with what it began as.
+    let written = if asked.method.takes_from_weights() { 2 } else { 1 };
     // A checkpoint of a LoRA also holds its PEFT folder.
-    let copies = if is_full { 1 } else { 2 };
+    let copies = if is_full { 1 } else { 1 + written };
     let checkpoint = copies * values + states;
     let kept = asked.keep as u64 + 1;
     let line = |name, bytes, arithmetic| Entry { name, arithmetic, bytes, place: Medium::Disk };
@@ -33,7 +35,11 @@ pub(super) fn lines(asked: &Asked) -> Vec<Entry> {
                 grouped(states)
             ),
         ),
-        line("adapter", if is_full { 0 } else { values }, format!("{} · 4", grouped(values / 4))),
+        line(
+            "adapter",
+            if is_full { 0 } else { written * values },
+            format!("{} · 4", grouped(written * values / 4)),
+        ),
         line(
             if is_full { "model" } else { "merged model" },
             asked.model_bytes,

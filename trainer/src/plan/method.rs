@@ -1,6 +1,7 @@
 //! Section `adapter` against the model: targets become sites.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
@@ -57,9 +58,9 @@ pub(super) fn resolve(
             let sites = layers.into_iter().flat_map(of_layer);
             let size = Size { rank: lora_rank(*rank)?, alpha: *alpha };
             let mut sites: BTreeMap<Site, Size> = sites.map(|site| (site, size)).collect();
-            let ranks = rank_pattern.iter().filter_map(|(p, rank)| Some((p, lora_rank(*rank)?)));
+            let ranks = rank_pattern.iter().filter_map(|(p, rank)| Some((p, lora_rank(*rank)?.0)));
             by_pattern("adapter.rank_pattern", ranks, &mut sites, findings, |size, rank| {
-                size.rank = rank;
+                size.rank = Rank(rank);
             });
             let alphas = alpha_pattern.iter().map(|(pattern, alpha)| (pattern, *alpha));
             by_pattern("adapter.alpha_pattern", alphas, &mut sites, findings, |size, alpha| {
@@ -75,6 +76,7 @@ pub(super) fn resolve(
                 sites,
             };
             check_part(recipe, &config, model, findings);
+            check_scales(&config, findings);
             if let Some(start) = start
                 && let Err(error) =
                     start.check_model(model).and_then(|()| start.check_same(&config))
@@ -129,6 +131,13 @@ fn check_part(
         }
     }
     let quantised = recipe.quantization != Quantization::None;
+    if quantised {
+        findings.warn(format!(
+            "adapter.init = {init} over NF4: what is trained and scored has the rest of each weight in NF4, and the \
+             adapter is written for the weights as they were, so that it answers otherwise by what quantising changed. \
+             Score what is written with `graft eval --adapter`, or train with `quantization: none`"
+        ));
+    }
     if recipe.finish.merge && quantised && recipe.finish.onto == MergeOnto::Dequantised {
         findings.problem_with_hint(
             "finish.onto",
@@ -141,51 +150,72 @@ fn check_part(
     }
 }
 
+/// A scale is a number that f32 holds, and not nothing.
+fn check_scales(lora: &LoraConfig, findings: &mut Findings<'_>) {
+    let odd = |(site, size): (&Site, &Size)| {
+        let scale = lora.scaling.factor(*size) as f32;
+        (!scale.is_normal() || scale > 1e6).then_some((*site, *size, lora.scaling.factor(*size)))
+    };
+    if let Some((site, Size { rank, alpha }, scale)) = lora.sites.iter().find_map(odd) {
+        let rank = rank.get();
+        let message = format_args!(
+            "alpha {alpha:?} at rank {rank} scales the update of {site} by {scale:e}; allowed: above 0, and at most 1e6"
+        );
+        findings.problem("adapter.alpha", message);
+    }
+}
+
 fn lora_rank(rank: graft_recipes::Rank) -> Option<Rank> {
     NonZeroUsize::new(rank.get()).map(Rank)
 }
 
-/// Gives each adapted projection the value of the first pattern that matches it, as PEFT does. A pattern that matches
-/// none of them is a problem: nobody writes one to say nothing.
-fn by_pattern<'a, T: Copy>(
+/// Gives each adapted projection the value of the pattern that matches it, by PEFT's rules. A pattern that matches none
+/// of them is a problem: nobody writes one to say nothing. So are two that say different things of one projection, where
+/// PEFT takes the first: nobody should have to know which one counts.
+fn by_pattern<'a, T: Copy + PartialEq + Display>(
     key: &str,
     patterns: impl Iterator<Item = (&'a String, T)>,
     sites: &mut BTreeMap<Site, Size>,
     findings: &mut Findings<'_>,
     set: impl Fn(&mut Size, T),
 ) {
-    let mut left: BTreeSet<Site> = sites.keys().copied().collect();
+    let mut taken: BTreeMap<Site, (&String, T)> = BTreeMap::new();
     for (text, value) in patterns {
         let key = format!("{key}.{text}");
         let pattern = match ModulePattern::parse(text) {
             Ok(pattern) => pattern,
             Err(part) => {
-                findings.problem(
-                    &key,
-                    format_args!("found {part}, which is no pattern for names of modules"),
-                );
+                let message =
+                    format_args!("found {part}, which is no pattern for names of modules");
+                findings.problem(&key, message);
                 continue;
             }
         };
-        let all: Vec<Site> = sites.keys().copied().filter(|site| pattern.matches(*site)).collect();
-        let taken = all.iter().copied().filter(|site| left.remove(site)).map(|site| {
-            set(sites.get_mut(&site).expect("it is one of them"), value);
-        });
-        match (all.len(), taken.count()) {
-            (0, _) => {
-                let example =
-                    sites.keys().next().map(|site| site.module_name()).unwrap_or_default();
-                let message = format_args!(
-                    "it matches none of the {} adapted projections, of which one is `{example}`",
-                    sites.len()
-                );
-                findings.problem(&key, message);
+        let matched: Vec<Site> =
+            sites.keys().copied().filter(|site| pattern.matches(*site)).collect();
+        if matched.is_empty() {
+            let example = sites.keys().next().map(|site| site.module_name()).unwrap_or_default();
+            let message = format_args!(
+                "it matches none of the {} adapted projections, of which one is `{example}`",
+                sites.len()
+            );
+            findings.problem(&key, message);
+        }
+        for site in matched {
+            match taken.get(&site) {
+                Some((before, other)) if *other != value => {
+                    findings.problem(
+                        &key,
+                        format_args!(
+                            "found {value}, but `{before}: {other}` matches `{site}`, too: one pattern \
+                             each, so that none depends on which one stands first"
+                        ),
+                    );
+                    break;
+                }
+                _ => _ = taken.insert(site, (text, value)),
             }
-            (_, 0) => findings.problem(
-                &key,
-                "patterns above it match all that it does, and the first one counts",
-            ),
-            _ => {}
+            set(sites.get_mut(&site).expect("it is one of them"), value);
         }
     }
 }
@@ -213,7 +243,7 @@ fn warn_of_width(sites: &BTreeMap<Site, Size>, model: &LlamaConfig, findings: &m
     });
     for (kind, rank, smaller) in wide.collect::<BTreeSet<_>>() {
         findings.warn(format!(
-            "adapter.rank {} is more than {kind} can use: its smaller side is {smaller}",
+            "a rank of {} is more than {kind} can use: its smaller side is {smaller}",
             rank.get()
         ));
     }

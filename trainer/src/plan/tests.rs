@@ -289,7 +289,7 @@ fn too_wide_adapters_and_leaks_are_warned_of() {
     let recipe = recipe(root.path(), "", &["adapter={rank: 200, target_modules: [k_proj]}", &same]);
     let warnings = Plan::resolve(recipe, Device::cpu()).unwrap().plan.warnings.join("\n");
     insta::assert_snapshot!(warnings.replace(&root.path().display().to_string(), "ROOT"), @r"
-    adapter.rank 200 is more than k_proj can use: its smaller side is 128
+    a rank of 200 is more than k_proj can use: its smaller side is 128
     `ROOT/a.jsonl` is both trained on and measured: scores will flatter
     ");
 }

@@ -129,6 +129,7 @@ fn what_an_adapter_cannot_be_is_refused_by_name_before_anything_is_read() {
         "adapter.init=olora model.path=base-nf4 quantization=nf4",
         "adapter.init=pissa quantization=nf4 finish.merge=true",
         "adapter.dora=true adapter.method=full",
+        "adapter.alpha_pattern={q_proj: 1e300}",
     ]
     .map(|words| {
         let words: Vec<&str> =
@@ -143,7 +144,7 @@ fn what_an_adapter_cannot_be_is_refused_by_name_before_anything_is_read() {
     error: recipe `r` has a problem:
     command line: adapter.rank_pattern={lm_head: 4}: adapter.rank_pattern.lm_head: it matches none of the 28 adapted projections, of which one is `model.layers.0.self_attn.q_proj`
     error: recipe `r` has a problem:
-    command line: adapter.rank_pattern={q_proj: 4, 'layers.1.self_attn.q_proj': 2}: adapter.rank_pattern.layers.1.self_attn.q_proj: patterns above it match all that it does, and the first one counts
+    command line: adapter.rank_pattern={q_proj: 4, 'layers.1.self_attn.q_proj': 2}: adapter.rank_pattern.layers.1.self_attn.q_proj: found 2, but `q_proj: 4` matches `model.layers.1.self_attn.q_proj`, too: one pattern each, so that none depends on which one stands first
     error: recipe `r` has a problem:
     command line: adapter.alpha_pattern={'q_(': 4}: adapter.alpha_pattern.q_(: found a `(` without its `)`, which is no pattern for names of modules
     error: recipe `r` has a problem:
@@ -160,5 +161,7 @@ fn what_an_adapter_cannot_be_is_refused_by_name_before_anything_is_read() {
     error: recipe `r.yaml` has a problem:
     command line: adapter.dora=true: adapter.dora: found `true`, but method `full` trains every weight, without adapters
       help: drop `adapter.dora`
+    error: recipe `r` has a problem:
+    r.yaml:3:10: adapter.alpha: alpha 1e300 at rank 3 scales the update of model.layers.0.self_attn.q_proj by 3.3333333333333335e299; allowed: above 0, and at most 1e6
     ");
 }
