@@ -188,11 +188,11 @@ impl Method for LoraConfig {
         let out = site.kind.out_features(model);
         let operand = if precision == Precision::F32 { 4 * out } else { 2 * out };
         if site.kind.ends_a_branch() {
-            // What is given, as an operand; for a moment that, the product, and the gradient of the product.
-            return TokenBytes { beside: 4 * low + operand, moment: 12 * out, ..plain };
+            // What is given, as an operand; for a moment that, the product, and both gradients.
+            return TokenBytes { beside: 4 * low + operand, moment: 16 * out, ..plain };
         }
-        // What is given, in the place of the product that was kept; for a moment the product, and both gradients.
-        TokenBytes { beside_products: operand, moment: 3 * operand, ..plain }
+        // What is given, in the place of the product that was kept; for a moment the product, both gradients, and what is cast of one.
+        TokenBytes { beside_products: operand, moment: 4 * operand, ..plain }
     }
 
     fn takes_from_weights(&self) -> bool {
