@@ -2,7 +2,7 @@
 //! 4.1, in the layout of PEFT: `A` `[rank, in]`, `B` `[out, rank]`. What dropout keeps is not multiplied
 //! with `1 / (1 − rate)` itself: the scale is.
 //!
-//! With magnitudes it is DoRA, see [`magnitude`].
+//! With magnitudes it is DoRA, see `lora/magnitude.rs`.
 
 mod linear;
 mod magnitude;
