@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 use graft_files::{atomic, disk, place};
 use graft_gguf::blocks::{NotFinite, encode_rows};
-use graft_gguf::hugging_face::{EMBEDDING, HEAD, ROPE_FREQS};
+use graft_gguf::hugging_face::{
+    ATTENTION_NORM, EMBEDDING, FEED_FORWARD_NORM, HEAD, LAST_NORM, ROPE_FREQS,
+};
 use graft_gguf::mixture::{Depth, Mixture, Part};
 use graft_gguf::rope::row_in_checkpoint;
 use graft_gguf::{TensorSpec, TensorType, Value, Writer};
@@ -110,7 +112,7 @@ pub fn write<E: std::convert::From<Error>>(
             }
             From::Tensor { name, head } => {
                 let rows = Rows::of(name, config, &checkpoint, merged.as_ref())?;
-                write_rows(spec, &rows, *head, file)?;
+                write_rows(spec, *head, file, |row, values, room| rows.row(row, values, room))?;
                 checkpoint.release(rows.stored_name().unwrap_or(name));
             }
         }
@@ -173,9 +175,10 @@ fn plan(config: &LlamaConfig, mixture: Mixture) -> Vec<Planned> {
     let embedding = site::EMBED_TOKENS.to_owned();
     let mut tensors = vec![matrix(EMBEDDING, embedding, table, Part::Embedding { tied }, None)];
     for layer in 0..layers {
-        tensors.push(norm(format!("blk.{layer}.attn_norm.weight"), site::input_layernorm(layer)));
+        let of_block = |name: &str| format!("blk.{layer}.{name}");
+        tensors.push(norm(of_block(ATTENTION_NORM), site::input_layernorm(layer)));
         let feed_forward = site::post_attention_layernorm(layer);
-        tensors.push(norm(format!("blk.{layer}.ffn_norm.weight"), feed_forward));
+        tensors.push(norm(of_block(FEED_FORWARD_NORM), feed_forward));
         for kind in ProjectionKind::ALL {
             let site = Site { layer, kind };
             let part = match kind {
@@ -188,7 +191,7 @@ fn plan(config: &LlamaConfig, mixture: Mixture) -> Vec<Planned> {
             tensors.push(matrix(&name, from, site.weight_shape(config), part, head));
         }
     }
-    tensors.push(norm("output_norm.weight".to_owned(), site::NORM.to_owned()));
+    tensors.push(norm(LAST_NORM.to_owned(), site::NORM.to_owned()));
     if !tied {
         tensors.push(matrix(HEAD, site::LM_HEAD.to_owned(), table, Part::Head, None));
     }
@@ -201,15 +204,15 @@ fn plan(config: &LlamaConfig, mixture: Mixture) -> Vec<Planned> {
 
 /// Rows of a head of a projection whose rows stand in another order in the file.
 fn turned(kind: ProjectionKind, head_dim: usize) -> Option<usize> {
-    matches!(kind, ProjectionKind::Q | ProjectionKind::K).then_some(head_dim)
+    kind.is_turned_in_gguf().then_some(head_dim)
 }
 
-/// Writes a tensor, some rows at a time.
+/// Writes a tensor, some rows at a time; `row` gives the numbers of one as a checkpoint counts them, with room for as many.
 fn write_rows(
     spec: &TensorSpec,
-    rows: &Rows<'_>,
     head: Option<usize>,
     file: &mut dyn Write,
+    row: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
 ) -> Result<(), Error> {
     let (inner, outer) = spec.shape.split_last().expect("every tensor has a shape");
     let (inner, count) = (*inner, outer.iter().product());
@@ -219,8 +222,8 @@ fn write_rows(
     for first in (0..count).step_by(at_once) {
         stop::check().map_err(graft_model::Error::from)?;
         let bytes = &mut buffer[..at_once.min(count - first) * row_bytes];
-        let fill = |row: usize, values: &mut [f32], room: &mut [f32]| {
-            rows.row(head.map_or(row, |head| row_in_checkpoint(row, head)), values, room);
+        let fill = |at: usize, values: &mut [f32], room: &mut [f32]| {
+            row(head.map_or(at, |head| row_in_checkpoint(at, head)), values, room);
         };
         encode_rows(spec.kind, inner, first, bytes, fill).map_err(|failed| {
             let NotFinite { index, value } = failed;

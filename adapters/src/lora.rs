@@ -24,7 +24,6 @@ pub use start::{Beginning, Fresh, Start};
 
 use crate::method::{Learns, Learnt, Method, TokenBytes, TrainedTensor};
 use crate::peft;
-use crate::peft::names::{LoraMatrix, tensor_name};
 
 /// Width of an update; at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +63,15 @@ pub struct Size {
     pub rank: Rank,
     /// Numerator of the scale.
     pub alpha: f64,
+}
+
+/// Adds one row of `B·A` to `row`: what a row `[rank]` of `B` makes of `A` `[rank, in]`.
+pub(crate) fn add_update_row(b: &[f32], a: &[f32], row: &mut [f32]) {
+    for (factor, a) in b.iter().zip(a.chunks_exact(row.len())) {
+        for (sum, a) in row.iter_mut().zip(a) {
+            *sum += factor * a;
+        }
+    }
 }
 
 /// Which projections are adapted, and how.
@@ -115,17 +123,6 @@ impl LoraConfig {
     /// The factor on a projection's update; `None` where it has none.
     pub fn scale(&self, site: Site) -> Option<f64> {
         self.sites.get(&site).map(|&size| self.scaling.factor(size))
-    }
-
-    /// These updates with what they began as beside them, where they began as parts of the weights: of twice the rank,
-    /// at the same scale.
-    #[must_use]
-    pub fn doubled(&self) -> Self {
-        let mut doubled = self.clone();
-        for size in doubled.sites.values_mut() {
-            *size = part::doubled(*size, self.scaling);
-        }
-        doubled
     }
 
     /// The size of most updates, the smallest of several; `None` without any update.
@@ -217,37 +214,10 @@ impl Method for LoraConfig {
     fn write(&self, out: &Path, learnt: &Learnt<'_>) -> Result<(), crate::Error> {
         let Learnt { base, config, tensors, values, began, metadata } = learnt;
         // An adapter gets published: it names its base, not where that lay on this machine.
-        let (base, layers) = (base.published_name(), config.layers);
-        if began.is_empty() {
-            return peft::save_from(out, self, layers, &base, tensors, values, metadata.clone());
+        let base = base.published_name();
+        if !began.is_empty() {
+            return part::write(self, out, &base, learnt);
         }
-        let doubled = self.doubled();
-        let sites: BTreeMap<String, (Site, LoraMatrix)> = self
-            .sites
-            .keys()
-            .flat_map(|&site| LoraMatrix::BOTH.map(|of| (tensor_name(site, of), (site, of))))
-            .collect();
-        let twice = |(name, shape): &(String, Vec<usize>)| {
-            let mut shape = shape.clone();
-            match sites.get(name) {
-                Some((_, LoraMatrix::A)) => shape[0] *= 2,
-                Some((_, LoraMatrix::B)) => shape[1] *= 2,
-                None => {}
-            }
-            (name.clone(), shape)
-        };
-        let tensors: Vec<_> = tensors.iter().map(twice).collect();
-        let values = |name: &str| {
-            let values = values(name);
-            let first = sites.get(name).and_then(|(site, of)| Some((site, of, began.get(site)?)));
-            match first {
-                Some((_, LoraMatrix::A, [first, _])) => part::with_first_rows(values, first),
-                Some((site, LoraMatrix::B, [_, first])) => {
-                    part::with_first_columns(&values, first, self.sites[site].rank.get())
-                }
-                None => values,
-            }
-        };
-        peft::save_from(out, &doubled, layers, &base, &tensors, &values, metadata.clone())
+        peft::save_from(out, self, config.layers, &base, tensors, values, metadata.clone())
     }
 }

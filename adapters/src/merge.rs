@@ -123,7 +123,7 @@ fn round_rows(sum: &Sum, first: usize, spec: &TensorSpec, bytes: &mut [u8]) -> R
 }
 
 /// Writes values as `dtype`, to the nearest, ties to even; the first one that is not finite there.
-fn round(values: &[f32], dtype: Dtype, bytes: &mut [u8]) -> Option<(usize, f32)> {
+pub(crate) fn round(values: &[f32], dtype: Dtype, bytes: &mut [u8]) -> Option<(usize, f32)> {
     match dtype {
         Dtype::F32 => {
             for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {

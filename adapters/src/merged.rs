@@ -17,7 +17,7 @@ use graft_model::pages::Mapped;
 use graft_model::{LlamaConfig, Site};
 
 use crate::error::Error;
-use crate::lora::row_norm;
+use crate::lora::{add_update_row, row_norm};
 use crate::peft::{PeftAdapter, WithTables};
 
 /// Which weights the update is added to.
@@ -230,12 +230,7 @@ impl Update {
     /// Adds row `row` of `scale · B·A` to `sum`; `delta` is room for it.
     fn add(&self, row: usize, sum: &mut [f32], delta: &mut [f32]) {
         delta.fill(0.0);
-        let factors = &self.b[row * self.rank..(row + 1) * self.rank];
-        for (factor, a) in factors.iter().zip(self.a.chunks_exact(sum.len())) {
-            for (delta, a) in delta.iter_mut().zip(a) {
-                *delta += factor * a;
-            }
-        }
+        add_update_row(&self.b[row * self.rank..(row + 1) * self.rank], &self.a, delta);
         for (sum, delta) in sum.iter_mut().zip(delta) {
             let delta = self.scale * *delta;
             // Adding a zero would turn a weight of -0 into +0.

@@ -9,7 +9,7 @@ use graft_model::load::{Factory, Weights, block, norm};
 use graft_model::param::host_values;
 use graft_model::pass::Plain;
 use graft_model::site::{EMBED_TOKENS, LM_HEAD};
-use graft_model::table::BAND;
+use graft_model::table::bands;
 use graft_model::{Context, Error, Layout, LlamaConfig, Projection, Rope, Seat, Table, stop};
 
 use crate::probe::{Probe, Says};
@@ -105,9 +105,7 @@ impl<B: Kernels, W: Weights> Says for HeardByBlocks<'_, B, W> {
 
     /// Those of [`Table::bands`].
     fn bands(&self) -> Vec<Range<usize>> {
-        let rows = (BAND / self.config.d_model).max(1);
-        let vocab = self.vocab();
-        (0..vocab).step_by(rows).map(|first| first..vocab.min(first + rows)).collect()
+        bands([self.config.vocab_size, self.config.d_model])
     }
 
     fn logits(&self, positions: Range<usize>, band: Range<usize>) -> Vec<f32> {

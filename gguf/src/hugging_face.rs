@@ -21,6 +21,12 @@ pub const ROPE_FREQS: &str = "rope_freqs.weight";
 pub const EMBEDDING: &str = "token_embd.weight";
 /// The output head, where it is not the embedding.
 pub const HEAD: &str = "output.weight";
+/// The norm before the head.
+pub const LAST_NORM: &str = "output_norm.weight";
+/// That before attention, behind `blk.N.`.
+pub const ATTENTION_NORM: &str = "attn_norm.weight";
+/// That before the feed-forward, behind `blk.N.`.
+pub const FEED_FORWARD_NORM: &str = "ffn_norm.weight";
 
 /// Spellings of tokens that end an answer wherever a vocabulary marks them as control tokens: of those that
 /// `src/llama-vocab.cpp` takes for ends of generation.

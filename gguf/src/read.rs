@@ -59,7 +59,7 @@ impl File {
         at_most("the number of metadata keys", key_count, MAX_KEYS)?;
         let mut metadata = BTreeMap::new();
         for index in 0..key_count {
-            let name = cursor.text(|| format!("the name of metadata key {index}"))?;
+            let name = cursor.text(|| format!("the name of metadata key {index}"))?.to_owned();
             let value = cursor.value(&name)?;
             if metadata.insert(name.clone(), value).is_some() {
                 return Err(Problem::Twice { what: "the metadata key", name });
@@ -202,8 +202,8 @@ struct Cursor<'a> {
     at: usize,
 }
 
-impl Cursor<'_> {
-    fn take(&mut self, length: u64, what: impl FnOnce() -> String) -> Result<Bytes, Problem> {
+impl<'a> Cursor<'a> {
+    fn take(&mut self, length: u64, what: impl FnOnce() -> String) -> Result<&'a [u8], Problem> {
         let found = self.map.len() - self.at;
         if length > found as u64 {
             return Err(Problem::Cut { what: what(), at: self.at, needed: length, found });
@@ -212,14 +212,14 @@ impl Cursor<'_> {
         if end > MAX_HEADER {
             return Err(Problem::LongHeader { limit: MAX_HEADER });
         }
-        let taken = self.map.slice(self.at..end);
+        let taken = &self.map[self.at..end];
         self.at = end;
         Ok(taken)
     }
 
     fn bytes<const N: usize>(&mut self, what: impl FnOnce() -> String) -> Result<[u8; N], Problem> {
         let taken = self.take(N as u64, what)?;
-        Ok(taken[..].try_into().expect("as many were taken"))
+        Ok(taken.try_into().expect("as many were taken"))
     }
 
     fn u32(&mut self, what: &str) -> Result<u32, Problem> {
@@ -230,14 +230,11 @@ impl Cursor<'_> {
         Ok(u64::from_le_bytes(self.bytes(|| what.to_owned())?))
     }
 
-    fn text(&mut self, what: impl Fn() -> String) -> Result<String, Problem> {
+    fn text(&mut self, what: impl Fn() -> String) -> Result<&'a str, Problem> {
         let length = u64::from_le_bytes(self.bytes(&what)?);
         let at = self.at;
         let bytes = self.take(length, &what)?;
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(_) => Err(Problem::NotText { what: what(), at }),
-        }
+        std::str::from_utf8(bytes).map_err(|_| Problem::NotText { what: what(), at })
     }
 
     fn value_type(&mut self, what: impl Fn() -> String) -> Result<ValueType, Problem> {
@@ -271,7 +268,7 @@ impl Cursor<'_> {
                 }
                 Value::Bool(byte == 1)
             }
-            ValueType::Text => Value::Text(self.text(what)?),
+            ValueType::Text => Value::text(self.text(what)?),
             ValueType::Array => Value::Array(self.array(key)?),
         };
         Ok(value)
@@ -288,7 +285,7 @@ impl Cursor<'_> {
             }
             None if of == ValueType::Text => {
                 for index in 0..count {
-                    self.skip_text(|| format!("entry {index} of the list `{key}`"))?;
+                    self.text(|| format!("entry {index} of the list `{key}`"))?;
                 }
             }
             None => {
@@ -303,19 +300,9 @@ impl Cursor<'_> {
         Ok(Array { of, count: count as usize, bytes })
     }
 
-    fn skip_text(&mut self, what: impl Fn() -> String) -> Result<(), Problem> {
-        let length = u64::from_le_bytes(self.bytes(&what)?);
-        let at = self.at;
-        let bytes = self.take(length, &what)?;
-        match std::str::from_utf8(&bytes) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Problem::NotText { what: what(), at }),
-        }
-    }
-
     /// An entry of the list of tensors.
     fn place(&mut self, index: u64) -> Result<Place, Problem> {
-        let name = self.text(|| format!("the name of tensor {index}"))?;
+        let name = self.text(|| format!("the name of tensor {index}"))?.to_owned();
         let what = |part: &str| format!("the {part} of tensor `{name}`");
         let dimensions = self.u32(&what("number of sizes"))?;
         if !(1..=MAX_DIMENSIONS).contains(&dimensions) {

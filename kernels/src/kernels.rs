@@ -220,7 +220,7 @@ pub trait Kernels: Backend<FloatElem = f32> {
 
     /// Every column of `[rows, cols]` times its factor of `[cols]`, in the type of `x`.
     fn scale_columns(x: &FloatTensor<Self>, factors: &FloatTensor<Self>) -> FloatTensor<Self> {
-        in_f32::<Self>(x, |x| Self::float_mul(x, row_of::<Self>(factors)))
+        in_f32::<Self>(x.clone(), |x| Self::float_mul(x, row_of::<Self>(factors)))
     }
 
     /// Gradients of [`Kernels::scale_columns`], whose result is `y`: of `x` in the type of `dy`, and of the factors,
@@ -266,16 +266,16 @@ fn row_of<B: Backend>(factors: &FloatTensor<B>) -> FloatTensor<B> {
 }
 
 /// What `change` makes of values of any type in f32, in that type again.
-fn in_f32<B: Backend>(
-    x: &FloatTensor<B>,
+pub fn in_f32<B: Backend>(
+    x: FloatTensor<B>,
     change: impl FnOnce(FloatTensor<B>) -> FloatTensor<B>,
 ) -> FloatTensor<B> {
     match x.dtype() {
         DType::BF16 => {
-            let changed = change(B::float_cast(x.clone(), FloatDType::F32));
+            let changed = change(B::float_cast(x, FloatDType::F32));
             B::float_cast(changed, FloatDType::BF16)
         }
-        _ => change(x.clone()),
+        _ => change(x),
     }
 }
 

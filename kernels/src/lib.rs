@@ -26,7 +26,7 @@ pub const BURN_VERSION: &str = "0.21.0";
 
 pub use dropout::Dropout;
 pub use frozen::FrozenMatrix;
-pub use kernels::{AttentionSaved, Home, Kernels, LoraGradients, LoraSaved, LowRank};
+pub use kernels::{AttentionSaved, Home, Kernels, LoraGradients, LoraSaved, LowRank, in_f32};
 pub use layout::{AttentionShape, Direction, Rotation, Span};
 pub use precision::{Precision, Rounding};
 pub use tape::{Attended, Ops, Output, Values, backward_from};

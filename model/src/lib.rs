@@ -35,7 +35,7 @@ pub use error::Error;
 pub use layout::Layout;
 pub use llama::Llama;
 pub use param::Param;
-pub use pass::{Context, Keeping, Noise, OwnOutput, Pass, Plain, Products, Taped, in_f32};
+pub use pass::{Context, Keeping, Noise, OwnOutput, Pass, Plain, Products, Taped};
 pub use projection::{FrozenLinear, Projection};
 pub use rope::Rope;
 pub use seat::Seat;

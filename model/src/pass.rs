@@ -10,7 +10,6 @@ mod products;
 mod taped;
 
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{DType, FloatDType, TensorMetadata};
 use graft_kernels::{AttentionShape, Dropout, Kernels, Ops, Output, Precision, Rounding};
 
 pub use self::keeping::Keeping;
@@ -91,21 +90,6 @@ impl OwnOutput {
     }
 }
 
-/// What `change` makes of a projection's product, in f32 whatever type the product came in, and in that type again:
-/// for arithmetic of a method's own, and on the way back for its gradient.
-pub fn in_f32<T: Ops>(
-    product: FloatTensor<T>,
-    change: impl FnOnce(FloatTensor<T>) -> FloatTensor<T>,
-) -> FloatTensor<T> {
-    match product.dtype() {
-        DType::BF16 => {
-            let changed = change(T::float_cast(product, FloatDType::F32));
-            T::float_cast(changed, FloatDType::BF16)
-        }
-        _ => change(product),
-    }
-}
-
 /// One way of running blocks.
 pub trait Pass {
     /// The kernels' backend, where the model is stored.
@@ -126,7 +110,7 @@ pub trait Pass {
     ///
     /// Where operands are rounded to bf16, those of q, k, v, gate and up are of that type, as they are only ever
     /// operands of further products; those of o and down are f32, as is the residual stream. A projection that
-    /// makes something else of them gives that in the type that it got, as [`in_f32`] does.
+    /// makes something else of them gives that in the type that it got, as [`graft_kernels::in_f32`] does.
     fn output(
         &mut self,
         kind: ProjectionKind,

@@ -67,6 +67,11 @@ impl ProjectionKind {
         }
     }
 
+    /// Whether a GGUF file has the rows of its heads in another order.
+    pub fn is_turned_in_gguf(self) -> bool {
+        matches!(self, Self::Q | Self::K)
+    }
+
     fn gguf(self) -> &'static str {
         match self {
             Self::Q => "attn_q",
@@ -188,7 +193,7 @@ impl fmt::Display for Site {
 }
 
 /// Only the spelling that a name is written with: `3`, never `03` or `+3`.
-fn layer_number(text: &str) -> Option<usize> {
+pub(crate) fn layer_number(text: &str) -> Option<usize> {
     let layer: usize = text.parse().ok()?;
     (layer.to_string() == text).then_some(layer)
 }

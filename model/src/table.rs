@@ -1,5 +1,7 @@
 //! The two tables of a model, embedding and output head: rows of a matrix, or products with it.
 
+use std::ops::Range;
+
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
 use graft_kernels::{FrozenMatrix, Kernels, Precision, Rounding};
@@ -9,6 +11,12 @@ use crate::seat::Seat;
 
 /// Values of a band of a table: 32 MiB of bf16.
 pub const BAND: usize = 1 << 24;
+
+/// The bands of rows that a `[vocab, d_model]` table is read in.
+pub fn bands([vocab, d_model]: [usize; 2]) -> Vec<Range<usize>> {
+    let rows = (BAND / d_model).max(1);
+    (0..vocab).step_by(rows).map(|first| first..vocab.min(first + rows)).collect()
+}
 
 /// A `[vocab, d_model]` matrix, frozen or trained.
 #[derive(Clone, Debug)]
@@ -66,12 +74,9 @@ impl<B: Kernels> Table<B> {
     /// its first row.
     pub fn bands(&self) -> Vec<(usize, Self)> {
         let Self::Frozen(weight) = self else { return vec![(0, self.clone())] };
-        let [vocab, d_model] = B::frozen_shape(weight);
-        let rows = (BAND / d_model).max(1);
-        let cut = (0..vocab).step_by(rows).map(|first| {
-            let band = B::frozen_band(weight, first..vocab.min(first + rows))?;
-            Some((first, Self::Frozen(band)))
-        });
+        let cut = bands(B::frozen_shape(weight))
+            .into_iter()
+            .map(|band| Some((band.start, Self::Frozen(B::frozen_band(weight, band)?))));
         cut.collect::<Option<_>>().unwrap_or_else(|| vec![(0, self.clone())])
     }
 

@@ -6,11 +6,11 @@ use graft_adapters::Trainable;
 use graft_data::Batch;
 use graft_engine::Checkpointing;
 use graft_engine::step::{Diverged, StepError};
-use graft_kernels::{FrozenMatrix, Home, Kernels, Precision};
+use graft_kernels::{FrozenMatrix, Home, Kernels, Precision, in_f32};
 use graft_model::load::Factory;
 use graft_model::{
     Error, FrozenLinear, Llama, OwnOutput, Param, Pass, Projection, ProjectionKind, Seat, Site,
-    Table, in_f32,
+    Table,
 };
 use graft_tests::{Cpu, samples, tiny_config, trainer, uniform};
 

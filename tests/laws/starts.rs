@@ -180,7 +180,7 @@ fn a_part_of_a_weight_is_that_of_peft_and_the_weight_keeps_the_rest() -> Result<
             let mut parts = Parts::new(part, &config);
             let Beginning { a, b, weight: rest, magnitude } =
                 (&mut parts).begin(site, rank, weight);
-            assert!(magnitude.is_none());
+            assert_eq!(magnitude, None);
             assert_eq!(parts.into_began()[&site], [a.clone(), b.clone()]);
             let product = |at: usize| -> f64 {
                 let (row, column) = (at / inner, at % inner);

@@ -78,6 +78,16 @@ where
     Ok((summary, divergence))
 }
 
+/// How far a model is from another, for people.
+pub fn in_words(divergence: &Divergence, from: &str) -> String {
+    let Divergence { mean, max, agreement, tokens } = divergence;
+    format!(
+        "mean {mean:.1e}, largest {max:.1e} nats a token from {from} over {tokens} tokens; same likeliest token at \
+         {:.1} %",
+        100.0 * agreement
+    )
+}
+
 /// Whether the process may go on.
 fn is_wanted() -> Result<(), RunError> {
     Ok(stop::check().map_err(graft_model::Error::from)?)

@@ -8,13 +8,11 @@ use std::io::Write;
 use std::path::Path;
 
 use graft_files::{atomic, disk};
-use graft_gguf::blocks::{NotFinite, encode_rows};
-use graft_gguf::rope::row_in_checkpoint;
 use graft_gguf::{TensorSpec, TensorType, Value, Writer};
 use graft_model::folder::ModelFolder;
-use graft_model::{LlamaConfig, Site, stop};
+use graft_model::{LlamaConfig, Site};
 
-use super::{Written, claim, turned};
+use super::{Written, claim, turned, write_rows};
 use crate::error::Error;
 use crate::peft::PeftAdapter;
 
@@ -46,7 +44,7 @@ pub fn write_adapter(
             "it brings `{table}` whole, which llama.cpp takes from no adapter"
         )));
     }
-    if adapter.config().sites.keys().any(|site| adapter.magnitude(*site).is_some()) {
+    if adapter.config().dora {
         return Err(refused("it is DoRA, whose magnitudes llama.cpp does not know".to_owned()));
     }
     let sites = &adapter.config().sites;
@@ -72,12 +70,16 @@ pub fn write_adapter(
     disk::require_free(&path, writer.file_bytes())?;
     let mut next = parts.iter();
     let tensor = |spec: &TensorSpec, file: &mut dyn Write| -> Result<(), Error> {
-        stop::check().map_err(graft_model::Error::from)?;
         let Part { site, side } = next.next().expect("a part for each tensor");
-        let factor = if *side == 1 { alpha(*site).unwrap_or(shared) / shared } else { 1.0 };
+        let factor = if *side == 1 { alpha(*site).unwrap_or(shared) / shared } else { 1.0 } as f32;
         let head = turned(site.kind, config.head_dim).filter(|_| *side == 1);
-        let matrices = adapter.values(*site).expect("the site is the adapter's own");
-        write_part(spec, &matrices[*side], factor as f32, head, file)
+        let matrix = &adapter.values(*site).expect("the site is the adapter's own")[*side];
+        write_rows(spec, head, file, |row, values, _| {
+            let from = &matrix[row * values.len()..];
+            for (value, from) in values.iter_mut().zip(from) {
+                *value = from * factor;
+            }
+        })
     };
     atomic::create_file(&path, |file| writer.write(file, tensor))?;
     Ok(Written::of(path, &writer))
@@ -94,26 +96,4 @@ fn keys(name: &str, alpha: f64, kind: TensorType) -> Vec<(String, Value)> {
         ("adapter.lora.alpha", Value::F32(alpha as f32)),
     ];
     keys.map(|(key, value)| (key.to_owned(), value)).into()
-}
-
-fn write_part(
-    spec: &TensorSpec,
-    values: &[f32],
-    factor: f32,
-    head: Option<usize>,
-    file: &mut dyn Write,
-) -> Result<(), Error> {
-    let inner = *spec.shape.last().expect("a matrix");
-    let mut bytes = vec![0; spec.bytes()];
-    let fill = |row: usize, into: &mut [f32], _: &mut [f32]| {
-        let from = head.map_or(row, |head| row_in_checkpoint(row, head));
-        for (into, value) in into.iter_mut().zip(&values[from * inner..]) {
-            *into = value * factor;
-        }
-    };
-    encode_rows(spec.kind, inner, 0, &mut bytes, fill).map_err(|failed| {
-        let NotFinite { index, value } = failed;
-        Error::NotHeld { tensor: spec.name.clone(), index, value, kind: spec.kind }
-    })?;
-    Ok(file.write_all(&bytes)?)
 }

@@ -1,10 +1,9 @@
 //! The rows of a tensor of a model, with or without an adapter, one at a time.
 
 use graft_kernels::FrozenMatrix;
-use graft_model::checkpoint::{Checkpoint, Dtype};
+use graft_model::checkpoint::Checkpoint;
 use graft_model::load::Weights;
 use graft_model::{LlamaConfig, Site};
-use half::{bf16, f16};
 
 use crate::error::Error;
 use crate::merged::{MergedTensor, MergedWeights, Sum};
@@ -16,7 +15,7 @@ pub(super) enum Rows<'a> {
     /// A matrix in NF4.
     Matrix(FrozenMatrix),
     /// As the base holds it.
-    Stored { checkpoint: &'a Checkpoint, name: String, dtype: Dtype },
+    Stored { checkpoint: &'a Checkpoint, name: String },
 }
 
 impl<'a> Rows<'a> {
@@ -47,8 +46,8 @@ impl<'a> Rows<'a> {
 
     fn stored(checkpoint: &'a Checkpoint, name: &str) -> Result<Self, Error> {
         let missing = || graft_model::Error::NoTensor { tensor: name.to_owned() };
-        let dtype = checkpoint.spec(name).ok_or_else(missing)?.dtype;
-        Ok(Self::Stored { checkpoint, name: name.to_owned(), dtype })
+        checkpoint.spec(name).ok_or_else(missing)?;
+        Ok(Self::Stored { checkpoint, name: name.to_owned() })
     }
 
     /// The base's tensor that this is, where it is one.
@@ -64,32 +63,10 @@ impl<'a> Rows<'a> {
         match self {
             Self::Sum(sum) => sum.row(row, values, room),
             Self::Matrix(matrix) => matrix.decode(row, 0, values),
-            Self::Stored { checkpoint, name, dtype } => {
-                let bytes = checkpoint.rows(name, row..row + 1).expect("it was looked up");
-                widen(*dtype, &bytes, values);
+            Self::Stored { checkpoint, name } => {
+                let row = checkpoint.band(name, [row + 1, values.len()], row..row + 1);
+                row.expect("`verify` lets float tensors through only").decode(0, 0, values);
             }
         }
-    }
-}
-
-fn widen(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
-    let pairs = bytes.as_chunks().0;
-    match dtype {
-        Dtype::F32 => {
-            for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
-                *value = f32::from_le_bytes(*bytes);
-            }
-        }
-        Dtype::F16 => {
-            for (value, bytes) in values.iter_mut().zip(pairs) {
-                *value = f16::from_le_bytes(*bytes).to_f32();
-            }
-        }
-        Dtype::BF16 => {
-            for (value, bytes) in values.iter_mut().zip(pairs) {
-                *value = bf16::from_le_bytes(*bytes).to_f32();
-            }
-        }
-        other => unreachable!("`verify` lets float tensors through only, not {other}"),
     }
 }

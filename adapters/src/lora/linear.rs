@@ -9,7 +9,7 @@ use graft_model::{
 };
 
 use super::LoraConfig;
-use super::magnitude::{Magnitude, row_norms, row_norms_with};
+use super::magnitude::{Magnitude, row_norms};
 use super::start::{Beginning, Start};
 use crate::method::Trainable;
 use crate::peft::names::{LoraMatrix, magnitude_name, tensor_name};
@@ -130,14 +130,10 @@ impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
             let (rank, scale) = (size.rank.get(), self.config.scaling.factor(size) as f32);
             let seat = Seat::Projection(site);
             let magnitude = self.config.dora.then(|| {
-                let lengths = row_norms(&weight);
+                let lengths = row_norms(&weight, &[], &[], 0.0);
                 let found = || {
                     let is_nothing = b.iter().all(|&value| value == 0.0);
-                    if is_nothing {
-                        lengths.clone()
-                    } else {
-                        row_norms_with(&weight, &a, &b, scale)
-                    }
+                    if is_nothing { lengths.clone() } else { row_norms(&weight, &a, &b, scale) }
                 };
                 let values = magnitude.unwrap_or_else(found);
                 let param = Param::new(magnitude_name(site), seat, values, &[out], self.device);

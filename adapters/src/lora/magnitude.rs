@@ -16,6 +16,8 @@ use graft_kernels::{FrozenMatrix, Kernels, Precision, Rounding};
 use graft_model::Param;
 use rayon::prelude::*;
 
+use super::add_update_row;
+
 /// Below this a row has no direction: nothing is divided by less.
 const LEAST: f32 = 1e-12;
 
@@ -77,26 +79,15 @@ pub(crate) fn row_norm(row: &[f32]) -> f32 {
     (sum.sqrt() as f32).max(LEAST)
 }
 
-/// The length of every row of a weight.
-pub(super) fn row_norms(weight: &FrozenMatrix) -> Vec<f32> {
-    let [out, inner] = weight.shape();
-    let length = |row: &mut Vec<f32>, index: usize| {
-        weight.decode(index, 0, row);
-        row_norm(row)
-    };
-    (0..out).into_par_iter().map_init(|| vec![0.0; inner], length).collect()
-}
-
-/// The length of every row of a weight with an update, `a` `[rank, in]` and `b` `[out, rank]`.
-pub(super) fn row_norms_with(weight: &FrozenMatrix, a: &[f32], b: &[f32], scale: f32) -> Vec<f32> {
+/// The length of every row of a weight with an update, `a` `[rank, in]` and `b` `[out, rank]`; of the weight alone where
+/// the rank is 0.
+pub(super) fn row_norms(weight: &FrozenMatrix, a: &[f32], b: &[f32], scale: f32) -> Vec<f32> {
     let [out, inner] = weight.shape();
     let rank = b.len() / out.max(1);
     let length = |row: &mut Vec<f32>, index: usize| {
         weight.decode(index, 0, row);
-        for (&b, a) in b[index * rank..][..rank].iter().zip(a.chunks_exact(inner.max(1))) {
-            let factor = scale * b;
-            row.iter_mut().zip(a).for_each(|(sum, &a)| *sum += factor * a);
-        }
+        let factors: Vec<f32> = b[index * rank..][..rank].iter().map(|b| scale * b).collect();
+        add_update_row(&factors, a, row);
         row_norm(row)
     };
     (0..out).into_par_iter().map_init(|| vec![0.0; inner], length).collect()

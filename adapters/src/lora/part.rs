@@ -8,6 +8,7 @@
 //! the weights as they were, `scale · (B·A − B₀·A₀)`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use burn::tensor::TensorData;
 use burn::tensor::ops::FloatTensorOps as _;
@@ -16,13 +17,17 @@ use bytes::Bytes;
 use graft_kernels::frozen::Storage;
 use graft_kernels::{FrozenMatrix, Kernels, Precision, Rounding};
 use graft_model::Site;
+use graft_model::checkpoint::Dtype;
 use graft_model::param::host_values;
-use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::start::{Beginning, Start};
-use super::{LoraConfig, Scaling, Size};
-use crate::largest;
+use super::{LoraConfig, Rank, Scaling, Size, add_update_row};
+use crate::error::Error;
+use crate::merge::round;
+use crate::method::Learnt;
+use crate::peft::names::{self, LoraMatrix};
+use crate::{largest, peft};
 
 /// Which part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,62 +163,84 @@ fn orthogonal(weight: &WeightProducts, rank: usize) -> [Vec<f32>; 2] {
 fn without(weight: &FrozenMatrix, a: &[f32], b: &[f32], scale: f32) -> FrozenMatrix {
     let [out, inner] = weight.shape();
     let rank = a.len() / inner.max(1);
-    let width = match weight.storage() {
-        Storage::F16(_) | Storage::Bf16(_) => 2,
-        Storage::F32(_) | Storage::Nf4 { .. } => 4,
+    let dtype = match weight.storage() {
+        Storage::F16(_) => Dtype::F16,
+        Storage::Bf16(_) => Dtype::BF16,
+        Storage::F32(_) | Storage::Nf4 { .. } => Dtype::F32,
     };
-    let mut bytes = vec![0; out * inner * width];
-    bytes.par_chunks_exact_mut((inner * width).max(1)).enumerate().for_each_init(
+    let row_bytes = inner * dtype.bitsize() / 8;
+    let mut bytes = vec![0; out * row_bytes];
+    bytes.par_chunks_exact_mut(row_bytes.max(1)).enumerate().for_each_init(
         || (vec![0.0; inner], vec![0.0; inner]),
-        |(values, part), (row, bytes)| {
-            weight.decode(row, 0, values);
+        |(rest, part), (row, bytes)| {
+            weight.decode(row, 0, rest);
             part.fill(0.0);
-            for (&b, a) in b[row * rank..][..rank].iter().zip(a.chunks_exact(inner)) {
-                for (part, &a) in part.iter_mut().zip(a) {
-                    *part += b * a;
-                }
+            add_update_row(&b[row * rank..][..rank], a, part);
+            for (rest, part) in rest.iter_mut().zip(part.iter()) {
+                *rest -= scale * part;
             }
-            let rest = values.iter().zip(part.iter()).map(|(value, part)| value - scale * part);
-            match weight.storage() {
-                Storage::Bf16(_) => put(bytes, rest.map(|rest| bf16::from_f32(rest).to_le_bytes())),
-                Storage::F16(_) => put(bytes, rest.map(|rest| f16::from_f32(rest).to_le_bytes())),
-                Storage::F32(_) | Storage::Nf4 { .. } => put(bytes, rest.map(f32::to_le_bytes)),
-            }
+            // One that is no number is found where the model is asked.
+            let _ = round(rest, dtype, bytes);
         },
     );
     let bytes = Bytes::from(bytes);
-    let storage = match weight.storage() {
-        Storage::Bf16(_) => Storage::Bf16(bytes),
-        Storage::F16(_) => Storage::F16(bytes),
-        Storage::F32(_) | Storage::Nf4 { .. } => Storage::F32(bytes),
+    let storage = match dtype {
+        Dtype::BF16 => Storage::Bf16(bytes),
+        Dtype::F16 => Storage::F16(bytes),
+        _ => Storage::F32(bytes),
     };
     FrozenMatrix::new(out, inner, storage).expect("as many values as the weight has")
 }
 
-fn put<const N: usize>(bytes: &mut [u8], values: impl Iterator<Item = [u8; N]>) {
-    for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
-        *bytes = value;
+/// Writes what was learnt with what it began as beside it: of twice the rank at the same scale, for the weights as they
+/// were.
+pub(super) fn write(
+    lora: &LoraConfig,
+    out: &Path,
+    base: &str,
+    learnt: &Learnt<'_>,
+) -> Result<(), Error> {
+    let Learnt { base: _, config, tensors, values, began, metadata } = learnt;
+    let twice = |(name, shape): &(String, Vec<usize>)| {
+        let mut shape = shape.clone();
+        match names::from_name(name) {
+            Some((_, LoraMatrix::A)) => shape[0] *= 2,
+            Some((_, LoraMatrix::B)) => shape[1] *= 2,
+            None => {}
+        }
+        (name.clone(), shape)
+    };
+    let tensors: Vec<_> = tensors.iter().map(twice).collect();
+    let with_first = |name: &str| {
+        let values = values(name);
+        let first =
+            names::from_name(name).and_then(|(site, of)| Some((site, of, began.get(&site)?)));
+        match first {
+            Some((_, LoraMatrix::A, [first, _])) => [&values[..], first].concat(),
+            Some((site, LoraMatrix::B, [_, first])) => {
+                with_first_columns(&values, first, lora.sites[&site].rank.get())
+            }
+            None => values,
+        }
+    };
+    let mut doubled = lora.clone();
+    for size in doubled.sites.values_mut() {
+        *size = twice_as_wide(*size, lora.scaling);
     }
+    peft::save_from(out, &doubled, config.layers, base, &tensors, &with_first, metadata.clone())
 }
 
-/// The size of an update that is written with what it began as: twice the rank at the same scale.
-pub(super) fn doubled(Size { rank, alpha }: Size, scaling: Scaling) -> Size {
+/// Twice the rank at the same scale.
+fn twice_as_wide(Size { rank, alpha }: Size, scaling: Scaling) -> Size {
     let alpha = match scaling {
         Scaling::Standard => 2.0 * alpha,
         Scaling::RankStabilised => std::f64::consts::SQRT_2 * alpha,
     };
-    let rank = super::Rank(rank.0.saturating_mul(std::num::NonZeroUsize::MIN.saturating_add(1)));
-    Size { rank, alpha }
-}
-
-/// `[A; A₀]`, row-major.
-pub(super) fn with_first_rows(mut a: Vec<f32>, first: &[f32]) -> Vec<f32> {
-    a.extend_from_slice(first);
-    a
+    Size { rank: Rank(rank.0.saturating_add(rank.get())), alpha }
 }
 
 /// `[B, −B₀]`, row-major, of `rank` columns each.
-pub(super) fn with_first_columns(b: &[f32], first: &[f32], rank: usize) -> Vec<f32> {
+fn with_first_columns(b: &[f32], first: &[f32], rank: usize) -> Vec<f32> {
     let rows = b.chunks_exact(rank).zip(first.chunks_exact(rank));
     rows.flat_map(|(b, first)| b.iter().copied().chain(first.iter().map(|value| -value))).collect()
 }

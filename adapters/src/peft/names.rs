@@ -56,7 +56,12 @@ pub fn key(site: Site, matrix: LoraMatrix) -> String {
 /// The inverse of [`key`]. `lora_A.default.weight`, the name inside a running PEFT model that some tools
 /// write to disk, is understood too.
 pub fn from_key(key: &str) -> Option<(Site, LoraMatrix)> {
-    let rest = key.strip_prefix(PREFIX)?.strip_suffix(".weight")?;
+    from_name(key.strip_prefix(PREFIX)?)
+}
+
+/// The inverse of [`tensor_name`], as [`from_key`].
+pub fn from_name(name: &str) -> Option<(Site, LoraMatrix)> {
+    let rest = name.strip_suffix(".weight")?;
     let rest = rest.strip_suffix(".default").unwrap_or(rest);
     let (module, matrix) = rest.rsplit_once('.')?;
     let matrix = LoraMatrix::BOTH.into_iter().find(|m| m.name() == matrix)?;

@@ -18,7 +18,7 @@ use crate::config::LlamaConfig;
 use crate::error::Error;
 use crate::folder::{GgufModel, ModelFolder};
 use crate::pages::Mapped;
-use crate::site::{self, ProjectionKind, Site};
+use crate::site::{self, Site};
 
 /// How a tensor is made of what is stored.
 #[derive(Clone, Copy, Debug)]
@@ -57,17 +57,17 @@ fn checkpoint_name(name: &str) -> String {
     }
     let of_block = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
     let norm = of_block.and_then(|(layer, rest)| {
-        let layer: usize = layer.parse().ok().filter(|n: &usize| n.to_string() == layer)?;
+        let layer = site::layer_number(layer)?;
         match rest {
-            "attn_norm.weight" => Some(site::input_layernorm(layer)),
-            "ffn_norm.weight" => Some(site::post_attention_layernorm(layer)),
+            hugging_face::ATTENTION_NORM => Some(site::input_layernorm(layer)),
+            hugging_face::FEED_FORWARD_NORM => Some(site::post_attention_layernorm(layer)),
             _ => None,
         }
     });
     norm.unwrap_or_else(|| {
         match name {
             hugging_face::EMBEDDING => site::EMBED_TOKENS,
-            "output_norm.weight" => site::NORM,
+            hugging_face::LAST_NORM => site::NORM,
             hugging_face::HEAD => site::LM_HEAD,
             other => other,
         }
@@ -78,10 +78,9 @@ fn checkpoint_name(name: &str) -> String {
 /// Rows of a head of a tensor whose rows stand in another order.
 fn head(name: &str, config: &LlamaConfig, tensor: &Tensor) -> Option<usize> {
     let site = Site::from_checkpoint_name(name)?;
-    let turned = matches!(site.kind, ProjectionKind::Q | ProjectionKind::K);
     // One of another shape is refused when it is compared with the model.
     let fits = tensor.shape == site.weight_shape(config);
-    (turned && fits).then_some(config.head_dim)
+    (site.kind.is_turned_in_gguf() && fits).then_some(config.head_dim)
 }
 
 fn entry(tensor: &Tensor, head: Option<usize>, folder: &ModelFolder) -> Entry {

@@ -4,16 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use graft_kernels::nf4::AbsmaxFormat;
-use graft_model::LlamaConfig;
-use graft_recipes::MergeOnto;
 
 use super::failure::WrongUse;
-use super::folder_args::tolerance;
-use super::model_args::{Quantization, nf4};
+use super::folder_args::{WeightsArgs, tolerance};
 use super::named::named;
 use super::paths::{path, place};
 use crate::merge_bound::MergeBound;
-use crate::trained_with::TrainedWith;
 
 /// Files of other programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,13 +81,9 @@ pub struct ExportArgs {
     /// A folder with the tokenizer and chat template that go along [default: the model's own]
     #[arg(long, value_name = "DIR", value_parser = path())]
     pub tokenizer: Option<PathBuf>,
-    /// The weights merged onto: those the adapter was trained beside, or the folder's own
-    #[arg(long, default_value = "dequantised", value_parser = named(MergeOnto::ALL))]
-    pub onto: MergeOnto,
-    /// How the weights were kept while the adapter was trained [default: as the adapter
-    /// says, else as in the folder]
-    #[arg(long, value_enum)]
-    pub quantization: Option<Quantization>,
+    /// Which weights of the base the adapter is added to.
+    #[command(flatten)]
+    pub weights: WeightsArgs,
     /// The largest mean divergence of the file from base + adapter, in nats a token, that is accepted
     /// [default: 0.02 of plain numbers, 0.1 of q8_0, 1 of q4_k_m]
     #[arg(long, value_name = "X", value_parser = tolerance)]
@@ -109,36 +101,23 @@ impl ExportArgs {
             if self.adapter_only {
                 return said("--adapter-only", "there is no adapter: give one with --adapter DIR");
             }
-            if self.quantization.is_some() || self.onto != MergeOnto::Dequantised {
+            if self.weights.are_asked() {
                 let why = "they say how an adapter is merged, and there is none: leave them out";
                 return said("--quantization, --onto", why);
             }
         }
-        let compares = self.tolerance.is_some() || self.onto != MergeOnto::Dequantised;
-        if self.adapter_only
-            && (compares || self.quantization.is_some() || self.tokenizer.is_some())
-        {
+        let is_model =
+            self.tolerance.is_some() || self.weights.are_asked() || self.tokenizer.is_some();
+        if self.adapter_only && is_model {
             let why = "the adapter by itself is neither merged nor compared, and has no tokenizer: leave them out";
             return said("--tolerance, --onto, --quantization, --tokenizer", why);
         }
         Ok(())
     }
 
-    /// How NF4 keeps scales, where the adapter was trained beside NF4 weights.
-    ///
-    /// # Errors
-    /// `--quantization none` with a folder that is quantised.
-    pub fn nf4(
-        &self,
-        config: &LlamaConfig,
-        trained: &TrainedWith,
-    ) -> Result<Option<AbsmaxFormat>, WrongUse> {
-        nf4(self.quantization, config, trained, &self.model)
-    }
-
     /// The mean divergence beyond which the file is refused.
     pub fn allowed(&self, asked: ExportType, nf4: Option<AbsmaxFormat>) -> f64 {
-        let merged = MergeBound::of(self.onto, nf4).refused();
+        let merged = MergeBound::of(self.weights.onto, nf4).refused();
         let usual = match asked {
             ExportType::F32 | ExportType::F16 | ExportType::Bf16 => merged,
             ExportType::Q8_0 => merged.max(0.1),

@@ -54,13 +54,9 @@ pub struct MergeArgs {
     /// A folder with the tokenizer and chat template that go along [default: the model's own]
     #[arg(long, value_name = "DIR", value_parser = path())]
     pub tokenizer: Option<PathBuf>,
-    /// The weights merged onto: those the adapter was trained beside, or the folder's own
-    #[arg(long, default_value = "dequantised", value_parser = named(MergeOnto::ALL))]
-    pub onto: MergeOnto,
-    /// How the weights were kept while the adapter was trained [default: as the adapter
-    /// says, else as in the folder]
-    #[arg(long, value_enum)]
-    pub quantization: Option<Quantization>,
+    /// Which weights of the base the adapter is added to.
+    #[command(flatten)]
+    pub weights: WeightsArgs,
     /// The largest mean divergence of the merged model from base + adapter, in nats a token, that is
     /// accepted [default: 0.02 onto the weights that training saw; onto others a warning beyond 0.05]
     #[arg(long, value_name = "X", value_parser = tolerance)]
@@ -70,8 +66,20 @@ pub struct MergeArgs {
     pub max_shard_size: u64,
 }
 
-impl MergeArgs {
-    /// How NF4 keeps scales, where the adapter was trained beside NF4 weights.
+/// Which weights of the base an adapter is added to.
+#[derive(Debug, Args)]
+pub struct WeightsArgs {
+    /// The weights merged onto: those the adapter was trained beside, or the folder's own
+    #[arg(long, default_value = "dequantised", value_parser = named(MergeOnto::ALL))]
+    pub onto: MergeOnto,
+    /// How the weights were kept while the adapter was trained [default: as the adapter
+    /// says, else as in the folder]
+    #[arg(long, value_enum)]
+    pub quantization: Option<Quantization>,
+}
+
+impl WeightsArgs {
+    /// How NF4 keeps scales, where the adapter was trained beside NF4 weights of `model`.
     ///
     /// # Errors
     /// `--quantization none` with a folder that is quantised.
@@ -79,8 +87,14 @@ impl MergeArgs {
         &self,
         config: &LlamaConfig,
         trained: &TrainedWith,
+        model: &str,
     ) -> Result<Option<AbsmaxFormat>, WrongUse> {
-        nf4(self.quantization, config, trained, &self.model)
+        nf4(self.quantization, config, trained, model)
+    }
+
+    /// Whether one of the flags is given another value than its default.
+    pub fn are_asked(&self) -> bool {
+        self.quantization.is_some() || self.onto != MergeOnto::Dequantised
     }
 }
 

@@ -1,14 +1,11 @@
 //! `graft export`: a model, or an adapter by itself, as a file of another program's.
 
-use std::path::PathBuf;
-
 use graft_adapters::PeftAdapter;
 use graft_adapters::gguf::{self, Export, Written};
 use graft_engine::probe::Divergence;
 use graft_gguf::TensorType;
 use graft_gguf::mixture::Mixture;
 use graft_kernels::nf4::AbsmaxFormat;
-use graft_model::folder::ModelFolder;
 
 use super::open::Opening;
 use crate::cli::export_args::{ExportArgs, ExportType};
@@ -16,7 +13,7 @@ use crate::cli::failure::WrongUse;
 use crate::cli::{Globals, page};
 use crate::exporting::{self, Comparing};
 use crate::merge_bound::onto;
-use crate::{gguf_tokenizer, privacy, signals};
+use crate::{gguf_tokenizer, merging, signals};
 
 /// Writes the file.
 ///
@@ -29,12 +26,7 @@ pub fn run(globals: &Globals, args: &ExportArgs) -> anyhow::Result<()> {
     args.check()?;
     let opening = Opening::new(&args.model, args.adapter.as_deref(), args.tokenizer.as_deref())?;
     opening.warn(globals)?;
-    let mut inputs = opening.files.folder.paths()?;
-    if let Some(adapter) = &args.adapter {
-        let folder = if adapter.is_dir() { Some(ModelFolder::at(adapter)?) } else { None };
-        inputs.extend(folder.map_or(Ok(vec![adapter.clone()]), |folder| folder.paths())?);
-    }
-    privacy::as_private_as(&args.out, inputs.iter().map(PathBuf::as_path));
+    opening.keep_as_private(&args.out)?;
     let rows = match &opening.adapter {
         Some(adapter) if args.adapter_only => adapter_only(args, &opening, adapter)?,
         _ => whole(globals, args, &opening)?,
@@ -76,10 +68,10 @@ fn adapter_only(
 fn whole(globals: &Globals, args: &ExportArgs, opening: &Opening) -> anyhow::Result<Rows> {
     let (files, asked) = (&opening.files, args.r#type.unwrap_or(ExportType::F16));
     let nf4 = match &opening.adapter {
-        Some(_) => args.nf4(&files.config, &opening.trained)?,
+        Some(_) => args.weights.nf4(&files.config, &opening.trained, &args.model)?,
         None => None,
     };
-    let adapter = opening.adapter.as_ref().map(|adapter| (adapter, onto(args.onto, nf4)));
+    let adapter = opening.adapter.as_ref().map(|adapter| (adapter, onto(args.weights.onto, nf4)));
     let config =
         adapter.map_or_else(|| files.config.clone(), |(it, _)| it.model_config(&files.config));
     let tokenizer = gguf_tokenizer::keys(files, &config)?;
@@ -120,17 +112,12 @@ fn kinds(written: &Written) -> String {
 }
 
 fn compared(divergence: Divergence, adapted: bool, nf4: Option<AbsmaxFormat>) -> String {
-    let Divergence { mean, max, agreement, tokens } = divergence;
     let model = match (adapted, nf4) {
         (false, _) => "the model as stored",
         (true, None) => "base + adapter",
         (true, Some(_)) => "base in NF4 + adapter",
     };
-    format!(
-        "mean {mean:.1e}, largest {max:.1e} nats a token from {model} over {tokens} tokens; same likeliest token \
-         at {:.1} %",
-        100.0 * agreement
-    )
+    merging::in_words(&divergence, model)
 }
 
 impl ExportType {

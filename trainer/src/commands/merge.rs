@@ -1,19 +1,16 @@
 //! `graft merge`: base and adapter in one folder, compared with both before it says done.
 
-use std::path::PathBuf;
-
 use burn_flex::{Flex, FlexDevice};
 use graft_adapters::PeftAdapter;
 use graft_adapters::merge::{Merge, Onto};
 use graft_kernels::Precision;
-use graft_model::folder::ModelFolder;
 
 use super::open::Opening;
 use crate::cli::folder_args::MergeArgs;
 use crate::cli::{Globals, page};
 use crate::merge_bound::{MergeBound, onto};
 use crate::merging::{self, Merging};
-use crate::{privacy, signals};
+use crate::signals;
 use graft_engine::probe::Probe;
 
 /// Writes the merged folder.
@@ -28,16 +25,12 @@ pub fn run(globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
     let opening = Opening::new(&args.model, Some(&args.adapter), args.tokenizer.as_deref())?;
     let is_another = opening.warn(globals)?;
     let Opening { files, adapter, trained, .. } = &opening;
-    let nf4 = args.nf4(&files.config, trained)?;
+    let nf4 = args.weights.nf4(&files.config, trained, &args.model)?;
     let adapter = adapter.as_ref().expect("opened with an adapter");
-    let onto = onto(args.onto, nf4);
+    let onto = onto(args.weights.onto, nf4);
     let request = Merge { base: &files.folder, config: &files.config, adapter, onto };
-    let adapter_folder =
-        if args.adapter.is_dir() { Some(ModelFolder::at(&args.adapter)?) } else { None };
-    let mut inputs = files.folder.paths()?;
-    inputs.extend(adapter_folder.map_or(Ok(vec![args.adapter.clone()]), |folder| folder.paths())?);
-    privacy::as_private_as(&args.out, inputs.iter().map(PathBuf::as_path));
-    let bound = MergeBound::of(args.onto, nf4);
+    opening.keep_as_private(&args.out)?;
+    let bound = MergeBound::of(args.weights.onto, nf4);
     let probe = Probe::spread(files.config.vocab_size);
     let allowed = args.tolerance.map_or(bound.refused(), f64::from);
     let how = Merging {
@@ -60,17 +53,7 @@ pub fn run(globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
         ),
         ("merged", merged(summary.changed, adapter, onto, is_another)),
         ("taken over", summary.copied.join(", ")),
-        (
-            "compared",
-            format!(
-                "mean {:.1e}, largest {:.1e} nats a token from base + adapter over {} tokens; \
-                 same likeliest token at {:.1} %",
-                divergence.mean,
-                divergence.max,
-                divergence.tokens,
-                100.0 * divergence.agreement
-            ),
-        ),
+        ("compared", merging::in_words(&divergence, "base + adapter")),
     ];
     if let Some(system) = &trained.system_prompt {
         rows.push(("trained with", format!("the system prompt {system:?}: give it with --system")));

@@ -6,6 +6,7 @@ use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, PeftAdapter};
 use graft_kernels::Home;
 use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::Checkpoint;
+use graft_model::folder::ModelFolder;
 use graft_model::load::{Weights, left_to_quantise};
 use graft_model::{Llama, LlamaConfig};
 
@@ -13,6 +14,7 @@ use crate::base_mark;
 use crate::cli::Globals;
 use crate::device::Backend;
 use crate::plan::ModelFiles;
+use crate::privacy;
 use crate::progress::{Progress, Unit, Voice};
 use crate::trained_with::TrainedWith;
 use graft_engine::generate::GenerateError;
@@ -79,6 +81,21 @@ impl Opening {
             }
             (None, None) => None,
         }
+    }
+
+    /// What is written there is as private as model and adapter are.
+    ///
+    /// # Errors
+    /// A folder cannot be listed.
+    pub fn keep_as_private(&self, out: &Path) -> anyhow::Result<()> {
+        let mut inputs = self.files.folder.paths()?;
+        match &self.beside {
+            Some(adapter) if adapter.is_dir() => inputs.extend(ModelFolder::at(adapter)?.paths()?),
+            Some(adapter) => inputs.push(adapter.clone()),
+            None => {}
+        }
+        privacy::as_private_as(out, inputs.iter().map(PathBuf::as_path));
+        Ok(())
     }
 
     /// What a file that gets published calls model and adapter together.

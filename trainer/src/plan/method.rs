@@ -75,7 +75,7 @@ pub(super) fn resolve(
                 part: part(*init),
                 sites,
             };
-            check_part(recipe, &config, model, findings);
+            check_part(recipe, *init, &config, model, findings);
             check_scales(&config, findings);
             if let Some(start) = start
                 && let Err(error) =
@@ -99,11 +99,11 @@ fn part(init: AdapterInit) -> Option<Part> {
 /// An adapter that begins as a part of each weight needs the weights themselves, and is one for them.
 fn check_part(
     recipe: &Recipe,
+    init: AdapterInit,
     lora: &LoraConfig,
     model: &LlamaConfig,
     findings: &mut Findings<'_>,
 ) {
-    let AdapterMethod::Lora { init, .. } = &recipe.adapter else { return };
     if lora.part.is_none() {
         return;
     }
