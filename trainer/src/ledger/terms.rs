@@ -35,8 +35,8 @@ fn tensors(asked: &Asked, name: &'static str, bytes: usize, arithmetic: String) 
 /// Frozen weights that are read from their files: where they stay, or on their way to a GPU.
 pub(super) fn mapped(asked: &Asked) -> Vec<Entry> {
     // What is run of the program, and the libraries of the system.
-    const RUN: usize = 18 << 20;
-    let own = Entry::new("the program's file", Medium::Mapped, RUN, "18 MiB".to_owned());
+    const RUN: usize = 24 << 20;
+    let own = Entry::new("the program's file", Medium::Mapped, RUN, "24 MiB".to_owned());
     let weights = weights(asked).into_iter().filter(|line| line.place == Medium::Mapped);
     weights.chain([own]).collect()
 }

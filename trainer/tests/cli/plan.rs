@@ -48,8 +48,8 @@ fn a_plan_shows_every_line_with_its_arithmetic_and_writes_nothing() {
     mapped files, in memory as long as there is room
       frozen projections    5.62 MiB  2,949,120 weights · 2 bytes (16 bits)
       embedding             1.00 MiB  2,048 tokens · 256 · 2 bytes
-      the program's file   18.00 MiB  18 MiB
-      = resident with them: 43.77 MiB
+      the program's file   24.00 MiB  24 MiB
+      = resident with them: 49.77 MiB
 
     disk
       checkpoints   18.25 MiB  (3 + 1) · (2 · 1,196,032 of values + 2,392,064 of states)
