@@ -192,10 +192,10 @@ fn dataset(asked: &Asked) -> Entry {
 
 /// The program itself, and its threads with the panels of products and attention.
 fn program(asked: &Asked) -> Entry {
-    const ALONE: usize = 8 << 20;
+    const ALONE: usize = 9 << 20;
     const THREAD: usize = 3 << 19;
     let threads = asked.threads;
-    let arithmetic = format!("8 MiB + {threads} threads · 1.5 MiB");
+    let arithmetic = format!("9 MiB + {threads} threads · 1.5 MiB");
     anonymous("program", ALONE + threads * THREAD, arithmetic)
 }
 
