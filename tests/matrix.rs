@@ -11,7 +11,7 @@ struct Area {
     cells: &'static [(&'static str, &'static str)],
 }
 
-const AREAS: [Area; 9] = [
+const AREAS: [Area; 10] = [
     Area {
         folder: "tests",
         fixtures: "tests/fixtures/model",
@@ -61,6 +61,15 @@ const AREAS: [Area; 9] = [
                 "folders_that_transformers_quantised_give_the_same_logits",
             ),
             ("refusals", "folders_of_other_formats_are_refused_by_name"),
+        ],
+    },
+    Area {
+        folder: "tests",
+        fixtures: "tests/fixtures/algebra",
+        target: "algebra",
+        cells: &[
+            ("every method", "every_method_gives_what_peft_gives"),
+            ("what is written", "what_comes_out_is_an_adapter_of_peft_s_files"),
         ],
     },
     Area {

@@ -146,6 +146,22 @@ pub enum Error {
         /// What stands in the way.
         reason: String,
     },
+    /// Adapters that cannot be made one.
+    #[error("these adapters cannot be combined by `{method}`:{}", lines(problems))]
+    NotCombined {
+        /// How they were to be.
+        method: &'static str,
+        /// Everything that stands in the way, with the way out.
+        problems: Vec<String>,
+    },
+    /// An adapter that plain updates of one rank cannot say.
+    #[error("`{file}` has no plain form of one rank: {reason}")]
+    NoPlain {
+        /// The adapter's weights.
+        file: String,
+        /// What stands in the way, with the way out.
+        reason: String,
+    },
     /// A sum that its type cannot hold.
     #[error(
         "tensor `{tensor}`: value {index} is {value} as {dtype}; the base or the adapter is broken, or \

@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::merge::BUFFER;
 use crate::merged::{Merge, MergedWeights, Onto};
 use crate::peft::PeftAdapter;
-pub use adapter::write_adapter;
+pub use adapter::{write_adapter, write_folded};
 use rows::Rows;
 
 /// What to export.

@@ -201,7 +201,7 @@ fn make_orthonormal(vector: &mut [f64], others: &[&[Vec<f64>]]) -> bool {
 }
 
 /// In eight sums side by side, one order whatever computes them.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let (a, b) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     let mut sums = [0.0; 8];
     for (a, b) in a.0.iter().zip(b.0) {

@@ -2,9 +2,11 @@
 //!
 //! A model of [`LoraLinear`] or [`DenseLinear`] can be trained ([`Trainable`]); one of plain frozen
 //! projections cannot. [`peft`] reads and writes the field's adapter folders;
-//! [`merge`] and [`quantize`] write model folders, [`gguf`] files of llama.cpp's.
+//! [`algebra`] makes one of several; [`merge`] and [`quantize`] write model folders, [`gguf`] files of llama.cpp's.
 
+pub mod algebra;
 mod error;
+pub mod fold;
 pub mod full;
 pub mod gguf;
 mod largest;

@@ -19,6 +19,7 @@ use graft_model::{LlamaConfig, Seat, Site};
 
 pub use linear::{LoraFactory, LoraLinear};
 pub(crate) use magnitude::row_norm;
+pub(crate) use part::largest_part;
 pub use part::{Began, Part, Parts};
 pub use start::{Beginning, Fresh, Start};
 

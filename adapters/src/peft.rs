@@ -6,6 +6,7 @@
 //! head whole (`modules_to_save`).
 
 mod config;
+mod create;
 pub mod names;
 mod pattern;
 mod save;
@@ -22,6 +23,7 @@ use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, Site};
 use serde_json::Value;
 
+pub(crate) use create::{Made, Pair};
 pub use pattern::ModulePattern;
 pub use save::{save, save_from};
 pub use tables::WithTables;
@@ -117,6 +119,18 @@ impl PeftAdapter {
     pub fn magnitude(&self, site: Site) -> Option<Vec<f32>> {
         let view = self.magnitudes.get(&site)?;
         Some(view.to_f32().expect("`open` accepts float types only"))
+    }
+
+    /// `[out, in]` of the weight that a site's update is for; `None` where it has none.
+    pub fn shape(&self, site: Site) -> Option<[usize; 2]> {
+        let [a, b] = self.matrices.get(&site)?;
+        Some([b.shape[0], a.shape[1]])
+    }
+
+    /// Whether the description chooses projections in every block, of a model of so many: it would in one more, too.
+    pub fn is_of_every_block(&self, blocks: usize) -> bool {
+        let beyond = |site: &Site| self.targets.surely_choose(Site { layer: blocks, ..*site });
+        self.matrices.keys().any(beyond)
     }
 
     /// Whether the model with it is the model without it, as far as can be told without that one: every update

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong use or
 //! wrong input.
 
+pub mod adapters_args;
 pub mod byte_size;
 pub mod documents_args;
 pub mod export_args;
@@ -24,6 +25,7 @@ use clap::{Parser, Subcommand};
 pub use globals::{Globals, on_threads};
 
 use crate::commands;
+use adapters_args::AdaptersArgs;
 use documents_args::DocumentsArgs;
 use export_args::ExportArgs;
 use folder_args::{MergeArgs, QuantizeArgs, SynthModelArgs};
@@ -78,6 +80,8 @@ pub enum Command {
     Quantize(QuantizeArgs),
     /// Write base and adapter as one model folder.
     Merge(MergeArgs),
+    /// Make one adapter of several, or one of another rank.
+    Adapters(AdaptersArgs),
     /// Write a model, or an adapter by itself, as a GGUF file.
     Export(ExportArgs),
     /// Show what a model, adapter or run folder holds.
@@ -128,6 +132,7 @@ impl Cli {
             Command::Chat(args) => on_threads(|| commands::chat::run(globals, args)),
             Command::Quantize(args) => commands::quantize::run(globals, args),
             Command::Merge(args) => commands::merge::run(globals, args),
+            Command::Adapters(args) => commands::adapters::run(globals, args),
             Command::Export(args) => commands::export::run(globals, args),
             Command::Inspect(args) => commands::inspect::run(args),
             Command::Doctor(args) => commands::doctor::run(globals, args),

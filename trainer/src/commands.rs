@@ -1,5 +1,6 @@
 //! What each command of `graft` does.
 
+pub mod adapters;
 pub mod chat;
 pub mod data;
 pub mod doctor;

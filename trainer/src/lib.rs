@@ -3,6 +3,7 @@
 //! Data goes one way: recipe → plan → batch → blocks → gradients → files.
 
 pub mod base_mark;
+pub mod beside;
 pub mod cli;
 pub mod commands;
 pub mod device;
@@ -17,6 +18,7 @@ pub mod memory;
 pub mod merge_bound;
 pub mod merging;
 pub mod no_memory;
+pub mod parents;
 pub mod plan;
 pub mod privacy;
 pub mod progress;

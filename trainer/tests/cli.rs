@@ -5,6 +5,8 @@
 #[path = "cli/room.rs"]
 mod room;
 
+#[path = "cli/adapters.rs"]
+mod adapters;
 #[path = "cli/asking.rs"]
 mod asking;
 #[path = "cli/data.rs"]

@@ -14,6 +14,8 @@ use graft_model::{LlamaConfig, Site};
 
 use super::{Written, claim, turned, write_rows};
 use crate::error::Error;
+use crate::fold::Folded;
+use crate::lora::{LoraConfig, Size};
 use crate::peft::PeftAdapter;
 
 /// One of the two matrices of an update.
@@ -36,7 +38,6 @@ pub fn write_adapter(
     name: &str,
     kind: TensorType,
 ) -> Result<Written, Error> {
-    let path = claim(out, base)?;
     adapter.check_model(config)?;
     let refused = |reason: String| Error::NoGgufAdapter { file: adapter.file().to_owned(), reason };
     if let Some(table) = adapter.table_names().next() {
@@ -47,12 +48,42 @@ pub fn write_adapter(
     if adapter.config().dora {
         return Err(refused("it is DoRA, whose magnitudes llama.cpp does not know".to_owned()));
     }
-    let sites = &adapter.config().sites;
-    let scaling = adapter.config().scaling;
-    let alpha = |site| sites.get(&site).map(|size| scaling.factor(*size) * size.rank.get() as f64);
-    let Some(shared) = sites.keys().next().and_then(|site| alpha(*site)) else {
+    if adapter.config().sites.is_empty() {
         return Err(refused("it holds no update".to_owned()));
-    };
+    }
+    let values = |site| adapter.values(site).expect("the site is the adapter's own");
+    write_updates(out, base, config, adapter.config(), &values, name, kind)
+}
+
+/// As [`write_adapter`], of one in its plainest form.
+///
+/// # Errors
+/// As [`write_adapter`].
+pub fn write_folded(
+    out: &Path,
+    base: &ModelFolder,
+    config: &LlamaConfig,
+    folded: &Folded,
+    name: &str,
+    kind: TensorType,
+) -> Result<Written, Error> {
+    let values = |site| folded.pair(site).expect("the site is its own").clone();
+    write_updates(out, base, config, folded.config(), &values, name, kind)
+}
+
+fn write_updates(
+    out: &Path,
+    base: &ModelFolder,
+    config: &LlamaConfig,
+    lora: &LoraConfig,
+    values: &dyn Fn(Site) -> [Vec<f32>; 2],
+    name: &str,
+    kind: TensorType,
+) -> Result<Written, Error> {
+    let path = claim(out, base)?;
+    let LoraConfig { sites, scaling, .. } = lora;
+    let alpha = |size: &Size| scaling.factor(*size) * size.rank.get() as f64;
+    let shared = sites.values().next().map_or(1.0, alpha);
     let (specs, parts): (Vec<_>, Vec<_>) = sites
         .iter()
         .flat_map(|(&site, size)| {
@@ -71,9 +102,9 @@ pub fn write_adapter(
     let mut next = parts.iter();
     let tensor = |spec: &TensorSpec, file: &mut dyn Write| -> Result<(), Error> {
         let Part { site, side } = next.next().expect("a part for each tensor");
-        let factor = if *side == 1 { alpha(*site).unwrap_or(shared) / shared } else { 1.0 } as f32;
+        let factor = if *side == 1 { alpha(&sites[site]) / shared } else { 1.0 } as f32;
         let head = turned(site.kind, config.head_dim).filter(|_| *side == 1);
-        let matrix = &adapter.values(*site).expect("the site is the adapter's own")[*side];
+        let matrix = &values(*site)[*side];
         write_rows(spec, head, file, |row, values, _| {
             let from = &matrix[row * values.len()..];
             for (value, from) in values.iter_mut().zip(from) {

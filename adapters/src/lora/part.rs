@@ -119,6 +119,11 @@ fn rows(values: &[f32], width: usize) -> FlexTensor {
     Flex::float_from_data(TensorData::new(values.to_vec(), shape), &Default::default())
 }
 
+/// `√S·Vᵀ` and `U·√S` of the largest singular values of a matrix.
+pub(crate) fn largest_part(matrix: FrozenMatrix, rank: usize) -> [Vec<f32>; 2] {
+    principal(&WeightProducts(matrix), rank, 1.0)
+}
+
 /// `√(S/scale)·Vᵀ` and `U·√(S/scale)` of the largest singular values.
 fn principal(weight: &WeightProducts, rank: usize, scale: f64) -> [Vec<f32>; 2] {
     let [out, inner] = weight.0.shape();

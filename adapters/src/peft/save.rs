@@ -55,31 +55,40 @@ pub fn save_from(
     base: &str,
     tensors: &[(String, Vec<usize>)],
     values: &dyn Fn(&str) -> Vec<f32>,
-    mut metadata: BTreeMap<String, String>,
+    metadata: BTreeMap<String, String>,
 ) -> Result<(), Error> {
+    let values = |name: &str| Ok(values(name));
+    let fill = filling(config, layers, base, tensors, &values, metadata);
+    atomic::replace_folder(folder, fill)
+}
+
+/// What fills a folder with an adapter.
+pub(super) fn filling<'a>(
+    config: &'a LoraConfig,
+    layers: usize,
+    base: &'a str,
+    tensors: &'a [(String, Vec<usize>)],
+    values: &'a dyn Fn(&str) -> Result<Vec<f32>, Error>,
+    mut metadata: BTreeMap<String, String>,
+) -> impl FnOnce(&Path) -> Result<(), Error> + 'a {
     assert_tensors(config, tensors);
     metadata.insert("format".to_owned(), "pt".to_owned());
     let specs = tensors.iter().map(|(name, shape)| {
         let (name, shape) = (format!("{PREFIX}{name}"), shape.clone());
         TensorSpec { name, dtype: Dtype::F32, shape }
     });
+    let specs: Vec<TensorSpec> = specs.collect();
     let text = description(config, layers, base);
-    atomic::replace_folder(folder, |folder| {
+    move |folder| {
         atomic::write_bytes(folder.join(CONFIG_FILE), text.as_bytes())?;
         let path = folder.join(WEIGHTS_FILE);
-        stream_safetensors::<graft_model::Error>(
-            &path,
-            specs.collect(),
-            &metadata,
-            |spec, file| {
-                let name = spec.name.strip_prefix(PREFIX).expect("the prefix was put there above");
-                let bytes: Vec<u8> =
-                    values(name).iter().flat_map(|value| value.to_le_bytes()).collect();
-                Ok(file.write_all(&bytes)?)
-            },
-        )?;
-        Ok(())
-    })
+        stream_safetensors::<Error>(&path, specs, &metadata, |spec, file| {
+            let name = spec.name.strip_prefix(PREFIX).expect("the prefix was put there above");
+            let bytes: Vec<u8> =
+                values(name)?.iter().flat_map(|value| value.to_le_bytes()).collect();
+            Ok(file.write_all(&bytes)?)
+        })
+    }
 }
 
 fn assert_tensors(config: &LoraConfig, tensors: &[(String, Vec<usize>)]) {

@@ -30,7 +30,7 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "N", help_heading = "Everywhere", value_parser = number::count)]
     pub threads: Option<NonZeroUsize>,
     /// What computes: auto (the best GPU that this build can use, else the CPU), cpu, wgpu, wgpu:N,
-    /// cuda or cuda:N, the Nth as `graft doctor` lists them; quantize, merge and export work on the CPU whatever it says
+    /// cuda or cuda:N, the Nth as `graft doctor` lists them; quantize, merge, adapters and export work on the CPU whatever it says
     #[arg(
         long,
         global = true,

@@ -93,6 +93,7 @@ fn places_that_are_none_are_refused_by_name() {
         "quantize --model loop --out new",
         "quantize --model builtin:quickstart --out loop",
         "merge --model builtin:quickstart --adapter loop --out new",
+        "adapters --method rerank --rank 1 --adapter loop --out new",
         "export --model loop --out new",
         "export --model builtin:quickstart --adapter loop --out new",
         "export --model builtin:quickstart --out loop",

@@ -105,6 +105,17 @@ fn every_long_command_stops_when_asked_to_and_leaves_nothing_half_written() {
     let model = ["--model", "builtin:quickstart"];
     let merge = [&["merge", "--adapter", "run/adapter", "--out", "new"], &model[..]].concat();
     let quantize = [&["quantize", "--out", "new"], &model[..]].concat();
+    let adapters = [
+        "adapters",
+        "--method",
+        "rerank",
+        "--rank",
+        "1",
+        "--adapter",
+        "run/adapter",
+        "--out",
+        "new",
+    ];
     let export = [&["export", "--out", "new", "--type", "q4_k_m"], &model[..]].concat();
     let rows =
         ["eval", "--data", "validation.jsonl", "--format", "messages", "--per-example", "new"];
@@ -114,6 +125,7 @@ fn every_long_command_stops_when_asked_to_and_leaves_nothing_half_written() {
         (&merge, "merge: ", libc::SIGINT),
         (&merge, "load: ", libc::SIGTERM),
         (&quantize, "quantise: ", libc::SIGHUP),
+        (&adapters, "combine: ", libc::SIGTERM),
         (&export, "export: ", libc::SIGINT),
         (&eval, "load: ", libc::SIGTERM),
         (&eval, "score: ", libc::SIGINT),
