@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::dataset::{Chat, Preamble, Validation};
 use crate::hygiene::{Contamination, Hygiene, NearDuplicates, RowAction};
-use crate::outcome::{Checkpoint, Evaluation, MergeOnto};
+use crate::outcome::{Checkpoint, Evaluation, Finish, MergeOnto, Target};
 use crate::problem::{Location, Problem};
 use crate::recipe::Recipe;
 use crate::section::Sink;
@@ -123,8 +123,12 @@ const NEEDS: &[Need] = &[
     },
     Need {
         key: "finish.onto",
-        in_vain: |recipe| !recipe.finish.merge && recipe.finish.onto != MergeOnto::Dequantised,
-        others: &["finish.merge"],
+        in_vain: |recipe| {
+            let Finish { merge, onto, targets, .. } = &recipe.finish;
+            let merges = *merge || targets.contains(&Target::Ollama);
+            !merges && *onto != MergeOnto::Dequantised
+        },
+        others: &["finish.merge", "finish.for"],
         reason: "finish.merge is false: nothing is merged",
         reset: |recipe| recipe.finish.onto = MergeOnto::Dequantised,
     },

@@ -178,6 +178,7 @@ const KEYS: &[Key] = &[
     key("logging.tensorboard", "flag", "true", "false", "Whether TensorBoard event files are written."),
     key("finish.merge", "flag", "false", "true", "Whether the merged model is written, too."),
     key("finish.onto", "dequantised, original", "dequantised", "original", "Which weights the adapter is merged onto."),
+    key("finish.for", "list of peft, peft-portable, vllm, llama.cpp, ollama, mistral.rs, tensorrt-llm", "[]", "[vllm]", "Programs whose files are written, too: what each of them takes is checked first."),
     key("finish.prompts", "list of texts", "[]", "[Why?]", "Questions the base and the tuned model answer in the report."),
     key("output_dir", "folder", "runs/ and the name", "elsewhere", "The run folder; never inherited."),
 ];

@@ -40,7 +40,7 @@ pub use hygiene::{
 pub use keys::{Key, hint, keys};
 pub use load::load;
 pub use model::{Init, Model, Preset, Quantization};
-pub use outcome::{Checkpoint, Evaluation, Finish, Logging, MergeOnto};
+pub use outcome::{Checkpoint, Evaluation, Finish, Logging, MergeOnto, Target};
 pub use paths::{PathOrBuiltin, expand};
 pub use problem::{Location, Problem, Problems};
 pub use recipe::Recipe;

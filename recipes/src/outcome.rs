@@ -54,6 +54,26 @@ named! {
     }
 }
 
+named! {
+    /// A program that is given what a run has learnt.
+    pub enum Target {
+        /// PEFT, and what reads its files whole.
+        Peft = "peft",
+        /// What reads the rank, alpha and modules of PEFT's files, and nothing else.
+        PeftPortable = "peft-portable",
+        /// vLLM.
+        Vllm = "vllm",
+        /// llama.cpp, an adapter beside a GGUF file.
+        LlamaCpp = "llama.cpp",
+        /// Ollama, a merged GGUF file with its Modelfile.
+        Ollama = "ollama",
+        /// mistral.rs.
+        MistralRs = "mistral.rs",
+        /// TensorRT-LLM.
+        TensorRtLlm = "tensorrt-llm",
+    }
+}
+
 /// Section `finish`: what happens after the last step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finish {
@@ -61,6 +81,8 @@ pub struct Finish {
     pub merge: bool,
     /// Which weights it is merged onto. Default: those it was trained beside.
     pub onto: MergeOnto,
+    /// Programs whose files are written, too, each into a place of its name. Default none.
+    pub targets: Vec<Target>,
     /// Questions that the base and the tuned model answer in the report. Default none.
     pub prompts: Vec<String>,
 }
@@ -132,6 +154,7 @@ impl Finish {
         let finish = Self {
             merge: section.flag("merge", false),
             onto: section.choice("onto", MergeOnto::Dequantised, MergeOnto::ALL),
+            targets: section.choices("for", Target::ALL),
             prompts: section.texts("prompts"),
         };
         section.close();
@@ -139,8 +162,9 @@ impl Finish {
     }
 
     pub(crate) fn to_value(&self) -> Value {
-        let Self { merge, onto, prompts } = self;
-        json!({"merge": merge, "onto": onto.name(), "prompts": prompts})
+        let Self { merge, onto, targets, prompts } = self;
+        let targets: Vec<&str> = targets.iter().map(|target| target.name()).collect();
+        json!({"merge": merge, "onto": onto.name(), "for": targets, "prompts": prompts})
     }
 }
 

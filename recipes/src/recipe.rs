@@ -119,6 +119,19 @@ impl Recipe {
                 Some(hint.to_owned()),
             );
         }
+        if !self.finish.targets.is_empty() {
+            let message = format!(
+                "found programs and {full}; allowed: none, as there is no adapter to give them"
+            );
+            let hint = "drop `finish.for`: `full` writes a model's folder, which they take as it is; `graft export` makes a \
+                        GGUF file of it";
+            root.problem(
+                "finish.for",
+                self.locate("finish.for").cloned(),
+                message,
+                Some(hint.to_owned()),
+            );
+        }
     }
 
     /// The recipe with every key and its value, as YAML that loads back equal.

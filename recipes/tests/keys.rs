@@ -266,6 +266,7 @@ fn a_recipe_written_whole_reads_like_this() {
     finish:
       merge: false
       onto: dequantised
+      for: []
       prompts: []
     output_dir: runs/base
     "#);

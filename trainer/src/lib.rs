@@ -17,6 +17,7 @@ pub mod machine;
 pub mod memory;
 pub mod merge_bound;
 pub mod merging;
+pub mod modelfile;
 pub mod no_memory;
 pub mod parents;
 pub mod plan;
@@ -28,6 +29,8 @@ pub mod report;
 mod row_files;
 pub mod run;
 pub mod run_folder;
+pub mod servers;
+pub mod serving;
 pub mod signals;
 pub mod synthetic;
 #[cfg(test)]

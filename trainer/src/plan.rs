@@ -16,6 +16,7 @@ mod model;
 mod model_files;
 mod output;
 mod row_forms;
+mod serving;
 mod sources;
 mod training_data;
 
@@ -190,6 +191,7 @@ impl Plan {
         if let Some(method) = &method {
             method::check_merge(&recipe, &**method, &mut findings);
         }
+        serving::check(&recipe, &model, method.as_ref(), &mut findings);
         let data = sources::resolve(&recipe, config, model.template.as_ref(), &mut findings);
         output::check(&recipe, model.folder.as_ref(), start, &mut findings);
         keeping::check(&recipe, &mut findings);

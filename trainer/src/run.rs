@@ -8,6 +8,7 @@ mod error;
 mod finish;
 mod going_on;
 mod inputs;
+mod programs;
 mod scores;
 mod stage;
 mod state;

@@ -30,6 +30,8 @@ mod plan;
 mod recipes;
 #[path = "cli/refusals.rs"]
 mod refusals;
+#[path = "cli/serving.rs"]
+mod serving;
 #[path = "cli/shipped.rs"]
 mod shipped;
 #[path = "cli/sources.rs"]

@@ -210,6 +210,7 @@ const TABLE: &[Row] = &[
     ("logging.tensorboard", &[], "false", InFolder("tensorboard")),
     ("finish.merge", &[], "true", InFolder("merged")),
     ("finish.onto", &["finish.merge=true", "quantization=nf4"], "original", In("merged/model.safetensors")),
+    ("finish.for", &[], "[vllm]", InFolder("vllm")),
     ("finish.prompts", &[], "[Why?]", BEFORE),
     ("output_dir", &[], "elsewhere", At("elsewhere")),
 ];

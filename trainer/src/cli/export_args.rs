@@ -1,13 +1,16 @@
 //! What `graft export` is told.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
 use graft_kernels::nf4::AbsmaxFormat;
+use graft_recipes::{MergeOnto, Target};
 
 use super::failure::WrongUse;
 use super::folder_args::{WeightsArgs, tolerance};
 use super::named::named;
+use super::number;
 use super::paths::{path, place};
 use crate::merge_bound::MergeBound;
 
@@ -53,11 +56,21 @@ impl ExportType {
 #[derive(Debug, Args)]
 #[command(
     long_about = "Write a model as a GGUF file, for llama.cpp and what is built on it, merged with its adapter on the \
-                  way; or the adapter by itself, for `--lora`.",
+                  way; or the adapter by itself, for `--lora`. With --for, what a program takes is written: what it does not \
+                  take of the adapter is folded into what it does, with how near that is, or refused.\n\n  \
+                  peft           PEFT's files, as they are\n  \
+                  peft-portable  PEFT's files with one rank, alpha equal to it, and no scale but 1\n  \
+                  vllm           PEFT's files without DoRA and patterns, up to the ranks that vLLM takes\n  \
+                  llama.cpp      the adapter as a GGUF file, without DoRA\n  \
+                  ollama         a folder with the merged model as a GGUF file, and its Modelfile\n  \
+                  mistral.rs     PEFT's files without DoRA\n  \
+                  tensorrt-llm   PEFT's files without DoRA and patterns of alpha, with all of q, k and v or none",
     after_help = "Examples:\n  graft export --model models/Llama-3.1-8B-Instruct \\\n    \
                   --adapter runs/llama3.1-8b-qlora/adapter --type q4_k_m --out mine.gguf\n  \
                   graft export --model models/Llama-3.1-8B-Instruct \\\n    \
-                  --adapter runs/llama3.1-8b-qlora/adapter --adapter-only --out mine-lora.gguf"
+                  --adapter runs/llama3.1-8b-qlora/adapter --adapter-only --out mine-lora.gguf\n  \
+                  graft export --for vllm --model models/Llama-3.1-8B-Instruct \\\n    \
+                  --adapter runs/llama3.1-8b-qlora/adapter --out mine-vllm"
 )]
 pub struct ExportArgs {
     /// The base model: its folder, a GGUF file, or builtin:quickstart
@@ -66,9 +79,16 @@ pub struct ExportArgs {
     /// The adapter's folder (PEFT)
     #[arg(long, value_name = "DIR", value_parser = path())]
     pub adapter: Option<PathBuf>,
-    /// The new file
-    #[arg(long, value_name = "FILE", value_parser = path())]
+    /// The new file; with --for a folder, but for llama.cpp
+    #[arg(long, value_name = "PATH", value_parser = path())]
     pub out: PathBuf,
+    /// The program that it is for
+    #[arg(long = "for", value_name = "PROGRAM", value_parser = named(Target::ALL))]
+    pub target: Option<Target>,
+    /// The rank that the adapter is folded into, of --for: where the program does not take it as it is, or always [default:
+    /// its largest one]
+    #[arg(long, value_name = "N", value_parser = number::count)]
+    pub rank: Option<NonZeroUsize>,
     /// What is written
     #[arg(long, default_value = "gguf", value_parser = named(ExportFormat::ALL))]
     pub format: ExportFormat,
@@ -85,7 +105,7 @@ pub struct ExportArgs {
     #[command(flatten)]
     pub weights: WeightsArgs,
     /// The largest mean divergence of the file from base + adapter, in nats a token, that is accepted
-    /// [default: 0.02 of plain numbers, 0.1 of q8_0, 1 of q4_k_m]
+    /// [default: 0.02 of plain numbers, 0.1 of q8_0, 1 of q4_k_m, any of a folded adapter, as it is told]
     #[arg(long, value_name = "X", value_parser = tolerance)]
     pub tolerance: Option<f32>,
 }
@@ -97,6 +117,14 @@ impl ExportArgs {
     /// It is asked for.
     pub fn check(&self) -> Result<(), WrongUse> {
         let said = |flag: &str, why: &str| Err(WrongUse(format!("{flag}: {why}")));
+        if let Some(target) = self.target {
+            return self.check_for(target);
+        }
+        if self.rank.is_some() {
+            let why =
+                "it is the rank that an adapter is folded into for a program: name that with --for";
+            return said("--rank", why);
+        }
         if self.adapter.is_none() {
             if self.adapter_only {
                 return said("--adapter-only", "there is no adapter: give one with --adapter DIR");
@@ -111,6 +139,34 @@ impl ExportArgs {
         if self.adapter_only && is_model {
             let why = "the adapter by itself is neither merged nor compared, and has no tokenizer: leave them out";
             return said("--tolerance, --onto, --quantization, --tokenizer", why);
+        }
+        Ok(())
+    }
+
+    fn check_for(&self, target: Target) -> Result<(), WrongUse> {
+        let name = target.name();
+        let said = |flag: &str, why: &str| Err(WrongUse(format!("{flag}: {why}")));
+        let is_merged = target == Target::Ollama;
+        if self.adapter_only {
+            return said(
+                "--adapter-only",
+                &format!("--for {name} says what is written: leave it out"),
+            );
+        }
+        if self.adapter.is_none() && self.weights.are_asked() {
+            let why = "they say how an adapter is merged, and there is none: leave them out";
+            return said("--quantization, --onto", why);
+        }
+        if self.r#type.is_some() && !is_merged && target != Target::LlamaCpp {
+            let why = format!("of {name} numbers are kept as the adapter has them: leave it out");
+            return said("--type", &why);
+        }
+        let is_onto = self.weights.onto != MergeOnto::Dequantised;
+        if !is_merged && (is_onto || self.tokenizer.is_some()) {
+            let why = format!(
+                "of {name} the adapter is neither merged nor has it a tokenizer: leave them out"
+            );
+            return said("--onto, --tokenizer", &why);
         }
         Ok(())
     }

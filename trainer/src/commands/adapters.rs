@@ -11,11 +11,11 @@ use graft_model::folder::ModelFolder;
 
 use crate::beside::{Beside, compare};
 use crate::cli::adapters_args::AdaptersArgs;
-use crate::cli::failure::WrongUse;
 use crate::cli::{Globals, page};
 use crate::parents::{self, Parentage};
 use crate::plan::read_config;
 use crate::progress::{Progress, Unit};
+use crate::serving::check_outside;
 use crate::trained_with::TrainedWith;
 use crate::{base_mark, merging, privacy, signals};
 
@@ -121,18 +121,8 @@ fn place(args: &AdaptersArgs, base: Option<&Base>) -> anyhow::Result<PathBuf> {
     let out = &args.out;
     let mut inputs = Vec::new();
     for adapter in &args.adapter {
-        let files = peft::files(adapter)?;
-        let home = files[0].parent().unwrap_or(adapter);
-        let lies_in = place::resolve(out)?.starts_with(place::resolve(home)?);
-        if lies_in {
-            return Err(WrongUse(format!(
-                "`{}` lies in the adapter `{}`, which is only read: choose another place",
-                out.display(),
-                adapter.display()
-            ))
-            .into());
-        }
-        inputs.extend(files);
+        check_outside(out, adapter)?;
+        inputs.extend(peft::files(adapter)?);
     }
     if let Some(base) = base {
         base.folder.check_outside(out)?;

@@ -1,11 +1,12 @@
 //! `graft export`: a model, or an adapter by itself, as a file of another program's.
 
-use graft_adapters::PeftAdapter;
 use graft_adapters::gguf::{self, Export, Written};
+use graft_adapters::{PeftAdapter, Rank};
 use graft_engine::probe::Divergence;
 use graft_gguf::TensorType;
 use graft_gguf::mixture::Mixture;
 use graft_kernels::nf4::AbsmaxFormat;
+use graft_recipes::Target;
 
 use super::open::Opening;
 use crate::cli::export_args::{ExportArgs, ExportType};
@@ -13,6 +14,7 @@ use crate::cli::failure::WrongUse;
 use crate::cli::{Globals, page};
 use crate::exporting::{self, Comparing};
 use crate::merge_bound::onto;
+use crate::serving::{Rows, Serving};
 use crate::{gguf_tokenizer, merging, signals};
 
 /// Writes the file.
@@ -28,32 +30,65 @@ pub fn run(globals: &Globals, args: &ExportArgs) -> anyhow::Result<()> {
     opening.warn(globals)?;
     opening.keep_as_private(&args.out)?;
     let rows = match &opening.adapter {
+        _ if args.target.is_some() => serve(globals, args, &opening)?,
         Some(adapter) if args.adapter_only => adapter_only(args, &opening, adapter)?,
         _ => whole(globals, args, &opening)?,
     };
     Ok(page::print(&page::table(&rows))?)
 }
 
-type Rows = Vec<(&'static str, String)>;
+/// What the program takes that it is for.
+fn serve(globals: &Globals, args: &ExportArgs, opening: &Opening) -> anyhow::Result<Rows> {
+    let target = args.target.expect("it is asked for");
+    let files = &opening.files;
+    let nf4 = match &opening.adapter {
+        Some(_) => args.weights.nf4(&files.config, &opening.trained, &args.model)?,
+        None => None,
+    };
+    let is_merged = target == Target::Ollama;
+    let asked = args.r#type.unwrap_or(ExportType::F16);
+    let kind = match target {
+        Target::LlamaCpp => plain_type(args.r#type)?,
+        _ => TensorType::F32,
+    };
+    let usual = if is_merged { args.allowed(asked, nf4) } else { f64::INFINITY };
+    let serving = Serving {
+        target,
+        files,
+        adapter: opening.adapter.as_ref().zip(args.adapter.as_deref()),
+        trained: &opening.trained,
+        nf4,
+        onto: onto(args.weights.onto, nf4),
+        rank: args.rank.map(Rank),
+        mixture: asked.mixture(),
+        kind,
+        allowed: args.tolerance.map_or(usual, f64::from),
+        name: opening.name(),
+        voice: globals.voice(),
+    };
+    serving.write(&args.out)
+}
+
+/// The type of an adapter's matrices.
+fn plain_type(asked: Option<ExportType>) -> Result<TensorType, WrongUse> {
+    match asked.unwrap_or(ExportType::F32) {
+        ExportType::F32 => Ok(TensorType::F32),
+        ExportType::F16 => Ok(TensorType::F16),
+        ExportType::Bf16 => Ok(TensorType::Bf16),
+        other => Err(WrongUse(format!(
+            "an adapter's matrices are too narrow for blocks: `--type {}` is for a whole model; take \
+             f32, f16 or bf16",
+            other.name()
+        ))),
+    }
+}
 
 fn adapter_only(
     args: &ExportArgs,
     opening: &Opening,
     adapter: &PeftAdapter,
 ) -> anyhow::Result<Rows> {
-    let kind = match args.r#type.unwrap_or(ExportType::F32) {
-        ExportType::F32 => TensorType::F32,
-        ExportType::F16 => TensorType::F16,
-        ExportType::Bf16 => TensorType::Bf16,
-        other => {
-            return Err(WrongUse(format!(
-                "an adapter's matrices are too narrow for blocks: `--type {}` is for a whole model; take \
-                 f32, f16 or bf16",
-                other.name()
-            ))
-            .into());
-        }
-    };
+    let kind = plain_type(args.r#type)?;
     let (folder, config) = (&opening.files.folder, &opening.files.config);
     let name = opening.name();
     let written = gguf::write_adapter(&args.out, folder, config, adapter, &name, kind)?;

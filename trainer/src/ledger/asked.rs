@@ -12,7 +12,7 @@ use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::{Checkpoint, expected};
 use graft_model::config::FloatType;
 use graft_model::{LlamaConfig, ProjectionKind, Seat, Site};
-use graft_recipes::{ActivationOffload, Checkpointing, Init, MergeOnto};
+use graft_recipes::{ActivationOffload, Checkpointing, Init, MergeOnto, Target};
 
 use super::Medium;
 use crate::device::Device;
@@ -150,6 +150,10 @@ pub struct Asked {
     pub merging: Merging,
     /// Bytes of the weights of a model that is written, merged or trained itself; 0 without one.
     pub model_bytes: u64,
+    /// Programs that are given the adapter by itself.
+    pub given: usize,
+    /// Programs that are given the merged model as a GGUF file.
+    pub models_given: usize,
     /// Where the run leaves its files.
     pub output_dir: PathBuf,
 }
@@ -201,6 +205,8 @@ impl Asked {
             keep: plan.checkpoint.keep.get(),
             merging: Merging::of(plan),
             model_bytes,
+            given: plan.finish.targets.iter().filter(|it| **it != Target::Ollama).count(),
+            models_given: plan.finish.targets.iter().filter(|it| **it == Target::Ollama).count(),
             output_dir: plan.output_dir.clone(),
         })
     }

@@ -45,6 +45,17 @@ pub(super) fn lines(asked: &Asked) -> Vec<Entry> {
             asked.model_bytes,
             format!("{} · {}", grouped(all), each(asked.model_bytes, all)),
         ),
+        line(
+            "for programs",
+            2 * (asked.given as u64 * values + asked.models_given as u64 * all),
+            format!(
+                "2 · ({} · {} + {} · {})",
+                asked.given,
+                grouped(values),
+                asked.models_given,
+                grouped(all)
+            ),
+        ),
         line("logs", asked.steps * STEP, format!("{} steps · {STEP}", grouped(asked.steps))),
     ]
 }

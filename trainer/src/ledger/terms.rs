@@ -66,6 +66,7 @@ pub(super) fn coming_and_going(asked: &Asked) -> Vec<Moment> {
         moment("a checkpoint", finish::saving(asked)),
         moment("writing the result", finish::writing(asked)),
         moment("comparing the merged model", finish::comparing(asked)),
+        moment("what programs take", finish::giving(asked)),
     ]
 }
 

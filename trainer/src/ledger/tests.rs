@@ -57,6 +57,8 @@ fn asked() -> Asked {
         keep: 3,
         merging: Merging::Nothing,
         model_bytes: 0,
+        given: 0,
+        models_given: 0,
         output_dir: "run".into(),
     }
 }

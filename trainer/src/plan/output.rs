@@ -119,6 +119,7 @@ fn results(recipe: &Recipe) -> Vec<&'static str> {
     if recipe.finish.merge {
         results.push(run_folder::MERGED);
     }
+    results.extend(recipe.finish.targets.iter().map(|target| target.name()));
     results
 }
 

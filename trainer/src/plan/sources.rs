@@ -360,7 +360,7 @@ impl Finding<'_, '_> {
     }
 }
 
-fn chat_template(chat: &Chat) -> ChatTemplate {
+pub(super) fn chat_template(chat: &Chat) -> ChatTemplate {
     let Chat { preamble, date, losses } = chat;
     let preamble = match preamble {
         Preamble::Official => graft_data::Preamble::Official { date: date.clone() },

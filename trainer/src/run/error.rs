@@ -206,6 +206,14 @@ pub enum RunError {
         /// The tolerance.
         allowed: f64,
     },
+    /// What a program takes could not be written.
+    #[error("what {name} takes (`finish.for`) was not written: {reason}")]
+    Program {
+        /// The program.
+        name: &'static str,
+        /// What stood in the way.
+        reason: String,
+    },
     /// A file could not be written.
     #[error("cannot write `{}`: {source}{}", path.display(), disk::way_out(source))]
     Write {
@@ -231,7 +239,7 @@ fn goes_on(stage: Stage) -> &'static str {
 fn missing(part: Part) -> &'static str {
     match part {
         Part::Result => ". The last checkpoint is whole, and `--resume` tries again",
-        Part::Scores | Part::Merge | Part::Report => {
+        Part::Scores | Part::Merge | Part::Programs | Part::Report => {
             ". What was learnt is written, and `--resume` does what is missing"
         }
     }
@@ -285,6 +293,7 @@ impl RunError {
             | Self::Stopped { .. }
             | Self::Unfinished { .. }
             | Self::Merge { .. }
+            | Self::Program { .. }
             | Self::Write { .. } => false,
         }
     }

@@ -13,7 +13,7 @@ use super::going_on::say_mended;
 use super::scores::Scores;
 use super::stage::{Part, Stage};
 use super::training::Run;
-use super::{RunError, inputs};
+use super::{RunError, inputs, programs};
 use crate::device::Backend;
 use crate::memory::{give_freed_memory_back, peak_resident_bytes};
 use crate::merge_bound::{MergeBound, onto};
@@ -76,6 +76,7 @@ pub(super) fn finish<B: Backend, P: Trainable<B>>(
     let mut written = vec![write_result(&mut run)?];
     let after = attempt(&mut run, Part::Scores, &mut failed, score)?;
     let merged = attempt(&mut run, Part::Merge, &mut failed, merge)?.flatten();
+    let given = attempt(&mut run, Part::Programs, &mut failed, programs::give)?;
     let status = match &failed {
         None => Status::after_last_step(run.position.step, run.position.loss),
         Some(error) => Status::Failed { reason: error.to_string() },
@@ -91,6 +92,7 @@ pub(super) fn finish<B: Backend, P: Trainable<B>>(
             run.folder.end(status)?;
             let divergence = merged.as_ref().and_then(|(_, divergence)| *divergence);
             written.extend(merged.map(|(path, _)| path));
+            written.extend(given.into_iter().flatten());
             Ok(outcome(&run, &after, written, divergence, peak))
         }
         (Some(error), _) => Err(error),
@@ -208,7 +210,7 @@ fn write_result<B: Backend, P: Trainable<B>>(run: &mut Run<'_, B, P>) -> Result<
 }
 
 /// Says where files are that somebody put where the run makes its own.
-fn tell_of_kept(told: &[String]) {
+pub(super) fn tell_of_kept(told: &[String]) {
     for what in told {
         warn(what);
     }

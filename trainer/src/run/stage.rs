@@ -30,6 +30,8 @@ pub enum Part {
     Scores,
     /// The merged model and its comparison.
     Merge,
+    /// What programs are given.
+    Programs,
     /// The report.
     Report,
 }
@@ -41,6 +43,7 @@ impl Part {
             Self::Result => "writing what was learnt",
             Self::Scores => "scoring the result",
             Self::Merge => "merging the adapter",
+            Self::Programs => "writing what programs take",
             Self::Report => "writing the report",
         }
     }

@@ -112,3 +112,45 @@ pub(super) fn comparing(asked: &Asked) -> Vec<Entry> {
         ),
     ]
 }
+
+/// The adapter as it is, as it is given and as it is written; one block of the base at a time, in which both are asked;
+/// rows of a merged model.
+pub(super) fn giving(asked: &Asked) -> Vec<Entry> {
+    if asked.given + asked.models_given == 0 {
+        return Vec::new();
+    }
+    let config = &asked.config;
+    let values: usize = asked.trained().into_iter().sum();
+    let [out, inner] = largest_projection(asked);
+    let block = asked.block_weights();
+    let band = band(asked);
+    let tokens = TOKENS.min(config.vocab_size) / 4;
+    let rows = tokens.min((probe::CHUNK / band).max(1));
+    let buffer = 2 * BUFFER * asked.models_given;
+    vec![
+        anonymous(
+            "adapters on their way",
+            4 * values * F32,
+            format!("4 · {} · {F32}", group(values)),
+        ),
+        anonymous(
+            "a block of the base",
+            2 * block + 2 * out * inner * F32,
+            format!("2 · {} + 2 · {} · {} · {F32}", group(block), group(out), group(inner)),
+        ),
+        anonymous(
+            "both models' answers",
+            (3 * rows * band + 8 * tokens * (config.d_model + config.d_ff)) * F32 + buffer,
+            format!(
+                "(3 · {} rows · {} tokens + 8 · {} · ({} + {})) · {F32} + {}",
+                group(rows),
+                group(band),
+                group(tokens),
+                group(config.d_model),
+                group(config.d_ff),
+                group(buffer)
+            ),
+        ),
+        super::tokenizer(asked, true),
+    ]
+}
