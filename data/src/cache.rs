@@ -5,7 +5,9 @@
 //!     samples-0000 …    the records of samples, some 256 MB each
 //!     rows, made        the records of rows, and how each became its samples
 //!     sizes             tokens and targets of each sample
+//!     split-HASH        which samples are held out (`splits.rs`)
 //!     cache.json        what was read, by its hash, and what is known of all samples
+//! FOLDER/found-HASH     what was found in rows that were looked through (`found.rs`)
 //! ```
 //!
 //! The hash of a file is taken of the very bytes that became the samples. A look at the file (its place on the disk, size and
@@ -14,9 +16,11 @@
 //! row became is taken over where the row is the same and the sums of its records are right. A folder is made by one process
 //! at a time, and nobody but its owner may read it.
 
+mod found;
 mod look;
 mod making;
 mod others;
+mod splits;
 mod stored;
 
 use std::cell::Cell;
@@ -37,6 +41,7 @@ use crate::sample::SampleOptions;
 use crate::tokenizer::Tokenizer;
 use look::Look;
 use making::InFiles;
+pub(crate) use splits::{Basis, kept_or};
 use stored::{Found, Stored};
 
 /// Of the records and of what becomes of rows: another one is made anew.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
+use crate::cache::{Basis, kept_or};
 use crate::error::Error;
 use crate::formats::{
     FileDigest, FileRows, MOST_BYTES_OF_A_ROW, Origin, Row, RowReader, SourceFile,
@@ -15,6 +16,7 @@ use crate::sample::{RowFailure, Sample, SampleOptions, encode_row};
 use crate::samples::{
     Index, Records, RowBytes, RowMade, RowRecord, Rows, Samples, packed, seen_of,
 };
+use crate::split::{Split, split_validation};
 use crate::statistics::{FileStatistics, Histogram, Lengths, Statistics};
 use crate::tokenizer::Tokenizer;
 
@@ -69,6 +71,26 @@ impl Dataset {
                 return builder.finish(reader.into_files());
             }
             builder.push(&rows)?;
+        }
+    }
+
+    /// Holds out rows as [`split_validation`] does, or as it did at an earlier start over the same cache.
+    ///
+    /// # Errors
+    /// As [`split_validation`].
+    pub fn split(
+        &self,
+        fraction: f64,
+        seed: u64,
+        together: &[(Origin, Origin)],
+    ) -> Result<Split, Error> {
+        let make = || split_validation(&self.rows, fraction, seed, together);
+        match self.rows.folder() {
+            None => make(),
+            Some(folder) => {
+                let (files, samples) = (&self.files, self.samples.len());
+                kept_or(folder, &Basis { files, fraction, seed, together, samples }, make)
+            }
         }
     }
 

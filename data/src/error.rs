@@ -26,6 +26,16 @@ pub enum FileProblem {
     Dangling(PathBuf),
 }
 
+/// What the name of a file that nobody knows ends in.
+fn ends_in(extension: &str) -> String {
+    if extension.is_empty() {
+        "and this name ends in none of these, nor is it JSON or a table of several columns"
+            .to_owned()
+    } else {
+        format!("not `{extension}`")
+    }
+}
+
 /// A failure while reading, rendering, encoding or batching data.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -149,11 +159,11 @@ pub enum Error {
     },
     /// A plain file of an unknown kind was given for `format: text`.
     #[error(
-        "{}: `format: text` reads {} (one document a file) and {} (one {{\"text\": …}} a line), not \
-         `{extension}`",
+        "{}: `format: text` reads {} (one document a file) and {} (one {{\"text\": …}} a line), {}",
         path.display(),
         Format::listed_endings(true),
-        Format::listed_endings(false)
+        Format::listed_endings(false),
+        ends_in(extension)
     )]
     UnknownExtension {
         /// The file.
@@ -379,8 +389,8 @@ pub enum RowProblem {
     NotAnObject {
         /// The keys of the format.
         expected: &'static str,
-        /// The type that was found.
-        found: &'static str,
+        /// What was found.
+        found: String,
         /// What to do about it.
         hint: &'static str,
     },
@@ -399,8 +409,8 @@ pub enum RowProblem {
         field: String,
         /// What the format says.
         expected: &'static str,
-        /// What was found.
-        found: &'static str,
+        /// What was found; texts, which may be anybody's, by their kind alone.
+        found: String,
     },
     /// A role nobody knows.
     #[error(

@@ -9,6 +9,7 @@
 mod cleaning;
 mod contamination;
 mod judgement;
+mod kept;
 mod near;
 pub mod personal;
 mod report;
@@ -19,18 +20,19 @@ mod words;
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use personal::{MaskKey, Personal};
 
 pub(crate) use cleaning::is_dropping;
 pub use cleaning::{Cleaned, Cleaning, dropped_by};
+pub(crate) use kept::{of_bytes, to_bytes};
 pub use report::{Check, Finding, Place, Report, RowId, What};
 pub use side_by_side::texts_of;
 pub use survey::{Section, Survey, Unread, survey};
 
 /// What happens to a row in which something was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It is told.
@@ -124,6 +126,16 @@ impl Hygiene {
             leaks: self.leaks,
             personal: Arc::new(Personal::clone(&self.personal).and_reports()),
         }
+    }
+
+    /// What tells this from what finds, or says, something else.
+    pub(crate) fn identity(&self) -> String {
+        let Self { duplicates, near_duplicates, contamination, leaks, personal } = self;
+        let said: Vec<_> = (0..personal.len()).map(|by| personal.said(by)).collect();
+        let personal = personal.identity();
+        format!(
+            "{duplicates:?} {near_duplicates:?} {contamination:?} {leaks:?} {said:?}\n{personal}"
+        )
     }
 
     /// Whether rows have to be read for it before they are read to be learnt: rows that are both learnt and

@@ -54,7 +54,7 @@ pub use formats::{
 pub use jinja::{Losses, ModelTemplate, NamedFile, TemplateFiles};
 pub use mixture::{Part, Portion, Take, is_plain, mixture};
 pub use overlong::{Overlong, OverlongReport, OverlongRow};
-pub use packing::pack;
+pub use packing::{Length, pack};
 pub use preview::{Preview, PreviewParts, PreviewStyle, Stretch};
 pub use random::{CounterRng, Purpose};
 pub use sample::{IGNORE, Sample, SampleOptions};

@@ -1,12 +1,30 @@
 //! Rows into bins of `max_seq_len` tokens, few bins and little room left: best-fit decreasing
 //! (Johnson 1973), which uses at most 11/9 of the best possible number of bins.
 
+/// Tokens of a row, as they are kept.
+pub trait Length: Copy {
+    /// How many.
+    fn tokens(self) -> usize;
+}
+
+impl Length for usize {
+    fn tokens(self) -> usize {
+        self
+    }
+}
+
+impl Length for u32 {
+    fn tokens(self) -> usize {
+        self as usize
+    }
+}
+
 /// Puts every row, by index, into exactly one bin of at most `max_seq_len` tokens.
 ///
 /// Each row goes into the fullest bin that still has room, longest row first; among equals the
 /// lowest index decides, so the result is the same everywhere. Indices in a bin ascend, and so do the bins' first ones.
 /// A row longer than `max_seq_len` is left to the overlong policy and has a bin of its own here.
-pub fn pack(lengths: &[usize], max_seq_len: usize) -> Vec<Vec<usize>> {
+pub fn pack(lengths: &[impl Length], max_seq_len: usize) -> Vec<Vec<usize>> {
     let Bins { rows, ends } = Bins::of(lengths, max_seq_len);
     let mut begin = 0;
     let bin = |&end: &u32| {
@@ -29,7 +47,7 @@ pub(crate) struct Bins {
 
 impl Bins {
     /// See [`pack`].
-    pub(crate) fn of(lengths: &[usize], max_seq_len: usize) -> Self {
+    pub(crate) fn of(lengths: &[impl Length], max_seq_len: usize) -> Self {
         let bins = assigned(lengths, max_seq_len);
         // Bins are numbered by their first rows.
         let (mut number_of, mut ends) = (Vec::new(), Vec::<u32>::new());
@@ -61,12 +79,12 @@ impl Bins {
 ///
 /// Rows of one length are alike, so the bins of each length are found first, and then dealt out in the order of the
 /// rows: memory is walked through forwards.
-fn assigned(lengths: &[usize], max_seq_len: usize) -> Vec<u32> {
+fn assigned(lengths: &[impl Length], max_seq_len: usize) -> Vec<u32> {
     let known = Known::of(lengths);
     // Behind which place in `dealt` the bins of each length end: longest first.
     let mut next = vec![0_u32; known.count()];
     let mut all = 0_usize;
-    for &length in lengths {
+    for length in lengths.iter().map(|length| length.tokens()) {
         next[known.at(length)] += 1;
         all = all.saturating_add(length);
     }
@@ -90,12 +108,12 @@ fn assigned(lengths: &[usize], max_seq_len: usize) -> Vec<u32> {
         }
         *rows = first;
     }
-    let deal = |length: &usize| {
-        let next = &mut next[known.at(*length)];
+    let mut deal = |length: usize| {
+        let next = &mut next[known.at(length)];
         *next += 1;
         dealt[*next as usize - 1]
     };
-    lengths.iter().map(deal).collect()
+    lengths.iter().map(|length| deal(length.tokens())).collect()
 }
 
 /// The lengths that rows have, each with a place.
@@ -107,12 +125,12 @@ enum Known {
 }
 
 impl Known {
-    fn of(lengths: &[usize]) -> Self {
-        let longest = lengths.iter().copied().max().unwrap_or(0);
+    fn of(lengths: &[impl Length]) -> Self {
+        let longest = lengths.iter().map(|length| length.tokens()).max().unwrap_or(0);
         if longest <= 4 * lengths.len() + 1_024 {
             return Self::UpTo(longest);
         }
-        let mut these = lengths.to_vec();
+        let mut these: Vec<usize> = lengths.iter().map(|length| length.tokens()).collect();
         these.sort_unstable();
         these.dedup();
         Self::These(these)
@@ -281,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_row_that_is_too_long_stands_alone() {
-        assert_eq!(pack(&[3, 12, 7], 10), [vec![0, 2], vec![1]]);
+        assert_eq!(pack(&[3_u32, 12, 7], 10), [vec![0, 2], vec![1]]);
     }
 
     const MAX: usize = 2_048;

@@ -82,8 +82,8 @@ impl Samples {
 
     /// Those of `indices`, which ascend.
     #[must_use]
-    pub fn choose(&self, indices: &[usize]) -> Self {
-        let chosen = indices.iter().map(|&at| self.place(at) as u32).collect();
+    pub fn choose(&self, indices: &[u32]) -> Self {
+        let chosen = indices.iter().map(|&at| self.place(at as usize) as u32).collect();
         Self { kept: self.kept.clone(), chosen: Some(chosen) }
     }
 
@@ -164,6 +164,15 @@ impl Samples {
     /// Tokens of every sample.
     pub fn lengths(&self) -> Vec<usize> {
         (0..self.len()).map(|at| self.tokens_of(at)).collect()
+    }
+
+    /// [`Self::lengths`] as they are kept, which takes no memory where these are all.
+    pub fn stored_lengths(&self) -> Cow<'_, [u32]> {
+        let all = self.kept.index.lengths();
+        match &self.chosen {
+            None => Cow::Borrowed(all),
+            Some(chosen) => chosen.iter().map(|&place| all[place as usize]).collect(),
+        }
     }
 
     /// Every sample, in order.
@@ -327,7 +336,8 @@ mod tests {
             let targets = samples.iter().map(Sample::targets);
             prop_assert!(targets.enumerate().all(|(at, targets)| kept.targets_of(at) == targets));
             let some: Vec<usize> = (0..samples.len()).step_by(every).collect();
-            let chosen = kept.choose(&some);
+            let chosen = kept.choose(&some.iter().map(|&at| at as u32).collect::<Vec<_>>());
+            prop_assert!(chosen.stored_lengths().iter().map(|&it| it as usize).eq(chosen.lengths()));
             for (at, &place) in some.iter().enumerate() {
                 prop_assert_eq!(&chosen.at(at), &samples[place]);
                 prop_assert_eq!(chosen.tokens_of(at), samples[place].tokens.len());

@@ -5,10 +5,15 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rayon::prelude::*;
+
 use crate::error::Error;
 use crate::mixture::{Part, is_plain};
-use crate::packing::Bins;
+use crate::packing::{Bins, Length};
 use crate::random::{CounterRng, Purpose};
+
+/// Rows or bins whose lengths are found before the longest of them are chosen.
+const UNITS_AT_ONCE: usize = 65_536;
 
 /// Whether several rows share a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,10 +75,14 @@ impl Units {
     }
 
     /// Adds those of rows that stand together, the first of which is `first`.
-    fn add(&mut self, lengths: &[usize], first: usize, packing: Packing) {
+    fn add(&mut self, lengths: &[impl Length], first: usize, packing: Packing) {
         match (self, packing) {
             (Self::Bins { rows, ends }, Packing::Bins { max_seq_len }) => {
                 let bins = Bins::of(lengths, max_seq_len);
+                if rows.is_empty() && first == 0 {
+                    (*rows, *ends) = (bins.rows, bins.ends);
+                    return;
+                }
                 let (first, behind) = (first as u32, rows.len() as u32);
                 rows.extend(bins.rows.iter().map(|row| first + row));
                 ends.extend(bins.ends.iter().map(|end| behind + end));
@@ -139,7 +148,7 @@ impl Schedule {
     ///
     /// # Errors
     /// There is no row.
-    pub fn new(lengths: &[usize], options: ScheduleOptions) -> Result<Self, Error> {
+    pub fn new(lengths: &[impl Length], options: ScheduleOptions) -> Result<Self, Error> {
         Self::mixed(lengths, &[Part { samples: lengths.len(), times: 1.0 }], options)
     }
 
@@ -152,7 +161,7 @@ impl Schedule {
     /// # Panics
     /// The parts have more or fewer rows than there are.
     pub fn mixed(
-        lengths: &[usize],
+        lengths: &[impl Length],
         parts: &[Part],
         options: ScheduleOptions,
     ) -> Result<Self, Error> {
@@ -199,19 +208,30 @@ impl Schedule {
         self.parts.iter().map(rows).collect()
     }
 
-    /// Tokens of every row, or bin, as often as a step may have it, longest first; `tokens` are those of a row
-    /// that the schedule was made of.
-    pub fn unit_lengths(&self, tokens: impl Fn(usize) -> usize) -> Vec<usize> {
-        let mut lengths: Vec<usize> = Vec::new();
+    /// Tokens of the longest rows, or bins, as many as a step has, each as often as a step may have it, longest first;
+    /// `tokens` are those of a row that the schedule was made of.
+    pub fn unit_lengths(&self, tokens: impl Fn(usize) -> usize + Sync) -> Vec<usize> {
+        let longest_first = |a: &usize, b: &usize| b.cmp(a);
+        let (asked, mut lengths) = (self.units_per_step(), Vec::<usize>::new());
         for part in &self.parts {
             // No more of one than a step has are ever together.
-            let most = part.most().min(self.units_per_step());
-            for unit in part.units.clone() {
-                let length: usize = self.units.of(unit).map(&tokens).sum();
-                lengths.extend(std::iter::repeat_n(length, most));
+            let most = part.most().min(asked);
+            let length = |unit: usize| self.units.of(unit).map(&tokens).sum::<usize>();
+            for begin in part.units.clone().step_by(UNITS_AT_ONCE) {
+                let end = part.units.end.min(begin + UNITS_AT_ONCE);
+                let some: Vec<usize> = (begin..end).into_par_iter().map(length).collect();
+                for length in some {
+                    lengths.extend(std::iter::repeat_n(length, most));
+                    // Of millions of rows only those of a step are kept.
+                    if lengths.len() > asked.saturating_mul(2).saturating_add(UNITS_AT_ONCE) {
+                        lengths.select_nth_unstable_by(asked, longest_first);
+                        lengths.truncate(asked);
+                    }
+                }
             }
         }
-        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        lengths.sort_unstable_by(longest_first);
+        lengths.truncate(asked);
         lengths
     }
 
@@ -290,7 +310,7 @@ mod tests {
     #[test]
     fn the_last_step_of_an_epoch_is_smaller_and_kept() {
         let options = ScheduleOptions { shuffle: false, ..options(2, 2, 0) };
-        let schedule = Schedule::new(&[1; 7], options).unwrap();
+        let schedule = Schedule::new(&[1_u32; 7], options).unwrap();
         assert_eq!(schedule.steps_per_epoch(), 2);
         assert_eq!(schedule.step(0), [vec![0, 1], vec![2, 3]]);
         assert_eq!(schedule.step(1), [vec![4, 5], vec![6]]);
@@ -301,14 +321,16 @@ mod tests {
     #[test]
     fn epochs_and_seeds_have_orders_of_their_own() {
         let orders: Vec<_> = [(1, 0), (1, 1), (2, 0)]
-            .map(|(seed, epoch)| Schedule::new(&[1; 50], options(50, 1, seed)).unwrap().step(epoch))
+            .map(|(seed, epoch)| {
+                Schedule::new(&[1_usize; 50], options(50, 1, seed)).unwrap().step(epoch)
+            })
             .to_vec();
         assert!(orders[0] != orders[1] && orders[0] != orders[2] && orders[1] != orders[2]);
     }
 
     #[test]
     fn no_rows_is_an_error() {
-        let error = Schedule::new(&[], options(1, 1, 0)).unwrap_err();
+        let error = Schedule::new(&[0_u32; 0], options(1, 1, 0)).unwrap_err();
         insta::assert_snapshot!(error, @"the dataset is empty: there is no row to train on");
     }
 

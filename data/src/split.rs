@@ -14,9 +14,9 @@ use crate::samples::Rows;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     /// To train on; at least one row.
-    pub train: Vec<usize>,
+    pub train: Vec<u32>,
     /// Held out; at least one row.
-    pub validation: Vec<usize>,
+    pub validation: Vec<u32>,
 }
 
 /// Holds out `fraction` of the rows (rounded, at least one, never all), chosen by `seed`.
@@ -65,7 +65,7 @@ pub fn split_validation(
     for (first, samples) in rows.first.iter().zip(&rows.samples) {
         let is_held_out = is_validation[*first as usize];
         let side = if is_held_out { &mut split.validation } else { &mut split.train };
-        side.extend(samples.start as usize..samples.end as usize);
+        side.extend(samples.clone());
     }
     Ok(split)
 }
@@ -206,13 +206,13 @@ mod tests {
             }).collect();
             let split = split_validation(&rows_of(&samples), fraction, seed, &[]).unwrap();
             prop_assert!(!split.train.is_empty() && !split.validation.is_empty());
-            let lines = |indices: &[usize]| -> std::collections::BTreeSet<usize> {
-                indices.iter().map(|&index| samples[index].origin.line).collect()
+            let lines = |indices: &[u32]| -> std::collections::BTreeSet<usize> {
+                indices.iter().map(|&index| samples[index as usize].origin.line).collect()
             };
             prop_assert!(lines(&split.train).is_disjoint(&lines(&split.validation)));
             let mut all = [&split.train[..], &split.validation[..]].concat();
             all.sort_unstable();
-            prop_assert_eq!(all, (0..samples.len()).collect::<Vec<_>>());
+            prop_assert_eq!(all, (0..samples.len() as u32).collect::<Vec<_>>());
             prop_assert_eq!(split_validation(&rows_of(&samples), fraction, seed, &[]).unwrap(), split.clone());
             // Where no row is repeated, they are the first of the shuffled rows.
             let mut shuffled: Vec<usize> = (0..rows.len()).collect();
@@ -237,8 +237,8 @@ mod tests {
             }).collect();
             samples.sort_by_key(|sample| sample.origin);
             let split = split_validation(&rows_of(&samples), fraction, seed, &[]).unwrap();
-            let ids = |indices: &[usize]| -> std::collections::BTreeSet<u32> {
-                indices.iter().map(|&index| samples[index].tokens[1]).collect()
+            let ids = |indices: &[u32]| -> std::collections::BTreeSet<u32> {
+                indices.iter().map(|&index| samples[index as usize].tokens[1]).collect()
             };
             prop_assert!(ids(&split.train).is_disjoint(&ids(&split.validation)));
             prop_assert!(!split.train.is_empty() && !split.validation.is_empty());

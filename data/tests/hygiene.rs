@@ -80,3 +80,34 @@ fn personal_data_is_found_and_what_looks_like_it_is_not() {
         assert!(precision >= 0.99 && recall >= 0.99, "{kind}: {precision} {recall} {score:?}");
     }
 }
+
+#[test]
+fn numbers_in_groups_are_found_over_line_ends_and_what_looks_like_them_is_not() {
+    let personal = Personal::that_reports(MaskKey::of_seed(7));
+    let mut draw = Draw::new(9);
+    for kind in ["card", "iban", "phone"] {
+        let mask = format!("<{}_", kind.to_uppercase());
+        let mut score = Score::default();
+        for _ in 0..4_000 {
+            let set = labelled(kind, &mut draw);
+            // A blank between two digits or letters of numbers, whichever of them: a line may end there.
+            let is_within = |at: &usize| {
+                let bytes = set.text.as_bytes();
+                bytes[*at] == b' '
+                    && bytes[at - 1].is_ascii_digit()
+                    && bytes[at + 1].is_ascii_digit()
+            };
+            let blanks: Vec<usize> = (1..set.text.len() - 1).filter(is_within).collect();
+            if blanks.is_empty() {
+                continue;
+            }
+            let mut text = set.text.clone();
+            let at = blanks[draw.below(blanks.len())];
+            text.replace_range(at..=at, draw.of(&["\n", "\r\n", " \n  "]));
+            score.count(personal.shown(&text).contains(&mask), set.value.is_some());
+        }
+        assert!(score.known > 500, "{kind}: {score:?}");
+        let (precision, recall) = (score.precision(), score.recall());
+        assert!(precision >= 0.99 && recall >= 0.97, "{kind}: {precision} {recall} {score:?}");
+    }
+}

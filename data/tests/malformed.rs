@@ -9,7 +9,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::{
+    Array as _, ArrayRef, DictionaryArray, Int32Array, Int64Array, ListArray, RecordBatch,
+    StringArray, StructArray,
+};
+use arrow_buffer::OffsetBuffer;
+use arrow_schema::Field;
 use graft_data::{Format, RowReader, SourceFile};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -322,6 +327,11 @@ fn of_columns() -> Vec<Broken> {
         let what = format!("a value of {megabytes} MB");
         all.push(Broken { what, ending: "parquet", bytes, format: Format::Text });
     }
+    for in_struct in [false, true] {
+        let (bytes, format) = small_in_a_list(1 << 20, 2_000, in_struct);
+        let what = "a value of 1 MB, two thousand times in a list".to_owned();
+        all.push(Broken { what, ending: "parquet", bytes, format });
+    }
     let column: ArrayRef = Arc::new(Int64Array::from(vec![1]));
     let twice = RecordBatch::try_from_iter([("text", column.clone()), ("text", column)]).unwrap();
     for (ending, bytes) in [("parquet", parquet(&twice, true)), ("arrow", arrow(&twice))] {
@@ -336,6 +346,28 @@ fn small_in_the_file(bytes: usize, rows: usize) -> Vec<u8> {
     let keys = Int32Array::from(vec![0; rows]);
     let column: ArrayRef = Arc::new(DictionaryArray::new(keys, text));
     parquet(&RecordBatch::try_from_iter([("text", column)]).unwrap(), true)
+}
+
+/// A file of some kilobytes with one text of so many bytes in a list of its only row, by itself or in turns.
+fn small_in_a_list(bytes: usize, times: usize, in_turns: bool) -> (Vec<u8>, Format) {
+    let text: ArrayRef = Arc::new(StringArray::from(vec!["a".repeat(bytes)]));
+    let texts: ArrayRef = Arc::new(DictionaryArray::new(Int32Array::from(vec![0; times]), text));
+    let (name, items, format) = if in_turns {
+        let roles: ArrayRef = Arc::new(StringArray::from(vec!["user"; times]));
+        let field =
+            |name: &str, of: &ArrayRef| Arc::new(Field::new(name, of.data_type().clone(), true));
+        let turns = StructArray::from(vec![
+            (field("role", &roles), roles.clone()),
+            (field("content", &texts), texts.clone()),
+        ]);
+        ("messages", Arc::new(turns) as ArrayRef, Format::Messages)
+    } else {
+        ("text", texts, Format::Text)
+    };
+    let item = Arc::new(Field::new("item", items.data_type().clone(), true));
+    let list = ListArray::new(item, OffsetBuffer::from_lengths([times]), items, None);
+    let column: ArrayRef = Arc::new(list);
+    (parquet(&RecordBatch::try_from_iter([(name, column)]).unwrap(), true), format)
 }
 
 fn parquet(batch: &RecordBatch, is_dictionary: bool) -> Vec<u8> {

@@ -33,19 +33,27 @@ fn with_frame(
     let (body, foot) = rest.split_at(rest.len() - behind);
     let (head, foot) = (head.concat(), foot.concat());
     let frame = measure(&head) + measure(&foot);
-    // A frame as long as its picture: the lines go without it.
-    let (head, foot, room) = if frame * 2 > max {
-        (String::new(), String::new(), max)
-    } else {
-        (head, foot, max - frame)
-    };
+    // A frame as long as its picture: the lines go without it. Fences say nothing, the head of a table does.
+    let says_nothing = behind > 0;
+    if frame * 2 > max {
+        return pack(if says_nothing { body } else { &lines }, measure, max);
+    }
     let line = if foot.is_empty() { "" } else { "\n" };
-    let parts = pack(body, measure, room);
+    let parts = pack(body, measure, max - frame);
     let mut fitting = Vec::with_capacity(parts.len());
+    let mut has_head = says_nothing;
     for part in parts {
         let whole = format!("{head}{part}{line}{foot}");
         // What stands beside each other may measure more than each for itself.
-        if measure(&whole) <= max { fitting.push(whole) } else { fitting.push(part) }
+        if measure(&whole) <= max {
+            has_head = true;
+            fitting.push(whole);
+        } else {
+            fitting.push(part);
+        }
+    }
+    if !has_head {
+        fitting.splice(0..0, pack(&sentences(&head), measure, max));
     }
     fitting
 }
@@ -73,12 +81,15 @@ fn pack(pieces: &[&str], measure: &dyn Fn(&str) -> usize, max: usize) -> Vec<Str
         }
         start = end;
     }
-    parts.retain(|part| !part.is_empty());
+    parts.retain(|part| !part.trim().is_empty());
     parts
 }
 
-/// A sentence in words, a word in characters.
+/// A sentence in words, a word in characters; blanks alone are no text.
 fn smaller(text: &str, measure: &dyn Fn(&str) -> usize, max: usize) -> Vec<String> {
+    if text.trim().is_empty() {
+        return Vec::new();
+    }
     let words: Vec<&str> = text.split_inclusive(char::is_whitespace).collect();
     if words.len() > 1 {
         return pack(&words, measure, max);
@@ -90,10 +101,10 @@ fn smaller(text: &str, measure: &dyn Fn(&str) -> usize, max: usize) -> Vec<Strin
     let half = text.char_indices().nth(count / 2).map_or(text.len(), |(at, _)| at);
     let mut parts = Vec::new();
     for part in [&text[..half], &text[half..]] {
-        if measure(part) <= max {
-            parts.push(part.to_owned());
-        } else {
+        if measure(part) > max {
             parts.extend(smaller(part, measure, max));
+        } else if !part.trim().is_empty() {
+            parts.push(part.to_owned());
         }
     }
     parts
@@ -188,6 +199,27 @@ mod tests {
         }
         let parts = cut("```\na b c\nd e f\ng h i\n```", Form::Code, &words, 8);
         assert_eq!(parts, ["```\na b c\nd e f\n```", "```\ng h i\n```"]);
+    }
+
+    #[test]
+    fn however_little_is_allowed_no_part_is_blank_and_nothing_is_lost() {
+        let text = "It opens at 9.  He said\n| --- |\n \u{a0}\"no\". 第一。\n\n \tend ";
+        let seen = |text: &str| text.split_whitespace().collect::<String>();
+        // Blanks are tokens, too.
+        let characters = |text: &str| text.chars().count();
+        for form in [Form::Paragraph, Form::Table] {
+            for max in 1..60 {
+                let parts = cut(text, form, &characters, max);
+                assert!(parts.iter().all(|part| !part.trim().is_empty()), "{max}: {parts:?}");
+                let said = seen(&parts.concat());
+                // The head of a table may stand in every part.
+                assert!(
+                    seen(text).starts_with(&said[..20]) && said.ends_with("第一。end"),
+                    "{max}: {parts:?}"
+                );
+                assert!(said.len() >= seen(text).len(), "{max}: {parts:?}");
+            }
+        }
     }
 
     #[test]

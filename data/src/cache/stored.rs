@@ -243,7 +243,8 @@ pub(super) fn is_part(name: &OsStr) -> bool {
     let numbered = |name: &str| {
         name.strip_prefix("samples-").is_some_and(|rest| rest.bytes().all(|it| it.is_ascii_digit()))
     };
-    name.to_str().is_some_and(|name| NAMES.contains(&name) || numbered(name))
+    let split = |name: &str| name.starts_with(super::splits::PREFIX);
+    name.to_str().is_some_and(|name| NAMES.contains(&name) || numbered(name) || split(name))
 }
 
 /// A file of this size.
@@ -256,6 +257,7 @@ fn open(place: &Path, name: &str, bytes: u64) -> Result<File, String> {
     Ok(file)
 }
 
-fn hash(path: &Path) -> io::Result<String> {
+/// Of a file's bytes.
+pub(super) fn hash(path: &Path) -> io::Result<String> {
     of_reader(&mut File::open(path)?, |_| ()).map(|(_, sha256)| sha256)
 }

@@ -172,7 +172,7 @@ mod tests {
         insta::assert_snapshot!(problem(Messages, r#"{"messages": [}"#), @"malformed JSON at column 15: expected value");
         insta::assert_snapshot!(problem(Messages, r#"[{"messages": []}]"#), @"expected a JSON object with `messages`, found a list; write one object a line (JSONL), or one list of objects");
         insta::assert_snapshot!(problem(Messages, r#"{"conversations": []}"#), @"`messages` is missing (found: conversations)");
-        insta::assert_snapshot!(problem(Completion, r#"{"prompt": "a", "completion": 3}"#), @"`completion` must be a text, found a number");
+        insta::assert_snapshot!(problem(Completion, r#"{"prompt": "a", "completion": 3}"#), @"`completion` must be a text, found the number 3");
         insta::assert_snapshot!(problem(Text, "{}"), @"`text` is missing (the object is empty)");
         insta::assert_snapshot!(problem(Alpaca, r#"{"instruction": "a"}"#), @"`output` is missing (found: instruction)");
     }

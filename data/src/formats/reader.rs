@@ -400,7 +400,7 @@ mod tests {
             rows.iter().map(|(_, origin)| (origin.line, origin.item)).collect();
         assert_eq!(places, [(2, Some(1)), (3, Some(2))]);
         let fail = |text: &str| read("a.json", text.as_bytes(), Format::Messages).unwrap_err();
-        insta::assert_snapshot!(fail(&format!("[{CHAT}, {{\"messages\": 1}}]")), @"a.json:1, row 2 of the list: `messages` must be a list, found a number");
+        insta::assert_snapshot!(fail(&format!("[{CHAT}, {{\"messages\": 1}}]")), @"a.json:1, row 2 of the list: `messages` must be a list, found the number 1");
         insta::assert_snapshot!(fail(&format!("[{CHAT}, {{\"messages\" 1}}]")), @"a.json:1, row 2 of the list: malformed JSON at column 103: expected `:`");
         insta::assert_snapshot!(fail("{\n  \"messages\": [\n    nothing\n  ]\n}\n"), @"a.json:3: malformed JSON at column 6: expected ident");
     }

@@ -224,7 +224,7 @@ mod tests {
         source.check().unwrap();
         let sources = [source.clone(), source];
         let [first, again] = [(); 2].map(|()| read_rows(&sources).unwrap_err().to_string());
-        insta::assert_snapshot!(first, @"standard input:2: `text` must be a text, found a number");
+        insta::assert_snapshot!(first, @"standard input:2: `text` must be a text, found the number 1");
         assert_eq!(again, first);
         let mut text = "{\"text\": \"a\"}\n".as_bytes();
         let source = SourceFile::of_stream("standard input", Format::Text, &mut text).unwrap();

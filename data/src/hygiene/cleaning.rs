@@ -33,7 +33,7 @@ pub(super) enum Verdict {
     /// It is left out.
     Drop(Check),
     /// It is left out for something that is looked for in texts, by its number.
-    DropFor(usize),
+    DropFor(u16),
 }
 
 /// What was done to the rows of a file, and how often.
@@ -56,6 +56,11 @@ pub(crate) fn is_dropping(what: &str) -> bool {
 impl Cleaning {
     pub(super) fn new(verdicts: Vec<Verdict>, personal: Arc<Personal>, digest: FileDigest) -> Self {
         Self { verdicts, personal, digest }
+    }
+
+    /// One a row, in the order in which they are read.
+    pub(super) fn verdicts(&self) -> &[Verdict] {
+        &self.verdicts
     }
 
     /// Whether it does anything.
@@ -89,7 +94,7 @@ impl Cleaning {
                 None
             }
             Verdict::DropFor(by) => {
-                count(format!("{DROPPED}with {}", self.personal.said(by).1));
+                count(format!("{DROPPED}with {}", self.personal.said(usize::from(by)).1));
                 None
             }
         }

@@ -65,7 +65,10 @@ impl<'a> Judgement<'a> {
             let first =
                 |action| by.iter().copied().find(|&by| self.hygiene.personal.action(by) == action);
             self.verdicts[*row as usize] = match (first(Action::Drop), first(Action::Mask)) {
-                (Some(by), _) => Verdict::DropFor(by),
+                // So many things nobody looks for; they would be told as what they have in common.
+                (Some(by), _) => {
+                    u16::try_from(by).map_or(Verdict::Drop(Check::Personal), Verdict::DropFor)
+                }
                 (None, Some(_)) => Verdict::Mask,
                 (None, None) => Verdict::Keep,
             };
@@ -167,7 +170,11 @@ impl<'a> Judgement<'a> {
             |row: u32| !matches!(verdicts[row as usize], Verdict::Drop(_) | Verdict::DropFor(_));
         let alike = alike.into_iter().filter(|&(a, b)| stays(a) && stays(b));
         let alike = alike.map(|(a, b)| (rows.origin(a), rows.origin(b))).collect();
-        Survey { report, cleanings, alike }
+        let mut files = vec![Vec::new(); sections.len()];
+        for file in &rows.files {
+            files[file.section].extend(file.digest.clone());
+        }
+        Survey { report, cleanings, alike, files }
     }
 
     fn findings(&self, sections: &[&Section<'_>]) -> Vec<Finding> {

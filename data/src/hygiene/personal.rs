@@ -359,6 +359,13 @@ fn spelled_alike(kind: Kind, value: &str) -> String {
     }
 }
 
+/// Bytes of a line's end and the indentation behind it, where these begin with one; 0 otherwise.
+fn line_end(bytes: &[u8]) -> usize {
+    let is_blank = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    let blanks = bytes.iter().take(8).take_while(is_blank).count();
+    if bytes[..blanks].contains(&b'\n') { blanks } else { 0 }
+}
+
 /// Whether a value may begin at this place, or end there: not within a word or number.
 fn is_edge(text: &str, at: usize) -> bool {
     let before = text[..at].chars().next_back();

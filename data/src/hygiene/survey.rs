@@ -52,7 +52,7 @@ pub struct Unread {
 }
 
 /// What was found, and what follows.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Survey {
     /// What was found.
     pub report: Report,
@@ -61,6 +61,8 @@ pub struct Survey {
     pub cleanings: Vec<Vec<Option<Arc<Cleaning>>>>,
     /// Rows that are learnt and nearly equal to an earlier one that is: (earlier, later).
     pub alike: Vec<(Origin, Origin)>,
+    /// By section, as the cleanings: size and hash of each file that was read.
+    pub files: Vec<Vec<FileDigest>>,
 }
 
 /// Reads the rows of all sections.

@@ -131,6 +131,26 @@ fn a_row_goes_only_for_one_that_stays() {
 }
 
 #[test]
+fn what_was_not_looked_at_closely_is_said() {
+    let room = Room::new();
+    // Rows that are all alike, and measured ones that share the words of their form.
+    let alike: Vec<String> = (0..80).map(|row| format!("{FEE} {FEE} number {row}")).collect();
+    let alike: Vec<&str> = alike.iter().map(String::as_str).collect();
+    let form = "please answer the following question about the rules of the town";
+    let asked: Vec<String> = (0..11).map(|row| format!("{form} q{row}")).collect();
+    let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+    let train = [room.file("a.jsonl", &alike), room.file("b.jsonl", &[form])];
+    let measured = [room.file("v.jsonl", &asked)];
+    let found = look(&measured, &train, &all(Action::Report));
+    let remarks: Vec<&str> =
+        found.report.findings.iter().flat_map(|it| &it.remarks).map(String::as_str).collect();
+    insta::assert_snapshot!(remarks.join("\n"), @r"
+    13 rows have much in common with very many others, and were compared with the first of those only
+    stretches in more than ten measured rows, taken for words of their form: 4
+    ");
+}
+
+#[test]
 fn a_file_that_changes_after_the_survey_is_named() {
     let room = Room::new();
     let train = [room.file("a.jsonl", &["one", "one", "two"])];

@@ -47,6 +47,13 @@ impl Index {
         }
     }
 
+    /// Room for so many more, and for no others.
+    fn reserve(&mut self, samples: usize) {
+        self.lengths.reserve_exact(samples);
+        self.targets.reserve_exact(samples);
+        self.offsets.reserve_exact(samples.div_ceil(STRIDE));
+    }
+
     fn add_sizes(&mut self, tokens: u32, targets: u32) {
         if self.lengths.len().is_multiple_of(STRIDE) {
             self.offsets.push(self.end);
@@ -63,11 +70,12 @@ impl Index {
 
     /// As it was stored.
     pub(crate) fn of_stored(
-        sizes: impl Iterator<Item = [u32; 2]>,
+        sizes: impl ExactSizeIterator<Item = [u32; 2]>,
         files: Vec<(u32, u32)>,
         seen: Vec<u64>,
     ) -> Self {
         let mut index = Self { files, seen, ..Self::default() };
+        index.reserve(sizes.len());
         sizes.for_each(|[tokens, targets]| index.add_sizes(tokens, targets));
         index
     }
@@ -94,6 +102,11 @@ impl Index {
     /// Of all records.
     pub(crate) fn bytes(&self) -> u64 {
         self.end
+    }
+
+    /// Of every sample.
+    pub(super) fn lengths(&self) -> &[u32] {
+        &self.lengths
     }
 
     pub(super) fn tokens(&self, place: usize) -> usize {

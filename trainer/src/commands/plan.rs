@@ -81,7 +81,7 @@ impl<'a> Shown<'a> {
         Ledger::settle(&mut asked, &available);
         let ledger = Ledger::for_run(&asked);
         let schedule = data.schedule(plan)?;
-        let tokens = data.train.lengths().iter().sum();
+        let tokens = (0..data.train.len()).map(|at| data.train.tokens_of(at)).sum();
         Ok(Self { plan, schedule, tokens, asked, ledger, available })
     }
 

@@ -7,7 +7,7 @@ use graft_data::hygiene::dropped_by;
 use graft_data::{
     Conversation, Dataset, Error, FileDigest, Message, Overlong, Part, Portion, Role, RowCounts,
     Rows, SampleOptions, Samples, Schedule, SourceFile, Split, Statistics, Take, Tokenizer,
-    is_plain, mixture, split_validation,
+    is_plain, mixture,
 };
 
 use super::findings::Findings;
@@ -83,7 +83,7 @@ impl LoadedData {
         if let Some(schedule) = self.schedule.get().filter(|it| *it.options() == plan.batches) {
             return Ok(Arc::clone(schedule));
         }
-        let schedule = Schedule::mixed(&self.train.lengths(), &self.mixture, plan.batches)?;
+        let schedule = Schedule::mixed(&self.train.stored_lengths(), &self.mixture, plan.batches)?;
         let schedule = Arc::new(schedule);
         // Only the first one asked for is kept.
         let _ = self.schedule.set(Arc::clone(&schedule));
@@ -236,9 +236,9 @@ impl Plan {
             return self.in_place(tokenizer);
         }
         // Rows that may not be learnt are not read for it.
-        let surveyed = self.survey(&tokenizer)?;
-        let mut findings = Findings::new(&self.recipe);
         let mut keeping = Keeping::of(&self.recipe.data.cache);
+        let surveyed = self.survey(&tokenizer, &mut keeping)?;
+        let mut findings = Findings::new(&self.recipe);
         let mut read = |key, files: &[SourceFile], options, findings: &mut Findings<'_>| {
             dataset(key, files, &tokenizer, options, &mut keeping, findings)
         };
@@ -402,7 +402,8 @@ impl Plan {
             return None;
         };
         let together = [&train.together[..], &surveyed.together].concat();
-        split_validation(&train.rows, *fraction, self.seed, &together)
+        train
+            .split(*fraction, self.seed, &together)
             .map_err(|error| findings.problem("data.validation.fraction", error))
             .ok()
     }

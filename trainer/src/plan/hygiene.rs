@@ -12,6 +12,7 @@ use graft_files::sha256::sha256_hex;
 use graft_recipes::{Contamination, Hygiene, NearDuplicates, Recipe, RowAction, ValueAction};
 
 use super::findings::Findings;
+use super::keeping::Keeping;
 use super::{Plan, PlanErrors};
 use crate::run_folder::manifest::{DataFile, FileHash};
 
@@ -213,7 +214,11 @@ impl Plan {
     ///
     /// # Errors
     /// What was found forbids the run, or a file cannot be read.
-    pub(super) fn survey(&self, tokenizer: &Tokenizer) -> Result<Surveyed, PlanErrors> {
+    pub(super) fn survey(
+        &self,
+        tokenizer: &Tokenizer,
+        keeping: &mut Keeping,
+    ) -> Result<Surveyed, PlanErrors> {
         let mut findings = Findings::new(&self.recipe);
         let asked = &self.hygiene.asked;
         let section = |key, sources, leaves_out_empty| hygiene::Section {
@@ -229,7 +234,7 @@ impl Plan {
             section("evaluation.general", &self.general, true),
         ];
         let train = section("data.train", &self.train, may_be_empty);
-        let surveyed = survey(asked, &measured, train, &mut findings);
+        let surveyed = survey(asked, &measured, train, keeping, &mut findings);
         for finding in surveyed.report.iter().flat_map(Report::errors) {
             let hint = match finding.values {
                 None => "mend the files, or have the rows left out: `drop` in place of `error`",
@@ -242,18 +247,19 @@ impl Plan {
     }
 }
 
-/// Reads the rows of sections for what is asked of them, if anything is.
+/// Reads the rows of sections for what is asked of them, if anything is; or what an earlier start found.
 pub(super) fn survey(
     asked: &hygiene::Hygiene,
     measured: &[Section<'_>],
     train: Section<'_>,
+    keeping: &mut Keeping,
     findings: &mut Findings<'_>,
 ) -> Surveyed {
     if !asked.needs_survey() {
         return Surveyed::default();
     }
-    match hygiene::survey(measured, train, asked) {
-        Ok(Survey { report, cleanings, alike }) => {
+    match keeping.survey(measured, train, asked) {
+        Ok(Survey { report, cleanings, alike, files: _ }) => {
             let keys = measured.iter().chain([&train]).map(|section| section.key.to_owned());
             let cleanings = keys.zip(cleanings).collect();
             Surveyed { report: Some(report), cleanings, together: alike }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use graft_data::hygiene::{self, Hygiene, Section, Survey, Unread};
 use graft_data::{Cache, Dataset, Error, SampleOptions, SourceFile, Tokenizer};
 use graft_files::place;
 use graft_recipes::{Cache as Choice, PathOrBuiltin, Recipe};
@@ -40,7 +41,7 @@ impl Keeping {
         tokenizer: &Tokenizer,
         options: &SampleOptions,
     ) -> Result<Dataset, Error> {
-        match self.cache(sources) {
+        match self.cache(&sources.iter().collect::<Vec<_>>()) {
             Some(cache) => {
                 cache.load(sources, tokenizer, options, &mut |note| self.notes.push(note))
             }
@@ -48,10 +49,33 @@ impl Keeping {
         }
     }
 
+    /// What is found in the rows of these sections; what an earlier start found, where the same was looked for in the same files.
+    ///
+    /// # Errors
+    /// The files cannot be read, or are wrong.
+    pub(super) fn survey(
+        &mut self,
+        measured: &[Section<'_>],
+        train: Section<'_>,
+        asked: &Hygiene,
+    ) -> Result<Survey, Unread> {
+        let all = measured.iter().chain([&train]).flat_map(|section| section.sources);
+        // What is in the program is the same at the next start.
+        let files: Vec<_> = all.filter(|source| source.embedded_text().is_none()).collect();
+        let said = self.notes.len();
+        let cache = self.cache(&files);
+        // Of a folder that does not serve the samples are told.
+        self.notes.truncate(said);
+        match cache {
+            Some(cache) => cache.survey(measured, train, asked, &mut |note| self.notes.push(note)),
+            None => hygiene::survey(measured, train, asked),
+        }
+    }
+
     /// `None` for memory.
-    fn cache(&mut self, sources: &[SourceFile]) -> Option<Cache> {
+    fn cache(&mut self, sources: &[&SourceFile]) -> Option<Cache> {
         // What the program holds itself, or was given once, is not there at the next start.
-        if !sources.iter().all(SourceFile::is_on_disk) {
+        if !sources.iter().all(|source| source.is_on_disk()) {
             return None;
         }
         match &self.choice {
@@ -59,7 +83,7 @@ impl Keeping {
             Choice::Folder(folder) => Some(Cache::at(folder)),
             Choice::Auto => {
                 let size =
-                    |source: &SourceFile| source.path.metadata().map_or(0, |found| found.len());
+                    |source: &&SourceFile| source.path.metadata().map_or(0, |found| found.len());
                 let bytes: u64 = sources.iter().map(size).sum();
                 if bytes < self.large {
                     return None;
@@ -144,7 +168,7 @@ mod tests {
         fs::File::create(&path).unwrap().set_len(bytes).unwrap();
         let mut keeping = Keeping { choice, usual, large: 1_000, notes: Vec::new() };
         let sources = [SourceFile::new(path, Format::Text)];
-        let cache = keeping.cache(&sources).map(|cache| cache.folder().to_owned());
+        let cache = keeping.cache(&sources.each_ref()).map(|cache| cache.folder().to_owned());
         (cache, keeping.notes)
     }
 
@@ -168,7 +192,7 @@ mod tests {
         let choice = Choice::Folder(folder.path().to_owned());
         let mut keeping = Keeping { choice, usual: None, large: 0, notes: Vec::new() };
         let source = SourceFile::builtin("quickstart/train", Format::Messages).unwrap();
-        assert_eq!(keeping.cache(&[source]), None);
+        assert_eq!(keeping.cache(&[&source]), None);
     }
 
     #[test]

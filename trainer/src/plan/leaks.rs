@@ -1,6 +1,6 @@
 //! Rows that are both trained on and measured: they make every score look better than it is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use graft_data::{Error, Origin, RowDigest, RowRecord, Rows, Samples, SourceFile};
@@ -41,16 +41,29 @@ pub(super) fn of_rows(
     if places.is_empty() {
         return Ok(Vec::new());
     }
-    let mut first = 0;
-    for row in train.rows.iter() {
-        let RowRecord { origin, digest, samples, .. } = row?;
-        let mut samples = first..first + samples as usize;
-        first = samples.end;
-        if let Some(place @ None) = places.get_mut(&digest)
-            && samples.any(|sample| trained.holds(sample))
-        {
-            *place = Some(origin);
+    let sought: HashSet<RowDigest> = places.keys().copied().collect();
+    // Of each block, how many samples it has and how many are before those of each row that is sought.
+    let blocks = train.rows.in_blocks(|rows| {
+        let (mut found, mut before) = (Vec::new(), 0);
+        for row in rows {
+            if sought.contains(&row.digest) {
+                found.push((before, row));
+            }
+            before += row.samples as usize;
         }
+        (before, found)
+    })?;
+    let mut first = 0;
+    for (samples, found) in blocks {
+        for (before, RowRecord { origin, digest, samples, .. }) in found {
+            let mut samples = first + before..first + before + samples as usize;
+            if let Some(place @ None) = places.get_mut(&digest)
+                && samples.any(|sample| trained.holds(sample))
+            {
+                *place = Some(origin);
+            }
+        }
+        first += samples;
     }
     let known = same_files(train.sources);
     let mut warnings = Vec::new();

@@ -54,7 +54,7 @@ impl TrainingData {
         // What is measured need not be there to look at what is trained on.
         let mut of_measured = Findings::new(recipe);
         let measured = sources::measured(recipe, &sample, &hygiene, &mut of_measured);
-        let (measured, notes) = match of_measured.finish() {
+        let (measured, mut notes) = match of_measured.finish() {
             Ok(_) => (measured_files(measured), Vec::new()),
             Err(problems) => {
                 (Vec::new(), vec![format!("not compared with what is measured: {problems}")])
@@ -71,14 +71,16 @@ impl TrainingData {
             .map(|(key, files)| section(key, files, key != "evaluation.held_out"))
             .collect();
         let of_train = section("data.train", &train, sample.allow_empty_targets);
-        let surveyed = hygiene::survey(&asked, &sections, of_train, &mut findings);
+        let mut keeping = Keeping::of(&recipe.data.cache);
+        let surveyed = hygiene::survey(&asked, &sections, of_train, &mut keeping, &mut findings);
         findings.finish()?;
         let mut findings = Findings::new(recipe);
         let cleaned = surveyed.cleaned("data.train", &train);
-        let dataset = Keeping::of(&recipe.data.cache).load(&cleaned, &tokenizer, &sample);
+        let dataset = keeping.load(&cleaned, &tokenizer, &sample);
         let dataset = dataset.map_err(|error| findings.problem("data.train", error)).ok();
         findings.finish()?;
         let mut sections = measured;
+        notes.append(&mut keeping.notes);
         sections.push(("data.train".to_owned(), train));
         let looked = surveyed.report.map(|report| LookedThrough {
             report,

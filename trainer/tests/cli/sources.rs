@@ -208,6 +208,26 @@ fn an_epoch_has_the_parts_that_are_asked_for_and_says_so() {
             .contains("replayed sources are 1 of an epoch's tokens together")
     );
     assert!(refused(", rows: 5, epochs: 2", "").contains("allowed: one of the two"));
+    // What an epoch has more often than once is told, where it was not asked for as such.
+    let warned = |beside: &str, other: &str| {
+        room.write("r.yaml", recipe(&format!("[{domain}{beside}}}, {general}{other}}}]")));
+        let said = room.graft("validate r.yaml");
+        let warnings = said.stderr.lines().filter(|line| line.contains("on average"));
+        warnings.collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(warned(", rows: 50", ""), @"warning: data.train[0] (`domain.jsonl`): an epoch has each of its 30 samples 1.7 times on average, as it is asked to have more than there are");
+    insta::assert_snapshot!(warned("", ", replay: 0.95"), @"warning: data.train[1] (`general.jsonl`): an epoch has each of its 200 samples 2.5 times on average, as it is asked to have more than there are");
+    assert_eq!(warned(", epochs: 2", ", rows: 200"), "");
+    // More of an epoch than can be planned, and a part of nothing.
+    let words = |refused: &str| refused.lines().nth(1).unwrap_or_default().trim().to_owned();
+    insta::assert_snapshot!(words(&refused(", epochs: 900000", "")), @"r.yaml:5:10: data.train: an epoch would have 27000200 samples; at most 16777216 are planned at once: ask for less of a source, and for more epochs");
+    room.write("none.jsonl", format!("{{\"text\": \"{}\"}}\n", "Room 1 is open. ".repeat(200)));
+    let dropped = "data.max_seq_len=256 data.overlong=drop";
+    room.write(
+        "r.yaml",
+        recipe("[{path: none.jsonl, format: text, rows: 5}, {path: one.jsonl, format: messages}]"),
+    );
+    insta::assert_snapshot!(words(&room.refused(&format!("validate r.yaml {dropped}"))), @"r.yaml:5:11: data.train.0: no row of it is left to train on, so an epoch cannot have some of it");
     // A kill between its epochs changes nothing.
     room.write("r.yaml", recipe(&format!("[{domain}, rows: 7}}, {general}, replay: 0.3}}]")));
     let words = "-q training.max_steps=12 training.micro_batch_size=2 training.schedule=constant";
@@ -312,4 +332,47 @@ fn a_cache_stands_apart_from_what_a_run_reads_and_leaves() {
     }
     room.done("train r.yaml -q data.cache=kept");
     assert!(room.path("kept").read_dir().unwrap().count() == 1);
+}
+
+#[test]
+fn what_was_found_in_rows_and_held_out_is_kept_for_the_next_start() {
+    let room = rows();
+    let mail = |row: usize| ROW.replace("12", &format!("{row}, ask ana{row}@example.org"));
+    let text: String = (20..60).map(|row| mail(row) + "\n").collect();
+    room.write("rows/c.jsonl", text.clone() + &mail(20) + "\n");
+    room.write("r.yaml", recipe("[{path: rows, format: messages}]\n  hygiene: {duplicates: drop, personal: {mail: mask}}\n  validation: {fraction: 0.2}"));
+    let run = |out: &str, cache: &str| {
+        room.done(&format!("train r.yaml -q data.cache={cache} output_dir=runs/{out}"));
+        let read = |name: &str| std::fs::read(room.path(&format!("runs/{out}/{name}"))).unwrap();
+        let manifest: Value = serde_json::from_slice(&read("manifest.json")).unwrap();
+        (
+            read("adapter/adapter_model.safetensors"),
+            manifest["data"].clone(),
+            manifest["hygiene"].clone(),
+        )
+    };
+    let expected = run("without", "off");
+    let kept = |prefix: &str| -> Vec<std::path::PathBuf> {
+        let all = room.names().into_iter();
+        let is_kept = |path: &std::path::PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+        };
+        all.filter(is_kept).collect()
+    };
+    for out in ["first", "second", "third"] {
+        assert!(run(out, "kept") == expected, "{out}");
+        assert_eq!((kept("found-").len(), kept("split-").len()), (1, 1), "{out}");
+        if out == "second" {
+            // What is damaged is made again.
+            for file in [kept("found-"), kept("split-")].concat() {
+                let path = room.path(file.to_str().unwrap());
+                let mut bytes = std::fs::read(&path).unwrap();
+                let last = bytes.len() - 1;
+                bytes[last] ^= 1;
+                std::fs::write(&path, bytes).unwrap();
+            }
+            let said = room.graft("validate r.yaml data.cache=kept");
+            assert!(said.stderr.contains("they are looked through again"), "{}", said.stderr);
+        }
+    }
 }

@@ -12,6 +12,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
@@ -50,6 +51,8 @@ pub(super) static ARROW: Container = Container {
 
 /// How a file of Arrow begins; from then on it is a stream.
 const MAGIC: &[u8] = b"ARROW1\0\0";
+/// Zeros behind that, at most.
+const WIDEST_BEGINNING: usize = 56;
 /// How such a file ends.
 const END: &[u8] = b"ARROW1";
 /// How every message of a stream begins.
@@ -194,11 +197,18 @@ fn begin_parquet(mut file: File) -> Result<ParquetRecordBatchReader, String> {
     footer::check(&mut file)?;
     // What is said of Arrow's types beside them need not be true.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let metadata = ArrowReaderMetadata::load(&file, options).map_err(|error| text(&error))?;
+    let mut metadata = ArrowReaderMetadata::load(&file, options).map_err(|error| text(&error))?;
     values::check(metadata.schema())?;
-    let dictionary = pages::check(&file, metadata.metadata())?;
+    let dictionaries = pages::check(&file, metadata.metadata())?;
+    if dictionaries.in_lists > MOST_BYTES_AT_ONCE {
+        // A value of a dictionary may stand in a list a million times: it is kept once.
+        let schema = values::with_dictionaries(metadata.schema());
+        let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
+        metadata = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options)
+            .map_err(|error| text(&error))?;
+    }
     // A value of a dictionary may stand in every row.
-    let rows = (MOST_BYTES_AT_ONCE / dictionary.max(1)).clamp(1, ROWS as u64);
+    let rows = (MOST_BYTES_AT_ONCE / dictionaries.largest.max(1)).clamp(1, ROWS as u64);
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata);
     builder.with_batch_size(rows as usize).build().map_err(|error| text(&error))
 }
@@ -210,9 +220,13 @@ impl Batches for ParquetRecordBatchReader {
 }
 
 fn open_arrow(mut input: Input) -> Result<Box<dyn Records>, Error> {
-    let is_file = input.ahead()?.starts_with(MAGIC);
+    let ahead = input.ahead()?;
+    let is_file = ahead.starts_with(MAGIC);
     if is_file {
-        input.pass(MAGIC.len());
+        // Some writers begin with as many zeros as 64 bytes have room for, others with two.
+        let zeros = ahead[MAGIC.len()..].iter().take(WIDEST_BEGINNING).take_while(|it| **it == 0);
+        let zeros = zeros.count() / MAGIC.len() * MAGIC.len();
+        input.pass(MAGIC.len() + zeros);
     }
     let (path, raw) = (input.path.clone(), input.raw());
     let what = if is_file { "an Arrow file" } else { "an Arrow stream" };

@@ -21,7 +21,7 @@ impl<'a> Object<'a> {
             }
             other => Err(RowProblem::NotAnObject {
                 expected,
-                found: type_name(other),
+                found: found(other),
                 hint: match other {
                     Value::Array(_) => "; write one object a line (JSONL), or one list of objects",
                     _ => "",
@@ -115,8 +115,8 @@ pub(super) fn as_text(value: &Value, path: impl FnOnce() -> String) -> Result<&s
     }
 }
 
-pub(super) fn wrong_type(field: String, expected: &'static str, found: &Value) -> RowProblem {
-    RowProblem::WrongType { field, expected, found: type_name(found) }
+pub(super) fn wrong_type(field: String, expected: &'static str, value: &Value) -> RowProblem {
+    RowProblem::WrongType { field, expected, found: found(value) }
 }
 
 /// `Object` of element `index` of the list at `path`.
@@ -128,15 +128,19 @@ pub(super) fn element<'a>(
     Object::inside(&list[index], format!("{path}[{index}]"))
 }
 
-fn type_name(value: &Value) -> &'static str {
+/// A value as a message names it: what is text by its kind alone, as it may be anybody's.
+fn found(value: &Value) -> String {
+    let number = |text: &str| format!("the number {}", shown(text));
     match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        number if written::text_of(number).is_some() => "a number",
-        Value::Object(_) => "an object",
+        Value::Null => "null".to_owned(),
+        Value::Bool(truth) => truth.to_string(),
+        Value::Number(found) => number(&found.to_string()),
+        Value::String(_) => "a text".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => match written::text_of(value) {
+            Some(text) => number(text),
+            None => "an object".to_owned(),
+        },
     }
 }
 

@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn what_is_no_list_of_names_is_refused() {
         insta::assert_snapshot!(read(r#", "builtin_tools": "brave_search""#).unwrap_err(), @"`builtin_tools` must be a list of names, found a text");
-        insta::assert_snapshot!(read(r#", "builtin_tools": [1]"#).unwrap_err(), @"`builtin_tools[0]` must be a text, found a number");
+        insta::assert_snapshot!(read(r#", "builtin_tools": [1]"#).unwrap_err(), @"`builtin_tools[0]` must be a text, found the number 1");
         insta::assert_snapshot!(read(r#", "tools_in_user_message": "no""#).unwrap_err(), @"`tools_in_user_message` must be true or false, found a text");
     }
 }

@@ -1,4 +1,5 @@
-//! Numbers of payment cards: a range and length that an issuer has, and the check digit of Luhn (ISO 7812).
+//! Numbers of payment cards: a range and length that an issuer has, and the check digit of Luhn (ISO 7812); in one piece or in
+//! groups, between two of which a line may end.
 
 use std::ops::Range;
 
@@ -25,15 +26,21 @@ pub(super) fn find(text: &str, found: &mut Vec<Range<usize>>) {
             at += 1;
             continue;
         }
-        let run = run(bytes, at);
-        if is_card(text, &run, at) {
-            found.push(at..run.end);
+        let line = Run::read(bytes, at, 0);
+        let end = line.end;
+        // What is one on its line is none over its end.
+        let runs = [line, Run::read(bytes, at, 1)];
+        match runs.iter().find(|run| is_card(text, run, at)) {
+            Some(card) => {
+                found.push(at..card.end);
+                at = card.end;
+            }
+            None => at = end,
         }
-        at = run.end;
     }
 }
 
-/// Digits that stand together, with single blanks or dashes between groups of them.
+/// Digits that stand together, with single blanks or dashes between groups of them, or a line's end.
 struct Run {
     digits: Vec<u8>,
     /// Sizes of the groups.
@@ -41,28 +48,37 @@ struct Run {
     end: usize,
 }
 
-fn run(bytes: &[u8], start: usize) -> Run {
-    let mut run = Run { digits: Vec::new(), groups: vec![0], end: start };
-    let mut between = None;
-    let mut at = start;
-    while let Some(&byte) = bytes.get(at) {
-        let last = run.groups.len() - 1;
-        if byte.is_ascii_digit() {
-            run.digits.push(byte - b'0');
-            run.groups[last] += 1;
-            run.end = at + 1;
-        } else if (byte == b' ' || byte == b'-')
-            && between.is_none_or(|other| other == byte)
-            && bytes.get(at + 1).is_some_and(u8::is_ascii_digit)
-        {
-            between = Some(byte);
+impl Run {
+    /// Over the ends of so many lines.
+    fn read(bytes: &[u8], start: usize, mut line_ends: usize) -> Self {
+        let mut run = Self { digits: Vec::new(), groups: vec![0], end: start };
+        let mut between = None;
+        let mut at = start;
+        while let Some(&byte) = bytes.get(at) {
+            if byte.is_ascii_digit() {
+                let last = run.groups.len() - 1;
+                run.digits.push(byte - b'0');
+                run.groups[last] += 1;
+                run.end = at + 1;
+                at += 1;
+                continue;
+            }
+            let mark = (byte == b' ' || byte == b'-') && between.is_none_or(|other| other == byte);
+            let behind = at + usize::from(mark);
+            let line_end = if line_ends > 0 { super::line_end(&bytes[behind..]) } else { 0 };
+            let next = behind + line_end;
+            if next == at || !bytes.get(next).is_some_and(u8::is_ascii_digit) {
+                break;
+            }
+            if mark {
+                between = Some(byte);
+            }
+            line_ends -= usize::from(line_end > 0);
             run.groups.push(0);
-        } else {
-            break;
+            at = next;
         }
-        at += 1;
+        run
     }
-    run
 }
 
 fn is_card(text: &str, Run { digits, groups, end }: &Run, start: usize) -> bool {

@@ -69,10 +69,7 @@ fn between(bytes: &[u8]) -> Option<usize> {
         [0xc2, 0xa0, ..] => 2,
         _ => 0,
     };
-    let is_of_line_end = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
-    let line_end = bytes[length..].iter().take(8).take_while(is_of_line_end).count();
-    let has_end = bytes[length..][..line_end].contains(&b'\n');
-    let length = if has_end { length + line_end } else { length };
+    let length = length + super::line_end(&bytes[length..]);
     (length > 0 && bytes.get(length)?.is_ascii_alphanumeric()).then_some(length)
 }
 

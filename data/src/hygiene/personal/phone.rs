@@ -1,6 +1,6 @@
 //! Telephone numbers: international ones with `+` or `00` and a country that there is (ITU-T E.164), North
 //! American ones by their form, others with a leading 0 where they are written in groups, or behind a word
-//! such as "Tel.".
+//! such as "Tel."; in one line, or with a line's end between two groups.
 //!
 //! Without a country nobody can say whether a national number is one; so far as their form goes, dates,
 //! amounts and numbers of files are told from them, and what is left is stated as measured.
@@ -26,10 +26,13 @@ pub(super) fn find(text: &str, found: &mut Vec<Range<usize>>) {
             at += 1;
             continue;
         }
-        let written = Written::read(text, at);
-        if written.digits.len() >= 7 && written.is_phone(text) {
-            found.push(at..written.end);
-            at = written.end;
+        // What is one on its line is none over its end.
+        let written = [0, 1].map(|line_ends| Written::read(text, at, line_ends));
+        let is_phone =
+            |it: &&Written| it.digits.len() >= 7 && !it.is_of_columns(text) && it.is_phone(text);
+        if let Some(phone) = written.iter().find(is_phone) {
+            found.push(at..phone.end);
+            at = phone.end;
         } else {
             // Not in the midst of the same digits again.
             at += bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count().max(1);
@@ -43,7 +46,7 @@ pub(super) fn digits(value: &str) -> String {
     value.chars().filter(char::is_ascii_digit).collect()
 }
 
-/// Digits with blanks, dashes, points, strokes and brackets between them.
+/// Digits with blanks, dashes, points, strokes and brackets between them, or a line's end.
 struct Written {
     start: usize,
     end: usize,
@@ -56,7 +59,8 @@ struct Written {
 }
 
 impl Written {
-    fn read(text: &str, start: usize) -> Self {
+    /// Over the ends of so many lines.
+    fn read(text: &str, start: usize, mut line_ends: usize) -> Self {
         let plus = text[start..].starts_with('+');
         let (digits, between) = (String::new(), String::new());
         let mut written = Self { start, end: start, plus, digits, groups: Vec::new(), between };
@@ -77,11 +81,18 @@ impl Written {
                     written.end = start + at + 1;
                 }
                 ' ' | '-' | '.' | '/' | '(' | ')' | '\u{a0}' | '\u{202f}' | '\u{2011}'
-                    if gap.len() < 4 =>
+                    if gap.len() < if gap.contains('\n') { 12 } else { 4 } =>
                 {
                     in_group = false;
                     gap.push(character);
                 }
+                '\n' if line_ends > 0 => {
+                    line_ends -= 1;
+                    in_group = false;
+                    gap.push(character);
+                }
+                '\r' if line_ends > 0 => gap.push(character),
+                '\t' if gap.ends_with(['\n', '\t']) && gap.len() < 12 => gap.push(character),
                 _ => break,
             }
             if written.digits.len() > 18 {
@@ -125,9 +136,25 @@ impl Written {
             || (is_told && (7..=15).contains(&digits.len()))
     }
 
+    /// Whether it goes over a line's end and may be two numbers of a column: nothing says that it is a telephone's, and it
+    /// has no other groups, or stands first on its line without a sign of an area or country.
+    fn is_of_columns(&self, text: &str) -> bool {
+        let is_first = || {
+            let line = text[..self.start].rsplit('\n').next().unwrap_or_default();
+            line.trim().is_empty()
+        };
+        let has_area = text[self.start..].starts_with(['('])
+            || self.between.contains('/')
+            || self.digits.starts_with("00");
+        self.between.contains('\n')
+            && !(self.plus || self.is_told(text))
+            && (self.groups.len() < 3 || (!has_area && is_first()))
+    }
+
     /// Whether a word before it says that it is one.
     fn is_told(&self, text: &str) -> bool {
-        let before = text[..self.start].trim_end_matches([' ', ':', '.', '\u{a0}', '(']);
+        let before =
+            text[..self.start].trim_end_matches([' ', ':', '.', '\u{a0}', '(', '\r', '\n']);
         let word = before.rsplit(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
         WORDS.contains(&word.to_lowercase().as_str())
     }
@@ -140,7 +167,7 @@ impl Written {
     fn is_date(&self) -> bool {
         let first: Vec<usize> = self.groups.iter().take(3).copied().collect();
         let of_three = matches!(first[..], [1 | 2, 1 | 2, 4] | [4, 1 | 2, 1 | 2]);
-        of_three && self.between.starts_with(['.', '-', '/', ' '])
+        of_three && self.between.starts_with(['.', '-', '/', ' ', '\r', '\n'])
     }
 
     /// `(555) 234-5678`, `555-234-5678`, `1 555 234 5678`.

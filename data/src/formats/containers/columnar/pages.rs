@@ -31,11 +31,20 @@ pub(super) struct PageSizes {
     pub(super) packed: u64,
 }
 
-/// Refuses a file with a page that becomes too large; the bytes of its largest dictionary.
-pub(super) fn check(file: &File, metadata: &ParquetMetaData) -> Result<u64, String> {
+/// What the dictionaries of a file may become.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dictionaries {
+    /// Bytes of the largest.
+    pub(super) largest: u64,
+    /// Bytes that the values of a list would have, if all of them were one that is as long as the dictionary.
+    pub(super) in_lists: u64,
+}
+
+/// Refuses a file with a page that becomes too large; otherwise its dictionaries.
+pub(super) fn check(file: &File, metadata: &ParquetMetaData) -> Result<Dictionaries, String> {
     let mut reader = BufReader::new(file);
     let length = reader.seek(SeekFrom::End(0)).map_err(|error| error.to_string())?;
-    let (mut at, mut largest) = (length, 0);
+    let (mut at, mut all) = (length, Dictionaries::default());
     for (group, row_group) in metadata.row_groups().iter().enumerate() {
         for column in row_group.columns() {
             let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
@@ -67,7 +76,11 @@ pub(super) fn check(file: &File, metadata: &ParquetMetaData) -> Result<u64, Stri
                     ));
                 }
                 if page.is_dictionary {
-                    largest = largest.max(page.unpacked);
+                    all.largest = all.largest.max(page.unpacked);
+                }
+                if page.is_dictionary && column.column_descr().max_rep_level() > 0 {
+                    let values = u64::try_from(column.num_values()).unwrap_or(u64::MAX);
+                    all.in_lists = all.in_lists.max(page.unpacked.saturating_mul(values));
                 }
                 at = next + page.header as u64;
                 next = at.saturating_add(page.packed);
@@ -75,7 +88,7 @@ pub(super) fn check(file: &File, metadata: &ParquetMetaData) -> Result<u64, Stri
             }
         }
     }
-    Ok(largest)
+    Ok(all)
 }
 
 /// From `at` to `next`, within what is read already where that can be.

@@ -1,6 +1,7 @@
 //! Columns of Arrow as values of JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
@@ -12,7 +13,7 @@ use arrow_array::{
     Array, ArrayRef, ArrowPrimitiveType, OffsetSizeTrait, RecordBatch, StructArray,
     downcast_dictionary_array,
 };
-use arrow_schema::{DataType, Field, Fields, Schema, TimeUnit};
+use arrow_schema::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
 use serde_json::{Map, Number, Value};
 
 use crate::shown::shown;
@@ -92,6 +93,30 @@ fn is_plain(kind: &DataType) -> bool {
                 | DataType::Date64
                 | DataType::Timestamp(..)
         )
+}
+
+/// The same columns, of which the texts in lists are read as dictionaries.
+pub(super) fn with_dictionaries(schema: &Schema) -> Schema {
+    let fields: Fields = schema.fields().iter().map(|field| kept_once(field, false)).collect();
+    Schema::new_with_metadata(fields, schema.metadata().clone())
+}
+
+fn kept_once(field: &FieldRef, is_in_list: bool) -> FieldRef {
+    let kept = |inner: &FieldRef| kept_once(inner, true);
+    let kind = match field.data_type() {
+        DataType::Utf8 if is_in_list => {
+            DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+        }
+        DataType::List(inner) => DataType::List(kept(inner)),
+        DataType::LargeList(inner) => DataType::LargeList(kept(inner)),
+        DataType::FixedSizeList(inner, length) => DataType::FixedSizeList(kept(inner), *length),
+        DataType::Map(inner, is_sorted) => DataType::Map(kept(inner), *is_sorted),
+        DataType::Struct(fields) => {
+            DataType::Struct(fields.iter().map(|inner| kept_once(inner, is_in_list)).collect())
+        }
+        _ => return Arc::clone(field),
+    };
+    Arc::new(field.as_ref().clone().with_data_type(kind))
 }
 
 /// The rows of a batch whose schema was checked.
