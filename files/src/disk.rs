@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::atomic::Temporary;
 
@@ -45,12 +45,25 @@ pub fn require_free(path: impl AsRef<Path>, needed: u64) -> io::Result<()> {
     if free >= needed {
         return Ok(());
     }
-    let text = format!(
-        "`{}` needs {needed} bytes, but its disk has {free} bytes left: free some space or choose \
-         another disk",
-        path.display()
-    );
-    Err(io::Error::new(io::ErrorKind::StorageFull, text))
+    let path = path.to_path_buf();
+    Err(io::Error::new(io::ErrorKind::StorageFull, NoRoom { path, needed, free }))
+}
+
+/// What is asked for does not fit, as was found before anything was written.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`{}` needs {needed} bytes, but its disk has {free} bytes left: free some space or choose another disk",
+    path.display()
+)]
+struct NoRoom {
+    path: PathBuf,
+    needed: u64,
+    free: u64,
+}
+
+/// Whether an error is that of [`require_free`]: too much was asked for, and nothing has failed.
+pub fn is_too_much(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NoRoom>)
 }
 
 /// Adds the path to an error of the system, keeping its kind, and a way out where there is one.

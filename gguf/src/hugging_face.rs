@@ -163,7 +163,14 @@ fn ends(file: &File) -> BTreeSet<u64> {
 fn rows(file: &File) -> Result<usize, ModelProblem> {
     let embedding = file.tensors().iter().find(|it| it.name == EMBEDDING);
     match embedding.map(|it| it.shape.as_slice()) {
-        Some([rows, _]) => Ok(*rows),
+        Some([rows, _]) => match Keys(file).optional("vocab_size")? {
+            Some(said) if said != *rows as u64 => Err(ModelProblem::Wrong {
+                key: "llama.vocab_size".to_owned(),
+                found: said.to_string(),
+                allowed: format!("{rows}, the rows of `{EMBEDDING}`"),
+            }),
+            _ => Ok(*rows),
+        },
         found => Err(ModelProblem::Wrong {
             key: EMBEDDING.to_owned(),
             found: found.map_or("missing".to_owned(), |shape| format!("{shape:?}")),

@@ -46,6 +46,12 @@ pub enum Problem {
     )]
     Overlap { tensor: String, other: String, found: u64, end: u64 },
     #[error(
+        "tensor `{tensor}` begins at byte {found} of the data, but what is before it ends at {end}: {} bytes between belong \
+         to no tensor, and llama.cpp reads no such file either",
+        found - end
+    )]
+    Hole { tensor: String, found: u64, end: u64 },
+    #[error(
         "it is part {part} of a model in {parts} files: join them with llama.cpp's `llama-gguf-split --merge`"
     )]
     Split { part: u64, parts: u64 },

@@ -152,7 +152,7 @@ struct Place {
     offset: u64,
 }
 
-/// Gives every tensor its bytes, none of which are another's.
+/// Gives every tensor its bytes, none of which are another's or nobody's.
 fn lay_out(
     map: &Bytes,
     header: usize,
@@ -187,6 +187,14 @@ fn lay_out(
             let [tensor, other] = [index, other].map(|&index| places[index].name.clone());
             return Err(Problem::Overlap { tensor, other, found: *begin, end: *end });
         }
+    }
+    let mut end = 0;
+    for (begin, tensor_end, index) in &ends {
+        if *begin > end {
+            let tensor = places[*index].name.clone();
+            return Err(Problem::Hole { tensor, found: *begin, end });
+        }
+        end = tensor_end.next_multiple_of(alignment as u64);
     }
     Ok(places
         .into_iter()

@@ -113,6 +113,16 @@ fn every_lie_is_named_with_its_place() {
 }
 
 #[test]
+fn bytes_between_tensors_that_are_nobody_s_are_refused() {
+    let mut holes = file();
+    let at = place(&holes, b"second") + b"second".len() + 24;
+    // `second` moves one step of the alignment on.
+    holes[at..at + 8].copy_from_slice(&64u64.to_le_bytes());
+    holes.extend_from_slice(&[0; 32]);
+    insta::assert_snapshot!(read(holes).unwrap_err().to_string(), @"tensor `second` begins at byte 64 of the data, but what is before it ends at 32: 32 bytes between belong to no tensor, and llama.cpp reads no such file either");
+}
+
+#[test]
 fn keys_that_change_the_layout_are_checked() {
     let said = |key: &str, value: Value| {
         let writer = Writer::new(&[(key.to_owned(), value)], Vec::new());

@@ -58,6 +58,7 @@ fn every_split_is_known_again_in_both_forms() {
             ("tokenizer.ggml.model", Value::text("gpt2")),
             ("tokenizer.ggml.pre", Value::text(split.name())),
             ("tokenizer.ggml.tokens", Value::Array(graft_gguf::Array::of_texts(["a", "b", "ab"]))),
+            ("tokenizer.ggml.token_type", Value::Array(graft_gguf::Array::of_i32(&[1, 1, 1]))),
             ("tokenizer.ggml.merges", Value::Array(graft_gguf::Array::of_texts(["a b"]))),
         ]
         .map(|(key, value)| (key.to_owned(), value))
@@ -97,7 +98,8 @@ fn what_one_form_cannot_say_is_refused_by_name() {
     let with = |key: &str, value: Option<Value>| {
         let mut metadata = metadata.clone();
         if key.ends_with("tokens") {
-            metadata.remove("tokenizer.ggml.token_type");
+            let two = Value::Array(graft_gguf::Array::of_i32(&[1, 1]));
+            metadata.insert("tokenizer.ggml.token_type".to_owned(), two);
         }
         metadata.remove(key);
         metadata.extend(value.map(|value| (key.to_owned(), value)));
@@ -110,6 +112,7 @@ fn what_one_form_cannot_say_is_refused_by_name() {
         with("tokenizer.ggml.pre", Some(Value::text("tekken"))),
         with("tokenizer.ggml.tokens", None),
         with("tokenizer.ggml.tokens", texts(&["a", "a"])),
+        with("tokenizer.ggml.token_type", None),
         with("tokenizer.ggml.token_type", Some(Value::Array(graft_gguf::Array::of_i32(&[1])))),
         with("tokenizer.ggml.merges", None),
         with("tokenizer.ggml.merges", texts(&["ab"])),
@@ -121,6 +124,7 @@ fn what_one_form_cannot_say_is_refused_by_name() {
     `tokenizer.ggml.pre` is `tekken`, but must be one of llama-bpe, llama3, llama-v3, smollm, starcoder, refact, codeshell, gpt-2, phi-2, qwen2, deepseek-r1-qwen
     `tokenizer.ggml.tokens` is missing, or no list of texts, but must be the vocabulary
     the token "a" stands at id 0 and at id 1
+    `tokenizer.ggml.token_type` is missing, but must be a list that says which tokens are control tokens: without it they would be text
     `tokenizer.ggml.token_type` is a list of 1, but must be as long as the list of 2048 tokens
     `tokenizer.ggml.merges` is missing, but must be the list of merges
     `tokenizer.ggml.merges` is "ab" for one, but must be two tokens with a blank between

@@ -157,6 +157,16 @@ pub enum Error {
         /// The file's name.
         file: String,
     },
+    /// A GGUF file lacks what a file of a model folder says.
+    #[error("`{file}` {lacks}: {way_out}")]
+    GgufLacks {
+        /// The file.
+        file: String,
+        /// What it lacks.
+        lacks: &'static str,
+        /// What helps.
+        way_out: &'static str,
+    },
     /// No embedded model has this name.
     #[error("`{found}` is not in this program; built in: {}", known.join(", "))]
     UnknownBuiltin {
@@ -215,7 +225,7 @@ pub enum Error {
         second: String,
     },
     /// The tensors are not those of the model that config.json describes.
-    #[error("the tensors of `{folder}` are not those of its config.json:{}", lines(problems))]
+    #[error("the tensors of `{folder}` are not those of its {}:{}", says(folder), lines(problems))]
     Tensors {
         /// The folder.
         folder: String,
@@ -329,6 +339,13 @@ impl Error {
             other => other,
         }
     }
+}
+
+/// What describes the tensors of a model: its folder's config.json, or the keys of its GGUF file.
+fn says(model: &str) -> &'static str {
+    let is_gguf =
+        std::path::Path::new(model).extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"));
+    if is_gguf { "keys" } else { "config.json" }
 }
 
 /// One indented line an item; a list that no one would read to its end is cut.

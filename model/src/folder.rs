@@ -35,6 +35,8 @@ pub struct ModelFolder {
     backing: Backing,
     /// Where the tokenizer and chat templates of models made from this one are, if not here.
     tokenizer: Option<PathBuf>,
+    /// The folder that was named, where the GGUF file in it was meant: a second one in it would part the two.
+    named: Option<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -57,11 +59,14 @@ impl ModelFolder {
                 found: location.to_owned(),
                 known: BUILTINS.iter().map(|b| format!("{BUILTIN_PREFIX}{}", b.name)).collect(),
             })?;
-            return Ok(Self { backing: Backing::Builtin(builtin), tokenizer: None });
+            return Ok(Self { backing: Backing::Builtin(builtin), tokenizer: None, named: None });
         }
         let folder = Self::at(Path::new(location))?;
         match (folder.contains("config.json"), folder.gguf_files().as_slice()) {
-            (false, [only]) => Self::at(&Path::new(location).join(only)),
+            (false, [only]) => {
+                let file = Self::at(&Path::new(location).join(only))?;
+                Ok(Self { named: Some(PathBuf::from(location)), ..file })
+            }
             _ => Ok(folder),
         }
     }
@@ -72,12 +77,14 @@ impl ModelFolder {
     /// Nothing is there, or another file; the GGUF file is broken.
     pub fn at(path: &Path) -> Result<Self, Error> {
         match fs::metadata(path) {
-            Ok(found) if found.is_dir() => {
-                Ok(Self { backing: Backing::Disk(path.to_path_buf()), tokenizer: None })
-            }
+            Ok(found) if found.is_dir() => Ok(Self {
+                backing: Backing::Disk(path.to_path_buf()),
+                tokenizer: None,
+                named: None,
+            }),
             Ok(_) if gguf::is_gguf(path) => {
                 let model = Arc::new(GgufModel::open(path)?);
-                Ok(Self { backing: Backing::Gguf(model), tokenizer: None })
+                Ok(Self { backing: Backing::Gguf(model), tokenizer: None, named: None })
             }
             Ok(_) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -94,7 +101,7 @@ impl ModelFolder {
 
     /// A folder that is still to be made: every file of it is missing.
     pub fn to_come(path: &Path) -> Self {
-        Self { backing: Backing::Disk(path.to_path_buf()), tokenizer: None }
+        Self { backing: Backing::Disk(path.to_path_buf()), tokenizer: None, named: None }
     }
 
     /// This folder's model, used with the tokenizer and chat templates of another folder: models that are made
@@ -177,7 +184,10 @@ impl ModelFolder {
     /// How errors name a file of the folder.
     pub fn display_file(&self, name: &str) -> String {
         match &self.backing {
-            Backing::Gguf(_) => format!("{} (its {name})", self.display()),
+            Backing::Gguf(_) => {
+                let keys = if name == "config.json" { "llama" } else { "tokenizer" };
+                format!("{} (its `{keys}.` keys)", self.display())
+            }
             Backing::Disk(_) | Backing::Builtin(_) => format!("{}/{name}", self.display()),
         }
     }
@@ -316,6 +326,21 @@ impl ModelFolder {
 
     /// The error for a file that the folder should have, or has as a link that leads nowhere.
     pub fn missing(&self, name: &str) -> Error {
+        if self.gguf().is_some() {
+            let is_tokenizer = name.starts_with("tokenizer");
+            let (lacks, way_out) = if is_tokenizer {
+                (
+                    "brings no tokenizer (`tokenizer.ggml.model`)",
+                    "give the folder of one with --tokenizer DIR, in a recipe as `model.tokenizer`",
+                )
+            } else {
+                (
+                    "has nothing in the place of such a file",
+                    "take the model's folder, or another GGUF file",
+                )
+            };
+            return Error::GgufLacks { file: self.display(), lacks, way_out };
+        }
         let files = if name == "config.json" { self.gguf_files() } else { Vec::new() };
         if files.len() > 1 {
             return Error::SeveralGguf { folder: self.display(), files };

@@ -37,7 +37,7 @@ const fn key(
 #[rustfmt::skip]
 const KEYS: &[Key] = &[
     key("name", "text", "the file's name", "mine", "What the run is called; never inherited."),
-    key("model.path", "folder or builtin:…", "required", "models/other", "The model: a Hugging Face folder, or `builtin:quickstart`."),
+    key("model.path", "folder, file or builtin:…", "required", "models/other", "The model: a Hugging Face folder, a GGUF file, or `builtin:quickstart`."),
     key("model.tokenizer", "folder", "null", "models/tokenizer", "The tokenizer's folder, where it is not the model's own."),
     key("model.preset", "llama3.1-8b, llama3.1-70b, llama3.1-405b, llama3.2-1b, llama3.2-3b, llama3.3-70b", "null", "llama3.2-1b", "The release whose shape the model folder must have."),
     key("model.init", "checkpoint, random", "checkpoint", "random", "Whether weights are the checkpoint's or drawn from the seed."),

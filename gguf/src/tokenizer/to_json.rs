@@ -43,7 +43,11 @@ pub fn vocabulary(metadata: &Metadata) -> Result<Vocabulary<'_>, TokenizerProble
         .ok_or_else(|| wrong("tokens", "missing, or no list of texts", "the vocabulary"))?;
     let tokens: Vec<&str> = list_of_texts.collect();
     let kinds = match list(metadata, "token_type")? {
-        None => vec![TokenKind::Normal; tokens.len()],
+        None => {
+            let allowed =
+                "a list that says which tokens are control tokens: without it they would be text";
+            return Err(wrong("token_type", "missing", allowed));
+        }
         Some(list) if list.len() != tokens.len() => {
             let allowed = format!("as long as the list of {} tokens", tokens.len());
             return Err(wrong("token_type", format!("a list of {}", list.len()), &allowed));

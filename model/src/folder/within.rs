@@ -38,7 +38,7 @@ impl ModelFolder {
 
     fn real_path(&self) -> Result<Option<PathBuf>, Error> {
         let real = |path| fs::canonicalize(path).map_err(|error| failed(path, error));
-        self.path().map(real).transpose()
+        self.named.as_deref().or(self.path()).map(real).transpose()
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use graft_data::visible;
+use graft_files::disk;
 use graft_files::place::Refused;
 use graft_kernels::flex::isa::IsaError;
 
@@ -115,9 +116,8 @@ fn model_is_wrong(error: &graft_model::Error) -> bool {
     match error {
         graft_model::Error::Io { source, .. } => names_wrong_file(source),
         graft_model::Error::Taken(refused) => place_is_wrong(refused),
-        graft_model::Error::Write(_)
-        | graft_model::Error::Layout { .. }
-        | graft_model::Error::Stopped(_) => false,
+        graft_model::Error::Write(error) => disk::is_too_much(error),
+        graft_model::Error::Layout { .. } | graft_model::Error::Stopped(_) => false,
         _ => true,
     }
 }
@@ -125,9 +125,8 @@ fn model_is_wrong(error: &graft_model::Error) -> bool {
 fn adapter_is_wrong(error: &graft_adapters::Error) -> bool {
     match error {
         graft_adapters::Error::Model(error) => model_is_wrong(error),
-        graft_adapters::Error::Write(_)
-        | graft_adapters::Error::NotFinite { .. }
-        | graft_adapters::Error::NotHeld { .. } => false,
+        graft_adapters::Error::Write(error) => disk::is_too_much(error),
+        graft_adapters::Error::NotFinite { .. } | graft_adapters::Error::NotHeld { .. } => false,
         _ => true,
     }
 }
@@ -237,6 +236,12 @@ mod tests {
         assert_eq!(exit_code(&RunError::from(wrong()).into()), WRONG_INPUT);
         let full = io::Error::from(io::ErrorKind::StorageFull);
         assert_eq!(exit_code(&graft_model::Error::Write(full).into()), FAILED);
+        // What was found not to fit before anything was written is asked for otherwise, in every command.
+        let too_much = || disk::require_free("/", u64::MAX).unwrap_err();
+        assert_eq!(exit_code(&graft_model::Error::Write(too_much()).into()), WRONG_INPUT);
+        assert_eq!(exit_code(&graft_adapters::Error::Write(too_much()).into()), WRONG_INPUT);
+        let within = graft_adapters::Error::from(graft_model::Error::Write(too_much()));
+        assert_eq!(exit_code(&within.into()), WRONG_INPUT);
         let read =
             |kind: io::ErrorKind| graft_data::Error::Read { path: "x".into(), source: kind.into() };
         assert_eq!(exit_code(&read(io::ErrorKind::NotFound).into()), WRONG_INPUT);

@@ -23,8 +23,8 @@ use crate::trained_with::TrainedWith;
     after_help = "Example:\n  graft quantize --model models/Llama-3.1-8B-Instruct --out models/Llama-3.1-8B-nf4"
 )]
 pub struct QuantizeArgs {
-    /// A model folder
-    #[arg(long, value_name = "DIR", value_parser = place())]
+    /// A model folder, a GGUF file, or builtin:quickstart
+    #[arg(long, value_name = "PATH", value_parser = place())]
     pub model: String,
     /// The new folder
     #[arg(long, value_name = "DIR", value_parser = path())]
@@ -42,8 +42,8 @@ pub struct QuantizeArgs {
 #[command(after_help = "Example:\n  graft merge --model models/Llama-3.1-8B-Instruct \\\n    \
                         --adapter runs/llama3.1-8b-qlora/adapter --out models/mine")]
 pub struct MergeArgs {
-    /// The base model's folder, or builtin:quickstart
-    #[arg(long, value_name = "DIR", value_parser = place())]
+    /// The base model: its folder, a GGUF file, or builtin:quickstart
+    #[arg(long, value_name = "PATH", value_parser = place())]
     pub model: String,
     /// The adapter's folder (PEFT)
     #[arg(long, value_name = "DIR", value_parser = path())]

@@ -34,8 +34,8 @@ pub enum Quantization {
 /// Which model, and how it computes.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
-    /// A model folder, or builtin:quickstart
-    #[arg(long, value_name = "DIR", value_parser = place())]
+    /// A model folder, a GGUF file, or builtin:quickstart
+    #[arg(long, value_name = "PATH", value_parser = place())]
     pub model: String,
     /// What stands beside it, and how it computes.
     #[command(flatten)]

@@ -33,11 +33,17 @@ pub fn run(globals: &Globals, args: &QuantizeArgs) -> anyhow::Result<()> {
     let mut step = |done, _| progress.step(done, &fields);
     let summary = quantize::write(&args.out, &base, &config, args.double, &mut step)?;
     progress.finish(&page::bytes(summary.tensor_bytes));
-    let rows = [
+    let mut rows = vec![
         ("written", summary.folder.display().to_string()),
         ("weights", page::bytes(summary.tensor_bytes)),
         ("quantised", format!("{} projections, the rest as stored", summary.changed)),
         ("taken over", summary.copied.join(", ")),
     ];
+    let has_tokenizer = |name: &str| ["tokenizer.json", "tokenizer.model"].contains(&name);
+    if !summary.copied.iter().any(|name| has_tokenizer(name)) {
+        let none = "none: the base brings none, and no command that reads texts takes the folder without one; give it with \
+                    --tokenizer DIR";
+        rows.push(("tokenizer", none.to_owned()));
+    }
     Ok(page::print(&page::table(&rows))?)
 }

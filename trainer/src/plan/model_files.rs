@@ -134,7 +134,36 @@ pub(crate) fn open_tokenizer(
 
 /// The folder's config.json.
 pub(crate) fn read_config(folder: &ModelFolder) -> Result<LlamaConfig, graft_model::Error> {
-    LlamaConfig::from_json(&folder.required(CONFIG)?, &folder.display_file(CONFIG))
+    let read = LlamaConfig::from_json(&folder.required(CONFIG)?, &folder.display_file(CONFIG));
+    read.map_err(|error| match error {
+        graft_model::Error::Config { file, mut problems } if folder.gguf().is_some() => {
+            for problem in &mut problems {
+                problem.key = key_of_gguf(&problem.key);
+            }
+            graft_model::Error::Config { file, problems }
+        }
+        other => other,
+    })
+}
+
+/// What a GGUF file calls a key of config.json.
+fn key_of_gguf(key: &str) -> String {
+    let own = match key {
+        "hidden_size" => "embedding_length",
+        "intermediate_size" => "feed_forward_length",
+        "num_attention_heads" => "attention.head_count",
+        "num_key_value_heads" => "attention.head_count_kv",
+        "num_hidden_layers" => "block_count",
+        "max_position_embeddings" => "context_length",
+        "head_dim" => "attention.key_length",
+        "rms_norm_eps" => "attention.layer_norm_rms_epsilon",
+        "rope_theta" => "rope.freq_base",
+        "vocab_size" => "vocab_size",
+        "bos_token_id" => return "tokenizer.ggml.bos_token_id".to_owned(),
+        "eos_token_id" => return "tokenizer.ggml.eos_token_id".to_owned(),
+        other => return other.to_owned(),
+    };
+    format!("llama.{own}")
 }
 
 /// The folder's tokenizer.json, or Meta's tokenizer.model where there is no other, with what the files

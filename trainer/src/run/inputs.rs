@@ -94,7 +94,7 @@ fn kernels(plan: &Plan) -> Result<String, RunError> {
 
 /// Refuses to write a model where files of the base are no longer those that the run went by.
 pub(super) fn check_base(plan: &Plan, inputs: &Inputs) -> Result<(), RunError> {
-    check_same(&inputs.base, &base_hashes(plan)?)?;
+    check_same(&inputs.base, &contract::under_its_name(&inputs.base, base_hashes(plan)?))?;
     check_same(&inputs.tokenizer, &tokenizer_hashes(plan)?)
 }
 

@@ -6,6 +6,7 @@
 //! line asks for it by name, and is recorded. Everything else stays as it began, or it is another run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use graft_recipes::Recipe;
 use serde::{Deserialize, Serialize};
@@ -144,8 +145,9 @@ pub(super) fn compare(
 ) -> Result<Vec<Change>, Vec<Refusal>> {
     let mut verdict = Verdict::default();
     verdict.recipe(was, asked);
+    let base = under_its_name(&begun.base, now.base.clone());
     for (of, begun, now) in [
-        ("base", &begun.base, &now.base),
+        ("base", &begun.base, &base),
         ("tokenizer", &begun.tokenizer, &now.tokenizer),
         ("adapter.init_from", &begun.init_from, &now.init_from),
     ] {
@@ -155,6 +157,26 @@ pub(super) fn compare(
     verdict.cleaned(begun, now);
     verdict.computer(begun, now, asked);
     if verdict.refused.is_empty() { Ok(verdict.allowed) } else { Err(verdict.refused) }
+}
+
+/// The files of a base under the name that its GGUF file had when the run began: where it lies, its name
+/// included, decides nothing.
+pub(crate) fn under_its_name(
+    begun: &BTreeMap<String, FileHash>,
+    mut now: BTreeMap<String, FileHash>,
+) -> BTreeMap<String, FileHash> {
+    let gguf = |files: &BTreeMap<String, FileHash>| {
+        let is_gguf = |name: &&String| {
+            Path::new(name).extension().is_some_and(|it| it.eq_ignore_ascii_case("gguf"))
+        };
+        let mut found = files.keys().filter(is_gguf);
+        found.next().filter(|_| found.next().is_none()).cloned()
+    };
+    if let (Some(was), Some(is)) = (gguf(begun), gguf(&now)) {
+        let hash = now.remove(&is);
+        now.extend(hash.map(|hash| (was, hash)));
+    }
+    now
 }
 
 #[derive(Default)]

@@ -66,7 +66,7 @@ fn a_model_in_every_type_is_a_model_again() {
     parameters  3,475,712
     shape       4 blocks of width 256 and 704, 4 heads on 2 keys of 64, 2,048 tokens, the embedding is the head
     context     4,096 tokens
-    quantized   no
+    quantized   in blocks of Q4_K, Q6_K, Q8_0, Q5_0, decoded to f16 where they are used
     tensors     F32: 9 tensors, 9.00 KiB
                 Q4_K: 22 tensors, 1.16 MiB
                 Q5_0: 2 tensors, 242.00 KiB
@@ -162,6 +162,16 @@ fn a_gguf_file_is_a_base_like_any_other() {
         assert_eq!(again.value(key), Some(value), "{key}");
     }
     room.done("quantize --model models/q.gguf --out nf4 --quiet");
+    // A file may get others beside it; in a folder that was named, a second one would part the two.
+    let inside = room.refused("quantize --model models --out models/new");
+    assert!(inside.contains("lies in the base's folder"), "{inside}");
+    room.refused("export --model models --out models/new.gguf");
+    room.done("export --model models/q.gguf --out models/beside.gguf --quiet");
+    std::fs::remove_file(room.path("models/beside.gguf")).unwrap();
+    // What it is called decides nothing.
+    std::fs::rename(room.path("models/q.gguf"), room.path("models/renamed.gguf")).unwrap();
+    room.done("train r.yaml model.path=models/renamed.gguf --resume training.max_steps=2 --quiet");
+    std::fs::rename(room.path("models/renamed.gguf"), room.path("models/q.gguf")).unwrap();
     std::fs::copy(room.path("models/q.gguf"), room.path("models/r.gguf")).unwrap();
     insta::assert_snapshot!(room.refused("generate --model models --prompt x"), @"error: the folder `models` holds no config.json and several GGUF files: give the path of one: q.gguf, r.gguf");
 }
@@ -234,6 +244,7 @@ fn files_that_lie_are_named_by_every_command() {
         ("heads", with(place("llama.attention.head_count") + 4, &0u32.to_le_bytes())),
         ("blocks", with(place("llama.block_count") + 4, &4_000_000u32.to_le_bytes())),
         ("width", with(place("llama.embedding_length") + 4, &512u32.to_le_bytes())),
+        ("rows", with(place("llama.vocab_size") + 4, &2049u32.to_le_bytes())),
     ];
     let mut shown = String::new();
     for (name, bytes) in lies {
@@ -258,13 +269,40 @@ fn files_that_lie_are_named_by_every_command() {
     error: `other.gguf` is no model that Graft can run: `general.architecture` is `qwen2`, but must be `llama`
     error: the tokenizer of `model.gguf` cannot be used: `tokenizer.ggml.model` is `bert`, but must be `gpt2`, a byte-level BPE; take the model's own folder
     error: the tokenizer of `pre.gguf` cannot be used: `tokenizer.ggml.pre` is `llama-xyz`, but must be one of llama-bpe, llama3, llama-v3, smollm, starcoder, refact, codeshell, gpt-2, phi-2, qwen2, deepseek-r1-qwen
-    error: `heads.gguf (its config.json)` does not describe a model that Graft can run:
-      `num_attention_heads` is 0, but must be a whole number from 1 to 4294967295
-    error: `blocks.gguf (its config.json)` does not describe a model that Graft can run:
-      `num_hidden_layers` is 4000000, but must be at most 4096
-    error: the tensors of `width.gguf` are not those of its config.json:
+    error: `heads.gguf (its `llama.` keys)` does not describe a model that Graft can run:
+      `llama.attention.head_count` is 0, but must be a whole number from 1 to 4294967295
+    error: `blocks.gguf (its `llama.` keys)` does not describe a model that Graft can run:
+      `llama.block_count` is 4000000, but must be at most 4096
+    error: the tensors of `width.gguf` are not those of its keys:
       `model.embed_tokens.weight` is [2048, 256], but the model needs [2048, 512]
+    error: `rows.gguf` is no model that Graft can run: `llama.vocab_size` is 2049, but must be 2048, the rows of `token_embd.weight`
     ");
     // What a file of another kind of numbers holds is refused by their name.
     assert_eq!(TensorType::from_id(10), Err("Q2_K".to_owned()));
+}
+
+#[test]
+fn a_file_without_a_tokenizer_says_so_in_its_own_words() {
+    use graft_gguf::{TensorSpec, Writer};
+    let room = Room::new();
+    room.done(&format!("export {MODEL} --out whole.gguf --quiet"));
+    let whole = read(&room, "whole.gguf");
+    let keys = whole.metadata().iter().filter(|(key, _)| !key.starts_with("tokenizer."));
+    let keys: Vec<_> = keys.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let specs = whole.tensors().iter().map(|tensor| TensorSpec {
+        name: tensor.name.clone(),
+        kind: tensor.kind,
+        shape: tensor.shape.clone(),
+    });
+    let (mut bytes, mut next) = (Vec::new(), whole.tensors().iter());
+    let fill =
+        |_: &TensorSpec, out: &mut dyn std::io::Write| out.write_all(&next.next().unwrap().bytes);
+    Writer::new(&keys, specs.collect()).write(&mut bytes, fill).unwrap();
+    room.write("bare.gguf", bytes);
+    let refused = room.refused("generate --model bare.gguf --prompt x");
+    insta::assert_snapshot!(refused, @"error: `bare.gguf` brings no tokenizer (`tokenizer.ggml.model`): give the folder of one with --tokenizer DIR, in a recipe as `model.tokenizer`");
+    let shown = room.done("quantize --model bare.gguf --out nf4 -q");
+    assert!(shown.contains("tokenizer   none: the base brings none"), "{shown}");
+    room.model("m", |config| config);
+    room.done("quantize --model bare.gguf --tokenizer m --out whole -q");
 }

@@ -1,5 +1,7 @@
 //! A GGUF file: a model as a folder is described, with the keys of the file behind it; or an adapter by itself.
 
+use std::collections::BTreeMap;
+
 use graft_gguf::{File, Value};
 use graft_model::folder::ModelFolder;
 use serde_json::json;
@@ -22,9 +24,29 @@ pub(super) fn inspect(location: &str) -> anyhow::Result<Findings> {
     let mut found = model::inspect(location)?;
     let path = gguf.path().display().to_string();
     found.rows.insert(1, ("file", format!("{path}, GGUF version {}", file.version())));
+    if let Some(blocks) = blocks(file) {
+        let quantized = found.rows.iter_mut().find(|(name, _)| *name == "quantized");
+        if let Some((_, text)) = quantized {
+            *text = format!("{blocks}, decoded to f16 where they are used");
+        }
+        found.json["quantized"] = json!(true);
+        found.json["blocks"] = json!(blocks);
+    }
     found.rows.push(("keys", keys(file)));
     found.json["gguf"] = json!({"version": file.version(), "keys": keys_json(file)});
     Ok(found)
+}
+
+/// The types of quantised tensors, the one with most bytes first; `None` where all are plain numbers.
+fn blocks(file: &File) -> Option<String> {
+    let mut bytes: BTreeMap<&str, usize> = BTreeMap::new();
+    for tensor in file.tensors().iter().filter(|tensor| tensor.kind.block() > 1) {
+        *bytes.entry(tensor.kind.name()).or_default() += tensor.bytes.len();
+    }
+    let mut kinds: Vec<(&str, usize)> = bytes.into_iter().collect();
+    kinds.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let names: Vec<&str> = kinds.into_iter().map(|(name, _)| name).collect();
+    (!names.is_empty()).then(|| format!("in blocks of {}", names.join(", ")))
 }
 
 /// The keys that say more than config.json does: lists by their lengths, long texts by their beginnings.
