@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorPrimitive};
-use graft_adapters::merge::{self, Merge, Onto};
+use graft_adapters::merge::{self, Merge, NOTHING_TOLD, Onto};
 use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, PeftAdapter};
 use graft_kernels::nf4::{self, AbsmaxFormat};
 use graft_kernels::{Home, Precision};
@@ -129,7 +129,7 @@ impl Base {
         let root = tempfile::tempdir().expect("a temporary folder");
         let out = root.path().join("merged");
         let (base, config) = (&self.folder, &self.config);
-        let request = Merge { base, config, adapter, onto };
+        let request = Merge { base, config, adapter, onto, told: &NOTHING_TOLD };
         merge::write(&out, &request, u64::MAX, &mut |_, _| ())
             .unwrap_or_else(|error| panic!("{error}"));
         // The map outlives the folder.

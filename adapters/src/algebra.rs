@@ -342,6 +342,12 @@ fn unusable(Parent { adapter, weight }: &Parent<'_>) -> Vec<String> {
              `graft export --for peft-portable --rank N --model BASE`"
         ));
     }
+    if let Some(first) = adapter.holes().first() {
+        problems.push(format!(
+            "`{file}` holds no update of `{first}`, which its adapter_config.json chooses: half an adapter is another one; copy \
+             or save it whole again"
+        ));
+    }
     problems.extend(adapter.table_names().map(|table| {
         format!(
             "`{file}` brings `{table}` whole (`modules_to_save`), which is no update that could be added: merge it \

@@ -23,7 +23,7 @@ use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, ProjectionKind, Site, site, stop};
 
 use crate::error::Error;
-use crate::merge::BUFFER;
+use crate::merge::{BUFFER, NOTHING_TOLD};
 use crate::merged::{Merge, MergedWeights, Onto};
 use crate::peft::PeftAdapter;
 pub use adapter::{write_adapter, write_folded};
@@ -96,7 +96,8 @@ pub fn write<E: std::convert::From<Error>>(
     let Export { base, config, adapter, .. } = export;
     let checkpoint = Checkpoint::open(base).map_err(Error::from)?;
     checkpoint.verify(config).map_err(Error::from)?;
-    let merge = adapter.map(|(adapter, onto)| Merge { base, config, adapter, onto });
+    let told = &NOTHING_TOLD;
+    let merge = adapter.map(|(adapter, onto)| Merge { base, config, adapter, onto, told });
     let merged = merge.as_ref().map(|merge| MergedWeights::of(merge, &checkpoint)).transpose()?;
     let config = merged.as_ref().map_or(*config, MergedWeights::config);
     let (specs, sources): (Vec<_>, Vec<_>) =

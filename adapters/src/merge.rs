@@ -1,5 +1,6 @@
 //! A merged model as a Hugging Face folder: [`MergedWeights`] rounded once, to the types of the base.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
@@ -12,6 +13,12 @@ pub use crate::merged::{Merge, Onto};
 use crate::merged::{MergedTensor, MergedWeights, Sum};
 pub use crate::out_folder::Summary;
 use crate::out_folder::{OutFolder, model_type};
+
+/// What a merged model says of the training of its adapter, as one object of texts.
+pub const TOLD_FILE: &str = "graft.json";
+
+/// Nothing is said of a training.
+pub static NOTHING_TOLD: BTreeMap<String, String> = BTreeMap::new();
 
 /// Bytes of output that are computed before they are written: enough rows for every thread.
 pub const BUFFER: usize = 8 << 20;
@@ -47,7 +54,7 @@ pub fn write_checked<E: From<Error>>(
     progress: &mut dyn FnMut(u64, u64),
     check: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<Summary, E> {
-    let out = OutFolder::claim(out, merge.base)?;
+    let out = OutFolder::claim(out, merge.base)?.telling(merge.told);
     let checkpoint = Checkpoint::open(merge.base).map_err(Error::from)?;
     let merged = MergedWeights::of(merge, &checkpoint)?;
     let writer = ShardedWriter::new(merged.specs()?, max_shard_bytes).map_err(Error::from)?;

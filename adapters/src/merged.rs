@@ -7,6 +7,8 @@
 //! the place of the base's. Every export of base and adapter reads this; one of a folder that is a model by itself
 //! reads its [`Checkpoint`], and through [`Weights`] what may be in NF4.
 
+use std::collections::BTreeMap;
+
 use graft_kernels::FrozenMatrix;
 use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::{Checkpoint, Dtype, Expected, TensorSpec, TensorView, expected};
@@ -44,6 +46,8 @@ pub struct Merge<'a> {
     pub adapter: &'a PeftAdapter,
     /// Which weights of the base are meant.
     pub onto: Onto,
+    /// What the merged model says of the adapter's training.
+    pub told: &'a BTreeMap<String, String>,
 }
 
 /// The tensors of base and adapter together.

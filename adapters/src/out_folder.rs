@@ -1,6 +1,7 @@
 //! A model folder about to be written: where it may stand, what goes along from the base, and that
 //! it appears whole or not at all.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, site};
 
 use crate::error::Error;
+use crate::merge::TOLD_FILE;
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,17 @@ impl OutFolder {
         base.check_outside(path)?;
         let resolved = place::new_folder(path).map_err(graft_model::Error::from)?;
         Ok(Self { path: resolved, companions: companions(base)? })
+    }
+
+    /// With what is said of a training, where there is something: in the place of what the base says.
+    pub(crate) fn telling(mut self, told: &BTreeMap<String, String>) -> Self {
+        if !told.is_empty() {
+            self.companions.retain(|(name, _)| name != TOLD_FILE);
+            let text = serde_json::to_string_pretty(told).expect("texts have a form in JSON");
+            self.companions.push((TOLD_FILE.to_owned(), Bytes::from(text + "\n")));
+            self.companions.sort_by(|(one, _), (other, _)| one.cmp(other));
+        }
+        self
     }
 
     /// Writes config.json, the files that go along and the weights; reads the result back, and has it checked
@@ -164,7 +177,9 @@ fn is_of_tokenizer(name: &str) -> bool {
 fn is_of_release(name: &str) -> bool {
     const STARTS: [&str; 4] = ["license", "licence", "notice", "use_policy"];
     let lower = name.to_lowercase();
-    lower == "generation_config.json" || STARTS.iter().any(|start| lower.starts_with(start))
+    lower == "generation_config.json"
+        || lower == TOLD_FILE
+        || STARTS.iter().any(|start| lower.starts_with(start))
 }
 
 /// The type of a float tensor.

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use graft_kernels::FrozenMatrix;
 use graft_model::checkpoint::{Checkpoint, TensorView};
 use graft_model::folder::ModelFolder;
-use graft_model::{LlamaConfig, Site};
+use graft_model::{LlamaConfig, ProjectionKind, Site};
 use serde_json::Value;
 
 pub(crate) use create::{Made, Pair};
@@ -119,6 +119,16 @@ impl PeftAdapter {
     pub fn magnitude(&self, site: Site) -> Option<Vec<f32>> {
         let view = self.magnitudes.get(&site)?;
         Some(view.to_f32().expect("`open` accepts float types only"))
+    }
+
+    /// The projections that the description chooses in blocks that it has updates in, and that have none: half an adapter.
+    pub fn holes(&self) -> Vec<Site> {
+        let blocks = self.matrices.keys().map(|site| site.layer + 1).max().unwrap_or(0);
+        let all =
+            (0..blocks).flat_map(|layer| ProjectionKind::ALL.map(|kind| Site { layer, kind }));
+        let is_hole =
+            |site: &Site| !self.matrices.contains_key(site) && self.targets.surely_choose(*site);
+        all.filter(is_hole).collect()
     }
 
     /// `[out, in]` of the weight that a site's update is for; `None` where it has none.

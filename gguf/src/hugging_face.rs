@@ -13,8 +13,10 @@ use crate::value::Value;
 
 /// The key of a chat template.
 pub const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
-/// The one for conversations with tools, beside it.
-pub const TOOL_TEMPLATE: &str = "tokenizer.chat_template.tool_use";
+/// The names of the ones beside it, each behind the key and a dot: as `tool_use`, for conversations with tools.
+pub const TEMPLATE_NAMES: &str = "tokenizer.chat_templates";
+/// What transformers calls the usual one among several.
+pub const USUAL: &str = "default";
 /// What frequencies are divided by.
 pub const ROPE_FREQS: &str = "rope_freqs.weight";
 /// The embedding.
@@ -126,13 +128,19 @@ pub fn tokenizer_config(file: &File) -> Json {
         let token = id(file, key).and_then(|id| tokens.get(id as usize));
         config.extend(token.map(|token| (name.to_owned(), json!(token))));
     }
-    let template = |key: &str| file.value(key).and_then(Value::as_text);
-    let template = match (template(CHAT_TEMPLATE), template(TOOL_TEMPLATE)) {
-        (Some(usual), Some(tools)) => json!([
-            {"name": "default", "template": usual},
-            {"name": "tool_use", "template": tools},
-        ]),
-        (usual, _) => json!(usual),
+    let usual = file.value(CHAT_TEMPLATE).and_then(Value::as_text);
+    let others = file.metadata().iter().filter_map(|(key, value)| {
+        let name = key.strip_prefix(CHAT_TEMPLATE)?.strip_prefix('.')?;
+        Some((name, value.as_text()?))
+    });
+    let others: Vec<(&str, &str)> = others.collect();
+    let template = match usual {
+        Some(usual) if !others.is_empty() => {
+            let all = std::iter::once((USUAL, usual)).chain(others);
+            let named = |(name, template)| json!({"name": name, "template": template});
+            Json::Array(all.map(named).collect())
+        }
+        usual => json!(usual),
     };
     if !template.is_null() {
         config.insert("chat_template".to_owned(), template);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use graft_adapters::merge::{self, Merge, Onto};
+use graft_adapters::merge::{self, Merge, NOTHING_TOLD, Onto};
 use graft_adapters::{PeftAdapter, peft};
 use graft_data::Batch;
 use graft_files::atomic;
@@ -72,7 +72,8 @@ fn merged(drawn: &Drawn, batch: &Batch) -> Outcome<Vec<f32>> {
     let (base, adapter) = (ModelFolder::at(&base)?, PeftAdapter::open(&adapter)?);
     let onto = drawn.nf4.map_or(Onto::Original, |scales| Onto::Dequantised { scales });
     let max_shard_bytes = 20_000;
-    let merge = Merge { base: &base, config: &config, adapter: &adapter, onto };
+    let merge =
+        Merge { base: &base, config: &config, adapter: &adapter, onto, told: &NOTHING_TOLD };
     merge::write(&out, &merge, max_shard_bytes, &mut |_, _| ())?;
     let folder = ModelFolder::at(&out)?;
     let text = folder.required("config.json")?;

@@ -1,14 +1,18 @@
 //! Tokenizer and chat template of a model as the keys of a GGUF file.
 
+use std::collections::BTreeMap;
+
+use graft_adapters::PeftAdapter;
 use graft_data::Tokenizer;
-use graft_gguf::hugging_face::{CHAT_TEMPLATE, TOOL_TEMPLATE};
+use graft_gguf::hugging_face::{CHAT_TEMPLATE, TEMPLATE_NAMES, USUAL};
 use graft_gguf::tokenizer::{self, Ids, TokenizerProblem};
-use graft_gguf::{Value, hugging_face};
+use graft_gguf::{Array, Value, hugging_face};
 use graft_model::LlamaConfig;
 use graft_model::folder::{ModelFolder, TEMPLATES};
 use serde_json::Value as Json;
 
 use crate::plan::ModelFiles;
+use crate::trained_with::TrainedWith;
 
 /// Why a model does not become a GGUF file.
 #[derive(Debug, thiserror::Error)]
@@ -96,29 +100,42 @@ fn ids(tokenizer: &Tokenizer, config: &LlamaConfig, config_json: &Json) -> Ids {
     }
 }
 
-/// The chat templates: the usual one, and that for conversations with tools.
+/// The chat templates: the usual one, and each other by its name, with the list of these.
 fn templates(home: &ModelFolder, config_json: &Json) -> Result<Vec<(String, Value)>, ExportError> {
     let file = |name: &str| -> Result<Option<String>, ExportError> {
         let bytes = home.bytes(name)?;
         Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     };
-    let of_config = |wanted: &str| match &config_json["chat_template"] {
-        Json::String(usual) if wanted == "default" => Some(usual.clone()),
-        Json::Array(list) => {
-            let found = list.iter().find(|entry| entry["name"] == wanted)?;
-            found["template"].as_str().map(str::to_owned)
-        }
-        _ => None,
+    let mut named: BTreeMap<String, String> = BTreeMap::new();
+    match &config_json["chat_template"] {
+        Json::String(usual) => _ = named.insert(USUAL.to_owned(), usual.clone()),
+        Json::Array(list) => named.extend(list.iter().filter_map(|entry| {
+            Some((entry["name"].as_str()?.to_owned(), entry["template"].as_str()?.to_owned()))
+        })),
+        _ => {}
+    }
+    named.extend(file("chat_template.jinja")?.map(|text| (USUAL.to_owned(), text)));
+    for (path, bytes) in home.additional_templates()? {
+        let name = path.strip_prefix(&format!("{TEMPLATES}/")).unwrap_or(&path);
+        let name = name.strip_suffix(".jinja").unwrap_or(name).to_owned();
+        named.insert(name, String::from_utf8_lossy(&bytes).into_owned());
+    }
+    let others: Vec<&str> =
+        named.keys().map(String::as_str).filter(|name| *name != USUAL).collect();
+    let list = (!others.is_empty())
+        .then(|| (TEMPLATE_NAMES.to_owned(), Value::Array(Array::of_texts(others))));
+    let key = |name: &str| match name {
+        USUAL => CHAT_TEMPLATE.to_owned(),
+        other => format!("{CHAT_TEMPLATE}.{other}"),
     };
-    let usual = file("chat_template.jinja")?.or_else(|| of_config("default"));
-    let tool_file = format!("{TEMPLATES}/tool_use.jinja");
-    let beside = home.additional_templates()?.into_iter().find(|(name, _)| *name == tool_file);
-    let beside = beside.map(|(_, bytes)| String::from_utf8_lossy(&bytes).into_owned());
-    let tools = beside.or_else(|| of_config("tool_use"));
-    let both = [(CHAT_TEMPLATE, usual), (TOOL_TEMPLATE, tools)];
-    let keys =
-        both.into_iter().filter_map(|(key, text)| Some((key.to_owned(), Value::text(text?))));
-    Ok(keys.collect())
+    let keys = named.iter().map(|(name, text)| (key(name), Value::text(text)));
+    Ok(keys.chain(list).collect())
+}
+
+/// What the file says of the training of the adapter that is in it.
+pub fn told(adapter: Option<&PeftAdapter>) -> Vec<(String, Value)> {
+    let told = adapter.map(TrainedWith::of_models).unwrap_or_default();
+    told.into_iter().map(|(key, said)| (key, Value::text(said))).collect()
 }
 
 /// Whether the keys bring a chat template.

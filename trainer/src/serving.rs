@@ -208,13 +208,15 @@ impl Serving<'_> {
         let adapter = self.adapter.map(|(adapter, _)| (adapter, self.onto));
         let config =
             adapter.map_or_else(|| files.config.clone(), |(it, _)| it.model_config(&files.config));
+        let mut tokenizer = gguf_tokenizer::keys(files, &config)?;
+        tokenizer.extend(gguf_tokenizer::told(adapter.map(|(adapter, _)| adapter)));
         let export = Export {
             base: &files.folder,
             config: &files.config,
             adapter,
             mixture: self.mixture,
             name: self.name.clone(),
-            tokenizer: gguf_tokenizer::keys(files, &config)?,
+            tokenizer,
         };
         let nf4 = self.nf4.filter(|_| adapter.is_some());
         let how = Comparing { nf4, allowed: self.allowed, voice: self.voice };

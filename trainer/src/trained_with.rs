@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 
 use graft_adapters::PeftAdapter;
-use graft_data::{ChatTemplate, Losses, Preamble};
-
+use graft_adapters::merge::TOLD_FILE;
+use graft_data::{ChatTemplate, Losses, ModelTemplate, Preamble};
+use graft_gguf::Value;
 use graft_kernels::nf4::AbsmaxFormat;
+use graft_model::folder::ModelFolder;
 
 use crate::base_mark::BaseMark;
 use crate::run_folder::manifest::FileHash;
@@ -20,6 +22,14 @@ const PREAMBLE: &str = "graft.preamble";
 /// Written where the template was allowed to leave out parts of conversations.
 const LOSSES: &str = "graft.losses";
 const SYSTEM_PROMPT: &str = "graft.system_prompt";
+/// Written where the model brought a chat template of its own.
+const TEMPLATE: &str = "graft.chat_template_sha256";
+/// Written where others than the assistant's turns were learnt.
+const TRAIN_ON: &str = "graft.train_on";
+
+/// What models that are made of base and adapter say of the training, too: what was said of the weights beside it is of
+/// no use with them.
+const OF_MODELS: [&str; 5] = [PREAMBLE, LOSSES, SYSTEM_PROMPT, TEMPLATE, TRAIN_ON];
 
 /// How the base was kept and conversations were rendered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +40,10 @@ pub struct TrainedWith {
     pub chat: ChatTemplate,
     /// The system prompt of conversations that brought none.
     pub system_prompt: Option<String>,
+    /// SHA-256 of the model's own chat template; `None` for the built-in format.
+    pub template: Option<String>,
+    /// Which turns were learnt, where these are others than the assistant's, in the words of a recipe.
+    pub learnt: Option<String>,
     /// The base's weights; `None` where it is not known.
     pub base: Option<BaseMark>,
 }
@@ -65,8 +79,70 @@ impl TrainedWith {
         if let Some(prompt) = &self.system_prompt {
             metadata.insert(SYSTEM_PROMPT.to_owned(), prompt.clone());
         }
+        let told = [(TEMPLATE, &self.template), (TRAIN_ON, &self.learnt)];
+        let told = told.into_iter().filter_map(|(key, said)| Some((key.to_owned(), said.clone()?)));
+        metadata.extend(told);
         metadata.extend(self.base.iter().flat_map(BaseMark::to_metadata));
         metadata
+    }
+
+    /// What a model that was made of base and adapter says of its training.
+    pub fn of_models(adapter: &PeftAdapter) -> BTreeMap<String, String> {
+        let told = adapter.metadata().iter().filter(|(key, _)| OF_MODELS.contains(&key.as_str()));
+        told.map(|(key, said)| (key.clone(), said.clone())).collect()
+    }
+
+    /// What a model's folder or GGUF file says of the training that it came of; most say nothing.
+    ///
+    /// # Errors
+    /// It says something that is not known here.
+    pub fn of_model(folder: &ModelFolder) -> anyhow::Result<Self> {
+        let (file, metadata) = match folder.gguf() {
+            Some(gguf) => {
+                let own = gguf.file().metadata().iter();
+                let text = |(key, value): (&String, &Value)| {
+                    Some((key.clone(), value.as_text()?.to_owned()))
+                };
+                (folder.display(), own.filter_map(text).collect())
+            }
+            None => match folder.bytes(TOLD_FILE)? {
+                None => return Ok(Self::default()),
+                Some(bytes) => {
+                    let file = folder.display_file(TOLD_FILE);
+                    let read = serde_json::from_slice::<BTreeMap<String, String>>(&bytes);
+                    let told = read.map_err(|source| graft_model::Error::Json {
+                        file: file.clone(),
+                        source,
+                    })?;
+                    (file, told)
+                }
+            },
+        };
+        let of_models = metadata.into_iter().filter(|(key, _)| OF_MODELS.contains(&key.as_str()));
+        Ok(Self::from_metadata(&of_models.collect()).map_err(|unknown| {
+            WrongUse(format!("`{file}`: {unknown}. Take the file as it was written"))
+        })?)
+    }
+
+    /// That another chat template is used than in training, where it is.
+    pub fn other_template(
+        &self,
+        file: &str,
+        used: Option<&ModelTemplate>,
+        model: &str,
+    ) -> Option<String> {
+        let trained = self.template.as_ref()?;
+        let used = used.map(ModelTemplate::sha256);
+        if used.as_ref() == Some(trained) {
+            return None;
+        }
+        let short = |hash: &str| hash.chars().take(12).collect::<String>();
+        let here = used.map_or("none".to_owned(), |used| format!("that of {}…", short(&used)));
+        Some(format!(
+            "`{file}` was trained with the chat template of SHA-256 {}…, and `{model}` brings {here}: give the folder of the \
+             training's with --tokenizer DIR, or take its answers with care",
+            short(trained)
+        ))
     }
 
     /// What an adapter says of its training; one of another program says nothing, and gets the defaults.
@@ -110,7 +186,9 @@ impl TrainedWith {
         };
         let chat = ChatTemplate { losses, ..ChatTemplate::built_in(preamble) };
         let system_prompt = metadata.get(SYSTEM_PROMPT).cloned();
-        Ok(Self { nf4, chat, system_prompt, base: BaseMark::from_metadata(metadata) })
+        let [template, learnt] = [TEMPLATE, TRAIN_ON].map(|key| metadata.get(key).cloned());
+        let base = BaseMark::from_metadata(metadata);
+        Ok(Self { nf4, chat, system_prompt, template, learnt, base })
     }
 }
 

@@ -40,5 +40,7 @@ mod sources;
 mod synth_model;
 #[path = "cli/terminal.rs"]
 mod terminal;
+#[path = "cli/travels.rs"]
+mod travels;
 #[path = "cli/validate.rs"]
 mod validate;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::tiny::{Tiny, files, read_config};
-use graft_adapters::merge::{self, Merge, Onto, Summary};
+use graft_adapters::merge::{self, Merge, NOTHING_TOLD, Onto, Summary};
 use graft_adapters::merged::MergedWeights;
 use graft_adapters::{Error, PeftAdapter, quantize};
 use graft_kernels::nf4::AbsmaxFormat;
@@ -32,7 +32,7 @@ fn merge_into(
     max_shard_bytes: u64,
 ) -> Result<Summary, Error> {
     let base = tiny.base();
-    let merge = Merge { base: &base, config: &tiny.config, adapter, onto };
+    let merge = Merge { base: &base, config: &tiny.config, adapter, onto, told: &NOTHING_TOLD };
     let mut last = (0, 1);
     let summary =
         merge::write(&tiny.root.path().join(out), &merge, max_shard_bytes, &mut |done, total| {
@@ -156,7 +156,8 @@ fn a_base_in_nf4_gives_the_model_of_its_dense_original() {
     let folder = tiny.root.path().join("nf4");
     quantize::write(&folder, &tiny.base(), &tiny.config, true, &mut |_, _| {}).unwrap();
     let (base, config) = (ModelFolder::at(&folder).unwrap(), read_config(&folder));
-    let merge = |onto| Merge { base: &base, config: &config, adapter: &adapter, onto };
+    let merge =
+        |onto| Merge { base: &base, config: &config, adapter: &adapter, onto, told: &NOTHING_TOLD };
     let out = tiny.root.path().join("from-nf4");
     let refused = merge::write(&out, &merge(ORIGINAL), u64::MAX, &mut |_, _| {}).unwrap_err();
     assert!(matches!(refused, Error::NoOriginal { .. }), "{refused}");
@@ -303,6 +304,7 @@ fn every_chat_template_goes_along_and_another_folders_tokenizer_where_it_is_used
         config: &tiny.config,
         adapter: &tiny.adapter([q(0)], 1.0),
         onto: ORIGINAL,
+        told: &NOTHING_TOLD,
     };
     let out = tiny.root.path().join("other-tokenizer");
     let found = merge::write(&out, &merge, u64::MAX, &mut |_, _| ()).unwrap().copied;

@@ -35,6 +35,12 @@ pub fn run(globals: &Globals, args: &AdaptersArgs) -> anyhow::Result<()> {
     let weighted = adapters.iter().enumerate();
     let weighted = weighted.map(|(index, adapter)| Parent { adapter, weight: args.weight(index) });
     let combination = Combination::of(weighted.collect(), method)?;
+    for adapter in adapters.iter().filter(|adapter| base.is_none() && adapter.changes_nothing()) {
+        let file = adapter.file();
+        globals.note(&format!(
+            "warning: `{file}` changes nothing: each of its updates has a matrix of zeros"
+        ));
+    }
     if let Some(base) = &base {
         for adapter in &adapters {
             adapter.check_model(&base.config)?;

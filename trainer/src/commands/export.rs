@@ -109,7 +109,8 @@ fn whole(globals: &Globals, args: &ExportArgs, opening: &Opening) -> anyhow::Res
     let adapter = opening.adapter.as_ref().map(|adapter| (adapter, onto(args.weights.onto, nf4)));
     let config =
         adapter.map_or_else(|| files.config.clone(), |(it, _)| it.model_config(&files.config));
-    let tokenizer = gguf_tokenizer::keys(files, &config)?;
+    let mut tokenizer = gguf_tokenizer::keys(files, &config)?;
+    tokenizer.extend(gguf_tokenizer::told(opening.adapter.as_ref()));
     let has_template = gguf_tokenizer::has_template(&tokenizer);
     let export = Export {
         base: &files.folder,

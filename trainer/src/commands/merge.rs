@@ -11,6 +11,7 @@ use crate::cli::{Globals, page};
 use crate::merge_bound::{MergeBound, onto};
 use crate::merging::{self, Merging};
 use crate::signals;
+use crate::trained_with::TrainedWith;
 use graft_engine::probe::Probe;
 
 /// Writes the merged folder.
@@ -28,7 +29,8 @@ pub fn run(globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
     let nf4 = args.weights.nf4(&files.config, trained, &args.model)?;
     let adapter = adapter.as_ref().expect("opened with an adapter");
     let onto = onto(args.weights.onto, nf4);
-    let request = Merge { base: &files.folder, config: &files.config, adapter, onto };
+    let told = TrainedWith::of_models(adapter);
+    let request = Merge { base: &files.folder, config: &files.config, adapter, onto, told: &told };
     opening.keep_as_private(&args.out)?;
     let bound = MergeBound::of(args.weights.onto, nf4);
     let probe = Probe::spread(files.config.vocab_size);

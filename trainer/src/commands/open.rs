@@ -50,7 +50,10 @@ impl Opening {
         if let Some(adapter) = &adapter {
             adapter.check_model(&files.config)?;
         }
-        let trained = adapter.as_ref().map(TrainedWith::of).transpose()?.unwrap_or_default();
+        let trained = match &adapter {
+            Some(adapter) => TrainedWith::of(adapter)?,
+            None => TrainedWith::of_model(&files.folder)?,
+        };
         Ok(Self { files, adapter, trained, beside: beside.map(Path::to_path_buf) })
     }
 
@@ -59,6 +62,12 @@ impl Opening {
     /// # Errors
     /// The model's weights are unusable.
     pub fn warn(&self, globals: &Globals) -> anyhow::Result<bool> {
+        let model = self.files.folder.display();
+        let file = self.adapter.as_ref().map_or(model.as_str(), PeftAdapter::file);
+        let used = self.files.template.as_deref();
+        if let Some(other) = self.trained.other_template(file, used, &model) {
+            globals.note(&format!("warning: {other}"));
+        }
         let Some(adapter) = &self.adapter else { return Ok(false) };
         let odd = base_mark::oddities(adapter, &self.files.folder, &self.files.config)?;
         for oddity in odd.told {

@@ -7,6 +7,7 @@ use graft_adapters::merge::Merge;
 use graft_adapters::{Began, Learns, Learnt, PeftAdapter, Trainable};
 use graft_model::checkpoint::ShardedWriter;
 use graft_model::stop;
+use graft_recipes::TrainOn;
 use serde::Serialize;
 
 use super::going_on::say_mended;
@@ -168,6 +169,8 @@ pub(super) fn write_learnt<B: Backend, P: Trainable<B>>(
         nf4: plan.nf4.filter(|_| !plan.method.takes_from_weights()),
         chat: plan.chat().clone(),
         system_prompt: plan.sample.system_prompt.clone(),
+        template: plan.chat().own.as_ref().map(|own| own.sha256()),
+        learnt: learnt_turns(plan),
         base: plan.base_mark()?,
     };
     let mut metadata = with.to_metadata();
@@ -176,6 +179,17 @@ pub(super) fn write_learnt<B: Backend, P: Trainable<B>>(
     let (base, config) = (&plan.model_folder, &plan.config);
     let learnt = Learnt { base, config, tensors: &tensors, values: &values, began, metadata };
     Ok(plan.method.write(out, &learnt)?)
+}
+
+/// Which turns are learnt, where they are others than the assistant's.
+fn learnt_turns(plan: &Plan) -> Option<String> {
+    let recipe = plan.recipe.to_value();
+    let said = |key: &str| recipe["data"][key].to_string();
+    if plan.recipe.data.train_on_inputs {
+        return Some(format!("train_on_inputs: {}", said("train_on_inputs")));
+    }
+    let is_usual = plan.recipe.data.train_on == TrainOn::default();
+    (!is_usual).then(|| said("train_on"))
 }
 
 /// Writes what was learnt: the adapter, or the fully trained model. A model of it that answers with what
@@ -277,11 +291,13 @@ fn write_merged<B: Backend, P: Trainable<B>>(
     out: &Path,
 ) -> Result<Divergence, RunError> {
     let adapter = PeftAdapter::open(adapter)?;
+    let told = TrainedWith::of_models(&adapter);
     let request = Merge {
         base: &plan.model_folder,
         config: &plan.config,
         adapter: &adapter,
         onto: onto(plan.finish.onto, plan.nf4),
+        told: &told,
     };
     let bound = MergeBound::of(plan.finish.onto, plan.nf4);
     let probe = Probe::of(&data.train)?;

@@ -86,6 +86,8 @@ fn an_adapter_folder_is_summed_up() {
     parameters  2,048
     tensors     F32: 2 tensors, 8.00 KiB
     size        8.00 KiB
+    warning     it changes nothing: each of its updates has a matrix of zeros, as before the first step of training
+    warning     it holds no update of `model.layers.0.self_attn.q_proj`, which its adapter_config.json chooses: half an adapter is another one, and no command runs it
     ");
     assert_eq!(json(&room, "adapter")["target_modules"], serde_json::json!(["q_proj"]));
     room.write("adapter/adapter_model.safetensors", safetensors(&[(name("A"), [4, 256])]));

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use graft_adapters::peft::WEIGHTS_FILE;
 use graft_adapters::{LoraConfig, PeftAdapter, Scaling, Size};
+use graft_data::Preamble;
 use graft_model::Site;
 use graft_model::checkpoint::Checkpoint;
 use graft_model::folder::ModelFolder;
@@ -14,6 +15,7 @@ use super::Findings;
 use super::tensors::Sums;
 use crate::cli::page::{bytes, grouped};
 use crate::trained_with::TrainedWith;
+use crate::wrong_use::some_of;
 
 /// Describes the adapter.
 pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
@@ -83,8 +85,41 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
     if TrainedWith::is_told(adapter.metadata()) {
         rows.push(("trained on", format!("weights of form {}", trained.quantization())));
     }
+    if let Preamble::Official { date } = &trained.chat.preamble
+        && TrainedWith::is_told(adapter.metadata())
+    {
+        rows.push(("dated", format!("{date}, in the official preamble of its chats")));
+    }
+    if let Some(template) = &trained.template {
+        rows.push(("template", format!("the model's own, SHA-256 {template}")));
+    }
+    rows.extend(trained.learnt.map(|learnt| ("learnt", learnt)));
     rows.extend(trained.system_prompt.map(|prompt| ("system", prompt)));
+    let warnings = warnings(&adapter);
+    rows.extend(warnings.iter().map(|warning| ("warning", warning.clone())));
+    let mut json = json;
+    json["warnings"] = json!(warnings);
     Ok(Findings { rows, json, fault: None })
+}
+
+/// What is odd about an adapter by itself.
+fn warnings(adapter: &PeftAdapter) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if adapter.changes_nothing() {
+        warnings.push(
+            "it changes nothing: each of its updates has a matrix of zeros, as before the first step of training"
+                .to_owned(),
+        );
+    }
+    let holes: Vec<String> = adapter.holes().iter().map(|site| format!("`{site}`")).collect();
+    if !holes.is_empty() {
+        let listed = some_of(&holes);
+        warnings.push(format!(
+            "it holds no update of {listed}, which its adapter_config.json chooses: half an adapter is another one, and no \
+             command runs it"
+        ));
+    }
+    warnings
 }
 
 /// The one size of all updates, or the span of the different ones.
