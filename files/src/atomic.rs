@@ -78,6 +78,8 @@ pub fn create_file_checked<E: From<io::Error>>(
 ) -> Result<(), E> {
     let target = path.as_ref();
     let (parent, name) = split(target)?;
+    // Whoever was killed may come back under another name.
+    remove_leftovers_in(&parent);
     let temporary = filled(target, &parent, &name, fill)?;
     check(&temporary.path)?;
     // A second name, and the first one goes with the temporary: unlike a rename, it replaces nothing.
@@ -220,6 +222,7 @@ pub fn create_folder<E: From<io::Error>>(
 ) -> Result<(), E> {
     let target = path.as_ref();
     let (parent, name) = split(target)?;
+    remove_leftovers_in(&parent);
     let temporary = built(target, &parent, &name, build)?;
     // rename(2) puts a folder in the place of an empty one, and of nothing else.
     Ok(take_place(temporary, target, &parent, "write")?)

@@ -32,7 +32,8 @@ DISCREPANCIES = "## Discrepancies found"
 REFERENCE = {"ATEN_CPU_CAPABILITY": "avx2", "TORCHDYNAMO_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
 FIXTURES = ROOT / "tests" / "fixtures"
 GENERATORS = {
-    **{area: FIXTURES / area for area in ("model", "generation", "adapters", "chat_template", "tokenizer", "optimizer")},
+    **{area: FIXTURES / area for area in
+       ("model", "generation", "adapters", "algebra", "chat_template", "tokenizer", "optimizer")},
     "nf4": ROOT / "kernels" / "tests" / "fixtures" / "nf4",
 }
 # Each test target with its part of the table.
@@ -40,6 +41,7 @@ TESTS = {
     "model_parity": "model",
     "nf4_bitsandbytes": "NF4",
     "adapter_files": "adapters",
+    "algebra": "algebra",
     "tokenizers": "tokenizer",
     "chat_templates": "chat_template",
     "laws": "laws",

@@ -78,6 +78,15 @@ fn leftovers_of_killed_writers_go_and_those_of_living_ones_stay() {
     fs::write(left("2-7"), "x").unwrap();
     remove_leftovers_in(root.path());
     assert!(living.path.exists() && !left("2-7").exists());
+    // Who is asked for another name takes them away, too.
+    fs::write(left("3-1"), "x").unwrap();
+    create_file(root.path().join("b"), |_| io::Result::Ok(())).unwrap();
+    assert!(living.path.exists() && !left("3-1").exists());
+    fs::write(left("3-1"), "x").unwrap();
+    create_folder(root.path().join("c"), |_| io::Result::Ok(())).unwrap();
+    assert!(living.path.exists() && !left("3-1").exists());
+    fs::remove_file(root.path().join("b")).unwrap();
+    fs::remove_dir(root.path().join("c")).unwrap();
     drop(living);
     let mine = [".a.old-1-0", ".a.tmp-1-0-00000000", ".a.tmp-99999-1", ".a.tmp-notes"];
     assert_eq!(names(root.path()), [&mine[..], &["a"]].concat());
