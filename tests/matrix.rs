@@ -26,6 +26,7 @@ const AREAS: [Area; 10] = [
                 "DoRA and LoRA+",
                 "twenty_steps_of_dora_with_a_rate_of_its_own_for_b_end_where_pytorch_ends",
             ),
+            ("embedding and head", "twenty_steps_of_embedding_and_head_end_where_pytorch_ends"),
             ("AdamW over NF4", "twenty_steps_over_a_quantised_base_end_where_pytorch_ends"),
             (
                 "quantised folders",

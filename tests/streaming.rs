@@ -95,7 +95,10 @@ fn load(
     nf4: Option<AbsmaxFormat>,
 ) -> Llama<Cpu, LoraLinear<Cpu>> {
     let device = Default::default();
-    let start = Fresh(|site: graft_model::Site, len| uniform(11, site.layer as u64, len));
+    let start = Fresh(|seat: graft_model::Seat, len| {
+        let layer = seat.branch().map_or(99, |(layer, _)| layer as u64);
+        uniform(11, layer, len)
+    });
     let mut factory = LoraFactory { config: lora, start, nf4, home: Home::Device, device: &device };
     let mut model = Llama::load(config, weights, &mut factory, &device, &mut |_| ()).unwrap();
     model.visit(&mut |param| {

@@ -348,10 +348,9 @@ fn unusable(Parent { adapter, weight }: &Parent<'_>) -> Vec<String> {
              or save it whole again"
         ));
     }
-    problems.extend(adapter.table_names().map(|table| {
+    problems.extend(adapter.config().tables.keys().map(|table| {
         format!(
-            "`{file}` brings `{table}` whole (`modules_to_save`), which is no update that could be added: merge it \
-             into the base"
+            "`{file}` trains `{table}`, which is no update of a projection that could be added: merge it into the base"
         )
     }));
     problems

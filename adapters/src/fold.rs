@@ -45,7 +45,7 @@ impl<'a> Fold<'a> {
     /// with one of q, k and v has all three.
     ///
     /// # Errors
-    /// The adapter is another model's; it brings whole tables; it has magnitudes and no rank is told.
+    /// The adapter is another model's; something is trained of its tables; it has magnitudes and no rank is told.
     pub fn of(
         adapter: &'a PeftAdapter,
         base: Base<'a>,
@@ -54,10 +54,9 @@ impl<'a> Fold<'a> {
     ) -> Result<Self, Error> {
         adapter.check_model(base.config)?;
         let refused = |reason: String| Error::NoPlain { file: adapter.file().to_owned(), reason };
-        if let Some(table) = adapter.table_names().next() {
+        if let Some((table, _)) = adapter.config().tables.first_key_value() {
             return Err(refused(format!(
-                "it brings `{table}` whole (`modules_to_save`), which no update can say: merge it into the base \
-                 (`graft merge`)"
+                "it trains `{table}`, which no update of a projection can say: merge it into the base (`graft merge`)"
             )));
         }
         let lora = adapter.config();

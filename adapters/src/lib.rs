@@ -22,7 +22,7 @@ pub use error::Error;
 pub use full::{DenseLinear, Full, FullFactory};
 pub use lora::{
     Began, Beginning, Fresh, LoraConfig, LoraFactory, LoraLinear, Part, Parts, Rank, Scaling, Size,
-    Start,
+    Start, TableBeginning, TableMethod, TableName,
 };
 pub use method::{AnyMethod, Learns, Learnt, Method, TokenBytes, Trainable, TrainedTensor};
 pub use out_folder::{Summary, companions};

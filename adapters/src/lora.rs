@@ -8,8 +8,10 @@ mod linear;
 mod magnitude;
 mod part;
 mod start;
+mod table;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ pub(crate) use magnitude::row_norm;
 pub(crate) use part::largest_part;
 pub use part::{Began, Part, Parts};
 pub use start::{Beginning, Fresh, Start};
+pub use table::{TableBeginning, TableMethod, TableName, tensors as table_tensors};
 
 use crate::method::{Learns, Learnt, Method, TokenBytes, TrainedTensor};
 use crate::peft;
@@ -92,19 +95,21 @@ pub struct LoraConfig {
     pub part: Option<Part>,
     /// The adapted projections.
     pub sites: BTreeMap<Site, Size>,
+    /// What is trained of embedding and head.
+    pub tables: BTreeMap<TableName, TableMethod>,
 }
 
 impl Default for LoraConfig {
     /// No update yet, of plain LoRA without dropout.
     fn default() -> Self {
-        let sites = BTreeMap::new();
         Self {
             scaling: Scaling::Standard,
             dropout: 0.0,
             dora: false,
             b_rate: 1.0,
             part: None,
-            sites,
+            sites: BTreeMap::new(),
+            tables: BTreeMap::new(),
         }
     }
 }
@@ -126,12 +131,18 @@ impl LoraConfig {
         self.sites.get(&site).map(|&size| self.scaling.factor(size))
     }
 
+    /// The size of each update, of projections and tables.
+    pub fn sizes(&self) -> impl Iterator<Item = Size> {
+        let of_tables = self.tables.values().filter_map(TableMethod::size);
+        self.sites.values().copied().chain(of_tables)
+    }
+
     /// The size of most updates, the smallest of several; `None` without any update.
     pub fn usual_size(&self) -> Option<Size> {
         // Alphas are above 0, and such floats order as their bits do.
         let mut counts: BTreeMap<(Rank, u64), usize> = BTreeMap::new();
-        for Size { rank, alpha } in self.sites.values() {
-            *counts.entry((*rank, alpha.to_bits())).or_default() += 1;
+        for Size { rank, alpha } in self.sizes() {
+            *counts.entry((rank, alpha.to_bits())).or_default() += 1;
         }
         let (&(rank, alpha), _) = counts.iter().rev().max_by_key(|(_, count)| **count)?;
         Some(Size { rank, alpha: f64::from_bits(alpha) })
@@ -140,7 +151,33 @@ impl LoraConfig {
     /// The size of every update, where they are of one size.
     pub fn one_size(&self) -> Option<Size> {
         let usual = self.usual_size()?;
-        self.sites.values().all(|size| *size == usual).then_some(usual)
+        self.sizes().all(|size| size == usual).then_some(usual)
+    }
+
+    /// It without tables that are trained whole, for a base that has them in the place of its own.
+    #[must_use]
+    pub fn without_whole_tables(&self) -> Self {
+        let mut other = self.clone();
+        other.tables.retain(|_, method| *method != TableMethod::Whole);
+        other
+    }
+
+    /// It without tables, for a base whose own have in them what is trained.
+    #[must_use]
+    pub fn without_tables(&self) -> Self {
+        Self { tables: BTreeMap::new(), ..self.clone() }
+    }
+
+    /// The configuration of a model with it: where the base's head is its embedding and something is trained of one of
+    /// them that is not of both, the head is another table.
+    pub fn model_config(&self, base: &LlamaConfig) -> LlamaConfig {
+        let parts = |method: &TableMethod| !matches!(method, TableMethod::Rows(_));
+        let mut config = base.clone();
+        if config.tied && self.tables.values().any(parts) {
+            config.tied = false;
+            config.raw.insert("tie_word_embeddings".to_owned(), false.into());
+        }
+        config
     }
 }
 
@@ -152,7 +189,15 @@ impl Method for LoraConfig {
     fn phrase(&self) -> String {
         let rank = self.usual_size().map_or(0, |size| size.rank.get());
         let kind = if self.dora { "dora" } else { "lora" };
-        format!("{kind} of rank {rank} on {} projections", self.sites.len())
+        let mut phrase = format!("{kind} of rank {rank} on {} projections", self.sites.len());
+        for (name, method) in &self.tables {
+            match method {
+                TableMethod::Whole => _ = write!(phrase, ", {name} whole"),
+                TableMethod::LowRank(_) => _ = write!(phrase, ", {name}"),
+                TableMethod::Rows(ids) => _ = write!(phrase, ", {} rows of {name}", ids.len()),
+            }
+        }
+        phrase
     }
 
     fn learns(&self) -> Learns {
@@ -173,7 +218,13 @@ impl Method for LoraConfig {
             let magnitude = self.dora.then(|| at(&[out]));
             [at(&[rank, inner]), at(&[out, rank])].into_iter().chain(magnitude)
         };
-        self.sites.iter().flat_map(matrices).collect()
+        let of = |name| table::trained(self, name, model);
+        let projections = self.sites.iter().flat_map(matrices);
+        of(TableName::Embedding).chain(projections).chain(of(TableName::Head)).collect()
+    }
+
+    fn model_config(&self, base: &LlamaConfig) -> LlamaConfig {
+        Self::model_config(self, base)
     }
 
     fn token_bytes(&self, site: Site, model: &LlamaConfig, precision: Precision) -> TokenBytes {
@@ -209,6 +260,11 @@ impl Method for LoraConfig {
         let rank = Rank(NonZeroUsize::new(rank)?);
         let mut other = self.clone();
         other.sites.values_mut().for_each(|size| size.rank = rank);
+        for method in other.tables.values_mut() {
+            if let TableMethod::LowRank(size) = method {
+                size.rank = rank;
+            }
+        }
         Some(Arc::new(other))
     }
 

@@ -19,7 +19,8 @@ use graft_model::pages::Mapped;
 use graft_model::{LlamaConfig, Site};
 
 use crate::error::Error;
-use crate::lora::{add_update_row, row_norm};
+use crate::lora::{TableMethod, TableName, add_update_row, row_norm};
+use crate::peft::names::TableTensor;
 use crate::peft::{PeftAdapter, WithTables};
 
 /// Which weights the update is added to.
@@ -68,10 +69,10 @@ pub enum MergedTensor {
     Sum(Sum),
 }
 
-/// A matrix `[out, in]` with the update of its projection, where it has one, added to it.
+/// A matrix `[out, in]` with what is trained of it, where anything is.
 pub struct Sum {
     weight: FrozenMatrix,
-    update: Option<Update>,
+    change: Option<Change>,
 }
 
 impl Sum {
@@ -84,14 +85,8 @@ impl Sum {
     /// other.
     pub fn row(&self, row: usize, values: &mut [f32], room: &mut [f32]) {
         self.weight.decode(row, 0, values);
-        if let Some(update) = &self.update {
-            update.add(row, values, room);
-            if let Some(magnitude) = &update.magnitude {
-                let factor = magnitude[row] / row_norm(values);
-                for value in values {
-                    *value *= factor;
-                }
-            }
+        if let Some(change) = &self.change {
+            change.apply(row, values, room);
         }
     }
 }
@@ -162,7 +157,7 @@ impl<'a> MergedWeights<'a> {
             Onto::Dequantised { .. } => Site::all(self.merge.config).count(),
             Onto::Original => self.merge.adapter.config().sites.len(),
         };
-        projections + self.merge.adapter.table_names().count()
+        projections + self.merge.adapter.config().tables.len()
     }
 
     /// The name of the base's tensor that the tensor of this name is, bit for bit; `None` for one that is computed.
@@ -170,9 +165,15 @@ impl<'a> MergedWeights<'a> {
         let Merge { adapter, onto, .. } = *self.merge;
         let changed = match Site::from_checkpoint_name(name) {
             Some(site) => onto != Onto::Original || adapter.config().sites.contains_key(&site),
-            None => adapter.table(name).is_some(),
+            None => self.table_of(name).is_some(),
         };
         (!changed).then(|| self.weights.base_name(name))
+    }
+
+    /// The table of this name, where anything of it is trained.
+    fn table_of(&self, name: &str) -> Option<TableName> {
+        let table = TableName::from_checkpoint_name(name)?;
+        self.merge.adapter.config().tables.contains_key(&table).then_some(table)
     }
 
     /// The tensor of this name.
@@ -182,7 +183,11 @@ impl<'a> MergedWeights<'a> {
     pub fn tensor(&self, name: &str) -> Result<MergedTensor, Error> {
         let Merge { config, adapter, onto, .. } = *self.merge;
         let site = Site::from_checkpoint_name(name);
-        let update = site.and_then(|site| Update::of(adapter, site));
+        let table = self.table_of(name);
+        let change = match site {
+            Some(site) => Change::of_site(adapter, site),
+            None => table.and_then(|table| Change::of_table(adapter, table)),
+        };
         let weight = match (site, onto) {
             (Some(site), Onto::Dequantised { scales }) => {
                 let weight = self.weights.matrix(name, site.weight_shape(config))?;
@@ -191,15 +196,15 @@ impl<'a> MergedWeights<'a> {
                     None => weight,
                 }
             }
-            (Some(site), Onto::Original) if update.is_some() => {
+            (Some(site), Onto::Original) if change.is_some() => {
                 self.weights.matrix(name, site.weight_shape(config))?
             }
-            (None, _) if adapter.table(name).is_some() => {
+            (None, _) if table.is_some() => {
                 self.weights.matrix(name, [config.vocab_size, config.d_model])?
             }
             _ => return Ok(MergedTensor::Stored(self.stored(name)?)),
         };
-        Ok(MergedTensor::Sum(Sum { weight, update }))
+        Ok(MergedTensor::Sum(Sum { weight, change }))
     }
 
     /// The mapped pages of a tensor of the base.
@@ -213,8 +218,60 @@ impl<'a> MergedWeights<'a> {
     }
 }
 
-/// The two matrices of a projection and their factor.
-struct Update {
+/// What is trained of a matrix.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// A product is added to it.
+    Update(Update),
+    /// Some of its rows are others, by their numbers.
+    Rows(BTreeMap<usize, Vec<f32>>),
+}
+
+impl Change {
+    pub(crate) fn of_site(adapter: &PeftAdapter, site: Site) -> Option<Self> {
+        let [a, b] = adapter.values(site)?;
+        let config = adapter.config();
+        let size = *config.sites.get(&site)?;
+        let (rank, scale) = (size.rank.get(), config.scaling.factor(size) as f32);
+        Some(Self::Update(Update { a, b, rank, scale, magnitude: adapter.magnitude(site) }))
+    }
+
+    /// `None` where it is brought whole, or nothing is trained of it.
+    pub(crate) fn of_table(adapter: &PeftAdapter, table: TableName) -> Option<Self> {
+        let config = adapter.config();
+        let values = |tensor| adapter.table_values(table, tensor);
+        match config.tables.get(&table)? {
+            TableMethod::Whole => None,
+            TableMethod::LowRank(size) => {
+                let (a, b) = (values(TableTensor::Narrow)?, values(TableTensor::Wide)?);
+                let (rank, scale) = (size.rank.get(), config.scaling.factor(*size) as f32);
+                Some(Self::Update(Update { a, b, rank, scale, magnitude: None }))
+            }
+            TableMethod::Rows(ids) => {
+                let rows = values(TableTensor::Rows)?;
+                let width = rows.len() / ids.len().max(1);
+                let rows = ids.iter().zip(rows.chunks_exact(width.max(1)));
+                Some(Self::Rows(rows.map(|(&id, row)| (id as usize, row.to_vec())).collect()))
+            }
+        }
+    }
+
+    /// Row `row` of the matrix becomes that of the sum; `room` is as long, and holds nothing afterwards.
+    pub(crate) fn apply(&self, row: usize, values: &mut [f32], room: &mut [f32]) {
+        match self {
+            Self::Update(update) => update.apply(row, values, room),
+            Self::Rows(rows) => {
+                if let Some(own) = rows.get(&row) {
+                    values.copy_from_slice(own);
+                }
+            }
+        }
+    }
+}
+
+/// The two matrices of an update and their factor.
+#[derive(Debug)]
+pub(crate) struct Update {
     a: Vec<f32>,
     b: Vec<f32>,
     rank: usize,
@@ -223,12 +280,14 @@ struct Update {
 }
 
 impl Update {
-    fn of(adapter: &PeftAdapter, site: Site) -> Option<Self> {
-        let [a, b] = adapter.values(site)?;
-        let config = adapter.config();
-        let size = *config.sites.get(&site)?;
-        let (rank, scale) = (size.rank.get(), config.scaling.factor(size) as f32);
-        Some(Self { a, b, rank, scale, magnitude: adapter.magnitude(site) })
+    fn apply(&self, row: usize, values: &mut [f32], room: &mut [f32]) {
+        self.add(row, values, room);
+        if let Some(magnitude) = &self.magnitude {
+            let factor = magnitude[row] / row_norm(values);
+            for value in values {
+                *value *= factor;
+            }
+        }
     }
 
     /// Adds row `row` of `scale · B·A` to `sum`; `delta` is room for it.

@@ -107,6 +107,11 @@ pub trait Method: Debug {
     /// ([`crate::PeftAdapter`] reads it). Where it cannot, `finish.merge` is refused.
     fn merges(&self) -> bool;
 
+    /// The configuration of a model with what it trains, beside that of the base.
+    fn model_config(&self, base: &LlamaConfig) -> LlamaConfig {
+        base.clone()
+    }
+
     /// The tensors that it trains in a model, in the order in which they are visited.
     fn trained(&self, model: &LlamaConfig) -> Vec<TrainedTensor>;
 

@@ -2,8 +2,8 @@
 //!
 //! Follows PEFT 0.21.2 (`utils/save_and_load.py`, `tuners/lora/`). The update of a projection is
 //! `scale · B·A`, `A` `[rank, in]`, `B` `[out, rank]`, scale `alpha / rank` or `alpha / √rank`, rank
-//! and alpha of each projection its own. Beside updates an adapter may bring the embedding or the
-//! head whole (`modules_to_save`).
+//! and alpha of each projection its own. Beside these an adapter may bring embedding or head whole
+//! (`modules_to_save`), an update of them (`target_modules`), or rows (`trainable_token_indices`).
 
 mod config;
 mod create;
@@ -29,7 +29,11 @@ pub use save::{save, save_from};
 pub use tables::WithTables;
 
 use crate::error::Error;
-use crate::lora::{Beginning, LoraConfig, Size, Start};
+use crate::lora::{
+    Beginning, LoraConfig, Size, Start, TableBeginning, TableMethod, TableName, table_tensors,
+};
+use names::TableTensor;
+use save::turned;
 use targets::Targets;
 use tensors::Tensors;
 
@@ -52,8 +56,10 @@ pub struct PeftAdapter {
     matrices: BTreeMap<Site, [TensorView; 2]>,
     /// The magnitudes of every site, of DoRA.
     magnitudes: BTreeMap<Site, TensorView>,
-    /// Whole tables, by their names in a checkpoint.
-    tables: BTreeMap<&'static str, TensorView>,
+    /// What stands in the place of the base's tables.
+    tables: BTreeMap<TableName, TensorView>,
+    /// What else is trained of tables.
+    of_tables: BTreeMap<(TableName, TableTensor), TensorView>,
     /// The modules that the description chooses.
     targets: Targets,
 }
@@ -80,13 +86,15 @@ impl PeftAdapter {
             config::read(&object).map_err(|problems| Error::AdapterConfig { file, problems })?;
         let checkpoint = Checkpoint::open_file(&folder, &weights)?;
         let file = folder.display_file(&weights);
-        let Tensors { matrices, magnitudes, tables } = Tensors::read(&checkpoint, &written)
-            .map_err(|problems| Error::AdapterTensors { file: file.clone(), problems })?;
+        let Tensors { matrices, magnitudes, tables, of_tables, methods } =
+            Tensors::read(&checkpoint, &written)
+                .map_err(|problems| Error::AdapterTensors { file: file.clone(), problems })?;
         let sites = matrices.keys().map(|&site| (site, written.size(site).0)).collect();
         let config::AsWritten { scaling, dropout, dora, base, targets, .. } = written;
-        let config = LoraConfig { scaling, dropout, dora, sites, ..LoraConfig::default() };
+        let others = LoraConfig::default();
+        let config = LoraConfig { scaling, dropout, dora, sites, tables: methods, ..others };
         let metadata = checkpoint.metadata().clone();
-        Ok(Self { file, config, base, metadata, matrices, magnitudes, tables, targets })
+        Ok(Self { file, config, base, metadata, matrices, magnitudes, tables, of_tables, targets })
     }
 
     /// Sizes, scale and sites.
@@ -143,6 +151,14 @@ impl PeftAdapter {
         self.matrices.keys().any(beyond)
     }
 
+    /// The values of a tensor that is trained of a table, row-major as it is inside a model; `None` where the adapter
+    /// brings none.
+    pub fn table_values(&self, table: TableName, tensor: TableTensor) -> Option<Vec<f32>> {
+        let view = self.of_tables.get(&(table, tensor))?;
+        let values = view.to_f32().expect("`open` accepts float types only");
+        Some(if tensor.is_turned_in_file(table) { turned(&values, &view.shape) } else { values })
+    }
+
     /// Whether the model with it is the model without it, as far as can be told without that one: every update
     /// has a matrix of zeros, and no table and no magnitudes are brought.
     pub fn changes_nothing(&self) -> bool {
@@ -155,7 +171,10 @@ impl PeftAdapter {
             };
             view.bytes.chunks_exact(width).all(zero)
         };
-        self.tables.is_empty()
+        let updates = self.of_tables.iter().filter(|((_, tensor), _)| *tensor == TableTensor::Wide);
+        let brings = |method: &TableMethod| !matches!(method, TableMethod::LowRank(_));
+        !self.config.tables.values().any(brings)
+            && updates.map(|(_, view)| view).all(is_zero)
             && self.magnitudes.is_empty()
             && self.matrices.values().all(|[a, b]| is_zero(b) || is_zero(a))
     }
@@ -173,8 +192,19 @@ impl PeftAdapter {
                 problems.push(format!("`{name}` is {shape:?}, but the model needs {expected:?}"));
             }
         };
+        let sizes = [model.vocab_size, model.d_model];
         for view in self.tables.values() {
-            fit(view, &[model.vocab_size, model.d_model]);
+            fit(view, &sizes);
+        }
+        for (&table, method) in &self.config.tables {
+            for (tensor, mut shape) in table_tensors(method, sizes) {
+                if tensor.is_turned_in_file(table) {
+                    shape.reverse();
+                }
+                if let Some(view) = self.of_tables.get(&(table, tensor)) {
+                    fit(view, &shape);
+                }
+            }
         }
         for ((site, [a, b]), size) in self.matrices.iter().zip(self.config.sites.values()) {
             let [out, inner] = site.weight_shape(model);
@@ -192,12 +222,29 @@ impl PeftAdapter {
                 format!("`{site}` is adapted, but the model has {} layers", model.layers)
             }),
         );
+        for (table, method) in &self.config.tables {
+            let TableMethod::Rows(ids) = method else { continue };
+            if let Some(id) = ids.iter().find(|&&id| id as usize >= model.vocab_size) {
+                let vocab = model.vocab_size;
+                problems.push(format!("it brings row {id} of `{table}`, which has {vocab} rows"));
+            }
+            if *table == TableName::Head && model.tied {
+                problems.push(
+                    "it brings rows of `lm_head`, but the model's head is its embedding".to_owned(),
+                );
+            }
+        }
         if !problems.is_empty() {
             return Err(Error::AdapterMisfit { file: self.file.clone(), problems });
         }
         let missing: Vec<String> = Site::all(model)
             .filter(|site| !self.matrices.contains_key(site) && self.targets.surely_choose(*site))
             .map(|site| format!("`{site}`"))
+            .chain(TableName::ALL.into_iter().filter_map(|table| {
+                let is_there = self.config.tables.contains_key(&table);
+                let is_chosen = self.targets.surely_choose_table(table);
+                (is_chosen && !is_there).then(|| format!("`{table}`"))
+            }))
             .collect();
         if missing.is_empty() {
             return Ok(());
@@ -213,7 +260,8 @@ impl PeftAdapter {
     /// [`Error::AdapterDiffers`] with every difference; also where the adapter brings a table, which
     /// training would neither use nor save.
     pub fn check_same(&self, asked: &LoraConfig) -> Result<(), Error> {
-        let LoraConfig { scaling, dropout: _, dora, b_rate: _, part: _, sites } = &self.config;
+        let LoraConfig { scaling, dropout: _, dora, b_rate: _, part: _, sites, tables } =
+            &self.config;
         let mut problems = Vec::new();
         if *dora != asked.dora {
             let kind = |dora: bool| if dora { "DoRA" } else { "plain LoRA" };
@@ -237,16 +285,29 @@ impl PeftAdapter {
         let only_asked = asked.sites.keys().filter(|site| !sites.contains_key(site));
         problems
             .extend(only_asked.map(|site| format!("`{site}` is asked for, it does not adapt it")));
-        problems.extend(self.tables.values().map(|view| {
-            format!(
-                "it brings `{}` whole (`modules_to_save`), which is not trained here",
-                view.name
-            )
-        }));
+        for table in TableName::ALL {
+            let [found, asked] = [tables, &asked.tables].map(|tables| tables.get(&table));
+            if found != asked {
+                let [found, asked] = [found, asked].map(of_table);
+                problems.push(format!("of `{table}` it trains {found}, asked for is {asked}"));
+            }
+        }
         if problems.is_empty() {
             return Ok(());
         }
         Err(Error::AdapterDiffers { file: self.file.clone(), problems })
+    }
+}
+
+/// What is trained of a table, in words.
+fn of_table(method: Option<&TableMethod>) -> String {
+    match method {
+        None => "nothing".to_owned(),
+        Some(TableMethod::Whole) => "all (`modules_to_save`)".to_owned(),
+        Some(TableMethod::LowRank(Size { rank, alpha })) => {
+            format!("an update of rank {} and alpha {alpha}", rank.get())
+        }
+        Some(TableMethod::Rows(ids)) => format!("the rows of the tokens {ids:?}"),
     }
 }
 
@@ -273,6 +334,24 @@ impl Start for &PeftAdapter {
         assert_eq!(found, [rank * inner, out * rank], "the adapter was not checked for {site}");
         let [a, b] = values;
         Beginning { a, b, magnitude: self.magnitude(site), weight }
+    }
+
+    fn begin_table(
+        &mut self,
+        name: TableName,
+        method: &TableMethod,
+        weight: &FrozenMatrix,
+    ) -> TableBeginning {
+        let begun = table_tensors(method, weight.shape()).into_iter().map(|(tensor, _)| {
+            match tensor {
+                // The weights are those with the adapter's own in their places.
+                TableTensor::Whole => weight.to_f32(),
+                _ => self
+                    .table_values(name, tensor)
+                    .unwrap_or_else(|| panic!("the adapter was not checked for {name}")),
+            }
+        });
+        begun.collect()
     }
 }
 

@@ -247,7 +247,7 @@ fn other_kinds_of_adapters_are_refused_by_name() {
 `init_lora_weights` is "lora_ga", but must be true: such a start changes the base too; convert the adapter when saving (PEFT: `path_initial_model_for_weight_conversion`)
 `init_lora_weights` is "mica", but must be true: such a start changes the base too; convert the adapter when saving (PEFT: `path_initial_model_for_weight_conversion`)
 `target_parameters` is ["experts"], but must be unset: Graft runs LoRA and DoRA
-`trainable_token_indices` is [128002], but must be unset: Graft runs LoRA and DoRA
+`trainable_token_indices` needs `base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta`, which is missing
 `layer_replication` is [[0,2]], but must be unset: Graft runs LoRA and DoRA
 `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is [4, 64], but `rank_pattern` in adapter_config.json needs [8, in]
 `rank_pattern` gives "q_proj" 0, but must give a whole number above 0
@@ -299,7 +299,6 @@ fn tensors_that_do_not_belong_are_refused_by_name() {
     let tensors = [
         view("lm_head.weight", &[2, 2], f32::INFINITY),
         view("lm_head.lora_A.weight", &[4, 64], 0.0),
-        view("model.embed_tokens.lora_embedding_A", &[4, 64], 0.0),
         view("model.layers.0.self_attn.q_proj.lora_magnitude_vector", &[64], 0.0),
         view("model.embed_tokens.token_adapter.trainable_tokens_delta", &[1, 64], 0.0),
         view(&format!("{q}.weight"), &[8, 64], 0.0),
@@ -313,10 +312,7 @@ fn tensors_that_do_not_belong_are_refused_by_name() {
         panic!("must be refused")
     };
     let expected = "\
-`base_model.model.lm_head.lora_A.weight` is no update of one of the seven projections
 `base_model.model.lm_head.weight`: value 0 is inf, but must be finite
-`base_model.model.model.embed_tokens.lora_embedding_A` is no update of one of the seven projections
-`base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta` is no update of one of the seven projections
 `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is [8, 64], but `r` in adapter_config.json needs [4, in]
 `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` and `base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight` are the same matrix
 `base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight`: value 0 is NaN, but must be finite
@@ -325,7 +321,9 @@ fn tensors_that_do_not_belong_are_refused_by_name() {
 `model.layers.1.self_attn.q_proj` is adapted, but adapter_config.json does not choose it, so PEFT would leave it out
 `base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight` lacks its `base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight`
 `model.layers.1.mlp.up_proj` is adapted, but adapter_config.json does not choose it, so PEFT would leave it out
-`base_model.model.model.layers.1.mlp.up_proj.lora_A.weight` lacks its `base_model.model.model.layers.1.mlp.up_proj.lora_B.weight`";
+`base_model.model.model.layers.1.mlp.up_proj.lora_A.weight` lacks its `base_model.model.model.layers.1.mlp.up_proj.lora_B.weight`
+`base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta` is [1, 64], but `trainable_token_indices` in adapter_config.json names 0 tokens of it
+`base_model.model.lm_head.lora_A.weight` lacks its `base_model.model.lm_head.lora_B.weight`";
     assert_eq!(problems.join("\n"), expected);
     write_safetensors(&root.path().join(WEIGHTS_FILE), &[], &BTreeMap::new()).unwrap();
     assert!(matches!(PeftAdapter::open(root.path()), Err(Error::AdapterTensors { .. })));

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use burn::tensor::ops::FloatTensor;
 use graft_kernels::Kernels;
+use graft_model::TableGradient;
 
 /// Takes the gradients of a step. An example is a micro-batch, counted from 0 in the step: a row, where
 /// micro-batches have one.
@@ -47,8 +48,13 @@ impl<B: Kernels> OfExample<'_, B> {
         self.sink.add(self.example, name, gradient);
     }
 
-    /// Hands a gradient of rows of a table on.
-    pub fn add_rows(&mut self, name: &str, ids: &[u32], gradient: FloatTensor<B>) {
-        self.sink.add_rows(self.example, name, ids, gradient);
+    /// Hands the gradients of what is trained of a table on.
+    pub fn add_table(&mut self, gradients: Vec<TableGradient<'_, B>>) {
+        for TableGradient { name, rows, values } in gradients {
+            match rows {
+                Some(ids) => self.sink.add_rows(self.example, name, &ids, values),
+                None => self.sink.add(self.example, name, values),
+            }
+        }
     }
 }

@@ -15,7 +15,6 @@ use graft_adapters::Trainable;
 use graft_data::Batch;
 use graft_kernels::{Kernels, Ops, backward_from};
 use graft_model::pass::Leaves;
-use graft_model::site::EMBED_TOKENS;
 use graft_model::stop::{self, Stopped};
 use graft_model::{Block, Branch, Context, Keeping, Layout, Llama, Plain, Products, Seat, Taped};
 
@@ -171,7 +170,8 @@ where
         self.offload.inspect(|offload| offload.clear());
         if self.trains_embedding {
             for Running { of: MicroBatch { example, batch, .. }, stream, .. } in running {
-                sink.add_rows(example, EMBED_TOKENS, &batch.tokens, stream);
+                let gradients = model.embedding.rows_gradients(&batch.tokens, stream);
+                OfExample { example, sink }.add_table(gradients);
             }
         }
         if let [first, .., last] | [first @ last] = batches {

@@ -41,4 +41,4 @@ pub use rope::Rope;
 pub use seat::Seat;
 pub use site::{ProjectionKind, Site};
 pub use system_memory::SystemMemory;
-pub use table::Table;
+pub use table::{OwnRows, Table, TableGradient, TableUpdate};

@@ -117,15 +117,13 @@ where
 
     /// Visits every dense tensor: embedding, layers in order, norm, head.
     pub fn visit(&mut self, visit: &mut dyn FnMut(&mut Param<B>)) {
-        if let Some(param) = self.embedding.param_mut() {
-            visit(param);
-        }
+        self.embedding.visit(visit);
         for block in &mut self.blocks {
             block.visit(visit);
         }
         visit(&mut self.norm);
-        if let Some(param) = self.head.as_mut().and_then(Table::param_mut) {
-            visit(param);
+        if let Some(head) = &mut self.head {
+            head.visit(visit);
         }
     }
 }

@@ -238,7 +238,7 @@ fn table<B: Kernels, F: Factory<B>>(
 ) -> Result<(Table<B>, Vec<Mapped>), Error> {
     let name = seat.checkpoint_name();
     let table = factory.table(seat, weights.matrix(&name, [config.vocab_size, config.d_model])?)?;
-    if table.param().is_some() || !B::READS_HOST {
+    if !table.reads_stored() || !B::READS_HOST {
         weights.release(&name);
         return Ok((table, Vec::new()));
     }

@@ -1,6 +1,6 @@
 //! Section `adapter`: what is trained.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,8 @@ const LORA_KEYS: &[&str] = &[
     "layers",
     "rank_pattern",
     "alpha_pattern",
+    "modules_to_save",
+    "trainable_token_indices",
     "init",
     "init_from",
 ];
@@ -44,8 +46,9 @@ impl Rank {
 }
 
 named! {
-    /// The seven projections of a Llama block, by their names in a checkpoint.
-    pub enum ProjectionName {
+    /// What can have a low-rank update: the seven projections of a Llama block and the two tables, by their names in a
+    /// checkpoint.
+    pub enum TargetModule {
         /// Attention queries.
         Query = "q_proj",
         /// Attention keys.
@@ -60,16 +63,42 @@ named! {
         Up = "up_proj",
         /// Down projection of the feed-forward.
         Down = "down_proj",
+        /// What turns tokens into rows.
+        Embedding = "embed_tokens",
+        /// What turns hidden states into logits.
+        Head = "lm_head",
     }
 }
+
+named! {
+    /// The two tables of a Llama model, by their names in a checkpoint.
+    pub enum TableModule {
+        /// What turns tokens into rows.
+        Embedding = "embed_tokens",
+        /// What turns hidden states into logits.
+        Head = "lm_head",
+    }
+}
+
+/// A token of a recipe.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Token {
+    /// Its number.
+    Id(u32),
+    /// How the tokenizer writes it, `<|reserved_special_token_0|>`.
+    Text(String),
+}
+
+/// The tokens whose rows of a table are trained; never an empty list.
+pub type TokenRows = BTreeMap<TableModule, Vec<Token>>;
 
 /// Which projections get an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetModules {
     /// All seven.
     AllLinear,
-    /// These; never empty.
-    List(BTreeSet<ProjectionName>),
+    /// These, tables among them; never empty.
+    List(BTreeSet<TargetModule>),
 }
 
 /// Which blocks get adapters.
@@ -101,6 +130,7 @@ pub type Patterns<T> = Vec<(String, T)>;
 
 /// Section `adapter`: the method, with the settings it knows.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a recipe has one")]
 pub enum AdapterMethod {
     /// Low-rank adapters beside frozen weights, Hu et al. 2021.
     Lora {
@@ -124,6 +154,10 @@ pub enum AdapterMethod {
         rank_pattern: Patterns<Rank>,
         /// Other alphas, as well. Default none.
         alpha_pattern: Patterns<f64>,
+        /// Tables that are trained whole. Default none.
+        modules_to_save: BTreeSet<TableModule>,
+        /// Tables of which the rows of some tokens are trained. Default none.
+        trainable_token_indices: TokenRows,
         /// How it begins. Default `kaiming`.
         init: AdapterInit,
         /// A PEFT folder to go on from. Default none: `A` drawn from the seed, `B` zero.
@@ -255,6 +289,8 @@ impl AdapterMethod {
                 "a number above 0 for each pattern, `{q_proj: 16}`",
                 above_0,
             ),
+            modules_to_save: tables_to_save(section),
+            trainable_token_indices: token_rows(section),
             init,
             init_from: section.path("init_from"),
         }
@@ -274,6 +310,8 @@ impl AdapterMethod {
                 layers,
                 rank_pattern,
                 alpha_pattern,
+                modules_to_save,
+                trainable_token_indices,
                 init,
                 init_from,
             } => {
@@ -290,6 +328,7 @@ impl AdapterMethod {
                     "loraplus_lr_ratio": loraplus_lr_ratio,
                     "target_modules": target_modules.to_value(),
                     "layers": layers.to_value(),
+                    "modules_to_save": modules_to_save.iter().map(|table| table.name()).collect::<Vec<_>>(),
                     "init": init.name(),
                     "init_from": init_from.as_deref().map(written),
                 });
@@ -301,10 +340,64 @@ impl AdapterMethod {
                         value[key] = Value::Object(patterns);
                     }
                 }
+                if !trainable_token_indices.is_empty() {
+                    value["trainable_token_indices"] = rows_value(trainable_token_indices);
+                }
                 value
             }
         }
     }
+}
+
+/// `modules_to_save`: a list of tables, each once.
+fn tables_to_save(section: &mut Section<'_>) -> BTreeSet<TableModule> {
+    const KEY: &str = "modules_to_save";
+    let Some(node) = section.get(KEY) else { return BTreeSet::new() };
+    let Some(items) = list(node) else {
+        section.refuse(KEY, node, "a list of embed_tokens and lm_head");
+        return BTreeSet::new();
+    };
+    let chosen = items.iter().enumerate().filter_map(|(index, item)| {
+        section.chosen(&format!("{KEY}.{index}"), item, TableModule::ALL)
+    });
+    chosen.collect()
+}
+
+/// `trainable_token_indices`: tokens of the embedding, or of each table.
+fn token_rows(section: &mut Section<'_>) -> TokenRows {
+    const ALLOWED: &str = "a list of tokens, by number or as the tokenizer writes them, or such a list for embed_tokens \
+                           and lm_head each";
+    section.value("trainable_token_indices", TokenRows::new(), ALLOWED, |node| match &node.value {
+        tree::Value::Map(entries) => {
+            let of = |entry: &tree::Entry| {
+                let table = TableModule::ALL.iter().find(|(name, _)| *name == entry.key)?.1;
+                Some((table, tokens(&entry.value)?))
+            };
+            entries.iter().map(of).collect()
+        }
+        _ => Some(BTreeMap::from([(TableModule::Embedding, tokens(node)?)])),
+    })
+}
+
+/// At least one token.
+fn tokens(node: &tree::Node) -> Option<Vec<Token>> {
+    let token = |node: &tree::Node| match &node.value {
+        tree::Value::Integer(number) => u32::try_from(*number).ok().map(Token::Id),
+        _ => text(node).map(|text| Token::Text(text.to_owned())),
+    };
+    let all: Vec<Token> = list(node)?.iter().map(token).collect::<Option<_>>()?;
+    (!all.is_empty()).then_some(all)
+}
+
+fn rows_value(rows: &TokenRows) -> Value {
+    let tokens = |tokens: &Vec<Token>| -> Value {
+        let token = |token: &Token| match token {
+            Token::Id(id) => json!(id),
+            Token::Text(text) => json!(text),
+        };
+        tokens.iter().map(token).collect()
+    };
+    rows.iter().map(|(table, all)| (table.name().to_owned(), tokens(all))).collect()
 }
 
 /// A value for each of any patterns, in their order.
@@ -332,16 +425,16 @@ impl TargetModules {
                 section.refuse(
                     KEY,
                     node,
-                    "all-linear, or a list of projections such as [q_proj, v_proj]",
+                    "all-linear, or a list of modules such as [q_proj, v_proj]",
                 );
             }
             return Self::AllLinear;
         };
         if items.is_empty() {
-            section.refuse(KEY, node, "all-linear, or a list of at least one projection");
+            section.refuse(KEY, node, "all-linear, or a list of at least one module");
         }
         let names = items.iter().enumerate().filter_map(|(index, item)| {
-            section.chosen(&format!("{KEY}.{index}"), item, ProjectionName::ALL)
+            section.chosen(&format!("{KEY}.{index}"), item, TargetModule::ALL)
         });
         Self::List(names.collect())
     }

@@ -31,8 +31,6 @@ const KERNELS: Here = Nothing("its kernels choose by themselves what is fastest"
 const RELATIVES: Here = Nothing(
     "of the relatives of LoRA it trains rsLoRA, DoRA, LoRA+, PiSSA and OLoRA: `adapter.rslora`, `dora`, `loraplus_lr_ratio`, `init`",
 );
-const TABLES: Here =
-    Nothing("embedding and head stay frozen; `adapter.method: full` trains every weight");
 const TURNS: Here = Nothing(
     "each turn that `data.train_on` names is learnt with its end; `data.train_on_inputs` adds the rest",
 );
@@ -97,13 +95,13 @@ const ELSEWHERE: &[(&str, Here)] = &[
     ("resume_adapter_file", Key("adapter.init_from")),
     ("adapter_name_or_path", Key("adapter.init_from")),
     ("lora_model_dir", Key("adapter.init_from")),
-    ("apply_lora_to_output", TABLES),
-    ("lora_head", TABLES),
-    ("modules_to_save", TABLES),
-    ("lora_modules_to_save", TABLES),
-    ("additional_target", TABLES),
-    ("trainable_token_indices", TABLES),
-    ("unfrozen_parameters", TABLES),
+    ("apply_lora_to_output", Key("adapter.target_modules")),
+    ("lora_head", Key("adapter.target_modules")),
+    ("modules_to_save", Key("adapter.modules_to_save")),
+    ("lora_modules_to_save", Key("adapter.modules_to_save")),
+    ("additional_target", Key("adapter.modules_to_save")),
+    ("trainable_token_indices", Key("adapter.trainable_token_indices")),
+    ("unfrozen_parameters", Nothing("the base stays frozen but for `adapter.modules_to_save` and `adapter.trainable_token_indices`; `adapter.method: full` trains every weight")),
     ("use_dora", Key("adapter.dora")),
     ("peft_use_dora", Key("adapter.dora")),
     ("use_loftq", RELATIVES),
@@ -113,7 +111,7 @@ const ELSEWHERE: &[(&str, Here)] = &[
     ("peft_init_lora_weights", Key("adapter.init")),
     ("lora_bias", RELATIVES),
     ("bias", RELATIVES),
-    ("loraplus_lr_embedding", Nothing("the embedding has no matrices; `adapter.loraplus_lr_ratio` is for those of projections")),
+    ("loraplus_lr_embedding", Nothing("the matrices of an embedding learn at the rate of the step; `adapter.loraplus_lr_ratio` is for the B of projections and of the head")),
     // The data.
     ("dataset", Key("data.train")),
     ("datasets", Key("data.train")),

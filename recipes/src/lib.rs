@@ -31,7 +31,8 @@ mod training;
 mod tree;
 
 pub use adapter::{
-    AdapterInit, AdapterMethod, Layers, MethodName, Patterns, ProjectionName, Rank, TargetModules,
+    AdapterInit, AdapterMethod, Layers, MethodName, Patterns, Rank, TableModule, TargetModule,
+    TargetModules, Token, TokenRows,
 };
 pub use dataset::{Cache, Chat, Data, Losses, Overlong, Preamble, Validation};
 pub use hygiene::{

@@ -57,7 +57,7 @@ training:
   schedule: {cosine: {warmup_ratio: 2, final: 0}}
 adapter: {target_modules: [q_proj, q_prj]}
 ";
-    assert_snapshot!(refusal(yaml), @r#"
+    assert_snapshot!(refusal(yaml), @"
     recipe `mine.yaml` has 12 problems:
     mine.yaml:1:8: model.path: missing; allowed: a model folder or `builtin:quickstart`
     mine.yaml:1:9: model.pth: unknown key
@@ -74,9 +74,9 @@ adapter: {target_modules: [q_proj, q_prj]}
     mine.yaml:11:37: training.schedule.cosine.warmup_ratio: found 2; allowed: a number from 0 to 1
     mine.yaml:11:40: training.schedule.cosine.final: unknown key
       help: did you mean `training.schedule.cosine.final_ratio`?
-    mine.yaml:12:36: adapter.target_modules.1: found the text `q_prj`; allowed: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
+    mine.yaml:12:36: adapter.target_modules.1: found the text `q_prj`; allowed: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, embed_tokens, lm_head
       help: did you mean `q_proj`?
-    "#);
+    ");
 }
 
 #[test]

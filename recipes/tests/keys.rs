@@ -134,7 +134,11 @@ fn a_resolved_recipe_has_the_keys_of_the_table() {
             "training.schedule.cosine.final_ratio=1",
         ],
         &["training.schedule=linear"],
-        &["adapter.rank_pattern={a: 1}", "adapter.alpha_pattern={a: 1}"],
+        &[
+            "adapter.rank_pattern={a: 1}",
+            "adapter.alpha_pattern={a: 1}",
+            "adapter.trainable_token_indices=[1]",
+        ],
         &[
             "data.train=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}, train_on: {turns: last}}]",
             "data.validation=[{path: v, format: messages, columns: {messages: a}, ignore_columns: [b], turn_fields: {role: c}, roles: {user: d}, train_on: {turns: last}}]",
@@ -166,7 +170,8 @@ fn a_resolved_recipe_has_the_keys_of_the_table() {
     let of_recipe = |path: String| {
         let tables = [".columns", ".turn_fields", ".roles"];
         let table = |table: &&str| path.contains("[]") && path.contains(&format!("{table}."));
-        let patterns = ["adapter.rank_pattern", "adapter.alpha_pattern"];
+        let patterns =
+            ["adapter.rank_pattern", "adapter.alpha_pattern", "adapter.trainable_token_indices"];
         if let Some(table) = patterns.into_iter().find(|table| path.starts_with(table)) {
             return table.to_owned();
         }
@@ -212,6 +217,7 @@ fn a_recipe_written_whole_reads_like_this() {
       loraplus_lr_ratio: 1.0
       target_modules: all-linear
       layers: all
+      modules_to_save: []
       init: kaiming
       init_from: null
     data:

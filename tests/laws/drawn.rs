@@ -1,12 +1,14 @@
 //! What the laws are tested on: models of random sizes with weights that keep activations near 1, random
 //! adapters on some of their projections, and rows of random lengths.
 
-use graft_adapters::{Fresh, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Size};
+use graft_adapters::{
+    Fresh, LoraConfig, LoraFactory, LoraLinear, Rank, Scaling, Size, TableMethod, TableName,
+};
 use graft_data::{CounterRng, Purpose, Sample};
 use graft_kernels::nf4::AbsmaxFormat;
 use graft_kernels::{FrozenMatrix, Home, Precision};
 use graft_model::load::{Frozen, Weights};
-use graft_model::{Error, FrozenLinear, Llama, LlamaConfig, Site};
+use graft_model::{Error, FrozenLinear, Llama, LlamaConfig, Seat, Site};
 use graft_tests::{Cpu, Sizes, samples, uniform};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -37,7 +39,18 @@ pub(crate) struct Drawn {
     /// Every `stride`-th projection from `first` on is adapted.
     pub(crate) first: usize,
     pub(crate) stride: usize,
+    /// What is trained of embedding and head.
+    pub(crate) tables: [Of; 2],
     pub(crate) lengths: Vec<usize>,
+}
+
+/// What is trained of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    Nothing,
+    Update,
+    Rows,
+    Whole,
 }
 
 pub(crate) fn sizes() -> impl Strategy<Value = Sizes> {
@@ -57,20 +70,37 @@ pub(crate) fn drawn(rows: std::ops::Range<usize>) -> impl Strategy<Value = Drawn
         prop_oneof![Just(None), Just(Some(AbsmaxFormat::Plain)), Just(Some(AbsmaxFormat::Double))];
     let precision = prop_oneof![Just(Precision::F32), Just(Precision::Bf16)];
     let dropout = prop_oneof![Just(0.0), 0.05..0.6];
-    let adapter = (1_usize..7, 0_usize..10, 1_usize..4, any::<bool>());
+    let table = || {
+        prop_oneof![
+            4 => Just(Of::Nothing), 1 => Just(Of::Update), 1 => Just(Of::Rows), 1 => Just(Of::Whole)
+        ]
+    };
+    let adapter = (1_usize..7, 0_usize..10, 1_usize..4, any::<bool>(), [table(), table()]);
     let lengths = prop::collection::vec(1_usize..40, rows);
     (sizes(), any::<u64>(), nf4, precision, dropout, adapter, lengths).prop_map(
-        |(sizes, seed, nf4, precision, dropout, (rank, first, stride, dora), lengths)| {
+        |(sizes, seed, nf4, precision, dropout, (rank, first, stride, dora, tables), lengths)| {
             // A model of one layer has seven projections.
             let first = first % (7 * sizes.layers);
-            Drawn { sizes, seed, nf4, dropout, dora, precision, rank, first, stride, lengths }
+            Drawn {
+                sizes,
+                seed,
+                nf4,
+                dropout,
+                dora,
+                precision,
+                rank,
+                first,
+                stride,
+                tables,
+                lengths,
+            }
         },
     )
 }
 
 impl Drawn {
     pub(crate) fn config(&self) -> LlamaConfig {
-        self.sizes.config()
+        self.lora().model_config(&self.sizes.config())
     }
 
     pub(crate) fn rows(&self) -> Vec<Sample> {
@@ -86,9 +116,22 @@ impl Drawn {
             rank: Rank(self.rank.try_into().expect("not zero")),
             alpha: 1.5 * self.rank as f64,
         };
-        let sites = Site::all(&self.config()).skip(self.first).step_by(self.stride);
+        let sites = Site::all(&self.sizes.config()).skip(self.first).step_by(self.stride);
         let plain = LoraConfig::uniform(size, Scaling::Standard, self.dropout, sites);
-        LoraConfig { dora: self.dora, ..plain }
+        let last = self.sizes.vocab as u32 - 1;
+        let method = |of: Of| match of {
+            Of::Nothing => None,
+            Of::Update => Some(TableMethod::LowRank(size)),
+            Of::Rows => Some(TableMethod::Rows(vec![last, 0, last / 2])),
+            Of::Whole => Some(TableMethod::Whole),
+        };
+        let tables = TableName::ALL.into_iter().zip(self.tables);
+        let tables = tables.filter_map(|(table, of)| Some((table, method(of)?)));
+        // Rows of an embedding that is the head are rows of both.
+        let is_one = |table: &TableName| self.sizes.tied && *table == TableName::Head;
+        let tables = tables
+            .filter(|(table, method)| !(is_one(table) && matches!(method, TableMethod::Rows(_))));
+        LoraConfig { dora: self.dora, tables: tables.collect(), ..plain }
     }
 
     /// The model with its adapters; `B` is random times `size`.
@@ -96,8 +139,13 @@ impl Drawn {
         let (config, lora) = (self.config(), self.lora());
         let device = Default::default();
         let seed = self.seed;
-        let start = Fresh(move |site: Site, len: usize| {
-            uniform(seed, (site.layer * 7) as u64 + site.kind as u64, len)
+        let start = Fresh(move |seat: Seat, len: usize| {
+            let stream = match seat {
+                Seat::Projection(site) => (site.layer * 7) as u64 + site.kind as u64,
+                Seat::Head => 1_000_000,
+                _ => 1_000_001,
+            };
+            uniform(seed, stream, len)
         });
         let mut factory = LoraFactory {
             config: &lora,
@@ -110,7 +158,8 @@ impl Drawn {
             .expect("every tensor is drawn");
         let mut place = 1_000;
         model.visit(&mut |param| {
-            if param.name().ends_with("lora_B.weight") {
+            let begins_as_nothing = ["lora_B.weight", "lora_embedding_A"];
+            if begins_as_nothing.into_iter().any(|end| param.name().ends_with(end)) {
                 place += 1;
                 let values = uniform(seed, place, param.len());
                 let bound = size / (self.rank as f32).sqrt();

@@ -160,7 +160,7 @@ proptest! {
 /// Adapters that begin as parts of these weights, from PEFT (`fixtures/starts/generate.py`), of rank 5 at a scale of 1.5.
 #[test]
 fn a_part_of_a_weight_is_that_of_peft_and_the_weight_keeps_the_rest() -> Result<(), Error> {
-    use graft_adapters::{Part, Parts, Rank, Scaling, Size};
+    use graft_adapters::{Fresh, Part, Parts, Rank, Scaling, Size};
     use graft_model::ProjectionKind;
     use graft_model::checkpoint::Checkpoint;
     use graft_model::folder::ModelFolder;
@@ -177,7 +177,7 @@ fn a_part_of_a_weight_is_that_of_peft_and_the_weight_keeps_the_rest() -> Result<
             let config = LoraConfig::uniform(size, Scaling::Standard, 0.0, [site]);
             let config = LoraConfig { part: Some(part), ..config };
             let weight = FrozenMatrix::from_f32(out, inner, &floats(&format!("weight.{shape}")));
-            let mut parts = Parts::new(part, &config);
+            let mut parts = Parts::new(part, &config, Fresh(|_, len| vec![0.0; len]));
             let Beginning { a, b, weight: rest, magnitude } =
                 (&mut parts).begin(site, rank, weight);
             assert_eq!(magnitude, None);

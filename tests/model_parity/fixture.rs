@@ -19,7 +19,7 @@ use graft_tests::parity::cases;
 pub(crate) type Model = Llama<Cpu, LoraLinear<Cpu>>;
 
 /// All of them.
-pub(crate) const CASES: [&str; 8] = [
+pub(crate) const CASES: [&str; 12] = [
     "llama3_1",
     "llama3_2",
     "one_kv_head",
@@ -28,7 +28,25 @@ pub(crate) const CASES: [&str; 8] = [
     "odd_vocabulary",
     "around_original_length",
     "dora",
+    "updated_tables",
+    "saved_tables",
+    "own_rows",
+    "own_rows_of_both",
 ];
+
+/// Those of a run of AdamW.
+pub(crate) const RUNS: [&str; 6] =
+    ["llama3_1", "dora", "updated_tables", "saved_tables", "own_rows", "own_rows_of_both"];
+
+/// Tensors that are trained of embedding and head in a case.
+pub(crate) fn tensors_of_tables(case: &str) -> usize {
+    match case {
+        "updated_tables" => 4,
+        "saved_tables" | "own_rows" => 2,
+        "own_rows_of_both" => 1,
+        _ => 0,
+    }
+}
 
 /// Form of the frozen projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +126,9 @@ impl Fixture {
             let start = &adapter;
             let mut factory =
                 LoraFactory { config: lora, start, nf4, home: Home::Device, device: &device };
-            Ok(Llama::load(&config, &checkpoint, &mut factory, &device, &mut |_| ())?)
+            let (whole, base) = (adapter.model_config(&config), &config);
+            let weights = adapter.weights(&checkpoint, base);
+            Ok(Llama::load(&whole, &weights, &mut factory, &device, &mut |_| ())?)
         };
         load().unwrap_or_else(|error| panic!("{error}"))
     }

@@ -8,7 +8,7 @@ use graft_tests::parity::Deviations;
 use graft_tests::trainer;
 
 use crate::cell::{GRADIENT, LOSS, distance};
-use crate::fixture::{Fixture, Weights};
+use crate::fixture::{Fixture, Weights, tensors_of_tables};
 
 /// Of the way that a tensor went in the run. AdamW divides by the gradient's own size, so an entry
 /// whose gradient is near zero takes a step that its rounding decides; these are few in a tensor.
@@ -28,7 +28,14 @@ fn compare(case: &'static str, weights: Weights, file: &str) {
     let row = |thing: &str| {
         format!(
             "AdamW run, {}{}: {thing}",
-            if case == "dora" { "DoRA and LoRA+, " } else { "" },
+            match case {
+                "dora" => "DoRA and LoRA+, ",
+                "updated_tables" => "updates of embedding and head, ",
+                "saved_tables" => "embedding and head whole, ",
+                "own_rows" => "rows of embedding and head, ",
+                "own_rows_of_both" => "rows of a tied embedding, ",
+                _ => "",
+            },
             weights.name()
         )
     };
@@ -47,7 +54,8 @@ fn compare(case: &'static str, weights: Weights, file: &str) {
         let off = distance(&end[slot.range.clone()], &expected);
         deviations.note(&row("final adapter"), &slot.name, off / way, PATH);
     }
-    let tensors = if case == "dora" { 21 } else { 14 } * trainer.model.config.layers;
+    let of_blocks = if case == "dora" { 21 } else { 14 } * trainer.model.config.layers;
+    let tensors = of_blocks + tensors_of_tables(case);
     assert_eq!(reference.count("adapter."), tensors, "tensors of the reference's adapter");
     deviations.finish(40 + tensors);
 }
@@ -66,4 +74,12 @@ fn twenty_steps_over_a_quantised_base_end_where_pytorch_ends() {
 fn twenty_steps_of_dora_with_a_rate_of_its_own_for_b_end_where_pytorch_ends() {
     compare("dora", Weights::Dense, "run");
     compare("dora", Weights::Nf4Double, "run_nf4_double");
+}
+
+#[test]
+fn twenty_steps_of_embedding_and_head_end_where_pytorch_ends() {
+    for case in ["updated_tables", "saved_tables", "own_rows", "own_rows_of_both"] {
+        compare(case, Weights::Dense, "run");
+        compare(case, Weights::Nf4Double, "run_nf4_double");
+    }
 }

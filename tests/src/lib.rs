@@ -17,7 +17,7 @@ use graft_engine::{Checkpointing, Parameters};
 use graft_kernels::nf4::AbsmaxFormat;
 use graft_kernels::{Home, Precision};
 use graft_model::load::Frozen;
-use graft_model::{FrozenLinear, Llama, LlamaConfig, Site};
+use graft_model::{FrozenLinear, Llama, LlamaConfig, Seat, Site};
 
 /// The CPU backend.
 pub type Cpu = burn_flex::Flex;
@@ -87,8 +87,13 @@ pub fn uniform(seed: u64, stream: u64, len: usize) -> Vec<f32> {
     (0..len as u64).map(|i| random.uniform_f32_at(i)).collect()
 }
 
-fn start(site: Site, len: usize) -> Vec<f32> {
-    uniform(11, (site.layer * 7) as u64 + site.kind as u64, len)
+fn start(seat: Seat, len: usize) -> Vec<f32> {
+    let stream = match seat {
+        Seat::Projection(site) => (site.layer * 7) as u64 + site.kind as u64,
+        Seat::Head => 1_000_000,
+        _ => 1_000_001,
+    };
+    uniform(11, stream, len)
 }
 
 /// A model with adapters whose `B` is not zero, so that every gradient is exercised.

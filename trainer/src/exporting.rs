@@ -90,9 +90,9 @@ fn between(
             probe.hear_by_blocks::<Flex, _, _>(config, base, &mut factory, &DEVICE, precision)?;
         return Ok(Divergence::between(&expected, heard));
     };
-    let weights = adapter.weights(base, config);
+    let weights = adapter.weights_with_tables(base, config);
     let mut factory = LoraFactory {
-        config: adapter.config(),
+        config: &adapter.config().without_tables(),
         start: adapter,
         nf4: left_to_quantise(config, nf4),
         home: Home::Device,

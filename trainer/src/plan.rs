@@ -184,7 +184,7 @@ impl Plan {
             None => model::resolve(&recipe, &mut findings),
         };
         let config = model.config.as_ref();
-        let method = method::resolve(&recipe, config, &mut findings);
+        let method = method::resolve(&recipe, config, model.tokenizer.as_ref(), &mut findings);
         if let (Some(folder), Some(config)) = (&model.folder, config) {
             method::warn_of_another_base(&recipe, folder, config, &mut findings);
         }

@@ -17,12 +17,13 @@ mod training;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use graft_adapters::{AnyMethod, Began, Fresh, FullFactory, LoraFactory, Parts};
+use graft_adapters::peft::WithTables;
+use graft_adapters::{AnyMethod, Began, Fresh, FullFactory, LoraFactory, Parts, PeftAdapter};
 use graft_data::{CounterRng, Purpose};
 use graft_kernels::Home;
 use graft_model::checkpoint::Checkpoint;
 use graft_model::load::{Factory, Weights, left_to_quantise};
-use graft_model::{Llama, Site};
+use graft_model::{Llama, Seat};
 use graft_recipes::Init;
 
 pub use error::RunError;
@@ -124,56 +125,64 @@ impl OnBackend for Training<'_> {
         let nf4 = left_to_quantise(&plan.config, plan.nf4);
         match &plan.method {
             AnyMethod::Full(_) => {
-                let model = load::<B, _>(voice, plan, &mut FullFactory { device }, device)?;
+                let model = load::<B, _>(voice, plan, None, &mut FullFactory { device }, device)?;
                 training::train(self, model)
             }
             AnyMethod::Lora(config) => {
+                let fresh = Fresh(|seat, len| initial(plan.seed, seat, len));
                 if let Some(part) = config.part {
-                    let mut parts = Parts::new(part, config);
+                    let mut parts = Parts::new(part, config, fresh);
                     let start = &mut parts;
                     let mut factory = LoraFactory { config, start, nf4, home, device };
-                    let model = load::<B, _>(voice, plan, &mut factory, device)?;
+                    let model = load::<B, _>(voice, plan, None, &mut factory, device)?;
                     return training::train(Self { began: parts.into_began(), ..self }, model);
                 }
                 let Some(folder) = &plan.init_from else {
-                    let start = Fresh(|site, len| initial(plan.seed, site, len));
-                    let mut factory = LoraFactory { config, start, nf4, home, device };
-                    let model = load::<B, _>(voice, plan, &mut factory, device)?;
+                    let mut factory = LoraFactory { config, start: fresh, nf4, home, device };
+                    let model = load::<B, _>(voice, plan, None, &mut factory, device)?;
                     return training::train(self, model);
                 };
-                let start = graft_adapters::peft::PeftAdapter::open(folder)?;
+                let start = PeftAdapter::open(folder)?;
                 start.check_model(&plan.config)?;
                 start.check_same(config)?;
                 let mut factory = LoraFactory { config, start: &start, nf4, home, device };
-                let model = load::<B, _>(voice, plan, &mut factory, device)?;
+                let model = load::<B, _>(voice, plan, Some(&start), &mut factory, device)?;
                 training::train(self, model)
             }
         }
     }
 }
 
-/// Uniform numbers for an adapter's first values, a function of the site alone.
-fn initial(seed: u64, site: Site, len: usize) -> Vec<f32> {
-    let random = CounterRng::new(seed, Purpose::AdapterInit, site.layer as u64, site.kind as u64);
+/// Uniform numbers for an adapter's first values, a function of the seat alone.
+fn initial(seed: u64, seat: Seat, len: usize) -> Vec<f32> {
+    let (layer, kind) = match seat {
+        Seat::Projection(site) => (site.layer as u64, site.kind as u64),
+        // Beyond every layer.
+        Seat::Embedding => (u64::MAX, 0),
+        Seat::Head => (u64::MAX, 1),
+        Seat::Norm(..) | Seat::LastNorm => (u64::MAX, 2),
+    };
+    let random = CounterRng::new(seed, Purpose::AdapterInit, layer, kind);
     (0..len as u64).map(|i| random.uniform_f32_at(i)).collect()
 }
 
-/// Builds the plan's model, with progress by layers.
+/// Builds the plan's model, with the tables of an adapter that it goes on from, and with progress by layers.
 fn load<B: Backend, F: Factory<B>>(
     voice: Voice,
     plan: &Plan,
+    start: Option<&PeftAdapter>,
     factory: &mut F,
     device: &B::Device,
 ) -> Result<Llama<B, F::Projection>, RunError> {
     match plan.init {
         Init::Random => {
             let weights = RandomWeights::new(&plan.config, plan.seed);
-            build(voice, plan, &weights, factory, device)
+            build(voice, plan, &weights, start, factory, device)
         }
         Init::Checkpoint => {
             let checkpoint = Checkpoint::open(&plan.model_folder)?;
             checkpoint.verify(&plan.config)?;
-            build(voice, plan, &checkpoint, factory, device)
+            build(voice, plan, &checkpoint, start, factory, device)
         }
     }
 }
@@ -181,15 +190,21 @@ fn load<B: Backend, F: Factory<B>>(
 fn build<B: Backend, F: Factory<B>>(
     voice: Voice,
     plan: &Plan,
-    weights: &impl Weights,
+    base: &impl Weights,
+    start: Option<&PeftAdapter>,
     factory: &mut F,
     device: &B::Device,
 ) -> Result<Llama<B, F::Projection>, RunError> {
+    let weights = match start {
+        Some(start) => start.weights(base, &plan.config),
+        None => WithTables::of_base(base, &plan.config),
+    };
+    let config = plan.method.model_config(&plan.config);
     let quantises = left_to_quantise(&plan.config, plan.nf4).is_some();
     let title = if quantises { "load and quantise" } else { "load" };
     let progress = Progress::new(voice, title, plan.config.layers as u64, Unit::Count("layers"));
     let fields = Default::default();
-    let model = Llama::load(&plan.config, weights, factory, device, &mut |done| {
+    let model = Llama::load(&config, &weights, factory, device, &mut |done| {
         progress.step(done as u64, &fields);
     })?;
     progress.finish(&plan.model_folder.display());

@@ -17,7 +17,7 @@ pub enum Feature {
     /// Alphas by module, `alpha_pattern`.
     AlphaPattern,
     /// An embedding or a head that is brought whole, `modules_to_save`.
-    WholeTables,
+    Tables,
     /// Some of q, k and v of a block without the others.
     PartOfQkv,
 }
@@ -30,7 +30,9 @@ impl Feature {
             Self::RsLora => "a scale by the root of the rank (use_rslora)",
             Self::RankPattern => "ranks by module (rank_pattern)",
             Self::AlphaPattern => "alphas by module (alpha_pattern)",
-            Self::WholeTables => "whole tables (modules_to_save)",
+            Self::Tables => {
+                "what is trained of embedding or head (modules_to_save, lm_head, rows of tokens)"
+            }
             Self::PartOfQkv => "some of q, k and v without the others",
         }
     }
@@ -85,7 +87,7 @@ pub struct Server {
     pub usage: &'static str,
 }
 
-use Feature::{AlphaPattern, Dora, PartOfQkv, RankPattern, RsLora, WholeTables};
+use Feature::{AlphaPattern, Dora, PartOfQkv, RankPattern, RsLora, Tables};
 
 /// The table. Single token rows (`trainable_token_indices`) and biases are in no adapter that Graft reads.
 pub const SERVERS: [Server; 7] = [
@@ -96,7 +98,7 @@ pub const SERVERS: [Server; 7] = [
             "https://github.com/huggingface/peft/blob/v0.21.2/src/peft/tuners/lora/config.py",
         ],
         form: Form::Peft,
-        takes: &[Dora, RsLora, RankPattern, AlphaPattern, WholeTables, PartOfQkv],
+        takes: &[Dora, RsLora, RankPattern, AlphaPattern, Tables, PartOfQkv],
         ranks: Ranks::ANY,
         tried: Some("peft 0.21.2"),
         usage: "PeftModel.from_pretrained(base, OUT)",
@@ -157,7 +159,7 @@ pub const SERVERS: [Server; 7] = [
             "https://github.com/ollama/ollama/blob/main/template/template.go",
         ],
         form: Form::Modelfile,
-        takes: &[Dora, RsLora, RankPattern, AlphaPattern, WholeTables, PartOfQkv],
+        takes: &[Dora, RsLora, RankPattern, AlphaPattern, Tables, PartOfQkv],
         ranks: Ranks::ANY,
         tried: None,
         usage: "ollama create NAME -f OUT/Modelfile",
@@ -208,8 +210,8 @@ pub struct Traits {
 }
 
 impl Traits {
-    /// Those of updates, and of whole tables where there are any.
-    pub fn of(lora: &LoraConfig, has_tables: bool) -> Self {
+    /// Those of updates, and of tables where something is trained of them.
+    pub fn of(lora: &LoraConfig) -> Self {
         let sizes = || lora.sites.values();
         let differ = |of: &dyn Fn(&graft_adapters::Size) -> u64| {
             let mut found = sizes().map(of);
@@ -221,17 +223,17 @@ impl Traits {
             Feature::RsLora => lora.scaling == Scaling::RankStabilised,
             Feature::RankPattern => differ(&|size| size.rank.get() as u64),
             Feature::AlphaPattern => differ(&|size| size.alpha.to_bits()),
-            Feature::WholeTables => has_tables,
+            Feature::Tables => !lora.tables.is_empty(),
             Feature::PartOfQkv => is_part_of_qkv(lora),
         };
-        let all = [Dora, RsLora, RankPattern, AlphaPattern, WholeTables, PartOfQkv];
+        let all = [Dora, RsLora, RankPattern, AlphaPattern, Tables, PartOfQkv];
         let features = all.into_iter().filter(|feature| has(*feature)).collect();
         Self { features, rank: sizes().map(|size| size.rank.get()).max().unwrap_or(0) }
     }
 
     /// Those of an adapter's files.
     pub fn of_adapter(adapter: &PeftAdapter) -> Self {
-        Self::of(adapter.config(), adapter.table_names().next().is_some())
+        Self::of(adapter.config())
     }
 }
 
@@ -268,11 +270,11 @@ impl Server {
         let name = self.target.name();
         let lacks: Vec<Feature> =
             adapter.features.iter().copied().filter(|it| !self.takes.contains(it)).collect();
-        if lacks.contains(&Feature::WholeTables) {
+        if lacks.contains(&Feature::Tables) {
             return Err(format!(
                 "{name} does not take {} from an adapter, and no update can say them: merge the adapter into its base \
                  (`graft merge`)",
-                Feature::WholeTables.in_words()
+                Feature::Tables.in_words()
             ));
         }
         if matches!(self.form, Form::Peft | Form::Modelfile) && asked.is_some() {
@@ -329,12 +331,12 @@ impl Server {
 mod tests {
     use std::num::NonZeroUsize;
 
-    use graft_adapters::{Rank, Size};
+    use graft_adapters::{Rank, Size, TableMethod, TableName};
     use graft_model::Site;
 
     use super::*;
 
-    const ALL: [Feature; 6] = [Dora, RsLora, RankPattern, AlphaPattern, WholeTables, PartOfQkv];
+    const ALL: [Feature; 6] = [Dora, RsLora, RankPattern, AlphaPattern, Tables, PartOfQkv];
 
     #[test]
     fn every_target_has_one_row_with_sources_and_a_day() {
@@ -408,13 +410,14 @@ mod tests {
         let (q, k, v) = (ProjectionKind::Q, ProjectionKind::K, ProjectionKind::V);
         let all = [q, k, v].map(at);
         let mut lora = LoraConfig::uniform(size(4, 8.0), Scaling::Standard, 0.0, all);
-        assert_eq!(Traits::of(&lora, false), Traits { features: Vec::new(), rank: 4 });
+        assert_eq!(Traits::of(&lora), Traits { features: Vec::new(), rank: 4 });
         lora.sites.insert(at(ProjectionKind::Down), size(6, 8.0));
         lora.sites.remove(&at(k));
         lora.scaling = Scaling::RankStabilised;
-        let features = vec![RsLora, RankPattern, WholeTables, PartOfQkv];
-        assert_eq!(Traits::of(&lora, true), Traits { features, rank: 6 });
+        lora.tables.insert(TableName::Head, TableMethod::Whole);
+        let features = vec![RsLora, RankPattern, Tables, PartOfQkv];
+        assert_eq!(Traits::of(&lora), Traits { features, rank: 6 });
         lora.sites.insert(at(v), size(4, 2.0));
-        assert!(Traits::of(&lora, false).features.contains(&AlphaPattern));
+        assert!(Traits::of(&lora).features.contains(&AlphaPattern));
     }
 }

@@ -84,6 +84,8 @@ const TABLE: &[Row] = &[
     ("adapter.loraplus_lr_ratio", &[], "16", ADAPTER),
     ("adapter.rank_pattern", &[], "{down_proj: 2}", ADAPTER),
     ("adapter.alpha_pattern", &[], "{down_proj: 2}", ADAPTER),
+    ("adapter.modules_to_save", &[], "[lm_head]", ADAPTER),
+    ("adapter.trainable_token_indices", &[], "[70]", ADAPTER),
     ("adapter.init", &[], "pissa", ADAPTER),
     ("adapter.target_modules", &[], "[q_proj, v_proj]", ADAPTER),
     ("adapter.layers", &[], "[1]", ADAPTER),

@@ -40,9 +40,9 @@ pub fn write_adapter(
 ) -> Result<Written, Error> {
     adapter.check_model(config)?;
     let refused = |reason: String| Error::NoGgufAdapter { file: adapter.file().to_owned(), reason };
-    if let Some(table) = adapter.table_names().next() {
+    if let Some((table, _)) = adapter.config().tables.first_key_value() {
         return Err(refused(format!(
-            "it brings `{table}` whole, which llama.cpp takes from no adapter"
+            "it trains `{table}`, which Graft writes into merged models only"
         )));
     }
     if adapter.config().dora {

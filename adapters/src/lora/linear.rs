@@ -11,6 +11,7 @@ use graft_model::{
 use super::LoraConfig;
 use super::magnitude::{Magnitude, row_norms};
 use super::start::{Beginning, Start};
+use super::table::{self, TableName};
 use crate::method::Trainable;
 use crate::peft::names::{LoraMatrix, magnitude_name, tensor_name};
 
@@ -91,7 +92,8 @@ impl<B: Kernels> Projection<B> for LoraLinear<B> {
 
 impl<B: Kernels> Trainable<B> for LoraLinear<B> {
     fn trains(seat: Seat) -> bool {
-        matches!(seat, Seat::Projection(_))
+        // A table has a dense tensor where it is trained only.
+        matches!(seat, Seat::Projection(_) | Seat::Embedding | Seat::Head)
     }
 }
 
@@ -158,7 +160,10 @@ impl<B: Kernels, S: Start> Factory<B> for LoraFactory<'_, B, S> {
         self.start.keeps_weights() && is_kept::<B>(self.nf4, self.home, weight)
     }
 
-    fn table(&mut self, _seat: Seat, weight: FrozenMatrix) -> Result<Table<B>, Error> {
-        Ok(Table::frozen(weight, self.device))
+    fn table(&mut self, seat: Seat, weight: FrozenMatrix) -> Result<Table<B>, Error> {
+        let name = if seat == Seat::Head { TableName::Head } else { TableName::Embedding };
+        let method = self.config.tables.get(&name);
+        let begun = method.map(|method| self.start.begin_table(name, method, &weight));
+        Ok(table::build(self.config, name, begun.unwrap_or_default(), weight, self.device))
     }
 }

@@ -22,6 +22,7 @@ use graft_model::param::host_values;
 use rayon::prelude::*;
 
 use super::start::{Beginning, Start};
+use super::table::{TableBeginning, TableMethod, TableName};
 use super::{LoraConfig, Rank, Scaling, Size, add_update_row};
 use crate::error::Error;
 use crate::merge::round;
@@ -43,16 +44,17 @@ pub type Began = BTreeMap<Site, [Vec<f32>; 2]>;
 
 /// Begins each adapter of a configuration as such a part, and remembers what it began as.
 #[derive(Debug)]
-pub struct Parts<'a> {
+pub struct Parts<'a, S> {
     part: Part,
     config: &'a LoraConfig,
+    tables: S,
     began: Began,
 }
 
-impl<'a> Parts<'a> {
-    /// None yet.
-    pub fn new(part: Part, config: &'a LoraConfig) -> Self {
-        Self { part, config, began: Began::new() }
+impl<'a, S> Parts<'a, S> {
+    /// None yet. What is trained of tables begins as `tables` has it.
+    pub fn new(part: Part, config: &'a LoraConfig, tables: S) -> Self {
+        Self { part, config, tables, began: Began::new() }
     }
 
     /// What the adapters began as.
@@ -61,7 +63,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-impl Start for &mut Parts<'_> {
+impl<S: Start> Start for &mut Parts<'_, S> {
     fn begin(&mut self, site: Site, rank: usize, weight: FrozenMatrix) -> Beginning {
         let scale = self.config.scale(site).unwrap_or_else(|| panic!("{site} is not adapted"));
         let product = WeightProducts(weight);
@@ -72,6 +74,15 @@ impl Start for &mut Parts<'_> {
         let weight = without(&product.0, &a, &b, scale as f32);
         self.began.insert(site, [a.clone(), b.clone()]);
         Beginning { a, b, magnitude: None, weight }
+    }
+
+    fn begin_table(
+        &mut self,
+        name: TableName,
+        method: &TableMethod,
+        weight: &FrozenMatrix,
+    ) -> TableBeginning {
+        self.tables.begin_table(name, method, weight)
     }
 
     fn keeps_weights(&self) -> bool {

@@ -3,15 +3,15 @@
 //! Follows PEFT 0.21.2 (`tuners/lora/config.py`). Whatever changes what the adapter computes and is
 //! not plain LoRA is refused by name, unknown keys that are set included.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 
-use graft_model::{Site, site};
+use graft_model::Site;
 use serde_json::{Map, Value};
 
 use super::pattern::Pattern;
 use super::targets::Targets;
-use crate::lora::{Rank, Scaling, Size};
+use crate::lora::{Rank, Scaling, Size, TableName};
 
 /// Keys that change neither the function of a saved adapter nor its shapes: where it came from and
 /// how it began. `fan_in_fan_out` is for layers that hold their weight transposed; PEFT takes it
@@ -39,7 +39,7 @@ const WITHOUT_EFFECT: [&str; 19] = [
 ];
 
 /// Keys that are read: here the numbers, in [`Targets`] the choice of modules.
-const READ: [&str; 12] = [
+const READ: [&str; 13] = [
     "peft_type",
     "r",
     "lora_alpha",
@@ -52,6 +52,7 @@ const READ: [&str; 12] = [
     "exclude_modules",
     "layers_to_transform",
     "layers_pattern",
+    "trainable_token_indices",
 ];
 
 /// Ways of starting that leave the base as it is. The others subtract from the base what they put
@@ -68,8 +69,10 @@ pub(super) struct AsWritten {
     pub(super) dora: bool,
     pub(super) base: Option<String>,
     pub(super) targets: Targets,
-    /// Names of the tables in a checkpoint that the adapter brings whole.
-    pub(super) tables: BTreeSet<&'static str>,
+    /// The tables that the adapter brings whole.
+    pub(super) tables: BTreeSet<TableName>,
+    /// The tokens whose rows of a table it brings.
+    pub(super) rows: BTreeMap<TableName, Vec<u32>>,
 }
 
 impl AsWritten {
@@ -83,9 +86,13 @@ impl AsWritten {
 
     /// The size of a projection's update, and the key that says its rank.
     pub(super) fn size(&self, site: Site) -> (Size, &'static str) {
-        let name = site.module_name();
-        let rank = first(&self.ranks, &name);
-        let alpha = first(&self.alphas, &name).unwrap_or(self.size.alpha);
+        self.size_of(&site.module_name())
+    }
+
+    /// The size of the update of the module of this name, and the key that says its rank.
+    pub(super) fn size_of(&self, name: &str) -> (Size, &'static str) {
+        let rank = first(&self.ranks, name);
+        let alpha = first(&self.alphas, name).unwrap_or(self.size.alpha);
         let key = if rank.is_some() { "rank_pattern" } else { "r" };
         (Size { rank: rank.unwrap_or(self.size.rank), alpha }, key)
     }
@@ -100,6 +107,7 @@ fn first<T: Copy>(patterns: &[(Pattern, T)], name: &str) -> Option<T> {
 pub(super) fn read(object: &Map<String, Value>) -> Result<AsWritten, Vec<String>> {
     let mut problems = refusals(object);
     let tables = tables(object, &mut problems);
+    let rows = rows(object, &mut problems);
     let rank = value(object, "r", &mut problems, rank).unwrap_or(Rank(NonZeroUsize::MIN));
     let alpha = value(object, "lora_alpha", &mut problems, alpha).unwrap_or(1.0);
     let dropout = match object.get("lora_dropout") {
@@ -124,6 +132,7 @@ pub(super) fn read(object: &Map<String, Value>) -> Result<AsWritten, Vec<String>
         base: base.map(str::to_owned),
         targets,
         tables,
+        rows,
     })
 }
 
@@ -197,7 +206,7 @@ fn patterns<T>(
 
 /// The tables that `modules_to_save` names. PEFT saves such a module whole, and puts it in place of
 /// the base's.
-fn tables(object: &Map<String, Value>, problems: &mut Vec<String>) -> BTreeSet<&'static str> {
+fn tables(object: &Map<String, Value>, problems: &mut Vec<String>) -> BTreeSet<TableName> {
     const KEY: &str = "modules_to_save";
     let mut tables = BTreeSet::new();
     let value = object.get(KEY).unwrap_or(&Value::Null);
@@ -207,10 +216,9 @@ fn tables(object: &Map<String, Value>, problems: &mut Vec<String>) -> BTreeSet<&
         other => std::slice::from_ref(other),
     };
     for name in names {
-        match name.as_str() {
-            Some("lm_head") => _ = tables.insert(site::LM_HEAD),
-            Some("embed_tokens" | "model.embed_tokens") => _ = tables.insert(site::EMBED_TOKENS),
-            _ => problems.push(format!(
+        match name.as_str().and_then(TableName::from_list) {
+            Some(table) => _ = tables.insert(table),
+            None => problems.push(format!(
                 "`{KEY}` names {}, but Graft takes over \"lm_head\" and \"embed_tokens\" only",
                 shown(name)
             )),
@@ -225,6 +233,36 @@ fn tables(object: &Map<String, Value>, problems: &mut Vec<String>) -> BTreeSet<&
         ));
     }
     tables
+}
+
+/// The rows that `trainable_token_indices` names: of the embedding, or of each table that it names.
+fn rows(object: &Map<String, Value>, problems: &mut Vec<String>) -> BTreeMap<TableName, Vec<u32>> {
+    const KEY: &str = "trainable_token_indices";
+    let mut rows = BTreeMap::new();
+    let mut add = |name: &str, value: &Value| {
+        let ids = value.as_array().and_then(|list| {
+            let ids = list.iter().map(|id| u32::try_from(id.as_u64()?).ok());
+            let ids = ids.collect::<Option<Vec<u32>>>()?;
+            let once = ids.iter().collect::<BTreeSet<_>>().len() == ids.len();
+            (once && !ids.is_empty()).then_some(ids)
+        });
+        match (TableName::from_list(name), ids) {
+            (Some(table), Some(ids)) => _ = rows.insert(table, ids),
+            (None, _) => problems.push(format!(
+                "`{KEY}` names {name:?}, but Graft trains rows of \"lm_head\" and \"embed_tokens\" only"
+            )),
+            (_, None) => problems.push(format!(
+                "`{KEY}` gives {} for {name:?}, but must give numbers of tokens, each once",
+                shown(value)
+            )),
+        }
+    };
+    match object.get(KEY).unwrap_or(&Value::Null) {
+        value if is_unset(value) => {}
+        Value::Object(tables) => tables.iter().for_each(|(name, ids)| add(name, ids)),
+        list => add(TableName::Embedding.name(), list),
+    }
+    rows
 }
 
 fn refusals(object: &Map<String, Value>) -> Vec<String> {

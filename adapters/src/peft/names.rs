@@ -3,6 +3,7 @@
 use graft_model::Site;
 
 use super::PREFIX;
+use crate::lora::TableName;
 
 /// Which of LoRA's two matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +69,72 @@ pub fn from_name(name: &str) -> Option<(Site, LoraMatrix)> {
     Some((Site::from_module_name(module)?, matrix))
 }
 
+/// A tensor that is trained of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TableTensor {
+    /// All of it.
+    Whole,
+    /// `V` of an update `V·M`, `[vocab, rank]`.
+    Wide,
+    /// `M` of an update `V·M`, `[rank, d_model]`.
+    Narrow,
+    /// Some rows.
+    Rows,
+}
+
+impl TableTensor {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Whole, Self::Wide, Self::Narrow, Self::Rows];
+
+    /// What PEFT calls it behind the name of its module.
+    fn suffix(self, table: TableName) -> &'static str {
+        match (self, table) {
+            (Self::Whole, _) => "weight",
+            (Self::Wide, TableName::Embedding) => "lora_embedding_A",
+            (Self::Narrow, TableName::Embedding) => "lora_embedding_B",
+            (Self::Wide, TableName::Head) => "lora_B.weight",
+            (Self::Narrow, TableName::Head) => "lora_A.weight",
+            (Self::Rows, _) => "token_adapter.trainable_tokens_delta",
+        }
+    }
+
+    /// The name inside a model: `lm_head.lora_B.weight`.
+    pub fn name(self, table: TableName) -> String {
+        format!("{}.{}", table.module_name(), self.suffix(table))
+    }
+
+    /// The inverse of [`TableTensor::name`].
+    pub fn from_name(name: &str) -> Option<(TableName, Self)> {
+        let tables = TableName::ALL.into_iter();
+        tables.flat_map(|table| Self::ALL.map(|tensor| (table, tensor))).find(|(table, tensor)| {
+            let rest = name.strip_prefix(table.module_name()).and_then(|r| r.strip_prefix('.'));
+            rest.is_some_and(|rest| rest == tensor.suffix(*table))
+        })
+    }
+
+    /// Whether a file holds it transposed: PEFT's `A` of an embedding is `[rank, vocab]`, its `B` `[d_model, rank]`.
+    pub fn is_turned_in_file(self, table: TableName) -> bool {
+        table == TableName::Embedding && matches!(self, Self::Wide | Self::Narrow)
+    }
+}
+
+/// The tensor of a table by its name in an adapter's file. Names inside a running PEFT model, with `.default`, are
+/// understood too.
+pub fn table_from_key(key: &str) -> Option<(TableName, TableTensor)> {
+    let rest = key.strip_prefix(PREFIX)?;
+    TableTensor::from_name(rest).or_else(|| {
+        let rest = rest.replace(".default", "");
+        TableTensor::from_name(rest.strip_suffix(".weight").unwrap_or(&rest))
+            .or_else(|| TableTensor::from_name(&rest))
+    })
+}
+
+/// The table whose base's matrix PEFT saves beside an update of it, by the name in an adapter's file.
+pub fn base_of_table_from_key(key: &str) -> Option<TableName> {
+    let module = key.strip_prefix(PREFIX)?.strip_suffix(".base_layer.weight")?;
+    TableName::ALL.into_iter().find(|table| table.module_name() == module)
+}
+
 #[cfg(test)]
 mod tests {
     use graft_model::ProjectionKind;
@@ -103,6 +170,48 @@ mod tests {
         assert_eq!(
             from_key("base_model.model.model.layers.03.self_attn.q_proj.lora_A.weight"),
             None
+        );
+    }
+
+    #[test]
+    fn every_tensor_of_a_table_parses_back_and_is_that_of_the_field() {
+        let all = TableName::ALL.map(|table| TableTensor::ALL.map(|tensor| (table, tensor)));
+        let keys = all.as_flattened().iter().map(|&(table, tensor)| {
+            let key = format!("{PREFIX}{}", tensor.name(table));
+            assert_eq!(table_from_key(&key), Some((table, tensor)), "{key}");
+            assert_eq!(from_key(&key), None, "{key}");
+            key
+        });
+        assert_eq!(
+            keys.map(|key| key[PREFIX.len()..].to_owned()).collect::<Vec<_>>(),
+            [
+                "model.embed_tokens.weight",
+                "model.embed_tokens.lora_embedding_A",
+                "model.embed_tokens.lora_embedding_B",
+                "model.embed_tokens.token_adapter.trainable_tokens_delta",
+                "lm_head.weight",
+                "lm_head.lora_B.weight",
+                "lm_head.lora_A.weight",
+                "lm_head.token_adapter.trainable_tokens_delta",
+            ]
+        );
+        for (long, expected) in [
+            ("lm_head.lora_B.default.weight", (TableName::Head, TableTensor::Wide)),
+            (
+                "model.embed_tokens.lora_embedding_A.default",
+                (TableName::Embedding, TableTensor::Wide),
+            ),
+            (
+                "model.embed_tokens.token_adapter.trainable_tokens_delta.default",
+                (TableName::Embedding, TableTensor::Rows),
+            ),
+        ] {
+            assert_eq!(table_from_key(&format!("{PREFIX}{long}")), Some(expected), "{long}");
+        }
+        let base = format!("{PREFIX}model.embed_tokens.base_layer.weight");
+        assert_eq!(
+            (table_from_key(&base), base_of_table_from_key(&base)),
+            (None, Some(TableName::Embedding))
         );
     }
 }

@@ -12,8 +12,6 @@ use std::fmt;
 use std::iter::Peekable;
 use std::str::Chars;
 
-use graft_model::Site;
-
 use Unclear::{Unread, Wrong};
 
 /// Characters of a pattern: names have some dozen.
@@ -81,9 +79,9 @@ impl ModulePattern {
         Pattern::parse(text).map(Self).map_err(|unclear| unclear.to_string())
     }
 
-    /// Whether it matches the projection's module.
-    pub fn matches(&self, site: Site) -> bool {
-        self.0.matches_end_of(&site.module_name())
+    /// Whether it matches the module of this whole name.
+    pub fn matches(&self, module: &str) -> bool {
+        self.0.matches_end_of(module)
     }
 }
 

@@ -2,6 +2,7 @@
 //! bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use graft_files::atomic;
@@ -9,10 +10,10 @@ use graft_model::checkpoint::{Dtype, TensorSpec, stream_safetensors};
 use graft_model::{ProjectionKind, Site};
 use serde_json::{Map, Value, json};
 
-use super::names::{LoraMatrix, magnitude_name, tensor_name};
+use super::names::{LoraMatrix, TableTensor, magnitude_name, tensor_name};
 use super::{CONFIG_FILE, PREFIX, WEIGHTS_FILE};
 use crate::error::Error;
-use crate::lora::{LoraConfig, Rank, Scaling, Size};
+use crate::lora::{LoraConfig, Rank, Scaling, Size, TableMethod, TableName, table_tensors};
 
 /// Writes an adapter's folder, whole or not at all. The bytes are a function of the arguments.
 ///
@@ -73,9 +74,14 @@ pub(super) fn filling<'a>(
 ) -> impl FnOnce(&Path) -> Result<(), Error> + 'a {
     assert_tensors(config, tensors);
     metadata.insert("format".to_owned(), "pt".to_owned());
+    let shapes: BTreeMap<&str, &[usize]> =
+        tensors.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
     let specs = tensors.iter().map(|(name, shape)| {
-        let (name, shape) = (format!("{PREFIX}{name}"), shape.clone());
-        TensorSpec { name, dtype: Dtype::F32, shape }
+        let mut shape = shape.clone();
+        if is_turned(name) {
+            shape.reverse();
+        }
+        TensorSpec { name: format!("{PREFIX}{name}"), dtype: Dtype::F32, shape }
     });
     let specs: Vec<TensorSpec> = specs.collect();
     let text = description(config, layers, base);
@@ -84,11 +90,23 @@ pub(super) fn filling<'a>(
         let path = folder.join(WEIGHTS_FILE);
         stream_safetensors::<Error>(&path, specs, &metadata, |spec, file| {
             let name = spec.name.strip_prefix(PREFIX).expect("the prefix was put there above");
-            let bytes: Vec<u8> =
-                values(name)?.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let values = values(name)?;
+            let values = if is_turned(name) { turned(&values, shapes[name]) } else { values };
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             Ok(file.write_all(&bytes)?)
         })
     }
+}
+
+/// Whether the file holds the tensor of this name inside a model transposed.
+fn is_turned(name: &str) -> bool {
+    TableTensor::from_name(name).is_some_and(|(table, tensor)| tensor.is_turned_in_file(table))
+}
+
+/// The transpose of a matrix `[rows, columns]`.
+pub(super) fn turned(values: &[f32], shape: &[usize]) -> Vec<f32> {
+    let columns = shape.get(1).copied().unwrap_or(1).max(1);
+    (0..columns).flat_map(|column| values.iter().skip(column).step_by(columns).copied()).collect()
 }
 
 fn assert_tensors(config: &LoraConfig, tensors: &[(String, Vec<usize>)]) {
@@ -103,6 +121,14 @@ fn assert_tensors(config: &LoraConfig, tensors: &[(String, Vec<usize>)]) {
             let magnitude = config.dora.then(|| (magnitude_name(site), (1, None)));
             [named(LoraMatrix::A, 0), named(LoraMatrix::B, 1)].into_iter().chain(magnitude)
         })
+        .chain(config.tables.iter().flat_map(|(&table, method)| {
+            let tensors = table_tensors(method, [0, 0]).into_iter();
+            tensors.map(move |(tensor, _)| {
+                let side = usize::from(tensor == TableTensor::Wide);
+                let rank = method.size().map(|size| (side, size.rank.get()));
+                (tensor.name(table), (2, rank))
+            })
+        }))
         .collect();
     assert!(
         found.iter().copied().eq(expected.keys().map(String::as_str)) && !found.is_empty(),
@@ -117,20 +143,38 @@ fn assert_tensors(config: &LoraConfig, tensors: &[(String, Vec<usize>)]) {
 
 /// The text of adapter_config.json for a model of `layers` blocks.
 fn description(config: &LoraConfig, layers: usize, base: &str) -> String {
-    let LoraConfig { scaling, dropout, dora, b_rate: _, part: _, sites } = config;
-    let usual = config.usual_size().expect("`assert_tensors` refuses an adapter of nothing");
+    let LoraConfig { scaling, dropout, dora, b_rate: _, part: _, sites, tables } = config;
+    // An adapter of tables alone has no update whose size counts.
+    let one = Size { rank: Rank(NonZeroUsize::MIN), alpha: 1.0 };
+    let usual = config.usual_size().unwrap_or(one);
     let Size { rank, alpha } = usual;
-    let (target_modules, layers_to_transform) = targets(sites.keys().copied(), layers);
+    let (mut target_modules, layers_to_transform) = targets(sites.keys().copied(), layers);
+    let of_tables = |whole: bool| {
+        let is_one = move |method: &TableMethod| match method {
+            TableMethod::Whole => whole,
+            TableMethod::LowRank(_) => !whole,
+            TableMethod::Rows(_) => false,
+        };
+        tables.iter().filter(move |(_, method)| is_one(method)).map(|(name, _)| *name)
+    };
+    // By its whole name a module is chosen whatever is said of layers.
+    target_modules.extend(of_tables(false).map(|table| table.module_name().to_owned()));
+    let modules_to_save: Vec<&str> = of_tables(true).map(TableName::name).collect();
     // A whole name matches itself only: PEFT's patterns begin at the name's start or behind a dot.
     let pattern = |differs: &dyn Fn(&Size) -> Option<Value>| -> Map<String, Value> {
         let entry = |(site, size): (&Site, &Size)| Some((site.module_name(), differs(size)?));
-        let sorted: BTreeMap<String, Value> = sites.iter().filter_map(entry).collect();
+        let of_table = |(table, method): (&TableName, &TableMethod)| {
+            Some((table.module_name().to_owned(), differs(&method.size()?)?))
+        };
+        let of_tables = tables.iter().filter_map(of_table);
+        let sorted: BTreeMap<String, Value> =
+            sites.iter().filter_map(entry).chain(of_tables).collect();
         sorted.into_iter().collect()
     };
     let rank_pattern = pattern(&|size| (size.rank != rank).then(|| Value::from(size.rank.get())));
     let alpha_pattern =
         pattern(&|size| (size.alpha.to_bits() != alpha.to_bits()).then(|| number(size.alpha)));
-    let object = json!({
+    let mut object = json!({
         "alpha_pattern": alpha_pattern,
         "auto_mapping": null,
         "base_model_name_or_path": base,
@@ -147,7 +191,7 @@ fn description(config: &LoraConfig, layers: usize, base: &str) -> String {
         "lora_dropout": dropout,
         "megatron_config": null,
         "megatron_core": "megatron.core",
-        "modules_to_save": null,
+        "modules_to_save": (!modules_to_save.is_empty()).then_some(modules_to_save),
         "peft_type": "LORA",
         "r": Rank::get(rank),
         "rank_pattern": rank_pattern,
@@ -157,7 +201,24 @@ fn description(config: &LoraConfig, layers: usize, base: &str) -> String {
         "use_dora": dora,
         "use_rslora": *scaling == Scaling::RankStabilised,
     });
+    if let Some(rows) = rows(tables) {
+        object["trainable_token_indices"] = rows;
+    }
     format!("{object:#}\n")
+}
+
+/// `trainable_token_indices`, where rows are trained: those of the embedding alone are a list.
+fn rows(tables: &BTreeMap<TableName, TableMethod>) -> Option<Value> {
+    let rows = |(name, method): (&TableName, &TableMethod)| match method {
+        TableMethod::Rows(ids) => Some((*name, Value::from(ids.clone()))),
+        TableMethod::Whole | TableMethod::LowRank(_) => None,
+    };
+    let mut all: BTreeMap<TableName, Value> = tables.iter().filter_map(rows).collect();
+    match all.len() {
+        0 => None,
+        1 if all.contains_key(&TableName::Embedding) => all.remove(&TableName::Embedding),
+        _ => Some(all.into_iter().map(|(name, ids)| (name.name().to_owned(), ids)).collect()),
+    }
 }
 
 /// `target_modules` and `layers_to_transform` that select exactly these sites.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::config::{is_unset, shown};
 use super::pattern::{Pattern, Unclear};
+use crate::lora::TableName;
 
 /// The choice of modules.
 #[derive(Clone, Debug, Default)]
@@ -136,6 +137,25 @@ impl Targets {
         self.chosen.is_some() && !self.leaves_out_unread && self.choose(site)
     }
 
+    /// Whether PEFT would put an update on a table, as far as the file says so in words that are read.
+    pub(super) fn surely_choose_table(&self, table: TableName) -> bool {
+        self.chosen.is_some() && !self.leaves_out_unread && self.choose_table(table)
+    }
+
+    /// Whether PEFT would put an update on a table: "every projection" and a choice of layers mean none.
+    pub(super) fn choose_table(&self, table: TableName) -> bool {
+        let name = table.module_name();
+        if self.excluded.as_ref().is_some_and(|names| names.contain(name)) {
+            return false;
+        }
+        match &self.chosen {
+            None | Some(Names::All) => false,
+            Some(chosen) => {
+                chosen.contain_whole(name) || (chosen.contain(name) && self.layers.is_none())
+            }
+        }
+    }
+
     /// Whether PEFT would put an update here.
     pub(super) fn choose(&self, site: Site) -> bool {
         let name = site.module_name();
@@ -201,6 +221,31 @@ mod tests {
         assert_eq!(chosen(&pattern), ["0q", "1q"]);
         // Not read, so it is the tensors' word that counts.
         assert_eq!(chosen(&json!({"target_modules": "(?!.*lm_head).*"})), all);
+    }
+
+    #[test]
+    fn tables_are_chosen_as_by_peft() {
+        let chosen = |keys: Value| {
+            let targets = Targets::read(keys.as_object().unwrap(), &mut Vec::new());
+            TableName::ALL.map(|table| targets.choose_table(table))
+        };
+        for (keys, expected) in [
+            (json!({}), [false, false]),
+            (json!({"target_modules": "all-linear"}), [false, false]),
+            (json!({"target_modules": ["embed_tokens", "lm_head"]}), [true, true]),
+            (json!({"target_modules": ["lm_head"], "layers_to_transform": [0]}), [false, true]),
+            (json!({"target_modules": ["embed_tokens"], "layers_to_transform": [0]}), [false; 2]),
+            (
+                json!({"target_modules": ["model.embed_tokens"], "layers_to_transform": [0]}),
+                [true, false],
+            ),
+            (
+                json!({"target_modules": "(model\\.)?embed.*", "exclude_modules": ["lm_head"]}),
+                [true, false],
+            ),
+        ] {
+            assert_eq!(chosen(keys.clone()), expected, "{keys}");
+        }
     }
 
     #[test]

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use graft_model::Site;
 use graft_model::checkpoint::{Checkpoint, TensorView};
-use graft_model::site;
 
 use super::config::AsWritten;
-use super::names::{self, LoraMatrix};
+use super::names::{self, LoraMatrix, TableTensor};
 use super::{CONFIG_FILE, PREFIX};
+use crate::lora::{TableMethod, TableName};
 
 /// Steps of matching all names with all patterns: seconds. Llama's largest takes a hundredth of them where
 /// each of its modules has a pattern of its own.
@@ -20,8 +20,13 @@ pub(super) struct Tensors {
     pub(super) matrices: BTreeMap<Site, [TensorView; 2]>,
     /// The magnitudes of every site, where the description says that there are any.
     pub(super) magnitudes: BTreeMap<Site, TensorView>,
-    /// Whole tables, by their names in a checkpoint.
-    pub(super) tables: BTreeMap<&'static str, TensorView>,
+    /// Matrices that stand in the place of the base's tables: those that are brought whole, and those that PEFT saved
+    /// beside their update.
+    pub(super) tables: BTreeMap<TableName, TensorView>,
+    /// What else is trained of tables.
+    pub(super) of_tables: BTreeMap<(TableName, TableTensor), TensorView>,
+    /// What that is.
+    pub(super) methods: BTreeMap<TableName, TableMethod>,
 }
 
 impl Tensors {
@@ -38,12 +43,24 @@ impl Tensors {
         }
         let mut problems = Vec::new();
         let mut found: [BTreeMap<Site, TensorView>; 2] = Default::default();
-        let (mut tables, mut magnitudes) = (BTreeMap::new(), BTreeMap::new());
+        let (mut tables, mut of_tables) = (BTreeMap::new(), BTreeMap::new());
+        let mut magnitudes = BTreeMap::new();
         for name in checkpoint.names() {
             let Some(view) = checkpoint.tensor(name) else { continue };
-            if let Some(table) = table(name) {
+            if let Some(table) = names::base_of_table_from_key(name) {
                 problems.extend(table_problem(&view));
                 tables.insert(table, view);
+                continue;
+            }
+            if let Some((table, tensor)) = names::table_from_key(name) {
+                problems.extend(table_problem(&view));
+                let other = match tensor {
+                    TableTensor::Whole => tables.insert(table, view),
+                    _ => of_tables.insert((table, tensor), view),
+                };
+                if let Some(other) = other {
+                    problems.push(format!("`{name}` and `{}` are the same matrix", other.name));
+                }
                 continue;
             }
             if let Some(site) = names::magnitude_from_key(name).filter(|_| written.dora) {
@@ -67,20 +84,91 @@ impl Tensors {
         if written.dora {
             problems.extend(unlike(&matrices, &magnitudes));
         }
-        for table in written.tables.iter().filter(|table| !tables.contains_key(*table)) {
-            problems.push(format!("`modules_to_save` needs `{PREFIX}{table}`, which is missing"));
-        }
-        if matrices.is_empty() && problems.is_empty() {
+        let methods = methods(&tables, &of_tables, written, &mut problems);
+        if matrices.is_empty() && methods.is_empty() && problems.is_empty() {
             problems.push("there is none at all".to_owned());
         }
-        if problems.is_empty() { Ok(Self { matrices, magnitudes, tables }) } else { Err(problems) }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self { matrices, magnitudes, tables, of_tables, methods })
     }
 }
 
-/// The table of this key; PEFT also saves both, unasked, where the vocabulary has grown.
-fn table(key: &str) -> Option<&'static str> {
-    let name = key.strip_prefix(PREFIX)?;
-    [site::LM_HEAD, site::EMBED_TOKENS].into_iter().find(|table| *table == name)
+/// What is trained of each table. PEFT also saves both whole, unasked, where the vocabulary has grown.
+fn methods(
+    tables: &BTreeMap<TableName, TensorView>,
+    of_tables: &BTreeMap<(TableName, TableTensor), TensorView>,
+    written: &AsWritten,
+    problems: &mut Vec<String>,
+) -> BTreeMap<TableName, TableMethod> {
+    let mut methods = BTreeMap::new();
+    for table in TableName::ALL {
+        let of = |tensor| of_tables.get(&(table, tensor));
+        let mut needs = |key: &str, tensor: TableTensor| {
+            let name = tensor.name(table);
+            problems.push(format!("`{key}` needs `{PREFIX}{name}`, which is missing"));
+        };
+        if written.tables.contains(&table) && !tables.contains_key(&table) {
+            needs("modules_to_save", TableTensor::Whole);
+        }
+        let (size, key) = written.size_of(table.module_name());
+        match [TableTensor::Wide, TableTensor::Narrow, TableTensor::Rows].map(of) {
+            [None, None, None] => {
+                if written.rows.contains_key(&table) {
+                    needs("trainable_token_indices", TableTensor::Rows);
+                }
+                if tables.contains_key(&table) {
+                    methods.insert(table, TableMethod::Whole);
+                }
+            }
+            [Some(wide), Some(narrow), None] => {
+                let rank = size.rank.get();
+                for (view, side) in [(wide, 1), (narrow, 0)] {
+                    let TensorView { name, shape, .. } = view;
+                    let turned = table == TableName::Embedding;
+                    let side = if turned { 1 - side } else { side };
+                    if shape.get(side).is_some_and(|&found| found != rank) {
+                        problems.push(format!(
+                            "`{name}` is {shape:?}, but `{key}` in {CONFIG_FILE} needs a rank of {rank}"
+                        ));
+                    }
+                }
+                if written.dora {
+                    problems.push(format!("`use_dora` is set, but Graft runs no DoRA of `{table}`"));
+                }
+                if !written.targets.choose_table(table) {
+                    problems.push(format!(
+                        "`{table}` is adapted, but {CONFIG_FILE} does not choose it, so PEFT would \
+                         leave it out"
+                    ));
+                }
+                methods.insert(table, TableMethod::LowRank(size));
+            }
+            [None, None, Some(rows)] => match written.rows.get(&table) {
+                Some(ids) if rows.shape.first() == Some(&ids.len()) => {
+                    methods.insert(table, TableMethod::Rows(ids.clone()));
+                }
+                found => problems.push(format!(
+                    "`{}` is {:?}, but `trainable_token_indices` in {CONFIG_FILE} names {} tokens of it",
+                    rows.name,
+                    rows.shape,
+                    found.map_or(0, Vec::len)
+                )),
+            },
+            [Some(half), None, _] => problems.push(lacks(half, table, TableTensor::Narrow)),
+            [None, Some(half), _] => problems.push(lacks(half, table, TableTensor::Wide)),
+            [Some(_), Some(_), Some(rows)] => problems.push(format!(
+                "`{}` stands beside an update of the same table: Graft trains one of the two",
+                rows.name
+            )),
+        }
+    }
+    methods
+}
+
+fn lacks(half: &TensorView, table: TableName, other: TableTensor) -> String {
+    format!("`{}` lacks its `{PREFIX}{}`", half.name, other.name(table))
 }
 
 fn pairs(
@@ -141,7 +229,7 @@ fn problem(
 fn table_problem(view: &TensorView) -> Option<String> {
     let TensorView { name, shape, .. } = view;
     if shape.len() != 2 {
-        return Some(format!("`{name}` is {shape:?}, but must be [vocabulary, width]"));
+        return Some(format!("`{name}` is {shape:?}, but must be a matrix"));
     }
     not_numbers(view)
 }

@@ -8,7 +8,7 @@ use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Int, Tensor, TensorData, TensorPrimitive};
 use graft_data::{Batch, IGNORE};
 use graft_kernels::{Kernels, Ops, Precision};
-use graft_model::site::{EMBED_TOKENS, LM_HEAD, NORM};
+use graft_model::site::NORM;
 use graft_model::{Llama, Projection, Table};
 
 use crate::sink::OfExample;
@@ -131,8 +131,7 @@ where
         let normed = <B as Kernels>::rms_norm(&rows, weight, self.eps(), Precision::F32);
         let normed = tensor::<B>(normed);
         let head = self.model.head();
-        let head_name = if self.model.head.is_some() { LM_HEAD } else { EMBED_TOKENS };
-        let train_head = head.param().is_some() && gradient.wants(head_name);
+        let trains_head = head.names().into_iter().any(|name| gradient.wants(name));
         let bands = head.bands();
         let mut losses = Vec::with_capacity(targets.rows.len());
         let mut d_normed = Vec::new();
@@ -142,10 +141,10 @@ where
             let factors = &factors[first..first + tokens.len()];
             let (of_chunk, d_logits) = B::cross_entropy(logits, tokens, factors);
             losses.extend(of_chunk);
-            if train_head {
-                // A head that is trained is one band.
-                let dw = B::dense_linear_dw(&d_logits[0], &part, self.precision);
-                gradient.add(head_name, dw);
+            if trains_head {
+                for ((first, band), dy) in bands.iter().zip(&d_logits) {
+                    gradient.add_table(band.logits_gradients(*first, dy, &part, self.precision));
+                }
             }
             let parts = bands.iter().zip(d_logits).map(|((first, band), d_logits)| {
                 let d_part = band.logits_dx(&d_logits, self.precision);

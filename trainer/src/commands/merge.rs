@@ -64,9 +64,9 @@ pub fn run(globals: &Globals, args: &MergeArgs) -> anyhow::Result<()> {
     Ok(page::print(&page::table(&rows))?)
 }
 
-/// What was merged: projections, and tables that the adapter brings whole.
+/// What was merged: projections, and tables of which the adapter brings something.
 fn merged(changed: usize, adapter: &PeftAdapter, onto: Onto, is_another: bool) -> String {
-    let tables: Vec<&str> = adapter.table_names().collect();
+    let tables: Vec<&str> = adapter.config().tables.keys().map(|table| table.name()).collect();
     let projections = changed - tables.len();
     let whole = if tables.is_empty() { String::new() } else { format!("; {}", tables.join(", ")) };
     format!("{projections} projections, onto {}{whole}", base_words(onto, is_another))

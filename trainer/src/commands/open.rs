@@ -145,7 +145,9 @@ impl Opening {
         let model = if let Some(adapter) = &self.adapter {
             let weights = adapter.weights(&checkpoint, config);
             let config = adapter.model_config(config);
-            build(voice, &config, &weights, adapter.config(), adapter, nf4, device)?
+            // Weights have whole tables in their places already.
+            let lora = adapter.config().without_whole_tables();
+            build(voice, &config, &weights, &lora, adapter, nf4, device)?
         } else {
             let start = Fresh(|_, len| vec![0.0; len]);
             let nothing = LoraConfig::default();

@@ -11,6 +11,7 @@ use graft_kernels::flex::isa::Isa;
 use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::{Checkpoint, expected};
 use graft_model::config::FloatType;
+use graft_model::site::{EMBED_TOKENS, LM_HEAD};
 use graft_model::{LlamaConfig, ProjectionKind, Seat, Site};
 use graft_recipes::{ActivationOffload, Checkpointing, Init, MergeOnto, Target};
 
@@ -93,9 +94,12 @@ impl Merging {
 
 /// The sizes of a run.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Asked {
-    /// The model.
+    /// The model, with what is trained of it.
     pub config: LlamaConfig,
+    /// Whether the base's head is its embedding: one table in its files.
+    pub one_table: bool,
     /// How it trains.
     pub method: Arc<dyn Method>,
     /// The adapter's rank, where another could be chosen: not of one that the run goes on from.
@@ -173,7 +177,8 @@ impl Asked {
         let model_bytes = written_bytes(plan);
         let stored = (plan.method.learns() == Learns::Adapter).then(|| stored(plan));
         Ok(Self {
-            config: plan.config.clone(),
+            config: plan.method.model_config(&plan.config),
+            one_table: plan.config.tied,
             method: plan.method.clone().into(),
             rank: plan.method.rank().filter(|_| plan.init_from.is_none()),
             states: plan.state_format(),
@@ -270,9 +275,21 @@ impl Asked {
         lowest.map_or(0, |lowest| self.config.layers - lowest)
     }
 
-    /// Whether a table of this seat is trained.
+    /// Whether something of this seat is trained.
     pub(super) fn trains(&self, seat: Seat) -> bool {
-        self.method.trained(&self.config).iter().any(|tensor| tensor.seat == seat)
+        self.trained_at(seat) > 0
+    }
+
+    /// How many values of this seat are trained.
+    pub(super) fn trained_at(&self, seat: Seat) -> usize {
+        let trained = self.method.trained(&self.config).into_iter();
+        trained.filter(|tensor| tensor.seat == seat).map(|tensor| tensor.len()).sum()
+    }
+
+    /// Whether all of a table is trained, in the place of the stored one.
+    pub(super) fn trains_all_of(&self, seat: Seat) -> bool {
+        let whole = seat.shape(&self.config);
+        self.method.trained(&self.config).iter().any(|t| t.seat == seat && t.shape == whole)
     }
 
     /// What the update of this projection takes of a token.
@@ -374,9 +391,12 @@ fn written_bytes(plan: &Plan) -> u64 {
             None => Some(checkpoint.spec(name)?.dtype.bitsize() as u64 / 8),
         }
     };
-    let bytes = expected(&plan.config).into_iter().map(|tensor| {
+    let bytes = expected(&plan.method.model_config(&plan.config)).into_iter().map(|tensor| {
         let values: u64 = tensor.shape.iter().map(|&side| side as u64).product();
-        each(&tensor.name, tensor.site.is_some()).unwrap_or(usual).saturating_mul(values)
+        // A head that the base's embedding is, too, is of its type.
+        let is_embedding = plan.config.tied && tensor.name == LM_HEAD;
+        let name = if is_embedding { EMBED_TOKENS } else { &tensor.name };
+        each(name, tensor.site.is_some()).unwrap_or(usual).saturating_mul(values)
     });
     bytes.fold(0, u64::saturating_add)
 }

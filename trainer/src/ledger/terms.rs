@@ -9,7 +9,7 @@ mod step;
 use std::fmt::Write as _;
 
 use graft_kernels::Precision;
-use graft_model::table::BAND;
+use graft_model::table::{BAND, NARROW_BAND};
 use graft_model::{ProjectionKind, Seat, Site};
 
 use super::asked::Asked;
@@ -118,8 +118,12 @@ fn weights(asked: &Asked) -> Vec<Entry> {
     );
     let table =
         |name| Entry::new(name, Medium::Mapped, bytes(table, stored.table), arithmetic.clone());
-    let embedding = Some(table("embedding"));
-    let head = (!config.tied).then(|| table("head"));
+    let embedding = !asked.trains_all_of(Seat::Embedding);
+    // Where the base has one table for both, it is there once.
+    let once = embedding && asked.one_table && asked.tensors() != Medium::Device;
+    let head = !config.tied && !asked.trains_all_of(Seat::Head) && !once;
+    let embedding = embedding.then(|| table("embedding"));
+    let head = head.then(|| table("head"));
     let of = |line: Entry, private, streams| {
         let lines = places(private, streams).into_iter();
         lines.map(move |place| Entry { place, ..line.clone() })
@@ -133,7 +137,7 @@ fn weights(asked: &Asked) -> Vec<Entry> {
 /// Of a mapped embedding that is no head, too, rows are read here and there: the pages of those that come up.
 fn touched(asked: &Asked, line: Entry) -> Entry {
     let bytes = asked.embedded as u64;
-    let is_head = asked.config.tied || line.name != "embedding";
+    let is_head = asked.config.tied || asked.one_table || line.name != "embedding";
     // A GPU is given the whole table.
     let is_read_whole = asked.tensors() == Medium::Device || line.place != Medium::Mapped;
     if is_head || is_read_whole || bytes >= line.bytes {
@@ -164,7 +168,8 @@ fn values(asked: &Asked) -> Entry {
 
 /// What adapters began as, where that is a part of the weights.
 fn began(asked: &Asked) -> Option<Entry> {
-    let count = asked.trained().iter().sum::<usize>();
+    let tables = asked.trained_at(Seat::Embedding) + asked.trained_at(Seat::Head);
+    let count = trained(asked) - tables;
     let line = || anonymous("first values", count * F32, format!("{} · {F32}", group(count)));
     asked.method.takes_from_weights().then(line)
 }
@@ -230,10 +235,13 @@ fn logit_rows(asked: &Asked, rows: usize) -> usize {
 /// Rows of a band of the head that are multiplied at a time: a head that is trained is one band.
 fn band(asked: &Asked) -> usize {
     let vocab = asked.config.vocab_size;
-    match asked.stored {
-        Some(_) => vocab.min((BAND / asked.config.d_model).max(1)),
-        None => vocab,
-    }
+    let head = if asked.config.tied { Seat::Embedding } else { Seat::Head };
+    let values = match (asked.trains(head), asked.trains_all_of(head)) {
+        (false, _) => BAND,
+        (true, false) => NARROW_BAND,
+        (true, true) => return vocab,
+    };
+    vocab.min((values / asked.config.d_model).max(1))
 }
 
 /// Tokens of the largest pass: the left side of its widest product is packed, and the memory kept for the

@@ -24,6 +24,7 @@ fn lora(change: impl FnOnce(&mut LoraConfig)) -> Arc<dyn Method> {
 fn asked() -> Asked {
     Asked {
         config: presets::llama3_2_1b(),
+        one_table: true,
         method: lora(|_| ()),
         rank: Some(16),
         states: StateFormat::F32,

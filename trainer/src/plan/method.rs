@@ -1,4 +1,7 @@
-//! Section `adapter` against the model: targets become sites.
+//! Section `adapter` against the model: targets become sites and tables.
+
+mod tables;
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -8,11 +11,13 @@ use std::path::Path;
 use graft_adapters::peft::ModulePattern;
 use graft_adapters::{
     AnyMethod, Full, Learns, LoraConfig, Method, Part, PeftAdapter, Rank, Scaling, Size,
+    TableMethod,
 };
+use graft_data::Tokenizer;
 use graft_model::folder::ModelFolder;
 use graft_model::{LlamaConfig, ProjectionKind, Site};
 use graft_recipes::{
-    AdapterInit, AdapterMethod, Init, Layers, MergeOnto, ProjectionName, Quantization, Recipe,
+    AdapterInit, AdapterMethod, Init, Layers, MergeOnto, Quantization, Recipe, TargetModule,
     TargetModules,
 };
 
@@ -32,6 +37,7 @@ pub fn result(learns: Learns) -> &'static str {
 pub(super) fn resolve(
     recipe: &Recipe,
     config: Option<&LlamaConfig>,
+    tokenizer: Option<&Tokenizer>,
     findings: &mut Findings<'_>,
 ) -> Option<AnyMethod> {
     match &recipe.adapter {
@@ -47,6 +53,8 @@ pub(super) fn resolve(
             layers,
             rank_pattern,
             alpha_pattern,
+            modules_to_save,
+            trainable_token_indices,
             init,
             init_from,
         } => {
@@ -58,12 +66,21 @@ pub(super) fn resolve(
             let sites = layers.into_iter().flat_map(of_layer);
             let size = Size { rank: lora_rank(*rank)?, alpha: *alpha };
             let mut sites: BTreeMap<Site, Size> = sites.map(|site| (site, size)).collect();
+            let rows = tokens::rows(trainable_token_indices, model, tokenizer, findings);
+            let asked = tables::Asked { target_modules, modules_to_save, rows };
+            let mut tables = tables::of(asked, size, model, findings);
+            let mut sized = Vec::new();
+            sized.extend(sites.iter_mut().map(|(site, size)| (site.module_name(), size)));
+            sized.extend(tables.iter_mut().filter_map(|(table, method)| match method {
+                TableMethod::LowRank(size) => Some((table.module_name().to_owned(), size)),
+                TableMethod::Whole | TableMethod::Rows(_) => None,
+            }));
             let ranks = rank_pattern.iter().filter_map(|(p, rank)| Some((p, lora_rank(*rank)?.0)));
-            by_pattern("adapter.rank_pattern", ranks, &mut sites, findings, |size, rank| {
+            by_pattern("adapter.rank_pattern", ranks, &mut sized, findings, |size, rank| {
                 size.rank = Rank(rank);
             });
             let alphas = alpha_pattern.iter().map(|(pattern, alpha)| (pattern, *alpha));
-            by_pattern("adapter.alpha_pattern", alphas, &mut sites, findings, |size, alpha| {
+            by_pattern("adapter.alpha_pattern", alphas, &mut sized, findings, |size, alpha| {
                 size.alpha = alpha;
             });
             warn_of_width(&sites, model, findings);
@@ -74,7 +91,9 @@ pub(super) fn resolve(
                 b_rate: *loraplus_lr_ratio,
                 part: part(*init),
                 sites,
+                tables,
             };
+            tables::check(&config, findings);
             check_part(recipe, *init, &config, model, findings);
             check_scales(&config, findings);
             if let Some(start) = start
@@ -152,11 +171,14 @@ fn check_part(
 
 /// A scale is a number that f32 holds, and not nothing.
 fn check_scales(lora: &LoraConfig, findings: &mut Findings<'_>) {
-    let odd = |(site, size): (&Site, &Size)| {
-        let scale = lora.scaling.factor(*size) as f32;
-        (!scale.is_normal()).then_some((*site, *size, lora.scaling.factor(*size)))
+    let odd = |(name, size): (String, Size)| {
+        let scale = lora.scaling.factor(size) as f32;
+        (!scale.is_normal()).then_some((name, size, lora.scaling.factor(size)))
     };
-    if let Some((site, Size { rank, alpha }, scale)) = lora.sites.iter().find_map(odd) {
+    let sites = lora.sites.iter().map(|(site, size)| (site.module_name(), *size));
+    let tables = lora.tables.iter();
+    let tables = tables.filter_map(|(table, method)| Some((table.to_string(), method.size()?)));
+    if let Some((site, Size { rank, alpha }, scale)) = sites.chain(tables).find_map(odd) {
         let rank = rank.get();
         let message = format_args!(
             "alpha {alpha:?} at rank {rank} scales the update of {site} by {scale:e}; allowed: what f32 holds"
@@ -169,17 +191,17 @@ fn lora_rank(rank: graft_recipes::Rank) -> Option<Rank> {
     NonZeroUsize::new(rank.get()).map(Rank)
 }
 
-/// Gives each adapted projection the value of the pattern that matches it, by PEFT's rules. A pattern that matches none
+/// Gives each adapted module the value of the pattern that matches it, by PEFT's rules. A pattern that matches none
 /// of them is a problem: nobody writes one to say nothing. So are two that say different things of one projection, where
 /// PEFT takes the first: nobody should have to know which one counts.
 fn by_pattern<'a, T: Copy + PartialEq + Display>(
     key: &str,
     patterns: impl Iterator<Item = (&'a String, T)>,
-    sites: &mut BTreeMap<Site, Size>,
+    sized: &mut [(String, &mut Size)],
     findings: &mut Findings<'_>,
     set: impl Fn(&mut Size, T),
 ) {
-    let mut taken: BTreeMap<Site, (&String, T)> = BTreeMap::new();
+    let mut taken: BTreeMap<usize, (&String, T)> = BTreeMap::new();
     for (text, value) in patterns {
         let key = format!("{key}.{text}");
         let pattern = match ModulePattern::parse(text) {
@@ -191,31 +213,32 @@ fn by_pattern<'a, T: Copy + PartialEq + Display>(
                 continue;
             }
         };
-        let matched: Vec<Site> =
-            sites.keys().copied().filter(|site| pattern.matches(*site)).collect();
+        let matched: Vec<usize> =
+            (0..sized.len()).filter(|&index| pattern.matches(&sized[index].0)).collect();
         if matched.is_empty() {
-            let example = sites.keys().next().map(|site| site.module_name()).unwrap_or_default();
+            let example = sized.first().map(|(name, _)| name.as_str()).unwrap_or_default();
             let message = format_args!(
-                "it matches none of the {} adapted projections, of which one is `{example}`",
-                sites.len()
+                "it matches none of the {} adapted modules, of which one is `{example}`",
+                sized.len()
             );
             findings.problem(&key, message);
         }
-        for site in matched {
-            match taken.get(&site) {
+        for index in matched {
+            let (name, size) = &mut sized[index];
+            match taken.get(&index) {
                 Some((before, other)) if *other != value => {
                     findings.problem(
                         &key,
                         format_args!(
-                            "found {value}, but `{before}: {other}` matches `{site}`, too: one pattern \
+                            "found {value}, but `{before}: {other}` matches `{name}`, too: one pattern \
                              each, so that none depends on which one stands first"
                         ),
                     );
                     break;
                 }
-                _ => _ = taken.insert(site, (text, value)),
+                _ => _ = taken.insert(index, (text, value)),
             }
-            set(sites.get_mut(&site).expect("it is one of them"), value);
+            set(size, value);
         }
     }
 }
@@ -301,18 +324,20 @@ fn blocks(layers: &Layers, count: usize, findings: &mut Findings<'_>) -> Option<
 fn kinds(targets: &TargetModules) -> Vec<ProjectionKind> {
     match targets {
         TargetModules::AllLinear => ProjectionKind::ALL.to_vec(),
-        TargetModules::List(names) => names.iter().map(|&name| kind(name)).collect(),
+        TargetModules::List(names) => names.iter().filter_map(|&name| kind(name)).collect(),
     }
 }
 
-fn kind(name: ProjectionName) -> ProjectionKind {
-    match name {
-        ProjectionName::Query => ProjectionKind::Q,
-        ProjectionName::Key => ProjectionKind::K,
-        ProjectionName::Value => ProjectionKind::V,
-        ProjectionName::Output => ProjectionKind::O,
-        ProjectionName::Gate => ProjectionKind::Gate,
-        ProjectionName::Up => ProjectionKind::Up,
-        ProjectionName::Down => ProjectionKind::Down,
-    }
+/// `None` of a table.
+fn kind(name: TargetModule) -> Option<ProjectionKind> {
+    Some(match name {
+        TargetModule::Query => ProjectionKind::Q,
+        TargetModule::Key => ProjectionKind::K,
+        TargetModule::Value => ProjectionKind::V,
+        TargetModule::Output => ProjectionKind::O,
+        TargetModule::Gate => ProjectionKind::Gate,
+        TargetModule::Up => ProjectionKind::Up,
+        TargetModule::Down => ProjectionKind::Down,
+        TargetModule::Embedding | TargetModule::Head => return None,
+    })
 }

@@ -30,7 +30,7 @@ pub(super) fn check(
         );
         return;
     }
-    let mut traits = Traits::of(lora, false);
+    let mut traits = Traits::of(lora);
     if lora.part.is_some() {
         // Written with what it began as beside it.
         traits.rank *= 2;

@@ -42,7 +42,30 @@ const PART: Trained = (
     &["model.path=dense", "quantization=none", "adapter.init=pissa"],
     true,
 );
-const METHODS: &[Trained] = &[LORA, WHILE_LOADING, QLORA, FULL, ASKED, WIDE, DROPS, DORA, PART];
+const TABLES: Trained = (
+    "updates of the tables",
+    &[
+        "model.path=dense",
+        "quantization=none",
+        "adapter.target_modules=[q_proj, v_proj, embed_tokens, lm_head]",
+    ],
+    true,
+);
+const SAVED: Trained = (
+    "the tables whole",
+    &["model.path=nf4", "adapter.modules_to_save=[embed_tokens, lm_head]"],
+    true,
+);
+const ROWS: Trained = (
+    "rows of the tables",
+    &[
+        "model.path=nf4",
+        "adapter.trainable_token_indices={embed_tokens: [5, 900], lm_head: [7, 901]}",
+    ],
+    true,
+);
+const METHODS: &[Trained] =
+    &[LORA, WHILE_LOADING, QLORA, FULL, ASKED, WIDE, DROPS, DORA, PART, TABLES, SAVED, ROWS];
 const QUESTIONS: &str =
     "evaluation={held_out: [{path: questions.jsonl, format: messages}], max_new_tokens: 16}";
 
@@ -68,6 +91,9 @@ const CASES: &[Case] = &[
     (DORA, "none", "bf16", false, false),
     (DORA, "block", "f32", false, false),
     (PART, "selective", "bf16", true, false),
+    (TABLES, "selective", "bf16", true, false),
+    (SAVED, "block", "f32", true, false),
+    (ROWS, "selective", "bf16", false, true),
 ];
 
 fn all_cases() -> Vec<Case> {
@@ -213,6 +239,7 @@ fn a_plan_is_never_below_the_peak_and_little_above_it() {
         let [private, resident] = planned(&room, &words);
         let [found, peak] = measured(&room, &words);
         let name = format!("{}: {}", case.0.0, words.join(" "));
+        eprintln!("RATIO {:.3} {:.3} {name}", private / found, resident / peak);
         let verdicts = [
             verdict("anonymous", private, found, ABOVE * found),
             verdict("resident", resident, peak, ABOVE * peak),

@@ -1,12 +1,11 @@
 //! An adapter folder in PEFT's layout.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use graft_adapters::peft::WEIGHTS_FILE;
-use graft_adapters::{LoraConfig, PeftAdapter, Scaling, Size};
+use graft_adapters::{LoraConfig, PeftAdapter, Scaling, Size, TableMethod, TableName};
 use graft_data::Preamble;
-use graft_model::Site;
 use graft_model::checkpoint::Checkpoint;
 use graft_model::folder::ModelFolder;
 use serde_json::json;
@@ -22,10 +21,10 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
     let adapter = PeftAdapter::open(path)?;
     let checkpoint = Checkpoint::open_file(&ModelFolder::at(path)?, WEIGHTS_FILE)?;
     let sums = Sums::of(&checkpoint);
-    let LoraConfig { scaling, dropout, dora, sites, .. } = adapter.config();
+    let LoraConfig { scaling, dropout, dora, sites, tables, .. } = adapter.config();
     let targets: BTreeSet<&str> = sites.keys().map(|site| site.kind.name()).collect();
     let layers: BTreeSet<usize> = sites.keys().map(|site| site.layer).collect();
-    let tables: Vec<&str> = adapter.table_names().collect();
+    let of_tables = tables.iter().filter_map(|(name, method)| Some((name, method.size()?)));
     let parameters: u64 = checkpoint
         .names()
         .filter_map(|name| checkpoint.tensor(name))
@@ -35,14 +34,15 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
     let rslora = *scaling == Scaling::RankStabilised;
     let total = checkpoint.total_bytes();
     let one = adapter.config().one_size();
-    let of_site = |(site, &size): (&Site, &Size)| {
+    let shown = |size: Size| {
         let Size { rank, alpha } = size;
-        let size = json!({"rank": rank.get(), "alpha": alpha, "scale": scaling.factor(size)});
-        (site.module_name(), size)
+        json!({"rank": rank.get(), "alpha": alpha, "scale": scaling.factor(size)})
     };
+    let of_tables = of_tables.map(|(name, size)| (name.module_name().to_owned(), size));
+    let named = sites.iter().map(|(site, &size)| (site.module_name(), size)).chain(of_tables);
     // Of one size, as nearly all adapters are, it stands above.
     let sizes: Option<serde_json::Map<_, _>> =
-        one.is_none().then(|| sites.iter().map(of_site).collect());
+        one.is_none().then(|| named.map(|(name, size)| (name, shown(size))).collect());
     let json = json!({
         "kind": "adapter",
         "path": path,
@@ -57,7 +57,7 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         "metadata": adapter.metadata(),
         "target_modules": targets,
         "layers": layers,
-        "tables": tables,
+        "tables": tables.iter().map(|(name, method)| (name.name(), trained_of(method))).collect::<BTreeMap<_, _>>(),
         "parameters": parameters,
         "tensors": sums.json(),
         "bytes": total,
@@ -80,7 +80,9 @@ pub(super) fn inspect(path: &Path) -> anyhow::Result<Findings> {
         ("size", bytes(total)),
     ];
     if !tables.is_empty() {
-        rows.push(("whole", tables.join(", ")));
+        let of =
+            |(name, method): (&TableName, &TableMethod)| format!("{name}: {}", trained_of(method));
+        rows.push(("tables", tables.iter().map(of).collect::<Vec<_>>().join("; ")));
     }
     if TrainedWith::is_told(adapter.metadata()) {
         rows.push(("trained on", format!("weights of form {}", trained.quantization())));
@@ -122,13 +124,22 @@ fn warnings(adapter: &PeftAdapter) -> Vec<String> {
     warnings
 }
 
+/// What is trained of a table, in words.
+fn trained_of(method: &TableMethod) -> String {
+    match method {
+        TableMethod::Whole => "whole".to_owned(),
+        TableMethod::LowRank(size) => format!("an update of rank {}", size.rank.get()),
+        TableMethod::Rows(ids) => format!("{} rows", ids.len()),
+    }
+}
+
 /// The one size of all updates, or the span of the different ones.
 fn sizes_in_words(config: &LoraConfig) -> String {
     if let Some(size @ Size { rank, alpha }) = config.one_size() {
         return format!("{}, alpha {alpha}, scale {}", rank.get(), config.scaling.factor(size));
     }
-    let ranks: BTreeSet<usize> = config.sites.values().map(|size| size.rank.get()).collect();
-    let scales = config.sites.values().map(|&size| config.scaling.factor(size));
+    let ranks: BTreeSet<usize> = config.sizes().map(|size| size.rank.get()).collect();
+    let scales = config.sizes().map(|size| config.scaling.factor(size));
     let (least, most) = scales
         .fold((f64::INFINITY, 0.0_f64), |(least, most), scale| (least.min(scale), most.max(scale)));
     let ranks: Vec<String> = ranks.iter().map(usize::to_string).collect();

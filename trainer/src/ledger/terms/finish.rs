@@ -3,6 +3,7 @@
 
 use graft_adapters::Learns;
 use graft_adapters::merge::BUFFER;
+use graft_model::Seat;
 
 use super::{F32, anonymous, band, group, largest_projection, scores};
 use crate::ledger::asked::{Asked, Merging};
@@ -52,6 +53,7 @@ fn merging(asked: &Asked) -> Vec<Entry> {
             update,
             format!("{rank} · ({} + {}) · {F32}", group(out), group(inner)),
         ),
+        of_tables(asked),
         anonymous(
             "merged rows",
             buffer,
@@ -153,4 +155,12 @@ pub(super) fn giving(asked: &Asked) -> Vec<Entry> {
         ),
         super::tokenizer(asked, true),
     ]
+}
+
+/// What is trained of embedding and head beside them: it is read whole.
+fn of_tables(asked: &Asked) -> Entry {
+    let beside = |seat| if asked.trains_all_of(seat) { 0 } else { asked.trained_at(seat) };
+    let most = beside(Seat::Embedding).max(beside(Seat::Head));
+    // As it is in the file, too, where that is the other way round.
+    anonymous("of a table", 2 * most * F32, format!("2 · {} · {F32}", group(most)))
 }

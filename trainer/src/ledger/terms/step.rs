@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use graft_adapters::TokenBytes;
 use graft_kernels::Precision;
+use graft_model::table::NARROW_BAND;
 use graft_model::{ProjectionKind, Seat, Site};
 use graft_recipes::Checkpointing;
 
@@ -272,8 +273,18 @@ fn logits(asked: &Asked) -> Entry {
 
 /// The gradient of a head that is trained, before it joins the others.
 fn head_gradient(asked: &Asked) -> Entry {
+    const NAME: &str = "the head's gradient";
     let seat = if asked.config.tied { Seat::Embedding } else { Seat::Head };
-    table_gradient(asked, "the head's gradient", seat, band(asked))
+    if !asked.trains(seat) || asked.trains_all_of(seat) {
+        return table_gradient(asked, NAME, seat, band(asked));
+    }
+    // Of an update or of rows; logits of a band, and their gradient, are there once more.
+    let (trained, d_model) = (asked.trained_at(seat), asked.config.d_model);
+    let rows = logit_rows(asked, asked.micro_batch_targets());
+    let band = (NARROW_BAND / d_model).min(asked.config.vocab_size);
+    let arithmetic =
+        format!("{} · {F32} + 2 · {} rows · {} · {F32}", group(trained), group(rows), group(band));
+    tensors(asked, NAME, (trained + 2 * rows * band) * F32, arithmetic)
 }
 
 /// The embedding's, last of all.
@@ -282,10 +293,14 @@ fn embedding_gradient(asked: &Asked) -> Entry {
 }
 
 fn table_gradient(asked: &Asked, name: &'static str, seat: Seat, rows: usize) -> Entry {
-    let trains = usize::from(asked.trains(seat));
     let d_model = asked.config.d_model;
+    let trained = asked.trained_at(seat);
+    if trained > 0 && trained < rows * d_model {
+        // An update of it, or some rows.
+        return tensors(asked, name, trained * F32, format!("{} · {F32}", group(trained)));
+    }
     let arithmetic = format!("{} tokens · {} · {F32}", group(rows), group(d_model));
-    tensors(asked, name, trains * rows * d_model * F32, arithmetic)
+    tensors(asked, name, usize::from(trained > 0) * rows * d_model * F32, arithmetic)
 }
 
 /// The gradients of what trains of a branch, before they join the others: its weights, or the two matrices of
