@@ -240,8 +240,9 @@ impl Method for LoraConfig {
             // What is given, as an operand; for a moment that, the product, and both gradients.
             return TokenBytes { beside: 4 * low + operand, moment: 16 * out, ..plain };
         }
-        // What is given, in the place of the product that was kept; for a moment the product, both gradients, and what is cast of one.
-        TokenBytes { beside_products: operand, moment: 4 * operand, ..plain }
+        // What is given, in the place of the product that was kept; for a moment the product, both gradients, and what is
+        // cast of one. In one run of ten, by which thread comes first, the allocator holds more of it.
+        TokenBytes { beside_products: operand, moment: 4 * operand + 4 * out, ..plain }
     }
 
     fn takes_from_weights(&self) -> bool {

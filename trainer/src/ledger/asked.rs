@@ -286,6 +286,14 @@ impl Asked {
         trained.filter(|tensor| tensor.seat == seat).map(|tensor| tensor.len()).sum()
     }
 
+    /// Whether a table has an update beside it.
+    pub(super) fn updates(&self, seat: Seat) -> bool {
+        let is_wide = |t: &TrainedTensor| t.shape[0] == self.config.vocab_size;
+        self.trains(seat)
+            && !self.trains_all_of(seat)
+            && self.method.trained(&self.config).iter().any(|t| t.seat == seat && is_wide(t))
+    }
+
     /// Whether all of a table is trained, in the place of the stored one.
     pub(super) fn trains_all_of(&self, seat: Seat) -> bool {
         let whole = seat.shape(&self.config);

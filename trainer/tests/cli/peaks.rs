@@ -239,7 +239,6 @@ fn a_plan_is_never_below_the_peak_and_little_above_it() {
         let [private, resident] = planned(&room, &words);
         let [found, peak] = measured(&room, &words);
         let name = format!("{}: {}", case.0.0, words.join(" "));
-        eprintln!("RATIO {:.3} {:.3} {name}", private / found, resident / peak);
         let verdicts = [
             verdict("anonymous", private, found, ABOVE * found),
             verdict("resident", resident, peak, ABOVE * peak),
