@@ -70,7 +70,7 @@ pub struct AdaptersArgs {
     #[arg(long, value_name = "DIR", required = true, value_parser = path())]
     pub adapter: Vec<PathBuf>,
     /// What each one's update is multiplied with, in their order [default: 1 for each]
-    #[arg(long, value_name = "X,…", value_delimiter = ',', allow_hyphen_values = true)]
+    #[arg(long, value_name = "X,…", value_delimiter = ',', allow_hyphen_values = true, value_parser = weight)]
     pub weights: Vec<f64>,
     /// The new folder
     #[arg(long, value_name = "DIR", value_parser = path())]
@@ -100,6 +100,12 @@ pub struct AdaptersArgs {
 fn share(text: &str) -> Result<Share, String> {
     let share = text.parse().ok().and_then(Share::new);
     share.ok_or_else(|| "expected a number above 0 and at most 1".to_owned())
+}
+
+/// What an update is multiplied with.
+fn weight(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|x| x.is_finite() && *x != 0.0);
+    number.ok_or_else(|| "expected a number other than 0".to_owned())
 }
 
 impl AdaptersArgs {

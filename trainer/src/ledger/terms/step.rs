@@ -282,9 +282,14 @@ fn head_gradient(asked: &Asked) -> Entry {
     let (trained, d_model) = (asked.trained_at(seat), asked.config.d_model);
     let rows = logit_rows(asked, asked.micro_batch_targets());
     let band = (NARROW_BAND / d_model).min(asked.config.vocab_size);
-    let arithmetic =
-        format!("{} · {F32} + 2 · {} rows · {} · {F32}", group(trained), group(rows), group(band));
-    tensors(asked, NAME, (trained + 2 * rows * band) * F32, arithmetic)
+    let times = if asked.updates(seat) { 2 } else { 1 };
+    let arithmetic = format!(
+        "{} · {F32} + {times} · {} rows · {} · {F32}",
+        group(trained),
+        group(rows),
+        group(band)
+    );
+    tensors(asked, NAME, (trained + times * rows * band) * F32, arithmetic)
 }
 
 /// The embedding's, last of all.
