@@ -23,7 +23,7 @@ use crate::tokenizer::Tokenizer;
 /// Rows read before they are encoded together: bounds the text held in memory.
 const ROWS_AT_ONCE: usize = 4_096;
 /// Bytes of text after which no more rows are added to those.
-const BYTES_AT_ONCE: u64 = 16 * MOST_BYTES_OF_A_ROW as u64;
+const BYTES_AT_ONCE: u64 = 8 * MOST_BYTES_OF_A_ROW as u64;
 
 /// Samples in file order, and what they are in numbers.
 #[derive(Debug, Clone, PartialEq)]

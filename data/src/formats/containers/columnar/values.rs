@@ -256,6 +256,11 @@ fn map(entries: &StructArray) -> Result<Value, String> {
 fn looked_up(array: &dyn Array) -> Result<Vec<Value>, String> {
     downcast_dictionary_array!(
         array => {
+            if let Some(texts) = array.values().as_string_opt::<i32>() {
+                let text = |key: usize| Some(texts.value(key)).filter(|_| texts.is_valid(key));
+                let keys = array.keys_iter().map(|key| key.filter(|&key| key < texts.len()));
+                return Ok(keys.map(|key| key.and_then(text).map_or(Value::Null, Value::from)).collect());
+            }
             let mut known: BTreeMap<usize, Value> = BTreeMap::new();
             let mut out = Vec::with_capacity(array.len());
             for key in array.keys_iter() {
@@ -301,6 +306,10 @@ fn texts(array: &ArrayRef) -> u64 {
         }
         DataType::Dictionary(..) => downcast_dictionary_array!(
             array => {
+                if let Some(texts) = array.values().as_string_opt::<i32>() {
+                    let keys = array.keys_iter().flatten().filter(|&key| key < texts.len());
+                    return keys.map(|key| texts.value(key).len() as u64).sum();
+                }
                 let mut known: BTreeMap<usize, u64> = BTreeMap::new();
                 let keys = array.keys_iter().flatten().filter(|&key| key < array.values().len());
                 keys.map(|key| {
