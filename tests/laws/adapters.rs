@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use graft_adapters::merge::{self, Merge, NOTHING_TOLD, Onto};
-use graft_adapters::{PeftAdapter, peft};
+use graft_adapters::{LoraLinear, PeftAdapter, Trainable, peft};
 use graft_data::Batch;
 use graft_files::atomic;
 use graft_kernels::{Home, Precision};
@@ -64,7 +64,7 @@ fn merged(drawn: &Drawn, batch: &Batch) -> Outcome<Vec<f32>> {
     let config = write_base(&base, drawn)?;
     let mut tensors = Vec::new();
     drawn.adapted(0.5).visit(&mut |param| {
-        if param.name().contains(".lora_") {
+        if <LoraLinear<Cpu> as Trainable<Cpu>>::trains(param.seat()) {
             tensors.push((param.name().to_owned(), param.shape(), param.values()));
         }
     });

@@ -42,6 +42,9 @@ pub(crate) fn full_tape<P: Trainable<Cpu>>(
         NextToken.turn(&model, turn, scale, &mut OfExample { example: 0, sink: &mut gradient });
     let gradients = backward_from::<Cpu>(output, above);
     pass.into_leaves().gradients(&gradients, |name, values| gradient.add(0, name, values));
+    let entered = <Autodiff<Cpu> as AutodiffBackend>::grad(&input, &gradients);
+    let of_rows = model.embedding.rows_gradients(&batch.tokens, entered.expect("it was asked for"));
+    OfExample { example: 0, sink: &mut gradient }.add_table(of_rows);
     gradient.into_sums().values()
 }
 

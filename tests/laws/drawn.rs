@@ -121,6 +121,8 @@ impl Drawn {
         let last = self.sizes.vocab as u32 - 1;
         let method = |of: Of| match of {
             Of::Nothing => None,
+            // No table has magnitudes.
+            Of::Update if self.dora => None,
             Of::Update => Some(TableMethod::LowRank(size)),
             Of::Rows => Some(TableMethod::Rows(vec![last, 0, last / 2])),
             Of::Whole => Some(TableMethod::Whole),

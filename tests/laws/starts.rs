@@ -8,7 +8,7 @@ use graft_model::{Error, Llama, Projection, Site};
 use graft_tests::{Cpu, samples, uniform};
 use proptest::prelude::*;
 
-use super::drawn::{Drawn, Lively, config, drawn};
+use super::drawn::{Drawn, Lively, Of, config, drawn};
 use super::scores;
 
 /// Moves an update of random values out of the weight: what is computed first is the base.
@@ -137,6 +137,7 @@ proptest! {
 
     #[test]
     fn what_a_start_moves_into_the_update_leaves_the_first_model_the_base(drawn in drawn(1..2)) {
+        let drawn = Drawn { tables: [Of::Nothing; 2], ..drawn };
         let start = Moved::of(&drawn);
         let base = Drawn { nf4: None, ..drawn.clone() };
         let expected = losses(&base.frozen());
@@ -149,6 +150,7 @@ proptest! {
 
     #[test]
     fn quantised_is_what_a_start_leaves_of_a_weight(drawn in drawn(1..2), double in any::<bool>()) {
+        let drawn = Drawn { tables: [Of::Nothing; 2], ..drawn };
         let (start, lora) = (Moved::of(&drawn), drawn.lora());
         let rests = Rests { weights: drawn.weights(), moved: start, lora: &lora };
         let nf4 = Some(AbsmaxFormat::of(double));
