@@ -8,6 +8,7 @@ use graft_model::Seat;
 use super::{F32, anonymous, band, group, largest_projection, scores};
 use crate::ledger::asked::{Asked, Merging};
 use crate::ledger::{Entry, Medium};
+use crate::plan::parameters;
 use graft_engine::probe::{self, TOKENS};
 
 /// A checkpoint: the largest trained tensor, and its bytes as they are written.
@@ -129,6 +130,8 @@ pub(super) fn giving(asked: &Asked) -> Vec<Entry> {
     let tokens = TOKENS.min(config.vocab_size) / 4;
     let rows = tokens.min((probe::CHUNK / band).max(1));
     let buffer = 2 * BUFFER * asked.models_given;
+    let all = parameters(config) as usize;
+    let each = asked.stored.map_or(2, |stored| stored.table / 1_000_000);
     vec![
         anonymous(
             "adapters on their way",
@@ -154,6 +157,19 @@ pub(super) fn giving(asked: &Asked) -> Vec<Entry> {
             ),
         ),
         super::tokenizer(asked, true),
+        // Through maps of their own, so that what is in memory of the base counts again.
+        Entry::new(
+            "the base read again",
+            Medium::Mapped,
+            all * each,
+            format!("{} weights · {each}", group(all)),
+        ),
+        Entry::new(
+            "the model as a GGUF file",
+            Medium::Mapped,
+            2 * all * asked.models_given,
+            format!("{} weights · 2", group(all)),
+        ),
     ]
 }
 
