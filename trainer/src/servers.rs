@@ -89,7 +89,8 @@ pub struct Server {
 
 use Feature::{AlphaPattern, Dora, PartOfQkv, RankPattern, RsLora, Tables};
 
-/// The table. Single token rows (`trainable_token_indices`) and biases are in no adapter that Graft reads.
+/// The table. Biases are in no adapter that Graft reads. vLLM takes updates of the tables and rows of tokens in its newest
+/// releases alone, so that they are refused here.
 pub const SERVERS: [Server; 7] = [
     Server {
         target: Target::Peft,

@@ -64,8 +64,18 @@ const ROWS: Trained = (
     ],
     true,
 );
+const GIVEN: Trained = (
+    "lora for programs",
+    &[
+        "model.path=dense",
+        "quantization=none",
+        "adapter.rank_pattern={down_proj: 12}",
+        "finish.for=[vllm, llama.cpp, ollama]",
+    ],
+    false,
+);
 const METHODS: &[Trained] =
-    &[LORA, WHILE_LOADING, QLORA, FULL, ASKED, WIDE, DROPS, DORA, PART, TABLES, SAVED, ROWS];
+    &[LORA, WHILE_LOADING, QLORA, FULL, ASKED, WIDE, DROPS, DORA, PART, TABLES, SAVED, ROWS, GIVEN];
 const QUESTIONS: &str =
     "evaluation={held_out: [{path: questions.jsonl, format: messages}], max_new_tokens: 16}";
 
@@ -76,6 +86,7 @@ type Case = (Trained, &'static str, &'static str, bool, bool);
 const CASES: &[Case] = &[
     (LORA, "block", "bf16", false, true),
     (LORA, "selective", "f32", true, false),
+    (GIVEN, "block", "bf16", false, false),
     (LORA, "none", "bf16", false, false),
     (WHILE_LOADING, "block", "f32", true, true),
     (WHILE_LOADING, "none", "bf16", true, false),

@@ -126,22 +126,32 @@ pub(super) fn giving(asked: &Asked) -> Vec<Entry> {
     let values: usize = asked.trained().into_iter().sum();
     let [out, inner] = largest_projection(asked);
     let block = asked.block_weights();
+    // Held in NF4, a block goes through it again.
+    let quantised = usize::from(asked.stored.is_some_and(|it| it.projection < 1_000_000));
     let band = band(asked);
     let tokens = TOKENS.min(config.vocab_size) / 4;
     let rows = tokens.min((probe::CHUNK / band).max(1));
     let buffer = 2 * BUFFER * asked.models_given;
     let all = parameters(config) as usize;
+    // Of an embedding that is no head some rows are read again.
+    let rest = if config.tied { 0 } else { config.vocab_size * config.d_model };
+    let again = all - rest;
     let each = asked.stored.map_or(2, |stored| stored.table / 1_000_000);
     vec![
         anonymous(
             "adapters on their way",
-            4 * values * F32,
-            format!("4 · {} · {F32}", group(values)),
+            3 * values * F32,
+            format!("3 · {} · {F32}", group(values)),
         ),
         anonymous(
             "a block of the base",
-            2 * block + 2 * out * inner * F32,
-            format!("2 · {} + 2 · {} · {} · {F32}", group(block), group(out), group(inner)),
+            quantised * block * 5 / 8 + out * inner * F32,
+            format!(
+                "{quantised} · {} · 5 / 8 + {} · {} · {F32}",
+                group(block),
+                group(out),
+                group(inner)
+            ),
         ),
         anonymous(
             "both models' answers",
@@ -161,8 +171,8 @@ pub(super) fn giving(asked: &Asked) -> Vec<Entry> {
         Entry::new(
             "the base read again",
             Medium::Mapped,
-            all * each,
-            format!("{} weights · {each}", group(all)),
+            again * each,
+            format!("{} weights · {each}", group(again)),
         ),
         Entry::new(
             "the model as a GGUF file",
