@@ -63,6 +63,7 @@ def load(task: dict):
         r=task["rank"],
         lora_alpha=task["alpha"],
         lora_dropout=0.0,
+        use_dora=task["dora"],
         bias="none",
         task_type="CAUSAL_LM",
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],

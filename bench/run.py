@@ -139,7 +139,7 @@ class Bench:
         return path
 
     def recipe(self, work: Work, steps: int, out: Path) -> Path:
-        quantized = "none" if work.mode == "lora" else "{format: nf4, double: true}"
+        quantized = "none" if work.format == "bf16" else "{format: nf4, double: true}"
         form = "text" if work.targets == "all" else "messages"
         tight = "  optimizer: adamw_8bit\n  activation_offload: disk\n" if work.tight else ""
         path = self.folder / f"{work.name}.yaml"
@@ -147,7 +147,7 @@ class Bench:
             f"name: {work.name}\n"
             f"model: {{path: {self.model(work.preset, work.format, work.sparse, work.layers)}}}\n"
             f"quantization: {quantized}\n"
-            f"adapter: {{method: lora, rank: {RANK}, alpha: {ALPHA}, dropout: 0.0, target_modules: all-linear}}\n"
+            f"adapter: {{method: lora, rank: {RANK}, alpha: {ALPHA}, dropout: 0.0, target_modules: all-linear, dora: {str(work.mode == 'dora').lower()}}}\n"
             f"data:\n"
             f"  train: [{{path: {self.rows(work, steps * work.rows)}, format: {form}}}]\n"
             f"  chat: {{preamble: none}}\n"
@@ -191,6 +191,7 @@ class Bench:
 
     def run_peer(self, work: Work, rows: Path, steps: int) -> dict:
         task = {
+            "dora": work.mode == "dora",
             "model": str(self.model(work.preset, work.format, work.sparse, work.layers)),
             "device": self.options.device,
             "batch": work.rows,

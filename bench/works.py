@@ -23,7 +23,7 @@ class Work:
     """One row of the table: a training step that both sides take."""
 
     preset: str
-    mode: str  # lora: frozen bf16 weights; qlora: NF4 with quantised scales
+    mode: str  # lora, dora: frozen bf16 weights; qlora: NF4 with quantised scales
     seq: int
     checkpointing: str  # selective | block | none, as recipes call it; the peer checkpoints for the first two
     targets: str = "all"  # all | quarter
@@ -46,7 +46,7 @@ class Work:
 
     @property
     def format(self) -> str:
-        return {"lora": "bf16", "qlora": "nf4-double"}[self.mode]
+        return {"lora": "bf16", "dora": "bf16", "qlora": "nf4-double"}[self.mode]
 
 
 WORKS = [
@@ -65,6 +65,10 @@ WORKS += [
 # The least memory instead of the most speed.
 WORKS += [Work(preset, "qlora", 512, "block") for preset in ("100m", "llama3.2-1b")]
 WORKS += [Work("llama3.2-1b", "lora", 512, "block")]
+
+# The lengths of rows of the weights trained apart.
+WORKS += [Work("100m", "dora", 512, checkpointing) for checkpointing in ("selective", "none")]
+WORKS += [Work("llama3.2-1b", "dora", 512, "selective")]
 
 # Larger than the peer can take on such machines: Graft alone, by `--large`.
 LARGE = [

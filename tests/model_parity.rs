@@ -74,8 +74,8 @@ fn compare(precision: Precision) {
     assert_eq!(cells, 12 * 3 * 4, "cells of the matrix in {}", precision.name());
     if precision == Precision::Bf16 {
         // Logits and pooled gradients of twelve cases, pooled gradients of seven projections' A, B and magnitudes, and of
-        // the two tables' A, B and themselves, and of rows.
-        assert_eq!(notes, 3 * 4 * (2 * 12 + 21 + 7));
+        // what is trained of the two tables.
+        assert_eq!(notes, 3 * 4 * (2 * 12 + 21 + 1));
     }
     deviations.finish(notes);
 }

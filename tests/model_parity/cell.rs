@@ -101,6 +101,8 @@ impl Cell<'_> {
                 );
             } else {
                 let pytorchs = answers.number(&format!("bf16.gradient.{name}"));
+                let of_block = name.starts_with("model.layers.");
+                let kind = if of_block { kind } else { "tensor of embedding and head" };
                 pools.add(&format!("every {kind}"), off, pytorchs);
                 pools.add(case, off, pytorchs);
             }

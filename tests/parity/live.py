@@ -33,7 +33,7 @@ REFERENCE = {"ATEN_CPU_CAPABILITY": "avx2", "TORCHDYNAMO_DISABLE": "1", "HF_HUB_
 FIXTURES = ROOT / "tests" / "fixtures"
 GENERATORS = {
     **{area: FIXTURES / area for area in
-       ("model", "generation", "adapters", "algebra", "chat_template", "tokenizer", "optimizer")},
+       ("model", "generation", "adapters", "algebra", "chat_template", "tokenizer", "optimizer", "starts")},
     "nf4": ROOT / "kernels" / "tests" / "fixtures" / "nf4",
 }
 # Each test target with its part of the table.
