@@ -31,8 +31,8 @@ pub use report::{Check, Finding, Place, Report, RowId, What};
 pub use side_by_side::texts_of;
 pub use survey::{Section, Survey, Unread, survey};
 
-/// What happens to a row in which something was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What happens to a row in which something was found; the mildest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It is told.

@@ -1,7 +1,8 @@
 //! Personal data and secrets in texts: where they stand, and what stands in their place.
 //!
-//! A kind is a file that finds its values; what overlaps belongs to the kind that stands first in
-//! [`Kind::ALL`], behind patterns and names of the user's own. Kinds with a checksum (IBAN, cards) are held
+//! A kind is a file that finds its values; of kinds what overlaps belongs to the one that stands first in
+//! [`Kind::ALL`]. Patterns and names of the user's own are looked for by themselves: each has its action, whatever
+//! overlaps it, and masks that would overlap are one for the whole stretch. Kinds with a checksum (IBAN, cards) are held
 //! to it, all others go by their form alone.
 
 mod card;
@@ -110,8 +111,10 @@ enum Finder {
 /// A value that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Value {
-    /// Its place in the text.
+    /// The stretch of the text that it stands for: its own, and that of all that overlap it.
     at: Range<usize>,
+    /// Its own place in the text.
+    own: Range<usize>,
     /// The number of what found it.
     pub(super) by: usize,
 }
@@ -199,9 +202,35 @@ impl Personal {
         }
     }
 
-    /// Everything that is in a text, in order; nothing overlaps.
-    pub(super) fn find(&self, text: &str) -> Vec<Value> {
-        let (mut values, mut found): (Vec<Value>, Vec<Range<usize>>) = Default::default();
+    /// What is in a text, in order; nothing overlaps.
+    fn find(&self, text: &str) -> Vec<Value> {
+        self.find_apart(text, |_| true)
+    }
+
+    /// What is in a text of what `is_meant` says, in order. Of values that overlap the one with the strictest action
+    /// stands for all, of these the longest.
+    fn find_apart(&self, text: &str, is_meant: impl Fn(usize) -> bool) -> Vec<Value> {
+        let mut apart: Vec<Value> = Vec::new();
+        for value in self.find_all(text).into_iter().filter(|value| is_meant(value.by)) {
+            let rank = |value: &Value| (self.action(value.by), value.own.len());
+            match apart.last_mut() {
+                Some(last) if value.at.start < last.at.end => {
+                    let at = last.at.start..last.at.end.max(value.at.end);
+                    if rank(&value) > rank(last) {
+                        *last = value;
+                    }
+                    last.at = at;
+                }
+                _ => apart.push(value),
+            }
+        }
+        apart
+    }
+
+    /// Everything that is in a text, in order: each of the user's own patterns and lists of names by itself, and kinds.
+    pub(super) fn find_all(&self, text: &str) -> Vec<Value> {
+        let (mut all, mut kinds): (Vec<Value>, Vec<Value>) = Default::default();
+        let mut found: Vec<Range<usize>> = Vec::new();
         for (by, sought) in self.sought.iter().enumerate() {
             match &sought.by {
                 Finder::Kind(kind) => kind.find(text, &mut found),
@@ -216,12 +245,22 @@ impl Personal {
                     found.retain(|name| !is_within(name));
                 }
             }
-            if !found.is_empty() {
-                found.sort_unstable_by_key(|at| at.start);
-                values = with_those_between(values, &mut found, by);
+            if found.is_empty() {
+                continue;
+            }
+            found.sort_unstable_by_key(|at| at.start);
+            if let Finder::Kind(_) = &sought.by {
+                kinds = with_those_between(kinds, &mut found, by);
+            } else {
+                all.extend(with_those_between(Vec::new(), &mut found, by));
             }
         }
-        values
+        if all.is_empty() {
+            return kinds;
+        }
+        all.extend(kinds);
+        all.sort_by_key(|value| (value.at.start, value.by));
+        all
     }
 
     /// The mail addresses in a text, where they are looked for.
@@ -235,8 +274,8 @@ impl Personal {
     }
 
     /// What stands in the place of a value.
-    pub(super) fn mask(&self, text: &str, Value { at, by }: &Value) -> String {
-        let value = &text[at.clone()];
+    pub(super) fn mask(&self, text: &str, Value { own, by, .. }: &Value) -> String {
+        let value = &text[own.clone()];
         match &self.sought[*by].by {
             Finder::Kind(kind) => self.key.mask(kind.name(), &spelled_alike(*kind, value)),
             Finder::Pattern(pattern) => self.key.mask(pattern.name(), value),
@@ -250,10 +289,11 @@ impl Personal {
         text: &str,
         is_masked: impl Fn(usize) -> bool,
     ) -> Option<(String, Vec<usize>)> {
-        let values = self.find(text);
+        // What is only told covers nothing that is masked, and makes no mask wider.
+        let values = self.find_apart(text, is_masked);
         let mut by: Vec<usize> = Vec::new();
         let (mut out, mut end) = (String::new(), 0);
-        for value in values.iter().filter(|value| is_masked(value.by)) {
+        for value in &values {
             out.push_str(&text[end..value.at.start]);
             out.push_str(&self.mask(text, value));
             end = value.at.end;
@@ -319,7 +359,8 @@ impl Personal {
             format!("{by} {}", action.name())
         });
         let sought: Vec<String> = sought.collect();
-        format!("{}\n{}", self.key.mask("key", ""), sought.join("\n"))
+        // The rule for what overlaps is the second one.
+        format!("2\n{}\n{}", self.key.mask("key", ""), sought.join("\n"))
     }
 }
 
@@ -339,7 +380,7 @@ fn with_those_between(values: Vec<Value>, found: &mut Vec<Range<usize>>, by: usi
         }
         if at.start >= end && known.peek().is_none_or(|value| value.at.start >= at.end) {
             end = at.end;
-            all.push(Value { at, by });
+            all.push(Value { own: at.clone(), at, by });
         }
     }
     all.extend(known);

@@ -259,7 +259,7 @@ impl Rows {
             return values;
         }
         texts::each(row, &mut |text| {
-            for value in personal.find(text) {
+            for value in personal.find_all(text) {
                 let mask = || (0, personal.mask(text, &value));
                 values.entry(value.by).or_insert_with(mask).0 += 1;
             }

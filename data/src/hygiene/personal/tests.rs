@@ -260,6 +260,35 @@ fn patterns_and_names_of_ones_own_go_before() {
     insta::assert_snapshot!(wrong("Anna\n12\n"), @r#"`n.txt`:2: "12" is no name: one has at least two characters, of them a letter"#);
 }
 
+/// What overlaps takes nothing away: each finder has its action, and a mask covers all of what is masked.
+#[test]
+fn a_pattern_of_ones_own_hides_no_other_value() {
+    let text = "call +49 30 901820, anna.berg@example.org, card 4111 1111 1111 1111, DE89 3704 0044 0532 0130 00, \
+                AZ-123456@example.org";
+    let with =
+        |regex: &str, action: Action| all().pattern(Pattern::new("own", regex).unwrap(), action);
+    let plain = all().learnt(text).into_owned();
+    for regex in ["901|anna", "[0-9]+", r"AZ-\d{6}", "card .*", r"\w+", ".+"] {
+        let told = with(regex, Action::Report);
+        assert_eq!(told.learnt(text), plain, "{regex} is only told, and masks nothing");
+        for action in [Action::Report, Action::Mask, Action::Drop, Action::Error] {
+            let personal = with(regex, action);
+            let found = personal.find_all(text);
+            let of_kinds = all().find_all(text);
+            let kinds = of_kinds.iter().map(|value| value.own.clone());
+            assert!(
+                kinds.into_iter().all(|own| found.iter().any(|value| value.own == own)),
+                "{regex}: every value is found as without it"
+            );
+            for said in [personal.learnt(text).into_owned(), personal.shown(text)] {
+                for rest in ["901820", "820", "berg", "1111", "0532", "example"] {
+                    assert!(!said.contains(rest), "{regex}, {action:?}: {said}");
+                }
+            }
+        }
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_panics_and_what_is_masked_is_gone(text in "[-+@.:/ 0-9a-zA-Z(){}ä\u{a0}=?&]{0,80}|\\PC{0,60}") {
