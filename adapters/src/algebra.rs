@@ -163,6 +163,16 @@ impl<'a> Combination<'a> {
                 ));
             }
         }
+        if let Method::Svd(rank) = method {
+            let widest = shapes.values().map(|shape| shape[0].min(shape[1])).max().unwrap_or(0);
+            if rank.get() > widest {
+                problems.push(format!(
+                    "the rank {} is more than {widest}, the smaller side of the widest weight that is adapted: a larger one \
+                     says nothing more",
+                    rank.get()
+                ));
+            }
+        }
         if !problems.is_empty() {
             return Err(Error::NotCombined { method: method.name(), problems });
         }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{Tensor, TensorData};
 use graft_kernels::{Kernels, Ops, Precision};
 use graft_model::load::{Factory, Weights, block, norm};
 use graft_model::param::host_values;
@@ -12,7 +12,7 @@ use graft_model::site::{EMBED_TOKENS, LM_HEAD};
 use graft_model::table::bands;
 use graft_model::{Context, Error, Layout, LlamaConfig, Projection, Rope, Seat, Table, stop};
 
-use crate::probe::{Probe, Says};
+use crate::probe::{Probe, Says, numbers};
 
 /// What a model makes of a probe, up to the head, whose rows are read from its weights.
 pub struct HeardByBlocks<'a, B: Kernels, W> {
@@ -70,7 +70,7 @@ impl Probe {
         let eps = config.rms_norm_eps as f32;
         let normed = states.into_iter().map(|state| {
             let normed = <B as Kernels>::rms_norm(&state, last.tensor(), eps, Precision::F32);
-            Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(normed))
+            numbers::<B>(&state, normed)
         });
         let hidden = Tensor::cat(normed.collect(), 0);
         let (config, device) = (config.clone(), device.clone());

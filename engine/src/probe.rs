@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
+use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Tensor, TensorPrimitive};
 use graft_data::SampleList;
 use graft_kernels::{Kernels, Ops, Precision};
@@ -87,7 +88,7 @@ impl Probe {
             let document = 0..tokens.len();
             let layout = Layout::of_documents(&model.config, &model.rope, &positions, &[document]);
             let hidden = model.hidden(tokens, &layout, Context::evaluation(precision));
-            Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(model.normed(&hidden)))
+            numbers::<B>(&hidden, model.normed(&hidden))
         };
         Heard {
             hidden: Tensor::cat(self.0.iter().map(one).collect(), 0),
@@ -96,6 +97,16 @@ impl Probe {
             precision,
         }
     }
+}
+
+/// `normed`, or no numbers where the squares of `hidden` are none: a norm makes zeros of such states, and zeros would
+/// agree with those of any other broken model.
+pub(crate) fn numbers<B: Kernels>(hidden: &FloatTensor<B>, normed: FloatTensor<B>) -> Tensor<B, 2> {
+    /// Its square is a number, and so is a sum of as many as a model is wide.
+    const MOST: f32 = 1e16;
+    let is_number = host_values::<B>(hidden.clone()).iter().all(|value| value.abs() < MOST);
+    let normed = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(normed));
+    if is_number { normed } else { normed * f32::NAN }
 }
 
 /// What a model makes of a probe.

@@ -133,6 +133,16 @@ fn what_cannot_be_combined_or_says_nothing_is_refused_and_leaves_nothing() {
     error: `b/adapter/new` lies in the adapter `b/adapter`, which is only read: choose another place
     ");
     let before = room.names();
+    // What is no number any more agrees with nothing: not with its own sum, either.
+    for weights in ["1e25,1e25", "1e30,1e35"] {
+        let line = format!("adapters --method cat --weights {weights} {MODEL} {two} -q");
+        let broken = room.graft(&line);
+        assert_ne!(broken.code, 0, "{weights}: {}{}", broken.stdout, broken.stderr);
+        assert_eq!(room.names(), before, "{weights}");
+    }
+    let wide = "--method rerank --rank 100000 --adapter a/adapter --out new";
+    let wide = room.refused(&format!("adapters {wide}"));
+    assert!(wide.contains("the rank 100000 is more than 256, the smaller side"), "{wide}");
     let far = room.graft(&format!("adapters --method svd --rank 1 --tolerance 0 {MODEL} {two} -q"));
     assert_eq!((far.code, room.names()), (1, before));
     assert!(
