@@ -54,6 +54,14 @@ fn every_container_gives_the_rows_that_were_written() {
     }
 }
 
+/// pandas writes a group of rows that has none, and no pages.
+#[test]
+fn a_table_without_rows_is_told_as_one() {
+    let path = folder().with_file_name("no_rows.parquet");
+    let error = read(&path, Format::Text).expect_err("it holds none");
+    assert!(error.ends_with("no_rows.parquet holds no rows"), "{error}");
+}
+
 #[test]
 fn the_content_tells_what_a_file_is_whatever_it_is_called() {
     let temporary = tempfile::tempdir().expect("a folder for temporary files");

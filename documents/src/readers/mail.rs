@@ -68,6 +68,9 @@ pub(super) fn read_box(writer: &mut Writer<'_>, bytes: &[u8], within: usize) -> 
             Err(Why::Broken { what, .. }) => {
                 writer.unread.push(format!("message {} cannot be read: {what}", number + 1));
             }
+            Err(why @ Why::Encrypted { .. }) => {
+                writer.unread.push(format!("message {}: {why}", number + 1));
+            }
             other => other?,
         }
     }
@@ -95,6 +98,9 @@ fn inside(outer: Option<&str>, name: &str) -> Arc<str> {
 }
 
 fn read_message(writer: &mut Writer<'_>, message: &Message<'_>, within: usize) -> Result<(), Why> {
+    if is_sealed(message) {
+        return Err(Why::Encrypted { kind: Kind::Mail });
+    }
     head(writer, message)?;
     for part in message.text_bodies() {
         match &part.body {
@@ -120,6 +126,25 @@ fn read_message(writer: &mut Writer<'_>, message: &Message<'_>, within: usize) -
     }
     (writer.member, writer.fixed) = (member, fixed);
     Ok(())
+}
+
+/// Whether a key is needed to read it: OpenPGP's `multipart/encrypted` (RFC 3156) or S/MIME's `application/pkcs7-mime`
+/// (RFC 8551), or a body that is such a message as text.
+fn is_sealed(message: &Message<'_>) -> bool {
+    let is = |whole: &str, part: &str| {
+        message.content_type().is_some_and(|kind| {
+            kind.ctype().eq_ignore_ascii_case(whole)
+                && kind.subtype().is_some_and(|found| found.eq_ignore_ascii_case(part))
+        })
+    };
+    let is_armoured = |part: &MessagePart<'_>| match &part.body {
+        PartType::Text(body) => body.trim_start().starts_with("-----BEGIN PGP MESSAGE-----"),
+        _ => false,
+    };
+    is("multipart", "encrypted")
+        || is("application", "pkcs7-mime")
+        || is("application", "x-pkcs7-mime")
+        || message.text_bodies().any(is_armoured)
 }
 
 /// HTML within a mail: a page that is beyond what is read is no reason to lose the others.
@@ -159,7 +184,13 @@ fn attachment(
         return Err(writer.budget.too_deep("documents in each other", DEEPEST));
     }
     if let PartType::Message(message) = &part.body {
-        return read_message(writer, message, within + 1);
+        return match read_message(writer, message, within + 1) {
+            Err(why @ Why::Encrypted { .. }) => {
+                writer.unread.push(format!("`{name}`: {why}"));
+                Ok(())
+            }
+            other => other,
+        };
     }
     let bytes = part.contents();
     let Ok(found) = kind(Path::new(name), bytes) else {

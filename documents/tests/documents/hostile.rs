@@ -197,6 +197,39 @@ fn mail_of_junk_and_of_mails_without_end_is_read_or_refused() {
 }
 
 #[test]
+fn a_mail_that_needs_a_key_is_named_and_no_row() {
+    let sealed = |kind: &str, body: &str| {
+        format!(
+            "From: a@example.org\nSubject: b\nMIME-Version: 1.0\nContent-Type: {kind}\n\n{body}\n"
+        )
+    };
+    let pgp = "--b\nContent-Type: application/pgp-encrypted\n\nVersion: 1\n--b\nContent-Type: application/octet-stream\n\n-----BEGIN PGP MESSAGE-----\n--b--";
+    let all = [
+        sealed("multipart/encrypted; protocol=\"application/pgp-encrypted\"; boundary=b", pgp),
+        sealed("application/pkcs7-mime; smime-type=enveloped-data; name=smime.p7m", "MIAGCSqG"),
+        sealed("application/x-pkcs7-mime", "MIAGCSqG"),
+        sealed("text/plain", "-----BEGIN PGP MESSAGE-----\n\nhQEMA\n-----END PGP MESSAGE-----"),
+    ];
+    for mail in &all {
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(said("a", mail.clone().into_bytes()), @"this mail is encrypted: save it without a password");
+        }
+    }
+    // In a box, and within another mail, the others are read.
+    let boxed = all.iter().fold(String::new(), |all, mail| {
+        format!("{all}From a@example.org Mon Nov 30 10:00:00 2026\n{mail}\n")
+    });
+    let plain =
+        "From a@example.org Mon Nov 30 10:00:00 2026\nFrom: a@example.org\nSubject: b\n\nHello.\n";
+    insta::assert_snapshot!(said("a", format!("{boxed}{plain}").into_bytes()), @r#"read: 3 blocks, unread ["message 1: this mail is encrypted: save it without a password", "message 2: this mail is encrypted: save it without a password", "message 3: this mail is encrypted: save it without a password", "message 4: this mail is encrypted: save it without a password"]"#);
+    let carried = format!(
+        "From: a@example.org\nSubject: b\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=c\n\n--c\n\ntext\n--c\nContent-Type: message/rfc822\n\n{}\n--c--\n",
+        all[1]
+    );
+    insta::assert_snapshot!(said("a", carried.into_bytes()), @r#"read: 3 blocks, unread ["`attachment 1`: this mail is encrypted: save it without a password"]"#);
+}
+
+#[test]
 fn text_without_end_is_refused_at_its_limit() {
     insta::assert_snapshot!(said("a", vec![b'a'; 65 << 20]), @"this text has more than 67108864 bytes of text; allowed: at most 67108864");
     insta::assert_snapshot!(said("a.md", vec![b'a'; 17 << 20]), @"this Markdown has more than 16777216 bytes of Markdown; allowed: at most 16777216");

@@ -207,7 +207,8 @@ pub struct DataArgs {
     #[command(flatten)]
     pub rows: RowArgs,
     /// Print JSON: the statistics, and of each sample ids, labels and text. A label is the id in the
-    /// same place where it counts in the loss, and -100 elsewhere, as transformers' `labels`
+    /// same place where it counts in the loss, and -100 elsewhere, as transformers' `labels`; of a sample that is shown
+    /// with masks both are null
     #[arg(long)]
     pub json: bool,
 }

@@ -177,17 +177,22 @@ pub fn sources(
 }
 
 /// A label is the id of the same place where it counts in the loss, and -100 elsewhere; so the first
-/// never counts. That is what transformers calls `labels`.
+/// never counts. That is what transformers calls `labels`. Where the text is shown with masks neither is told.
 fn as_json(samples: &[Sample], look: &Look) -> Result<Value, graft_data::Error> {
     let (statistics, preview) = (&look.dataset.statistics, preview(look));
+    let open = Preview { masked: None, ..preview };
     let sample = |sample: &Sample| -> Result<Value, graft_data::Error> {
+        let text = preview.whole(sample, PreviewStyle::Plain)?;
+        // Ids would say what the text has masks for.
+        let is_masked = text != open.whole(sample, PreviewStyle::Plain)?;
+        let ids = |ids: Value| if is_masked { Value::Null } else { ids };
         Ok(json!({
             "path": statistics.files[sample.origin.file].path,
             "line": sample.origin.line,
             "item": sample.origin.item,
-            "tokens": sample.tokens,
-            "labels": sample.labels,
-            "text": preview.whole(sample, PreviewStyle::Plain)?,
+            "tokens": ids(json!(sample.tokens)),
+            "labels": ids(json!(sample.labels)),
+            "text": text,
         }))
     };
     let samples: Vec<Value> = samples.iter().map(sample).collect::<Result<_, _>>()?;

@@ -183,6 +183,17 @@ fn what_is_found_is_told_by_place_and_mask_and_never_by_its_value() {
     ");
     assert!(shown.contains("Ask <MAIL_") && shown.contains("pay to <IBAN_"), "{shown}");
     let json = room.done(&format!("{line} --json"));
+    // Nor by ids that say what a mask stands for.
+    let ids = |json: &str| {
+        let shown: serde_json::Value = serde_json::from_str(json).unwrap();
+        let samples = shown["samples"].as_array().unwrap().clone();
+        samples
+            .iter()
+            .map(|it| [it["tokens"].is_null(), it["labels"].is_null()])
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&json), [[false; 2], [false; 2], [false; 2], [true; 2]]);
+    assert_eq!(ids(&room.done(&format!("{line} --as-it-is --json"))), [[false; 2]; 4]);
     room.done(&format!("{line} --html page.html"));
     let page = std::fs::read_to_string(room.path("page.html")).unwrap();
     for text in [&shown, &json, &page] {

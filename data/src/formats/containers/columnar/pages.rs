@@ -45,7 +45,9 @@ pub(super) fn check(file: &File, metadata: &ParquetMetaData) -> Result<Dictionar
     let mut reader = BufReader::new(file);
     let length = reader.seek(SeekFrom::End(0)).map_err(|error| error.to_string())?;
     let (mut at, mut all) = (length, Dictionaries::default());
-    for (group, row_group) in metadata.row_groups().iter().enumerate() {
+    // Of no rows there need not be pages.
+    let groups = metadata.row_groups().iter().enumerate();
+    for (group, row_group) in groups.filter(|(_, group)| group.num_rows() != 0) {
         for column in row_group.columns() {
             let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
             let start = start.min(column.data_page_offset());
