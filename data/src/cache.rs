@@ -20,6 +20,7 @@ mod found;
 mod look;
 mod making;
 mod others;
+mod sealed;
 mod splits;
 mod stored;
 

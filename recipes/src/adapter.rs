@@ -1,6 +1,8 @@
 //! Section `adapter`: what is trained.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod tables;
+
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,9 @@ use crate::named::named;
 use crate::paths::written;
 use crate::section::{Section, count, list, number, text};
 use crate::tree;
+
+pub use tables::{TableModule, Token, TokenRows};
+use tables::{rows_value, tables_to_save, token_rows};
 
 /// The keys of `adapter` that only LoRA knows.
 const LORA_KEYS: &[&str] = &[
@@ -69,28 +74,6 @@ named! {
         Head = "lm_head",
     }
 }
-
-named! {
-    /// The two tables of a Llama model, by their names in a checkpoint.
-    pub enum TableModule {
-        /// What turns tokens into rows.
-        Embedding = "embed_tokens",
-        /// What turns hidden states into logits.
-        Head = "lm_head",
-    }
-}
-
-/// A token of a recipe.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Token {
-    /// Its number.
-    Id(u32),
-    /// How the tokenizer writes it, `<|reserved_special_token_0|>`.
-    Text(String),
-}
-
-/// The tokens whose rows of a table are trained; never an empty list.
-pub type TokenRows = BTreeMap<TableModule, Vec<Token>>;
 
 /// Which projections get an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -349,57 +332,6 @@ impl AdapterMethod {
     }
 }
 
-/// `modules_to_save`: a list of tables, each once.
-fn tables_to_save(section: &mut Section<'_>) -> BTreeSet<TableModule> {
-    const KEY: &str = "modules_to_save";
-    let Some(node) = section.get(KEY) else { return BTreeSet::new() };
-    let Some(items) = list(node) else {
-        section.refuse(KEY, node, "a list of embed_tokens and lm_head");
-        return BTreeSet::new();
-    };
-    let chosen = items.iter().enumerate().filter_map(|(index, item)| {
-        section.chosen(&format!("{KEY}.{index}"), item, TableModule::ALL)
-    });
-    chosen.collect()
-}
-
-/// `trainable_token_indices`: tokens of the embedding, or of each table.
-fn token_rows(section: &mut Section<'_>) -> TokenRows {
-    const ALLOWED: &str = "a list of tokens, by number or as the tokenizer writes them, or such a list for embed_tokens \
-                           and lm_head each";
-    section.value("trainable_token_indices", TokenRows::new(), ALLOWED, |node| match &node.value {
-        tree::Value::Map(entries) => {
-            let of = |entry: &tree::Entry| {
-                let table = TableModule::ALL.iter().find(|(name, _)| *name == entry.key)?.1;
-                Some((table, tokens(&entry.value)?))
-            };
-            entries.iter().map(of).collect()
-        }
-        _ => Some(BTreeMap::from([(TableModule::Embedding, tokens(node)?)])),
-    })
-}
-
-/// At least one token.
-fn tokens(node: &tree::Node) -> Option<Vec<Token>> {
-    let token = |node: &tree::Node| match &node.value {
-        tree::Value::Integer(number) => u32::try_from(*number).ok().map(Token::Id),
-        _ => text(node).map(|text| Token::Text(text.to_owned())),
-    };
-    let all: Vec<Token> = list(node)?.iter().map(token).collect::<Option<_>>()?;
-    (!all.is_empty()).then_some(all)
-}
-
-fn rows_value(rows: &TokenRows) -> Value {
-    let tokens = |tokens: &Vec<Token>| -> Value {
-        let token = |token: &Token| match token {
-            Token::Id(id) => json!(id),
-            Token::Text(text) => json!(text),
-        };
-        tokens.iter().map(token).collect()
-    };
-    rows.iter().map(|(table, all)| (table.name().to_owned(), tokens(all))).collect()
-}
-
 /// A value for each of any patterns, in their order.
 fn patterns<T>(
     section: &mut Section<'_>,
@@ -433,10 +365,7 @@ impl TargetModules {
         if items.is_empty() {
             section.refuse(KEY, node, "all-linear, or a list of at least one module");
         }
-        let names = items.iter().enumerate().filter_map(|(index, item)| {
-            section.chosen(&format!("{KEY}.{index}"), item, TargetModule::ALL)
-        });
-        Self::List(names.collect())
+        Self::List(section.chosen_each(KEY, items, TargetModule::ALL).into_iter().collect())
     }
 
     fn to_value(&self) -> Value {

@@ -292,6 +292,16 @@ impl<'a> Section<'a> {
             self.refuse(key, node, &format!("a list of {}", names.join(", ")));
             return Vec::new();
         };
+        self.chosen_each(key, items, choices)
+    }
+
+    /// The named values of a list, each once; a problem for every item that is none.
+    pub(crate) fn chosen_each<T: Copy + PartialEq>(
+        &self,
+        key: &str,
+        items: &[Node],
+        choices: &[(&'static str, T)],
+    ) -> Vec<T> {
         let mut chosen = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let found = self.chosen(&format!("{key}.{index}"), item, choices);

@@ -10,9 +10,9 @@ use graft_kernels::{Home, Precision};
 use graft_model::LlamaConfig;
 use graft_model::checkpoint::Checkpoint;
 use graft_model::folder::ModelFolder;
-use graft_model::load::left_to_quantise;
+use graft_model::load::{Weights, left_to_quantise};
 
-const DEVICE: FlexDevice = FlexDevice;
+pub(crate) const DEVICE: FlexDevice = FlexDevice;
 
 /// Updates, and the form that the base beside them has.
 pub struct Beside<'a, S> {
@@ -42,13 +42,17 @@ pub fn compare(
     Ok(Divergence::between(&expected, &found))
 }
 
-fn hear<'a>(
+/// What a base with updates beside it makes of a probe.
+///
+/// # Errors
+/// As [`compare`].
+pub fn hear<'a, W: Weights>(
     probe: &Probe,
     config: &LlamaConfig,
-    checkpoint: &'a Checkpoint,
+    weights: &'a W,
     Beside { lora, start, nf4 }: Beside<'_, impl Start>,
-) -> Result<HeardByBlocks<'a, Flex, Checkpoint>, graft_model::Error> {
+) -> Result<HeardByBlocks<'a, Flex, W>, graft_model::Error> {
     let nf4 = left_to_quantise(config, nf4);
     let mut factory = LoraFactory { config: lora, start, nf4, home: Home::Device, device: &DEVICE };
-    probe.hear_by_blocks::<Flex, _, _>(config, checkpoint, &mut factory, &DEVICE, Precision::F32)
+    probe.hear_by_blocks::<Flex, _, _>(config, weights, &mut factory, &DEVICE, Precision::F32)
 }

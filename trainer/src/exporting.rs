@@ -4,19 +4,22 @@
 
 use std::path::Path;
 
-use burn_flex::{Flex, FlexDevice};
+use burn_flex::Flex;
+use graft_adapters::PeftAdapter;
 use graft_adapters::gguf::{self, Export, Written};
-use graft_adapters::{LoraFactory, PeftAdapter};
+use graft_adapters::merge::Onto;
 use graft_engine::probe::{Divergence, Probe, Says};
+use graft_gguf::mixture::Mixture;
 use graft_kernels::nf4::AbsmaxFormat;
 use graft_kernels::{Home, Precision};
 use graft_model::LlamaConfig;
 use graft_model::checkpoint::Checkpoint;
 use graft_model::folder::ModelFolder;
-use graft_model::load::{Frozen, left_to_quantise};
+use graft_model::load::Frozen;
 
-use crate::gguf_tokenizer::ExportError;
-use crate::plan::read_config;
+use crate::beside::{Beside, DEVICE, hear};
+use crate::gguf_tokenizer::{self, ExportError};
+use crate::plan::{ModelFiles, read_config};
 use crate::progress::{Progress, Unit, Voice};
 
 /// How a file is compared.
@@ -30,7 +33,22 @@ pub struct Comparing {
     pub voice: Voice,
 }
 
-const DEVICE: FlexDevice = FlexDevice;
+/// What a file holds of a model, with its adapter where it has one.
+///
+/// # Errors
+/// A file of the tokenizer cannot be read, or has no form in the keys.
+pub fn export_of<'a>(
+    files: &'a ModelFiles,
+    adapter: Option<(&'a PeftAdapter, Onto)>,
+    mixture: Mixture,
+    name: String,
+) -> Result<Export<'a>, ExportError> {
+    let config =
+        adapter.map_or_else(|| files.config.clone(), |(it, _)| it.model_config(&files.config));
+    let mut tokenizer = gguf_tokenizer::keys(files, &config)?;
+    tokenizer.extend(gguf_tokenizer::told(adapter.map(|(adapter, _)| adapter)));
+    Ok(Export { base: &files.folder, config: &files.config, adapter, mixture, name, tokenizer })
+}
 
 /// Writes the file, and gives how far it is from base and adapter.
 ///
@@ -91,15 +109,7 @@ fn between(
         return Ok(Divergence::between(&expected, heard));
     };
     let weights = adapter.weights_with_tables(base, config);
-    let mut factory = LoraFactory {
-        config: &adapter.config().without_tables(),
-        start: adapter,
-        nf4: left_to_quantise(config, nf4),
-        home: Home::Device,
-        device: &DEVICE,
-    };
-    let config = adapter.model_config(config);
-    let expected =
-        probe.hear_by_blocks::<Flex, _, _>(&config, &weights, &mut factory, &DEVICE, precision)?;
+    let beside = Beside { lora: &adapter.config().without_tables(), start: adapter, nf4 };
+    let expected = hear(probe, &adapter.model_config(config), &weights, beside)?;
     Ok(Divergence::between(&expected, heard))
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use graft_adapters::fold::{Base, Fold, Folded};
-use graft_adapters::gguf::{self, Export};
+use graft_adapters::gguf;
 use graft_adapters::merge::Onto;
 use graft_adapters::{PeftAdapter, Rank, peft};
 use graft_engine::probe::Divergence;
@@ -12,17 +12,18 @@ use graft_gguf::TensorType;
 use graft_gguf::mixture::Mixture;
 use graft_kernels::nf4::AbsmaxFormat;
 use graft_model::checkpoint::Checkpoint;
+use graft_model::folder::ModelFolder;
 use graft_recipes::Target;
 
 use crate::beside::{Beside, compare};
 use crate::exporting::{self, Comparing};
+use crate::merging;
 use crate::modelfile::{Speech, modelfile};
 use crate::plan::ModelFiles;
 use crate::progress::{Progress, Unit, Voice};
 use crate::servers::{Form, Traits, Way, server};
 use crate::trained_with::TrainedWith;
 use crate::wrong_use::WrongUse;
-use crate::{gguf_tokenizer, merging};
 
 /// The model of a Modelfile.
 pub const MODEL: &str = "model.gguf";
@@ -206,18 +207,7 @@ impl Serving<'_> {
         let text = modelfile(MODEL, speech).map_err(|no_form| WrongUse(no_form.to_string()))?;
         let place = self.new_folder(out)?;
         let adapter = self.adapter.map(|(adapter, _)| (adapter, self.onto));
-        let config =
-            adapter.map_or_else(|| files.config.clone(), |(it, _)| it.model_config(&files.config));
-        let mut tokenizer = gguf_tokenizer::keys(files, &config)?;
-        tokenizer.extend(gguf_tokenizer::told(adapter.map(|(adapter, _)| adapter)));
-        let export = Export {
-            base: &files.folder,
-            config: &files.config,
-            adapter,
-            mixture: self.mixture,
-            name: self.name.clone(),
-            tokenizer,
-        };
+        let export = exporting::export_of(files, adapter, self.mixture, self.name.clone())?;
         let nf4 = self.nf4.filter(|_| adapter.is_some());
         let how = Comparing { nf4, allowed: self.allowed, voice: self.voice };
         let mut found: Option<Divergence> = None;
@@ -250,23 +240,35 @@ impl Serving<'_> {
 
     /// A place for a folder, which holds nothing yet and lies in neither base nor adapter.
     fn new_folder(&self, out: &Path) -> anyhow::Result<PathBuf> {
-        self.files.folder.check_outside(out)?;
-        if let Some((_, path)) = self.adapter {
-            check_outside(out, path)?;
-        }
-        let place = place::new_folder(out)?;
-        if let Some(parent) = place.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        Ok(place)
+        let adapter = self.adapter.map(|(_, path)| path);
+        new_folder(out, Some(&self.files.folder), adapter)
     }
 }
 
-/// Refuses a place in an adapter's folder.
+/// A place for a folder, which holds nothing yet and lies in neither the base nor one of the adapters.
 ///
 /// # Errors
-/// It lies there, or the system does not say.
-pub fn check_outside(out: &Path, adapter: &Path) -> anyhow::Result<()> {
+/// It lies there, or something is there; the disk refuses.
+pub fn new_folder<'a>(
+    out: &Path,
+    base: Option<&ModelFolder>,
+    adapters: impl IntoIterator<Item = &'a Path>,
+) -> anyhow::Result<PathBuf> {
+    if let Some(base) = base {
+        base.check_outside(out)?;
+    }
+    for adapter in adapters {
+        check_outside(out, adapter)?;
+    }
+    let place = place::new_folder(out)?;
+    if let Some(parent) = place.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    Ok(place)
+}
+
+/// Refuses a place in an adapter's folder.
+fn check_outside(out: &Path, adapter: &Path) -> anyhow::Result<()> {
     let [description, _] = peft::files(adapter)?;
     let home = description.parent().unwrap_or(adapter);
     if place::resolve(out)?.starts_with(place::resolve(home)?) {

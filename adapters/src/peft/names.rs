@@ -121,12 +121,8 @@ impl TableTensor {
 /// The tensor of a table by its name in an adapter's file. Names inside a running PEFT model, with `.default`, are
 /// understood too.
 pub fn table_from_key(key: &str) -> Option<(TableName, TableTensor)> {
-    let rest = key.strip_prefix(PREFIX)?;
-    TableTensor::from_name(rest).or_else(|| {
-        let rest = rest.replace(".default", "");
-        TableTensor::from_name(rest.strip_suffix(".weight").unwrap_or(&rest))
-            .or_else(|| TableTensor::from_name(&rest))
-    })
+    let rest = key.strip_prefix(PREFIX)?.replace(".default", "");
+    TableTensor::from_name(&rest).or_else(|| TableTensor::from_name(rest.strip_suffix(".weight")?))
 }
 
 /// The table whose base's matrix PEFT saves beside an update of it, by the name in an adapter's file.

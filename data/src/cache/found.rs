@@ -9,15 +9,14 @@
 //! ```
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use graft_files::plain_file;
 use graft_files::sha256::{hexadecimal, sha256_hex};
 
 use super::look::Look;
-use super::{Cache, stored};
+use super::{Cache, sealed, stored};
 use crate::formats::SourceFile;
 use crate::hygiene::{Hygiene, Section, Survey, Unread, of_bytes, survey, to_bytes};
 use crate::samples::number;
@@ -25,6 +24,7 @@ use crate::tokenizer::Tokenizer;
 
 /// Of the file and of what is found how: another one is made anew.
 const FORM: &str = concat!("1 ", env!("CARGO_PKG_VERSION"));
+const PREFIX: &str = "found-";
 const BEGINNING: &[u8] = b"graft: what was found in rows\n";
 const LARGEST: u64 = 1 << 30;
 
@@ -121,11 +121,7 @@ impl Kept {
     }
 
     fn read(bytes: &[u8], sections: &[Section<'_>], hygiene: &Hygiene) -> Option<Self> {
-        let (sum, content) = bytes.split_at_checked(4)?;
-        if number(sum) != u64::from(crc32fast::hash(content)) {
-            return None;
-        }
-        let (length, rest) = content.split_at_checked(8)?;
+        let (length, rest) = sealed::opened(bytes)?.split_at_checked(8)?;
         let (json, survey) = rest.split_at_checked(usize::try_from(number(length)).ok()?)?;
         let looks: Looks = serde_json::from_slice(json).ok()?;
         let bytes = survey.to_owned();
@@ -190,22 +186,14 @@ fn name(sections: &[Section<'_>], hygiene: &Hygiene) -> String {
             let _ = writeln!(text, "{path} {:?}", source.how_it_is_read());
         }
     }
-    format!("found-{}", &sha256_hex(text.as_bytes())[..32])
+    format!("{PREFIX}{}", &sha256_hex(text.as_bytes())[..32])
 }
 
 /// In the place of what is there, whole or not at all.
 fn write(place: &Path, looks: &Looks, survey: &[u8]) -> io::Result<()> {
     let json = serde_json::to_vec(looks)?;
     let content = [&(json.len() as u64).to_le_bytes()[..], &json, survey].concat();
-    let folder = place.parent().unwrap_or(Path::new("."));
-    // Nobody else may read it: that is how such a file is made.
-    let mut file = tempfile::Builder::new().prefix("found-").suffix(".new").tempfile_in(folder)?;
-    file.write_all(BEGINNING)?;
-    file.write_all(&crc32fast::hash(&content).to_le_bytes())?;
-    file.write_all(&content)?;
-    file.as_file().sync_all()?;
-    file.persist(place)?;
-    File::open(folder)?.sync_all()
+    sealed::write(place, PREFIX, BEGINNING, &content)
 }
 
 #[cfg(test)]

@@ -5,15 +5,15 @@
 //! hash, 64; and a bit for each sample that is held out.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use graft_files::plain_file;
 use graft_files::sha256::sha256_hex;
 
+use super::sealed;
 use crate::error::Error;
 use crate::formats::{FileDigest, Origin};
-use crate::samples::number;
 use crate::split::Split;
 
 const FORM: &str = concat!("1 ", env!("CARGO_PKG_VERSION"));
@@ -62,7 +62,7 @@ pub(crate) fn kept_or(
     }
     let split = make()?;
     // What cannot be kept is made again at the next start, and no more.
-    let _ = write(&place, folder, &hash, &split, basis.samples);
+    let _ = write(&place, &hash, &split, basis.samples);
     Ok(split)
 }
 
@@ -70,9 +70,8 @@ pub(crate) fn kept_or(
 fn read(place: &Path, hash: &str, samples: usize) -> Option<Split> {
     let length = 4 + HASH + samples.div_ceil(8);
     let bytes = plain_file::read(place, length as u64).ok().filter(|it| it.len() == length)?;
-    let (sum, content) = bytes.split_at(4);
-    let (known, bits) = content.split_at(HASH);
-    if number(sum) != u64::from(crc32fast::hash(content)) || known != hash.as_bytes() {
+    let (known, bits) = sealed::opened(&bytes)?.split_at(HASH);
+    if known != hash.as_bytes() {
         return None;
     }
     let is_held_out = |at: usize| bits[at / 8] >> (at % 8) & 1 == 1;
@@ -88,17 +87,11 @@ fn read(place: &Path, hash: &str, samples: usize) -> Option<Split> {
     Some(split)
 }
 
-fn write(place: &Path, folder: &Path, hash: &str, split: &Split, samples: usize) -> io::Result<()> {
+fn write(place: &Path, hash: &str, split: &Split, samples: usize) -> io::Result<()> {
     let mut bits = vec![0_u8; samples.div_ceil(8)];
     for &at in &split.validation {
         bits[at as usize / 8] |= 1 << (at % 8);
     }
     let content = [hash.as_bytes(), &bits].concat();
-    // Nobody else may read it: that is how such a file is made.
-    let mut file = tempfile::Builder::new().prefix(PREFIX).suffix(".new").tempfile_in(folder)?;
-    file.write_all(&crc32fast::hash(&content).to_le_bytes())?;
-    file.write_all(&content)?;
-    file.as_file().sync_all()?;
-    file.persist(place)?;
-    Ok(())
+    sealed::write(place, PREFIX, b"", &content)
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use graft_adapters::PeftAdapter;
 use graft_adapters::algebra::{Combination, Parent};
 use graft_adapters::peft;
-use graft_files::place;
 use graft_model::LlamaConfig;
 use graft_model::folder::ModelFolder;
 
@@ -15,7 +14,7 @@ use crate::cli::{Globals, page};
 use crate::parents::{self, Parentage};
 use crate::plan::read_config;
 use crate::progress::{Progress, Unit};
-use crate::serving::check_outside;
+use crate::serving::new_folder;
 use crate::trained_with::TrainedWith;
 use crate::{base_mark, merging, privacy, signals};
 
@@ -124,20 +123,15 @@ impl Base {
 
 /// The place of the result, which holds nothing yet and lies in nothing that is read; as private as what is read.
 fn place(args: &AdaptersArgs, base: Option<&Base>) -> anyhow::Result<PathBuf> {
-    let out = &args.out;
     let mut inputs = Vec::new();
     for adapter in &args.adapter {
-        check_outside(out, adapter)?;
         inputs.extend(peft::files(adapter)?);
     }
-    if let Some(base) = base {
-        base.folder.check_outside(out)?;
-        inputs.extend(base.folder.paths()?);
+    let folder = base.map(|base| &base.folder);
+    if let Some(folder) = folder {
+        inputs.extend(folder.paths()?);
     }
-    let resolved = place::new_folder(out)?;
-    privacy::as_private_as(&resolved, inputs.iter().map(PathBuf::as_path));
-    if let Some(parent) = resolved.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    Ok(resolved)
+    let place = new_folder(&args.out, folder, args.adapter.iter().map(PathBuf::as_path))?;
+    privacy::as_private_as(&place, inputs.iter().map(PathBuf::as_path));
+    Ok(place)
 }

@@ -184,7 +184,8 @@ fn as_json(samples: &[Sample], look: &Look) -> Result<Value, graft_data::Error> 
     let sample = |sample: &Sample| -> Result<Value, graft_data::Error> {
         let text = preview.whole(sample, PreviewStyle::Plain)?;
         // Ids would say what the text has masks for.
-        let is_masked = text != open.whole(sample, PreviewStyle::Plain)?;
+        let is_masked =
+            preview.masked.is_some() && text != open.whole(sample, PreviewStyle::Plain)?;
         let ids = |ids: Value| if is_masked { Value::Null } else { ids };
         Ok(json!({
             "path": statistics.files[sample.origin.file].path,

@@ -1,6 +1,6 @@
 //! `graft export`: a model, or an adapter by itself, as a file of another program's.
 
-use graft_adapters::gguf::{self, Export, Written};
+use graft_adapters::gguf::{self, Written};
 use graft_adapters::{PeftAdapter, Rank};
 use graft_engine::probe::Divergence;
 use graft_gguf::TensorType;
@@ -107,19 +107,8 @@ fn whole(globals: &Globals, args: &ExportArgs, opening: &Opening) -> anyhow::Res
         None => None,
     };
     let adapter = opening.adapter.as_ref().map(|adapter| (adapter, onto(args.weights.onto, nf4)));
-    let config =
-        adapter.map_or_else(|| files.config.clone(), |(it, _)| it.model_config(&files.config));
-    let mut tokenizer = gguf_tokenizer::keys(files, &config)?;
-    tokenizer.extend(gguf_tokenizer::told(opening.adapter.as_ref()));
-    let has_template = gguf_tokenizer::has_template(&tokenizer);
-    let export = Export {
-        base: &files.folder,
-        config: &files.config,
-        adapter,
-        mixture: asked.mixture(),
-        name: opening.name(),
-        tokenizer,
-    };
+    let export = exporting::export_of(files, adapter, asked.mixture(), opening.name())?;
+    let has_template = gguf_tokenizer::has_template(&export.tokenizer);
     let how = Comparing { nf4, allowed: args.allowed(asked, nf4), voice: globals.voice() };
     let (written, divergence) = exporting::write(&args.out, &export, how)?;
     let mut rows = vec![

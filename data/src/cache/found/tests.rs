@@ -1,6 +1,6 @@
 #![expect(clippy::disallowed_methods, reason = "tests write their own input files")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -22,6 +22,15 @@ pub(super) fn name(table: TableModule) -> TableName {
     }
 }
 
+/// `None` of a projection.
+fn table(module: TargetModule) -> Option<TableName> {
+    match module {
+        TargetModule::Embedding => Some(TableName::Embedding),
+        TargetModule::Head => Some(TableName::Head),
+        _ => None,
+    }
+}
+
 /// What is trained of each table; a problem where that are two things of one.
 pub(super) fn of(
     asked: Asked<'_>,
@@ -30,15 +39,13 @@ pub(super) fn of(
     findings: &mut Findings<'_>,
 ) -> BTreeMap<TableName, TableMethod> {
     let mut tables: BTreeMap<TableName, TableMethod> = BTreeMap::new();
-    let updated = |module: TargetModule| match asked.target_modules {
-        TargetModules::AllLinear => false,
-        TargetModules::List(names) => names.contains(&module),
+    let low_rank = match asked.target_modules {
+        TargetModules::AllLinear => Vec::new(),
+        TargetModules::List(names) => names.iter().filter_map(|&module| table(module)).collect(),
     };
-    let low_rank =
-        [(TargetModule::Embedding, TableName::Embedding), (TargetModule::Head, TableName::Head)];
-    let low_rank = low_rank.into_iter().filter(|(module, _)| updated(*module));
     let all = low_rank
-        .map(|(_, table)| ("adapter.target_modules", table, TableMethod::LowRank(size)))
+        .into_iter()
+        .map(|table| ("adapter.target_modules", table, TableMethod::LowRank(size)))
         .chain(
             asked
                 .modules_to_save
